@@ -1,0 +1,37 @@
+"""artbp: truncated backpropagation through time without the bias, in JAX.
+
+The gradient of a recurrent system along a long sequence, one segment at a time: truncated BPTT,
+and ARTBP (Tallec & Ollivier, arXiv 1705.08209), whose random boundaries and compensated backward
+flow make the truncated gradient unbiased.
+"""
+
+from artbp import cells, truncation, unrolls
+from artbp.estimators import (
+    REGISTRY,
+    EstimatorInfo,
+    EstimatorState,
+    GradientEstimator,
+    artbp,
+    bptt,
+    tbptt,
+)
+from artbp.stream import Stream
+from artbp.unrolls import gate, unroll
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "REGISTRY",
+    "EstimatorInfo",
+    "EstimatorState",
+    "GradientEstimator",
+    "Stream",
+    "artbp",
+    "bptt",
+    "cells",
+    "gate",
+    "tbptt",
+    "truncation",
+    "unroll",
+    "unrolls",
+]

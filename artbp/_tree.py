@@ -1,0 +1,99 @@
+"""Small helpers on pytrees of arrays: which leaves are differentiable, and selects by row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+
+def is_inexact(leaf: Any) -> bool:
+    """Whether `leaf` is a float or complex array: the leaves that a cotangent exists for."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether `leaf` is an array of typed random keys."""
+    return jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
+def as_arrays(tree: PyTree) -> PyTree:
+    """Turns NumPy arrays and Python scalars into JAX arrays without weak types.
+
+    A weakly typed first carry would make the second call of a jitted function a new trace.
+    """
+
+    def as_array(leaf: Any) -> jax.Array:
+        if is_key(leaf):
+            return leaf
+        array = jnp.asarray(leaf)
+        return jax.lax.convert_element_type(array, array.dtype)
+
+    return jax.tree.map(as_array, tree)
+
+
+def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """Splits a tree into its differentiable leaves and the rest, each with None in the gaps."""
+    leaves, treedef = jax.tree.flatten(tree)
+    differentiable = [leaf if is_inexact(leaf) else None for leaf in leaves]
+    rest = [None if is_inexact(leaf) else leaf for leaf in leaves]
+    return treedef.unflatten(differentiable), treedef.unflatten(rest)
+
+
+def combine(differentiable: PyTree, rest: PyTree) -> PyTree:
+    """The inverse of `partition`."""
+    return jax.tree.map(
+        lambda first, second: second if first is None else first,
+        differentiable,
+        rest,
+        is_leaf=lambda leaf: leaf is None,
+    )
+
+
+def align(flags: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Gives `flags` (a scalar, or one per row) the rank of `leaf`, whose first axis is rows."""
+    if flags.ndim == 0:
+        return flags
+    return jnp.reshape(flags, flags.shape + (1,) * (leaf.ndim - flags.ndim))
+
+
+def select(flags: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
+    """Leaf by leaf `jnp.where(flags, on_true, on_false)`, flags a scalar or one per row."""
+    return jax.tree.map(
+        lambda yes, no: jnp.where(align(flags, yes), yes, no), on_true, on_false
+    )
+
+
+def index(tree: PyTree, step: jax.Array) -> PyTree:
+    """`leaf[step]` for every leaf of a time-major tree; `step` may be traced."""
+    return jax.tree.map(
+        lambda leaf: jax.lax.dynamic_index_in_dim(leaf, step, keepdims=False), tree
+    )
+
+
+def update(buffers: PyTree, tree: PyTree, step: jax.Array) -> PyTree:
+    """`buffer[step] = leaf` for every leaf, in place under jit."""
+    return jax.tree.map(
+        lambda buffer, leaf: jax.lax.dynamic_update_index_in_dim(buffer, leaf, step, 0),
+        buffers,
+        tree,
+    )
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """`dtype`, or float32 where it is narrower: what sums and gates are computed in."""
+    dtype = jnp.dtype(dtype)
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
+def zero_sums(tree: PyTree) -> PyTree:
+    """Zeros to accumulate leaves like those of `tree` in, float32 or wider."""
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), tree)
+
+
+def accumulate(sums: PyTree, tree: PyTree) -> PyTree:
+    """`sums + tree`, in the dtype of the sums."""
+    return jax.tree.map(lambda total, leaf: total + leaf.astype(total.dtype), sums, tree)

@@ -1,0 +1,66 @@
+"""The LSTM cell."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from artbp.cells.base import (
+    ReferenceCell,
+    glorot_blocks,
+    input_product,
+    orthogonal_blocks,
+    zero_state,
+)
+
+
+class LSTMCarry(NamedTuple):
+    """`memory` c and `hidden` h, both `[B, hidden_size]`."""
+
+    memory: jax.Array
+    hidden: jax.Array
+
+
+def _apply(params: Any, carry: LSTMCarry, x: jax.Array) -> tuple[LSTMCarry, jax.Array]:
+    gates = (
+        input_product(params["input"], x)
+        + carry.hidden @ params["recurrent"]
+        + params["bias"][None, :]
+    )
+    input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
+    kept = jax.nn.sigmoid(forget_gate) * carry.memory
+    memory = kept + jax.nn.sigmoid(input_gate) * jnp.tanh(candidate)
+    hidden = jax.nn.sigmoid(output_gate) * jnp.tanh(memory)
+    return LSTMCarry(memory, hidden), hidden
+
+
+def _init(
+    rng_key: jax.Array,
+    input_size: int,
+    hidden_size: int,
+    *,
+    forget_bias: float = 1.0,
+    dtype: Any = jnp.float32,
+) -> dict[str, jax.Array]:
+    """Glorot-uniform input weights, orthogonal recurrence, zero bias but for the forget gate."""
+    input_key, recurrent_key = jax.random.split(rng_key)
+    bias = jnp.zeros((4, hidden_size), dtype).at[1].set(forget_bias)
+    return {
+        "input": glorot_blocks(input_key, input_size, hidden_size, 4, dtype),
+        "recurrent": orthogonal_blocks(recurrent_key, hidden_size, 4, dtype),
+        "bias": bias.reshape(-1),
+    }
+
+
+def _initial_carry(params: Any, batch_size: int) -> LSTMCarry:
+    return LSTMCarry(zero_state(params, batch_size), zero_state(params, batch_size))
+
+
+lstm = ReferenceCell(_apply, _init, _initial_carry)
+"""i, f, g, o = split(x W + h U + b);  c' = σ(f) c + σ(i) tanh(g);  h' = σ(o) tanh(c');  y = h'.
+
+The carry is `LSTMCarry(memory=c, hidden=h)`. `init` takes `forget_bias` (1 by default), added
+to the bias of the forget gate. (Hochreiter & Schmidhuber, 1997; Gers et al., 2000.)
+"""

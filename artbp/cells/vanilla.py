@@ -1,0 +1,56 @@
+"""The linear cell and the vanilla (tanh) recurrent cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from artbp.cells.base import (
+    ReferenceCell,
+    glorot_blocks,
+    input_product,
+    orthogonal_blocks,
+    zero_state,
+)
+
+
+def _pre_activation(params: Any, hidden: jax.Array, x: jax.Array) -> jax.Array:
+    bias = params["bias"][None, :]
+    return input_product(params["input"], x) + hidden @ params["recurrent"] + bias
+
+
+def _apply_linear(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    hidden = _pre_activation(params, hidden, x)
+    return hidden, hidden
+
+
+def _apply_rnn(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    hidden = jnp.tanh(_pre_activation(params, hidden, x))
+    return hidden, hidden
+
+
+def _init(
+    rng_key: jax.Array,
+    input_size: int,
+    hidden_size: int,
+    *,
+    spectral_radius: float = 1.0,
+    dtype: Any = jnp.float32,
+) -> dict[str, jax.Array]:
+    """Glorot-uniform input weights, zero bias, `spectral_radius` times orthogonal recurrence."""
+    input_key, recurrent_key = jax.random.split(rng_key)
+    recurrent = orthogonal_blocks(recurrent_key, hidden_size, 1, dtype)
+    return {
+        "input": glorot_blocks(input_key, input_size, hidden_size, 1, dtype),
+        "recurrent": jnp.asarray(spectral_radius, dtype) * recurrent,
+        "bias": jnp.zeros((hidden_size,), dtype),
+    }
+
+
+linear = ReferenceCell(_apply_linear, _init, zero_state)
+"""h' = x W + h U + b, y = h'. The carry is h, `[B, hidden_size]`."""
+
+rnn = ReferenceCell(_apply_rnn, _init, zero_state)
+"""h' = tanh(x W + h U + b), y = h'. The carry is h, `[B, hidden_size]`. (Elman, 1990.)"""

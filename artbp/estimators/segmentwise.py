@@ -1,0 +1,171 @@
+"""Walking along a stream segment by segment: what BPTT, TBPTT and ARTBP share.
+
+They differ in two functions, handed in here: how long the next segment is, and which gate its steps
+get. The gradient of a segment is the business of the kernels in `artbp.unrolls`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artbp import _tree
+from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
+from artbp.stream import Stream
+from artbp.unrolls import chained, dynamic
+from artbp.unrolls.batching import lockstep
+from artbp.unrolls.checks import check_finite, check_params
+from artbp.unrolls.policies import Policy, check_policy, resolve_policy
+from artbp.unrolls.segment import Problem, SegmentResult
+
+NextLength = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+# Lengths that the host-driven policies draw in one call; the device is asked once per this many.
+_PLAN = 256
+
+
+def segmentwise(
+    problem: Problem,
+    next_length: NextLength,
+    *,
+    normalizer: float,
+    policy: Policy | None,
+    block_size: int,
+    cache_size: int,
+) -> GradientEstimator:
+    """Builds an estimator from a law of lengths and a gate.
+
+    Args:
+      problem: cell, loss function and gate.
+      next_length: `next_length(rng_key, segment, position) -> int32`, the length of segment
+        number `segment`, which begins at `position`, before the stream's end is minded.
+      normalizer, policy, block_size, cache_size: see `artbp.artbp`.
+    """
+    check_policy(policy)
+    _check_positive(normalizer=normalizer)
+    _check_positive(block_size=block_size, cache_size=cache_size, integer=True)
+    kernels = {
+        name: chained.segment_kernel(problem, split, block_size, cache_size)
+        for name, split in (("exact", chained.exact_pieces), ("pow2", chained.pow2_pieces))
+    }
+    dynamic_kernel = lockstep(functools.partial(dynamic.segment_gradient, problem))
+
+    def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+        check_params(params)
+        check_finite(params)
+        carry = _tree.as_arrays(carry)
+        zero = jnp.zeros((), jnp.int32)
+        needs_scratch = policy in (None, "dynamic")
+        scratch = dynamic.make_scratch(carry, block_size) if needs_scratch else ()
+        # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
+        copies = [jax.tree.map(jnp.copy, carry) for _ in range(2)]
+        return EstimatorState(zero, jnp.copy(zero), *copies, jnp.copy(rng_key), scratch)
+
+    def finish(
+        result: SegmentResult, state: EstimatorState, stream: Stream, length: Any
+    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+        position = (state.position + length) % np.int32(stream.num_steps)
+        end_of_stream = position == 0
+        carry = _tree.select(jnp.asarray(end_of_stream), state.initial_carry, result.carry)
+        new_state = state._replace(
+            position=position,
+            segment=state.segment + np.int32(1),
+            carry=carry,
+            scratch=result.scratch,
+        )
+        info = EstimatorInfo(
+            loss_sum=result.loss_sum,
+            num_steps=result.num_losses,
+            length=jnp.asarray(length, jnp.int32),
+            max_compensation=result.max_compensation,
+            max_weight=result.max_weight,
+            end_of_stream=jnp.asarray(end_of_stream),
+        )
+        grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), result.grads)
+        return grads, new_state, info
+
+    @jax.jit
+    def estimate_dynamic(
+        params: Any, state: EstimatorState, stream: Stream
+    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+        length = next_length(state.rng_key, state.segment, state.position)
+        length = jnp.minimum(length, stream.num_steps - state.position)
+        result = dynamic_kernel(
+            params,
+            state.carry,
+            state.initial_carry,
+            state.scratch,
+            stream,
+            state.position,
+            length,
+        )
+        return finish(result, state, stream, length)
+
+    @functools.lru_cache(maxsize=4)
+    def plan(key_bytes: bytes, key_like: Any, first: int, position_is_zero: bool) -> np.ndarray:
+        """Lengths of the segments first, …, first + _PLAN − 1, drawn on the host ahead of need."""
+        shape, dtype, impl = key_like
+        key = np.frombuffer(key_bytes, dtype).reshape(shape)
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            rng_key = jnp.asarray(key) if impl is None else jax.random.wrap_key_data(key, impl=impl)
+            segments = jnp.arange(first, first + _PLAN, dtype=jnp.int32)
+            position = jnp.asarray(0 if position_is_zero else 1, jnp.int32)
+            draw = jax.vmap(next_length, in_axes=(None, 0, None))
+            return np.asarray(draw(rng_key, segments, position))
+
+    def estimate_from_host(
+        kernel: Callable[..., SegmentResult], params: Any, state: EstimatorState, stream: Stream
+    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+        # Position and segment stay NumPy scalars: reading them never waits for the device.
+        position, segment = np.int32(state.position), np.int32(state.segment)
+        state = state._replace(position=position, segment=segment)
+        first = int(segment) - int(segment) % _PLAN
+        lengths = plan(*_key_bytes(state.rng_key), first, bool(position == 0))
+        length = min(int(lengths[int(segment) - first]), stream.num_steps - int(position))
+        result = kernel(
+            params,
+            state.carry,
+            state.initial_carry,
+            state.scratch,
+            stream,
+            int(position),
+            length,
+        )
+        return finish(result, state, stream, np.int32(length))
+
+    def estimate(
+        params: Any, state: EstimatorState, stream: Stream
+    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+        check_params(params)
+        stream.check_lengths()
+        traced = any(
+            isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, state, stream))
+        )
+        chosen = resolve_policy(policy, traced)
+        if chosen == "dynamic":
+            return estimate_dynamic(params, state, stream)
+        return estimate_from_host(kernels[chosen], params, state, stream)
+
+    return GradientEstimator(init, estimate)
+
+
+def _key_bytes(rng_key: jax.Array) -> tuple[bytes, tuple[Any, ...]]:
+    """A key, typed or raw, as something that can be hashed."""
+    typed = _tree.is_key(rng_key)
+    data = np.asarray(jax.random.key_data(rng_key) if typed else rng_key)
+    impl = str(jax.random.key_impl(rng_key)) if typed else None
+    return data.tobytes(), (data.shape, data.dtype.str, impl)
+
+
+def _check_positive(integer: bool = False, **named: float) -> None:
+    for name, value in named.items():
+        if isinstance(value, jax.core.Tracer):
+            continue
+        if not np.isfinite(value) or value <= 0 or (integer and value != int(value)):
+            kind = "an integer ≥ 1" if integer else "a finite number above 0"
+            raise ValueError(f"{name}={value!r}; expected {kind}.")

@@ -1,0 +1,77 @@
+"""The data that an estimator walks along, segment by segment."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["xs", "targets", "resets", "mask"],
+    meta_fields=["num_steps"],
+)
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """A sequence of T time steps with what is needed to score them.
+
+    A frozen dataclass and a pytree: arrays may be NumPy or JAX, `num_steps` is static.
+
+    Attributes:
+      xs: inputs of the cell, any pytree of arrays `[T, ...]` (`[T, B, ...]` with a batch), or
+        None for a cell without input. Randomness for the cell travels here too, as keys.
+      targets: what `loss_fn` compares with, any pytree of arrays `[T, ...]`, or None.
+      resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
+        that step is the initial carry. A reset is no truncation: nothing crosses it in truth,
+        so it costs no bias, and the segment goes on through it.
+      mask: bool `[T]` or `[T, B]`. False where a loss does not count.
+      num_steps: T. Needed when `xs` is None, and checked against the arrays otherwise.
+
+    Raises:
+      ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps.
+    """
+
+    xs: Any
+    targets: Any = None
+    resets: Any = None
+    mask: Any = None
+    num_steps: int | None = None
+
+    def __post_init__(self):
+        fields = {"xs": self.xs, "targets": self.targets, "resets": self.resets, "mask": self.mask}
+        leaves = [(name, leaf) for name in fields for leaf in jax.tree.leaves(fields[name])]
+        if not all(hasattr(leaf, "shape") for _, leaf in leaves):
+            return  # A tree of axes or of shardings, made by a JAX transformation.
+        if self.num_steps is None:
+            if not jax.tree.leaves(self.xs):
+                raise ValueError(
+                    "Stream got xs=None and no num_steps, so its length is unknown. "
+                    "Pass num_steps=T, the number of time steps."
+                )
+            first = next(leaf for name, leaf in leaves if name == "xs")
+            if not first.shape:
+                raise ValueError("Stream got a scalar in xs; expected arrays of shape [T, ...].")
+            object.__setattr__(self, "num_steps", int(first.shape[0]))
+        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, (int, np.integer)):
+            raise ValueError(f"num_steps must be an integer, got {self.num_steps!r}.")
+        if self.num_steps < 1:
+            raise ValueError(f"A stream needs at least one time step, got {self.num_steps}.")
+
+    def check_lengths(self) -> None:
+        """Raises ValueError unless every array has `num_steps` as its first axis.
+
+        Called by the estimators, not on construction: under `jax.vmap` JAX rebuilds this
+        dataclass around arrays that carry one more axis.
+        """
+        for name in ("xs", "targets", "resets", "mask"):
+            for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, name)):
+                shape = np.shape(leaf)
+                if not shape or shape[0] != self.num_steps:
+                    raise ValueError(
+                        f"Stream.{name}{jax.tree_util.keystr(path)} has shape {shape}; expected "
+                        f"[T, ...] with T = num_steps = {self.num_steps}."
+                    )

@@ -1,0 +1,28 @@
+"""Truncation laws: where a segment ends, and what compensates for it.
+
+polynomial  c(k) = (α − 1)/((α − 2)·L0 + k), the paper's law
+geometric   c(k) = 1/L0
+fixed       a boundary at every multiple of K: truncated BPTT
+never       no boundary: full BPTT
+replay      a chosen pattern of boundaries
+"""
+
+from artbp.truncation.base import TruncationLaw
+from artbp.truncation.deterministic import Fixed, Never, fixed, never
+from artbp.truncation.geometric import Geometric, geometric
+from artbp.truncation.polynomial import Polynomial, polynomial
+from artbp.truncation.replay import Replay, replay
+
+__all__ = [
+    "Fixed",
+    "Geometric",
+    "Never",
+    "Polynomial",
+    "Replay",
+    "TruncationLaw",
+    "fixed",
+    "geometric",
+    "never",
+    "polynomial",
+    "replay",
+]

@@ -1,0 +1,149 @@
+"""What a truncation law is: the distribution of the length of a segment."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+_LONGEST = np.iinfo(np.int32).max
+
+
+class TruncationLaw(abc.ABC):
+    """The law of the length of one segment, drawn forward in time, before any loss is seen.
+
+    With k the age, the number of steps since the last boundary (k = 1 at a segment's first step):
+
+        hazard        c(k) = P(X = 1 at age k | no boundary before)
+        survival      S(k) = P(length > k) = Π_{j ≤ k} (1 − c(j))
+        compensation  1/(1 − c(k)), the gate of a step of age k that is no boundary
+
+    and E[(1 − X)/(1 − c)] = 1 is all that makes ARTBP unbiased (arXiv 1705.08209).
+
+    The three functions take ages k ≥ 1. Given NumPy arrays or integers they compute in float64
+    on the host; `hazard` and `compensation` also take JAX arrays, traced or not, and then
+    compute in JAX's default float dtype. Subclasses are frozen: a law is a value.
+    """
+
+    @abc.abstractmethod
+    def hazard(self, k: Any) -> Any:
+        """c(k), shaped like k."""
+
+    @abc.abstractmethod
+    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        """A length, int32 scalar, before any limit."""
+
+    def survival(self, k: Any) -> np.ndarray:
+        """S(k) = P(length > k), float64, shaped like k; by cumulated log1p over ages 1 … max k.
+
+        Takes concrete ages only: the sum runs on the host. S(0) = 1.
+        """
+        k = np.asarray(k)
+        if k.size == 0:
+            return np.ones(k.shape)
+        if k.min() < 0:
+            raise ValueError(f"survival takes ages k ≥ 0, got {k.min()}.")
+        with np.errstate(divide="ignore"):  # log 0 = −∞: the survival after a sure boundary
+            log_steps = np.log1p(-self.hazard(np.arange(1, k.max() + 1)))
+        return np.exp(np.concatenate([[0.0], np.cumsum(log_steps)]))[k]
+
+    def compensation(self, k: Any) -> Any:
+        """1/(1 − c(k)), and 0 where c(k) = 1: a sure boundary lets nothing through."""
+        hazard = self.hazard(k)
+        xp = jnp if isinstance(hazard, jax.Array) else np
+        sure = hazard == 1
+        return xp.where(sure, 0.0, 1 / (1 - xp.where(sure, 0.0, hazard)))
+
+    def sample_length(
+        self, rng_key: jax.Array, limit: Any = None, *, segment: Any = 0
+    ) -> jax.Array:
+        """Draws a segment length.
+
+        Args:
+          rng_key: consumed.
+          limit: what is left of the stream; the length is clamped to it. This is no cap: a
+            sequence that ends cuts nothing.
+          segment: index of the segment, read by `replay` alone.
+
+        Returns:
+          int32 scalar, ≥ 1.
+        """
+        length = self._draw(rng_key, jnp.asarray(segment, jnp.int32))
+        return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
+
+    def sample_gates(self, rng_key: jax.Array, n: int) -> jax.Array:
+        """Draws the gates (1 − X_t)/(1 − c_t) of n steps, boundaries (0) included.
+
+        Segment i is drawn with `fold_in(rng_key, i)`, as the estimators do: an estimator that was
+        initialised with `rng_key` cuts its stream at the zeros of these gates.
+
+        Returns:
+          float `[n]`, in JAX's default float dtype.
+        """
+
+        def step(state: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], jax.Array]:
+            age, length, segment = state
+            boundary = age == length
+            gate = jnp.where(boundary, 0.0, self.compensation(age))
+
+            def next_segment() -> tuple[jax.Array, ...]:
+                draw = self.sample_length(
+                    jax.random.fold_in(rng_key, segment + 1), segment=segment + 1
+                )
+                return jnp.ones_like(age), draw, segment + 1
+
+            return lax.cond(boundary, next_segment, lambda: (age + 1, length, segment)), gate
+
+        first = self.sample_length(jax.random.fold_in(rng_key, 0), segment=0)
+        state = (jnp.ones((), jnp.int32), first, jnp.zeros((), jnp.int32))
+        _, gates = lax.scan(step, state, length=n)
+        return gates
+
+
+def as_ages(k: Any) -> Any:
+    """Ages as floats to compute with: float64 on the host, JAX's default float otherwise."""
+    if isinstance(k, jax.Array):
+        return k.astype(jnp.result_type(float))
+    k = np.asarray(k)
+    if k.size and k.min() < 1:
+        raise ValueError(f"Ages start at k = 1, the first step of a segment; got k = {k.min()}.")
+    return k.astype(np.float64)
+
+
+def full_precision_uniform(rng_key: jax.Array) -> jax.Array:
+    """Draws from the uniform law on (0, 1] with relative precision 2⁻²³ down to 2⁻⁶⁴.
+
+    `jax.random.uniform` is a multiple of 2⁻²³ or so, too coarse for the tail of a length law:
+    where S(k) = 1e-6, one part in eight of the probability would be rounded away.
+
+    Returns:
+      float32 scalar: 2^−(z+1) · m, z the number of leading zeros of 64 random bits, m in (1, 2].
+    """
+    high, low, mantissa = jax.random.bits(rng_key, (3,), jnp.uint32)
+    zeros = jnp.where(high != 0, lax.clz(high), 32 + lax.clz(low)).astype(jnp.int32)
+    significand = 1 + ((mantissa >> 9) + 1).astype(jnp.float32) * jnp.float32(2.0**-23)
+    return jnp.ldexp(significand, -(zeros + 1))
+
+
+def as_length(length: jax.Array) -> jax.Array:
+    """A float length as int32, clamped to what int32 holds."""
+    largest = np.float32(2**31 - 128)  # the largest float32 below 2³¹
+    return jnp.minimum(length, largest.astype(length.dtype)).astype(jnp.int32)
+
+
+def longest() -> jax.Array:
+    """The length of a segment that never ends."""
+    return jnp.asarray(_LONGEST, jnp.int32)
+
+
+def check_mean_length(mean_length: float) -> None:
+    """Raises ValueError unless the mean length is a finite number above 1."""
+    if not (np.isfinite(mean_length) and mean_length > 1):
+        raise ValueError(
+            f"mean_length={mean_length!r}; expected a finite number above 1. At 1 every step would "
+            "be a boundary, and no compensation can make up for a gradient that never flows."
+        )

@@ -1,0 +1,69 @@
+"""Laws without chance: boundaries at multiples of K, or none."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from artbp.truncation.base import TruncationLaw, as_ages, longest
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(TruncationLaw):
+    """c(k) = 1 where k ≥ K, else 0. Build with `fixed`."""
+
+    length: int
+
+    def hazard(self, k: Any) -> Any:
+        k = as_ages(k)
+        return (k >= self.length).astype(k.dtype)
+
+    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        del rng_key, segment
+        return jnp.asarray(self.length, jnp.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Never(TruncationLaw):
+    """c(k) = 0. Build with `never`."""
+
+    def hazard(self, k: Any) -> Any:
+        return 0 * as_ages(k)
+
+    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        del rng_key, segment
+        return longest()
+
+
+def fixed(length: int) -> Fixed:
+    """A boundary at every multiple of `length`: truncated BPTT.
+
+    The boundary is sure (c = 1), so its compensation is 0 and the gradient is biased.
+
+    Args:
+      length: K ≥ 1, in time steps.
+
+    Raises:
+      ValueError: not an integer ≥ 1.
+    """
+    return Fixed(check_length(length, "length"))
+
+
+def never() -> Never:
+    """No boundary at all: full BPTT, one segment per pass of the stream."""
+    return Never()
+
+
+def check_length(length: Any, name: str) -> int:
+    """`length` as an int; raises ValueError unless it is an integer ≥ 1 that int32 holds."""
+    try:
+        value = operator.index(length)
+    except TypeError:
+        raise ValueError(f"{name}={length!r}; expected an integer, in time steps.") from None
+    if not 1 <= value < 2**31:
+        raise ValueError(f"{name}={value}; expected 1 ≤ {name} < 2³¹ time steps.")
+    return value

@@ -1,0 +1,54 @@
+"""The geometric law: a constant hazard."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artbp.truncation.base import (
+    TruncationLaw,
+    as_ages,
+    as_length,
+    check_mean_length,
+    full_precision_uniform,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometric(TruncationLaw):
+    """c(k) = 1/L0. Build with `geometric`."""
+
+    mean_length: float
+
+    def __post_init__(self):
+        check_mean_length(self.mean_length)
+
+    def hazard(self, k: Any) -> Any:
+        return 0 * as_ages(k) + 1 / self.mean_length
+
+    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        del segment
+        # length > k  ⟺  u ≤ S(k) = (1 − 1/L0)^k.
+        log_survival = np.float32(np.log1p(-1 / self.mean_length))
+        u = full_precision_uniform(rng_key)
+        return 1 + as_length(jnp.floor(jnp.log(u) / log_survival))
+
+
+def geometric(mean_length: float) -> Geometric:
+    """The law of constant hazard, c(k) = 1/L0.
+
+    Same mean as `polynomial` and lighter tails, at the price of weights that grow exponentially
+    with age: the variance of the gradient explodes once the cotangents decay more slowly than
+    1 − 1/L0 per step in the square, that is for memories beyond about 2·L0.
+
+    Args:
+      mean_length: L0 > 1, in time steps.
+
+    Raises:
+      ValueError: mean_length ≤ 1.
+    """
+    return Geometric(float(mean_length))

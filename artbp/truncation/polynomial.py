@@ -1,0 +1,96 @@
+"""The polynomial law of the paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artbp.truncation.base import (
+    TruncationLaw,
+    as_ages,
+    as_length,
+    check_mean_length,
+    full_precision_uniform,
+)
+
+# Lengths up to this one are looked up in a table computed in float64; beyond, the survival is
+# inverted in closed form, where its relative error is below 1e-6.
+_TABLE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Polynomial(TruncationLaw):
+    """c(k) = (α − 1) / ((α − 2)·L0 + k) (arXiv 1705.08209, Eq. 14). Build with `polynomial`.
+
+    Attributes:
+      mean_length: L0, exactly the mean segment length.
+      alpha: α; the survival falls like k^−(α−1).
+    """
+
+    mean_length: float
+    alpha: float
+
+    def __post_init__(self):
+        check_mean_length(self.mean_length)
+        if not (np.isfinite(self.alpha) and self.alpha > 2):
+            raise ValueError(
+                f"alpha={self.alpha!r}; expected a finite number above 2. At 2 and below, no law of "
+                "this family has a finite mean length. The paper uses 4 and 6."
+            )
+        if self.alpha <= 3:
+            warnings.warn(
+                f"alpha={self.alpha!r} ≤ 3: the segment length has infinite variance, so memory and "
+                "update delay have no typical size. The paper uses 4 and 6.",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    @property
+    def _scale(self) -> float:
+        return (self.alpha - 2) * self.mean_length
+
+    def hazard(self, k: Any) -> Any:
+        return (self.alpha - 1) / (self._scale + as_ages(k))
+
+    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        del segment
+        # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.
+        u = full_precision_uniform(rng_key)
+        table = _survival_table(self)
+        from_table = 1 + jnp.searchsorted(-table, -u, side="right").astype(jnp.int32)
+        # S(k) = Γ(z + k − p)/Γ(z + k) · const with z = (α − 2)·L0 + 1 and p = α − 1, which is
+        # w^−p (1 + O(w^−2)) · const at w = z + k − (p + 1)/2.
+        shift = self._scale + 1 - self.alpha / 2
+        ratio = (table[-1] / u) ** np.float32(1 / (self.alpha - 1))
+        in_tail = jnp.floor(np.float32(_TABLE + shift) * ratio - np.float32(shift))
+        return jnp.where(u > table[-1], from_table, 1 + as_length(in_tail))
+
+
+@functools.lru_cache(maxsize=64)
+def _survival_table(law: Polynomial) -> np.ndarray:
+    """S(1), …, S(_TABLE), float32 of a float64 computation."""
+    return law.survival(np.arange(1, _TABLE + 1)).astype(np.float32)
+
+
+def polynomial(mean_length: float, alpha: float) -> Polynomial:
+    """The law of the paper: c(k) = (α − 1) / ((α − 2)·L0 + k).
+
+    The mean length is exactly L0. The survival falls like k^−(α−1), so compensations grow
+    polynomially with age; the length has finite variance for α > 3.
+
+    Args:
+      mean_length: L0 > 1, in time steps.
+      alpha: α > 2. The paper uses 4 and 6; up to 3 warns.
+
+    Raises:
+      ValueError: mean_length ≤ 1 or alpha ≤ 2.
+
+    Source: Tallec & Ollivier, arXiv 1705.08209, Eq. 14.
+    """
+    return Polynomial(float(mean_length), float(alpha))

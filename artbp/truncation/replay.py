@@ -1,0 +1,52 @@
+"""A chosen pattern of boundaries, in place of drawn ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artbp.truncation.base import TruncationLaw, as_ages
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Replay(TruncationLaw):
+    """Segment i has length lengths[i mod n]. Build with `replay`."""
+
+    lengths: Any
+    law: TruncationLaw | None
+
+    def hazard(self, k: Any) -> Any:
+        return 0 * as_ages(k) if self.law is None else self.law.hazard(k)
+
+    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        del rng_key
+        lengths = jnp.asarray(self.lengths, jnp.int32)
+        return lengths[segment % lengths.shape[0]]
+
+
+def replay(lengths: Sequence[int] | jax.Array, law: TruncationLaw | None = None) -> Replay:
+    """Drives an estimator along a chosen pattern of boundaries.
+
+    Segment i of the run has length lengths[i], from the start again after the last one. With the
+    patterns of a short sequence and their probabilities this enumerates an estimator.
+
+    Args:
+      lengths: integers ≥ 1, `[n]`; may be a traced array, for `jax.vmap` over patterns.
+      law: the law whose `compensation` the steps between boundaries get, as if it had drawn the
+        pattern. Default: none, gate 1 between boundaries.
+
+    Raises:
+      ValueError: no lengths, or lengths that are not integers ≥ 1.
+    """
+    if not isinstance(lengths, jax.core.Tracer):
+        lengths = np.asarray(lengths)
+        if lengths.ndim != 1 or not lengths.size or not np.issubdtype(lengths.dtype, np.integer):
+            raise ValueError(f"lengths={lengths!r}; expected one or more integers, [n].")
+        if lengths.min() < 1:
+            raise ValueError(f"lengths={lengths!r}; expected every length to be at least 1.")
+    return Replay(lengths, law)

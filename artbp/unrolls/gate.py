@@ -1,0 +1,53 @@
+"""The gate: an identity in the forward pass, a factor in the backward pass.
+
+    gate(s, g) = s            ∂gate/∂s = g
+
+Truncated BPTT puts g = 0 at its boundaries; ARTBP puts g = (1 − X_t)/(1 − c_t) after every
+step (Tallec & Ollivier, arXiv 1705.08209). Everything else in this package is bookkeeping
+around this factor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from artbp import _tree
+
+
+def gate(carry: Any, factor: jax.Array) -> Any:
+    """Returns `carry` unchanged; its cotangent is multiplied by `factor` on the way back.
+
+        value:      gate(carry, factor) == carry
+        cotangent:  ct -> factor * ct
+
+    Written as s + g·(x − s) with s = stop_gradient(x), so that forward mode, reverse mode and
+    a traced factor all work. A factor of 0 is a true cut: it stops infinite cotangents too.
+
+    Args:
+      carry: any pytree. Integer, boolean and key leaves pass through untouched.
+      factor: float, a scalar, or `[B]` with every differentiable leaf `[B, ...]`.
+    """
+    factor = jnp.asarray(factor)
+
+    def gate_leaf(leaf: jax.Array) -> jax.Array:
+        if not _tree.is_inexact(leaf):
+            return leaf
+        fixed = jax.lax.stop_gradient(leaf)
+        gated = fixed + scale(leaf - fixed, factor)
+        return jnp.where(_tree.align(factor, leaf) == 0, fixed, gated)
+
+    return jax.tree.map(gate_leaf, carry)
+
+
+def scale(leaf: jax.Array, factor: jax.Array) -> jax.Array:
+    """`factor * leaf` in the dtype of `leaf`, the product taken in float32 or wider.
+
+    Compensations multiply along a segment: rounded to bfloat16 first, two hundred of them
+    would be far off.
+    """
+    dtype = _tree.at_least_float32(leaf.dtype)
+    product = leaf.astype(dtype) * _tree.align(factor, leaf).astype(dtype)
+    return product.astype(leaf.dtype)

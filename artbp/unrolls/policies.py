@@ -1,0 +1,51 @@
+"""One front door to the segment kernels."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import jax
+
+Policy = Literal["dynamic", "pow2", "exact"]
+"""How a segment of random length is compiled:
+
+dynamic  one program for every length; jit, vmap and scan work around it. Recomputes each step once
+         on the way back.
+pow2     a chain of power-of-two scans, driven from the host: at most 2·(⌊log2 longest⌋ + 1)
+         programs. Recomputes at most half of the steps.
+exact    one scan per length, driven from the host: no recomputation up to `block_size` steps, two
+         programs for each new length.
+"""
+
+_POLICIES = get_args(Policy)
+
+
+def check_policy(policy: str | None) -> None:
+    """Raises ValueError for an unknown policy."""
+    if policy is not None and policy not in _POLICIES:
+        raise ValueError(
+            f"policy={policy!r} is unknown; expected one of {', '.join(map(repr, _POLICIES))}, or "
+            "None to follow the backend."
+        )
+
+
+def resolve_policy(policy: Policy | None, traced: bool) -> Policy:
+    """The policy to use for one call.
+
+    Args:
+      policy: as given by the user; None picks `dynamic` under tracing and on CPU, where a loop of
+        unknown length costs nothing extra, and `pow2` elsewhere, where it may cost a host
+        round trip per step.
+      traced: whether the call is being traced by jit, vmap, scan, ...
+
+    Raises:
+      ValueError: a host-driven policy under tracing.
+    """
+    if policy is None:
+        return "dynamic" if traced or jax.default_backend() == "cpu" else "pow2"
+    if traced and policy != "dynamic":
+        raise ValueError(
+            f"policy={policy!r} plans segment lengths on the host, so estimate cannot be traced by "
+            "jit, vmap, scan or grad. Call estimate outside of them, or use policy='dynamic'."
+        )
+    return policy

@@ -1,0 +1,56 @@
+"""The losses of many steps at once, masked and summed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from artbp import _tree
+
+LossFn = Callable[[Any, Any, Any], jax.Array]
+
+
+def loss_and_count(
+    loss_fn: LossFn, params: Any, ys: Any, targets: Any, valid: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Sums `loss_fn` over the valid steps and rows of a run of steps.
+
+        loss = Σ_t Σ_b valid[t, b] · loss_fn(params, ys[t], targets[t])[b]
+
+    The losses are masked, not the ys: the loss of a zeroed y need not be zero (cross-entropy of
+    equal logits is ln V). All steps go through `loss_fn` together, so that a readout is one
+    large matrix product and not one small product per step.
+
+    Args:
+      loss_fn: losses of one step, `[B]`, or a scalar where there is no batch.
+      params: as for the cell.
+      ys, targets: pytrees of arrays `[R, ...]`.
+      valid: bool `[R]` or `[R, B]`.
+
+    Returns:
+      (loss, float scalar; number of losses summed, int32 scalar).
+
+    Raises:
+      ValueError: the losses of a step are neither `[B]` nor a scalar, or `valid` has more axes.
+    """
+    losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, targets)
+    if not hasattr(losses, "ndim") or losses.ndim not in (1, 2):
+        shapes = jax.tree.map(lambda leaf: leaf.shape[1:], losses)
+        raise ValueError(
+            f"loss_fn returned {shapes} for one step; expected one array of losses of shape [B], "
+            "or a scalar where there is no batch. The estimator masks and sums."
+        )
+    if valid.ndim > losses.ndim or (valid.ndim == 2 and valid.shape[1] != losses.shape[1]):
+        raise ValueError(
+            f"mask has {valid.shape[1:]} entries a step, but loss_fn returned losses of shape "
+            f"{losses.shape[1:]} a step. Let loss_fn return one loss per row of the mask."
+        )
+    valid = jnp.broadcast_to(
+        jnp.reshape(valid, valid.shape + (1,) * (losses.ndim - valid.ndim)), losses.shape
+    )
+    dtype = _tree.at_least_float32(losses.dtype)
+    loss = jnp.sum(jnp.where(valid, losses, jnp.zeros_like(losses)), dtype=dtype)
+    return loss, jnp.sum(valid, dtype=jnp.int32)
