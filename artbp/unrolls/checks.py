@@ -70,7 +70,9 @@ def check_finite(params: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if isinstance(leaf, jax.core.Tracer):
             continue
-        if not bool(jnp.isfinite(leaf).all()):
+        with jax.ensure_compile_time_eval():  # concrete params, though perhaps inside a jit
+            finite = bool(jnp.isfinite(leaf).all())
+        if not finite:
             raise ValueError(
                 f"params{jax.tree_util.keystr(path)} holds NaN or infinity, so every gradient "
                 "would too. Check the initialisation or the checkpoint that it came from."

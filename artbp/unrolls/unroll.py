@@ -88,7 +88,7 @@ def unroll(
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
         t, x, gate_t, reset_t = inputs
-        active = None if lengths is None else t < lengths
+        active = None if lengths is None else t < lengths.astype(jnp.int32)
         previous = carry
         if reset_t is not None:
             carry = _tree.select(reset_t, initial_carry, carry)

@@ -1,0 +1,82 @@
+"""The command line that the experiments share.
+
+python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] [--resume]
+                           [--tensorboard] [--nocompilation_cache] [--noprogress_bar]
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ml_collections
+from absl import app, flags
+
+from experiments.common.compilation_cache import enable_compilation_cache
+from experiments.common.config import load_config
+from experiments.common.errors import ExperimentError, WorkdirError
+
+_CONFIG = flags.DEFINE_string("config", None, "Python file with a function get_config().")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "Overrides a field of the configuration: --set field=value, any number of times."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: new, empty, or to --resume.")
+_RESUME = flags.DEFINE_bool("resume", False, "Go on with the run that --workdir holds.")
+_TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events too.")
+_PROGRESS_BAR = flags.DEFINE_bool("progress_bar", True, "Show progress, where there is a terminal.")
+_CACHE = flags.DEFINE_bool(
+    "compilation_cache", True, "Keep compiled programs in the user's cache folder."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    """The flags every experiment has, apart from those that make the configuration."""
+
+    workdir: Path
+    resume: bool
+    tensorboard: bool
+    progress_bar: bool | None
+
+
+def run(
+    main: Callable[[ml_collections.FrozenConfigDict, CommandLine], None],
+    defaults: ml_collections.ConfigDict,
+) -> None:
+    """Parses the flags, loads the configuration, calls `main(config, command_line)`, and exits.
+
+    An `ExperimentError` is printed without a traceback and sets the exit code: 2 for bad input, 3
+    for a diverged run, 130 for an interrupted one.
+
+    Args:
+        main: the experiment.
+        defaults: its configuration with every field, see `config.load_config`.
+    """
+
+    def guarded_main(arguments: Sequence[str]) -> int:
+        try:
+            if len(arguments) > 1:
+                raise ExperimentError(
+                    f"Arguments without a flag were given: {' '.join(arguments[1:])}. "
+                    "Every argument here starts with --; see --help."
+                )
+            config = load_config(defaults, _CONFIG.value, _SET.value)
+            if _WORKDIR.value is None:
+                raise WorkdirError("No --workdir was given: name a folder for this run.")
+            if _CACHE.value:
+                enable_compilation_cache()
+            main(
+                config,
+                CommandLine(
+                    workdir=Path(_WORKDIR.value),
+                    resume=_RESUME.value,
+                    tensorboard=_TENSORBOARD.value,
+                    progress_bar=None if _PROGRESS_BAR.value else False,
+                ),
+            )
+        except ExperimentError as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            return error.exit_code
+        return 0
+
+    app.run(guarded_main)

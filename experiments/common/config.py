@@ -1,0 +1,132 @@
+"""Configurations: plain Python files with a `get_config()`, checked against the defaults.
+
+A configuration file names only what differs from the experiment's defaults, or all of it:
+
+    # configs/ptb/small.py
+    import ml_collections
+
+    def get_config():
+        config = ml_collections.ConfigDict()
+        config.hidden_size = 128
+        return config
+
+and the command line overrides single fields: `--config configs/ptb/small.py --set seed=3
+--set optimizer.learning_rate=1e-3`. A field that the defaults do not have is refused, in the file
+and on the command line, because a misspelt field would otherwise be a run of something else. Only
+a section that is empty in the defaults (the further options of an optimiser) takes any field.
+"""
+
+import ast
+import difflib
+import importlib.util
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from experiments.common.errors import ConfigError
+
+
+def load_config(
+    defaults: ml_collections.ConfigDict,
+    path: str | Path | None = None,
+    overrides: Iterable[str] = (),
+) -> ml_collections.FrozenConfigDict:
+    """The defaults, then what the file says, then the overrides; frozen.
+
+        config = copy(defaults)
+        for field, value in file: config[field] = value
+        for "field=value" in overrides: config[field] = literal(value)
+
+    Args:
+        defaults: every field the experiment knows, nested ConfigDicts allowed. A default of None
+            accepts a value of any type; an int is accepted where the default is a float.
+        path: a Python file with a function `get_config()` that returns a ConfigDict or a dict.
+        overrides: "field=value" or "section.field=value"; the value is a Python literal, or
+            else taken as a string.
+
+    Raises:
+        ConfigError: no such file, no `get_config`, an unknown field (the message names the nearest
+            one) or a value whose type differs from the default's.
+    """
+    config = ml_collections.ConfigDict(defaults.to_dict())
+    if path is not None:
+        given = _read_file(Path(path))
+        _merge(config, given, where=str(path))
+    for override in overrides:
+        _merge(config, _parse_override(override), where=f"--set {override}")
+    return ml_collections.FrozenConfigDict(config)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"There is no configuration file {path}: --config expects a Python file.")
+    spec = importlib.util.spec_from_file_location("experiment_config", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is not a Python file: --config expects a name ending in .py.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigError(f"{path} is not valid Python: {error}") from error
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{path} has no function get_config(): add one, returning a ConfigDict.")
+    given = module.get_config()
+    return given.to_dict() if hasattr(given, "to_dict") else dict(given)
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    name, separator, text = override.partition("=")
+    if not separator or not name:
+        raise ConfigError(f"--set {override!r} was given: expected --set field=value.")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    *sections, field = name.split(".")
+    given = {field: value}
+    for section in reversed(sections):
+        given = {section: given}
+    return given
+
+
+def _merge(config: Any, given: Mapping[str, Any], *, where: str, prefix: str = "") -> None:
+    known = list(config.keys())
+    for name, value in given.items():
+        full_name = prefix + name
+        if name not in config and known:
+            raise ConfigError(_unknown_field(full_name, known, prefix, where))
+        default = config.get(name)
+        if isinstance(default, ml_collections.ConfigDict):
+            if not isinstance(value, Mapping):
+                raise ConfigError(
+                    f"{where}: {full_name} is a section with the fields {', '.join(default)}, "
+                    f"and was given {value!r}: set one of its fields."
+                )
+            _merge(default, value, where=where, prefix=f"{full_name}.")
+        else:
+            with config.ignore_type():
+                config[name] = _checked(value, default, full_name, where)
+
+
+def _unknown_field(full_name: str, known: list[str], prefix: str, where: str) -> str:
+    nearest = difflib.get_close_matches(full_name.removeprefix(prefix), known, n=1)
+    hint = f" Did you mean {prefix}{nearest[0]}?" if nearest else ""
+    return (
+        f"{where}: unknown config field {full_name!r}.{hint} "
+        f"Known fields: {', '.join(prefix + name for name in known)}."
+    )
+
+
+def _checked(value: Any, default: Any, full_name: str, where: str) -> Any:
+    if default is None or value is None or type(value) is type(default):
+        return value
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    raise ConfigError(
+        f"{where}: {full_name} was given {value!r} ({type(value).__name__}), "
+        f"expected {type(default).__name__} as in the default {default!r}."
+    )

@@ -1,0 +1,47 @@
+"""Ctrl-C and SIGTERM as a flag that the training loop reads between chunks."""
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupts:
+    """`signal_name` is None until a signal has come."""
+
+    signal_name: str | None = None
+
+
+@contextlib.contextmanager
+def catch_interrupts() -> Iterator[Interrupts]:
+    """Within the block, the first SIGINT or SIGTERM only sets the flag; a second acts as usual.
+
+    Outside the main thread Python cannot set handlers: the flag then stays as it is.
+    """
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupts
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        interrupts.signal_name = signal.Signals(number).name
+        restore()
+        print(
+            f"\n{interrupts.signal_name}: finishing the chunk, then saving a checkpoint "
+            "(once more stops at once).",
+            file=sys.stderr,
+        )
+
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield interrupts
+    finally:
+        restore()

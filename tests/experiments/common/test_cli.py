@@ -1,0 +1,77 @@
+import sys
+
+import jax
+import ml_collections
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from experiments.common import cli
+from experiments.common.errors import TrainingInterruptedError
+
+
+@pytest.fixture(autouse=True)
+def flags_as_before():
+    with flagsaver.flagsaver():
+        yield
+    flags.FLAGS.unparse_flags()
+
+
+def run(monkeypatch, arguments, main=lambda config, command_line: None):
+    monkeypatch.setattr(sys, "argv", ["experiment", "--nocompilation_cache", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main, ml_collections.ConfigDict({"seed": 0}))
+    return caught.value.code
+
+
+def test_main_gets_the_configuration_and_the_flags(monkeypatch, tmp_path):
+    seen = []
+    code = run(
+        monkeypatch,
+        ["--workdir", str(tmp_path / "w"), "--set", "seed=3", "--resume", "--noprogress_bar"],
+        lambda config, command_line: seen.append((config.seed, command_line)),
+    )
+    assert code in (None, 0)
+    assert seen == [
+        (3, cli.CommandLine(tmp_path / "w", resume=True, tensorboard=False, progress_bar=False))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--workdir", "w", "--set", "sed=1"], "unknown config field 'sed'"),
+        (["--workdir", "w", "--config", "none.py"], "no configuration file none.py"),
+        ([], "No --workdir"),
+        (["--workdir", "w", "resume"], "resume"),
+    ],
+)
+def test_bad_input_is_one_message_without_a_traceback(monkeypatch, capsys, arguments, words):
+    assert run(monkeypatch, arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+def test_exit_code_of_an_interrupted_run(monkeypatch, capsys):
+    def main(config, command_line):
+        raise TrainingInterruptedError("Stopped: go on with --resume.")
+
+    assert run(monkeypatch, ["--workdir", "w"], main) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_compilation_cache(monkeypatch, tmp_path):
+    from experiments.common.compilation_cache import enable_compilation_cache
+
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        enable_compilation_cache()
+        chosen = jax.config.jax_compilation_cache_dir
+        assert "artbp" in chosen
+        jax.config.update("jax_compilation_cache_dir", "elsewhere")
+        enable_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir == "elsewhere"
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)

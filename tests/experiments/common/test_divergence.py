@@ -1,0 +1,85 @@
+"""A run whose loss or gradient is not finite stops, says where, and keeps its checkpoint."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import artbp
+from experiments.common.errors import TrainingDivergedError
+from experiments.common.loop import LoopOptions, train
+from experiments.common.metrics import read_metrics
+from experiments.common.workdir import open_workdir
+
+BAD_STEP = 47
+
+
+def regression(xs, tmp_path, driver="compiled", resume=False, **options):
+    """A scalar linear recurrence, in segments of at most 10 steps, 2 of them in a chunk."""
+    estimator = artbp.tbptt(
+        lambda params, carry, x: (params * carry + x, carry),
+        lambda params, y, target: (y - target) ** 2,
+        truncation_length=10,
+        block_size=16,
+    )
+    return train(
+        estimator,
+        optax.sgd(1e-4),
+        artbp.Stream(xs, jnp.zeros_like(xs)),
+        jnp.asarray(0.5),
+        jnp.zeros(1),
+        rng_key=jax.random.key(0),
+        workdir=open_workdir(tmp_path, {}, resume=resume),
+        options=LoopOptions(
+            num_epochs=1,
+            segments_per_chunk=2,
+            checkpoint_every_chunks=1,
+            driver=driver,
+            progress_bar=False,
+            **options,
+        ),
+    )
+
+
+@pytest.mark.parametrize("driver", ["compiled", "host"])
+def test_nan_in_the_data(driver, tmp_path):
+    xs = jnp.ones((100, 1)).at[BAD_STEP].set(jnp.nan)
+    with pytest.raises(TrainingDivergedError) as caught:
+        regression(xs, tmp_path, driver)
+    error = caught.value
+    # The state at step 48 is the first to hold the NaN: the fifth segment, 40 to 49.
+    assert (error.update, error.time_step, error.length) == (4, 40, 10)
+    assert np.isnan(error.loss)
+    assert error.max_compensation == 1.0
+    for words in (
+        "update 4",
+        "time step 40",
+        "10 time steps",
+        "compensation",
+        "learning rate",
+        "alpha",
+        "mean length",
+        "clipping",
+        "biases",
+    ):
+        assert words in str(error)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["update"] for row in rows] == [2, 4], "the chunk of the bad segment has no row"
+
+
+def test_max_loss(tmp_path):
+    with pytest.raises(TrainingDivergedError, match="above the limit 50"):
+        regression(jnp.ones((100, 1)).at[BAD_STEP].set(100.0), tmp_path, max_loss=50.0)
+
+
+def test_last_good_checkpoint_stays(tmp_path):
+    xs = jnp.ones((100, 1)).at[BAD_STEP].set(jnp.nan)
+    messages = []
+    for resume in (False, True, True):
+        with pytest.raises(TrainingDivergedError) as caught:
+            regression(xs, tmp_path, resume=resume)
+        messages.append(str(caught.value))
+        latest = sorted(p.name for p in (tmp_path / "checkpoints" / "latest").iterdir())
+        assert latest == ["2"], "the checkpoint after the fourth update, the last good one"
+    assert messages[0] == messages[1] == messages[2]

@@ -1,0 +1,73 @@
+import json
+
+import pytest
+
+from experiments.common.errors import CheckpointError
+from experiments.common.metrics import MetricsWriter, read_metrics
+
+
+def row(update, **values):
+    return {"kind": "train", "update": update, **values}
+
+
+def test_rows_beyond_the_cursor_are_cut_on_resume(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as metrics:
+        metrics.write(row(1, loss=0.1))
+        cursor = metrics.cursor()
+        metrics.write(row(2, loss=0.2))
+    assert cursor == len(path.read_bytes().splitlines(keepends=True)[0])
+    with MetricsWriter(path, cursor=cursor) as metrics:
+        assert metrics.cursor() == cursor
+        metrics.write(row(2, loss=0.25))
+    assert read_metrics(path) == [row(1, loss=0.1), row(2, loss=0.25)]
+
+
+def test_a_run_without_a_checkpoint_starts_an_empty_file(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "train"}\n{"ki')
+    with MetricsWriter(path):
+        pass
+    assert path.read_text() == ""
+
+
+def test_rows_are_readable_while_the_run_goes_on(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as metrics:
+        metrics.write(row(1))
+        assert read_metrics(path) == [row(1)]
+
+
+def test_a_line_cut_by_a_kill_is_left_out(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"update": 1}\n{"upda')
+    assert read_metrics(path) == [{"update": 1}]
+
+
+def test_a_file_shorter_than_the_cursor(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(CheckpointError, match="has 3 bytes"):
+        MetricsWriter(path, cursor=100)
+    assert path.read_text() == "{}\n"
+
+
+def test_every_line_is_json_that_any_reader_takes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path) as metrics:
+        metrics.write(row(1, loss=float("nan"), time={"steps_per_second": float("inf")}))
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    (line,) = path.read_text().splitlines()
+    parsed = json.loads(line, parse_constant=refuse)
+    assert parsed == row(1, loss=None, time={"steps_per_second": None})
+
+
+def test_tensorboard_on_request(tmp_path):
+    with MetricsWriter(tmp_path / "metrics.jsonl", tensorboard_path=tmp_path / "tb") as metrics:
+        metrics.write(row(1, loss=0.5, time={"steps_per_second": 10.0}))
+    (events,) = (tmp_path / "tb").iterdir()
+    written = events.read_bytes()
+    assert b"train/loss" in written and b"train/steps_per_second" in written

@@ -1,0 +1,82 @@
+import json
+
+import ml_collections
+import pytest
+
+from experiments.common.errors import WorkdirError
+from experiments.common.workdir import open_workdir, read_workdir, write_atomically
+
+CONFIG = {"seed": 1, "sizes": (1, 2), "optimizer": {"name": "adam", "learning_rate": 1e-3}}
+
+
+def contents(path):
+    return {p.relative_to(path): p.read_bytes() for p in path.rglob("*") if p.is_file()}
+
+
+def test_new_folder_holds_the_config(tmp_path):
+    workdir = open_workdir(tmp_path / "a" / "b", CONFIG)
+    assert json.loads(workdir.config_path.read_text()) == json.loads(json.dumps(CONFIG))
+    assert [p.name for p in workdir.path.iterdir()] == ["config.json"]
+    assert read_workdir(tmp_path / "a" / "b") == (workdir, json.loads(json.dumps(CONFIG)))
+
+
+@pytest.mark.parametrize("as_config", [ml_collections.ConfigDict, ml_collections.FrozenConfigDict])
+def test_same_config_resumes_only_when_asked(tmp_path, as_config):
+    open_workdir(tmp_path, CONFIG)
+    with pytest.raises(WorkdirError, match="pass --resume"):
+        open_workdir(tmp_path, as_config(CONFIG))
+    open_workdir(tmp_path, as_config(CONFIG), resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_another_config_names_the_fields_that_differ_and_writes_nothing(tmp_path, resume):
+    open_workdir(tmp_path, CONFIG)
+    before = contents(tmp_path)
+    other = {"seed": 1, "sizes": (1, 3), "optimizer": {"name": "adam"}, "new": None}
+    with pytest.raises(WorkdirError) as caught:
+        open_workdir(tmp_path, other, resume=resume)
+    message = str(caught.value)
+    assert "sizes: [1, 2] there, [1, 3] given" in message
+    assert "optimizer.learning_rate: 0.001 there, absent given" in message
+    assert "new: absent there, null given" in message
+    assert "seed" not in message and "optimizer.name" not in message
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_foreign_files_are_left_alone(tmp_path, resume):
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(WorkdirError, match=r"thesis\.tex"):
+        open_workdir(tmp_path, CONFIG, resume=resume)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_file_instead_of_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkdirError, match="is a file"):
+        open_workdir(tmp_path / "file", CONFIG)
+
+
+def test_what_a_kill_during_the_first_write_leaves_is_taken_over(tmp_path):
+    (tmp_path / ".config.json.tmp").write_text('{"see')
+    open_workdir(tmp_path, CONFIG, resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_altered_config_file(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(WorkdirError, match="not valid JSON"):
+        open_workdir(tmp_path, CONFIG, resume=True)
+
+
+def test_read_of_a_folder_without_a_run(tmp_path):
+    with pytest.raises(WorkdirError, match="holds no run"):
+        read_workdir(tmp_path)
+
+
+def test_write_atomically_keeps_the_old_file_when_writing_fails(tmp_path):
+    path = tmp_path / "table.json"
+    write_atomically(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "half \ud800")
+    assert path.read_text() == "old"

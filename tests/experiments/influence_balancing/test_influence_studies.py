@@ -1,0 +1,116 @@
+"""Every study at a tiny size: what it writes, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
+from experiments.common.metrics import read_metrics
+from experiments.influence_balancing import __main__ as experiment
+from experiments.influence_balancing.config import check_config, default_config
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "configs" / "influence_balancing"
+METHODS = ("artbp-16-alpha-4", "tbptt-10")
+TINY = ("num_keys=3", "num_steps=300", "num_unrolls=12", f"methods={METHODS}")
+COMMON_FILES = {"config.json", "metrics.jsonl", "results.json", "table.md"}
+
+
+def run(config_name, workdir, *overrides, tensorboard=False):
+    config = load_config(default_config(), CONFIGS / f"{config_name}.py", (*TINY, *overrides))
+    experiment.main(config, CommandLine(workdir, False, tensorboard, None))
+
+
+@pytest.mark.parametrize(
+    ("config_name", "figure", "num_rows"),
+    [
+        ("default", "loss", len(METHODS)),
+        ("persistent_es", "loss", len(METHODS)),
+        ("irreducible", "theta", len(METHODS)),
+        ("rates", "rates", len(METHODS) * 2 * 2),
+    ],
+)
+def test_a_study_writes_its_files(config_name, figure, num_rows, tmp_path, capsys):
+    run(config_name, tmp_path / "run", "grid_eta_0=(1e-3, 1e9)")
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == COMMON_FILES | {f"{figure}.png", f"{figure}.svg"}
+
+    rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    table = (tmp_path / "run" / "table.md").read_text(encoding="utf-8")
+    assert isinstance(rows, list)
+    assert len(rows) == num_rows == len(table.splitlines()) - 2
+    assert all(row["label"] in table for row in rows)
+    assert table in capsys.readouterr().out
+    if "share" in rows[0]:
+        assert all(sum(row["share"].values()) == pytest.approx(1) for row in rows)
+
+    metrics = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["label"] for row in metrics if row["kind"] == "result"] == [
+        row["label"] for row in rows
+    ]
+
+
+def test_the_same_run_again_gives_the_same_numbers_and_another_one_is_refused(tmp_path):
+    def numbers():
+        rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+        return [(row["method"], row["share"], row["distance_median"]) for row in rows]
+
+    one = "methods=('artbp-16-alpha-4',)"
+    run("default", tmp_path, one)
+    first = numbers()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(WorkdirError, match="seed"):
+        run("default", tmp_path, one, "seed=1")
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    run("default", tmp_path, one)
+    assert numbers() == first
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("methods=('tbptt',)", "unknown method 'tbptt'"),
+        ("methods=('artbp-1-alpha-4',)", "mean_length"),
+        ("methods=()", "methods is empty"),
+        ("schedule=steps", "expected one of time steps, updates, constant"),
+        ("num_keys=0", "num_keys"),
+        ("eta_0=-1.0", "learning rate"),
+        ("drive_noise=1.0", "settling"),
+        ("loss_at=end", "loss_at"),
+    ],
+)
+def test_bad_configurations_are_refused_before_anything_is_written(override, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        run("default", tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_refused(tmp_path):
+    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
+        run("default", tmp_path / "run", tensorboard=True)
+
+
+def test_every_config_file_is_valid():
+    for path in sorted(CONFIGS.glob("*.py")):
+        check_config(load_config(default_config(), path))
+
+
+def test_command_line_without_a_workdir_uses_results(tmp_path):
+    arguments = [f"--set={override}" for override in (*TINY[:3], "methods=('tbptt-10',)")]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.influence_balancing", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "TBPTT 10" in done.stdout
+    assert (tmp_path / "results" / "influence_balancing" / "results.json").exists()

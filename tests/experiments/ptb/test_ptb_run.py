@@ -1,0 +1,163 @@
+"""Whole runs at a tiny size, each method, and bad input that must leave nothing behind."""
+
+import json
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_ptb
+
+import artbp
+from experiments.common.checkpoints import Checkpoints
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
+from experiments.common.metrics import read_metrics
+from experiments.common.workdir import read_workdir
+from experiments.ptb import data
+from experiments.ptb.config import METHODS, default_config, make_estimator
+from experiments.ptb.evaluate import bits_per_character
+from experiments.ptb.generated import generated_corpus
+from experiments.ptb.model import character_model, model_from_config
+from experiments.ptb.run import load_corpus, run
+from experiments.ptb.vocabulary import read_vocabulary
+
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "ptb"
+
+
+def _config(*overrides):
+    return load_config(default_config(), overrides=[*tiny_ptb.OVERRIDES, *overrides])
+
+
+def _run(workdir, *overrides, resume=False, data_dir=None):
+    return run(_config(*overrides), tiny_ptb.command_line(workdir, resume), data_dir)
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("tbptt", ["model.cell=gru"]),
+        ("uncompensated", ["driver=host", "optimizer.name=sgd", "optimizer.clip_norm=1.0"]),
+    ],
+)
+def test_each_method_learns(tmp_path, method, more, capsys):
+    results = _run(tmp_path / "run", f"method={method}", *more)
+    assert results["method"] == method
+    assert 0 < results["test_bpc"] < math.log2(results["characters"]["symbols"])
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    printed = capsys.readouterr().out
+    assert f"{results['left_over_symbols']} symbols at the end of the text left over" in printed
+    assert f"test {results['test_bpc']:.4f} bits per character" in printed
+
+
+def test_results_are_those_of_the_best_parameters(finished_run):
+    workdir_path, results = finished_run
+    assert results["method"] == "artbp"
+    workdir, values = read_workdir(workdir_path)
+    corpus = generated_corpus(0, values["data"]["generated_lines"])
+    vocabulary = read_vocabulary(workdir)
+    assert vocabulary == corpus.vocabulary
+    model = character_model("lstm", len(vocabulary), values["model"]["hidden_size"])
+    with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
+        params, record = checkpoints.restore_best(jax.eval_shape(model.init, jax.random.key(0)))
+    newline = vocabulary.symbols.index("\n")
+    for split in ("valid", "test"):
+        bits = bits_per_character(model, params, getattr(corpus, split), newline)
+        assert results[f"{split}_bpc"] == pytest.approx(bits, rel=1e-6)
+    evaluations = [r for r in read_metrics(workdir.metrics_path) if r["kind"] == "evaluation"]
+    assert [row["epoch"] for row in evaluations] == [1, 2]
+    best = min(evaluations, key=lambda row: row["valid_bpc"])
+    assert results["valid_bpc"] == best["valid_bpc"] == record["valid_bpc"]
+    assert results["best_epoch"] == best["epoch"]
+
+
+def test_a_workdir_holds_one_run(finished_run):
+    workdir, results = finished_run
+    with pytest.raises(WorkdirError, match="seed"):
+        _run(workdir, "seed=1", resume=True)
+    with pytest.raises(WorkdirError, match="--resume"):
+        _run(workdir)
+    again = _run(workdir, resume=True)
+    assert {**again, "time": None} == {**results, "time": None}
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("batch=100000", "batch = 100000 rows do not fit"),
+        ("batch=0", "batch = 0"),
+        ("method=bptt", "method is 'bptt': expected one of tbptt, artbp, uncompensated"),
+        ("mean_length=1", "mean_length = 1"),
+        ("alpha=2.0", "alpha = 2.0"),
+        ("model.cell=rnn", "model.cell is 'rnn'"),
+        ("data.source=wikipedia", "data.source is 'wikipedia'"),
+        ("data.generated_lines=1", "num_lines = 1"),
+        ("optimizer.name=adamm", "adamm"),
+        ("num_epochs=0", "num_epochs is 0"),
+        ("driver=fast", "driver is 'fast'"),
+        ("data.source=ptb", "no file .*ptb.train.txt"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_no_workdir(tmp_path, override, what):
+    empty = tmp_path / "no_data"
+    empty.mkdir()
+    with pytest.raises(ExperimentError, match=what):
+        _run(tmp_path / "run", override, data_dir=empty)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_field_is_refused():
+    with pytest.raises(ConfigError, match="hidden_sizes"):
+        _config("model.hidden_sizes=3")
+
+
+def test_penn_treebank_is_the_default_source_and_never_replaced(known_text, tmp_path):
+    config = load_config(default_config())
+    assert load_corpus(config, known_text).counts() == data.penn_treebank(known_text).counts()
+    with pytest.raises(data.DataError, match="no file"):
+        load_corpus(config, tmp_path)
+
+
+@jax.jit
+def _readout_bias_gradient(params, carry, stream, length):
+    """The bias of the readout is reached by no gate: its gradient is a plain sum over the steps."""
+    model = character_model("lstm", 6, 4)
+
+    def segment_loss(params):
+        _, ys = artbp.unroll(model.cell, params, carry, stream.xs)
+        losses = jax.vmap(model.loss_fn, (None, 0, 0))(params, ys, stream.targets)
+        return losses.sum(where=jnp.arange(stream.num_steps)[:, None] < length)
+
+    return jax.grad(segment_loss)(params)["readout"]["bias"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_are_divided_by_a_constant_and_not_by_the_drawn_length(method):
+    config = _config(f"method={method}")
+    model = character_model("lstm", 6, 4)
+    symbols = jnp.asarray(np.random.default_rng(0).integers(0, 6, (40, config.batch)))
+    stream = artbp.Stream(symbols[:-1], symbols[1:])
+    params = model.init(jax.random.key(0))
+    carry = model.initial_carry(params, config.batch)
+    estimator = make_estimator(config, model)
+    estimate = jax.jit(estimator.estimate)
+    lengths = set()
+    for seed in range(4):
+        state = estimator.init(params, carry, rng_key=jax.random.key(seed))
+        grads, _, info = estimate(params, state, stream)
+        lengths.add(int(info.length))
+        total = _readout_bias_gradient(params, carry, stream, info.length)
+        expected = total / (config.mean_length * config.batch)
+        np.testing.assert_allclose(grads["readout"]["bias"], expected, rtol=1e-4, atol=1e-6)
+    assert len(lengths) > 1
+
+
+@pytest.mark.parametrize("name", ["small", "medium", "paper"])
+def test_configurations_load_and_build(name):
+    config = load_config(default_config(), CONFIGS / f"{name}.py")
+    assert config.data.source == "ptb" and config.mean_length == 50 and config.batch == 64
+    for method in METHODS:
+        chosen = load_config(default_config(), CONFIGS / f"{name}.py", [f"method={method}"])
+        make_estimator(chosen, model_from_config(chosen, 50))

@@ -1,0 +1,174 @@
+"""The package as a whole: names, version, imports, and what the repository may hold."""
+
+import ast
+import importlib.metadata
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import artbp
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "artbp"
+LIBRARY_IMPORTS = {"artbp", "jax", "jaxlib", "numpy", "optax", "chex"} | sys.stdlib_module_names
+
+
+def _project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def _library_modules():
+    modules = sorted(PACKAGE.rglob("*.py"))
+    assert modules, f"no modules under {PACKAGE}"
+    return modules
+
+
+def _imported_modules(path):
+    """The absolute name of every module that the file imports, at any depth of its code."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*parents, *filter(None, [node.module])))
+            yield module
+            # `from artbp import estimators` names a module too.
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def _public_names():
+    """(module, name) of all that the library exports, by its modules' `__all__`."""
+    for module in (artbp, artbp.cells, artbp.truncation, artbp.unrolls):
+        yield from ((module, name) for name in module.__all__)
+
+
+def test_public_names_are_listed_once_and_present():
+    """Their order is ruff's to keep (RUF022)."""
+    names = list(_public_names())
+    assert len(names) == len(set(names))
+    assert [(module, name) for module, name in names if not hasattr(module, name)] == []
+
+
+def test_every_public_attribute_is_listed():
+    """What `artbp/__init__.py` imports without an underscore is public, so it is in `__all__`."""
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(ast.parse((PACKAGE / "__init__.py").read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name for name in imported if not name.startswith("_")} <= set(artbp.__all__)
+
+
+def test_every_public_name_has_a_docstring_of_its_own():
+    for module, name in _public_names():
+        value = getattr(module, name)
+        if not (inspect.ismodule(value) or inspect.isclass(value) or inspect.isroutine(value)):
+            continue  # a constant: the string below its definition is for readers and Sphinx
+        docstring = inspect.getdoc(value)
+        assert docstring, f"{module.__name__}.{name} has no docstring"
+        # The docstring that `dataclass` and `NamedTuple` make up is the signature again.
+        assert not docstring.startswith(f"{name}("), f"{module.__name__}.{name}: generated"
+
+
+def test_the_version_is_the_same_everywhere():
+    version = _project()["version"]
+    assert importlib.metadata.version("artbp") == version
+    assert artbp.__version__ == version
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_package_is_marked_as_typed():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_import_needs_only_the_array_libraries():
+    """`import artbp` stays light: the packages of the experiments are not touched."""
+    code = (
+        "import sys, artbp\n"
+        "heavy = {'flax', 'orbax', 'matplotlib', 'ml_collections', 'tensorboardX', 'experiments'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split() == []
+
+
+def test_the_library_imports_only_what_it_declares():
+    """Above all not `experiments`, at any depth."""
+    for path in _library_modules():
+        foreign = {name.split(".")[0] for name in _imported_modules(path)} - LIBRARY_IMPORTS
+        assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        ("unrolls", ("artbp.estimators", "artbp.diagnostics", "artbp.cells")),
+        ("truncation", ("artbp.estimators", "artbp.diagnostics", "artbp.unrolls")),
+        ("estimators", ("artbp.diagnostics", "artbp.cells")),
+    ],
+)
+def test_dependencies_point_one_way(lower, upper):
+    """Estimators and diagnostics build on unrolls and truncation, never the other way round."""
+    paths = [
+        path
+        for path in _library_modules()
+        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") == lower
+    ]
+    assert paths, f"no module artbp.{lower}"
+    for path in paths:
+        wrong = [name for name in _imported_modules(path) if name.startswith(upper)]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_python_of_the_documentation_runs(page):
+    """The blocks of a page, one after the other, in a process with JAX's defaults."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.skipif(
+    not ((ROOT / ".git").exists() and shutil.which("git")), reason="needs a git clone"
+)
+def test_the_repository_holds_no_private_path_and_no_penn_treebank():
+    """Penn Treebank is licensed by the LDC, and a path of one machine is of no use on another."""
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+    command += ["--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    assert PACKAGE / "__init__.py" in paths
+
+    private = re.compile(r"(?<![\w.}~-])/(?:home|root|Users|work|mnt|tmp/\w+)/\w")
+    for path in paths:
+        assert not re.fullmatch(r"ptb\.(char\.)?(train|valid|test)\.txt", path.name), path
+        if not path.is_file():  # deleted, and not committed yet
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a figure
+        found = private.search(text)
+        assert not found, f"{path} holds the path {text[found.start() : found.end() + 20]!r}"
+        # The mark of the corpus: rare words are spelled <unk>. A made-up sample needs a few.
+        assert text.count("<unk>") <= 100, f"{path} looks like Penn Treebank"

@@ -1,0 +1,183 @@
+"""`artbp.unroll` against a plain Python loop, row by row and step by step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import CELLS, bptt_gradient, gated_gradient, make_problem, relative_error
+
+import artbp
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def loop(cell, params, carry, xs, gates, resets, initial_carry, lengths):
+    """The meaning of `unroll`, one row at a time, in Python, with stop_gradient for the gate."""
+    num_steps, batch = jax.tree.leaves(xs)[0].shape[:2]
+    carries, outputs = [], []
+    for b in range(batch):
+
+        def row(tree, b=b):
+            return jax.tree.map(lambda leaf: leaf[b : b + 1], tree)
+
+        state, ys = row(carry), []
+        for t in range(num_steps):
+            if t >= lengths[b]:
+                ys.append(jnp.zeros_like(ys[0]))
+                continue
+            if resets[t, b]:
+                state = row(initial_carry)
+            state, y = cell(params, state, jax.tree.map(lambda leaf, t=t: row(leaf[t]), xs))
+            fixed = jax.lax.stop_gradient(state)
+            state = jax.tree.map(lambda s, f, g=gates[t, b]: f + g * (s - f), state, fixed)
+            ys.append(y)
+        carries.append(state)
+        outputs.append(jnp.stack(ys))
+    stack = jax.tree.map(lambda *rows: jnp.concatenate(rows), *carries)
+    return stack, jnp.concatenate(outputs, axis=1)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gates_resets_and_lengths_match_the_loop(name):
+    problem = make_problem(name, num_steps=7, batch=3)
+    keys = jax.random.split(jax.random.key(3), 5)
+    gates = jax.random.uniform(keys[0], (7, 3)) * 2
+    resets = jax.random.bernoulli(keys[1], 0.3, (7, 3))
+    lengths = jnp.array([7, 4, 2])
+    initial = jax.tree.map(lambda leaf: leaf - 0.7, problem.carry)
+    cotangent = jax.random.normal(keys[2], (7, 3, 4))
+
+    def ours(params, carry, xs, initial):
+        return artbp.unroll(
+            problem.cell,
+            params,
+            carry,
+            xs,
+            gates=gates,
+            resets=resets,
+            initial_carry=initial,
+            lengths=lengths,
+        )
+
+    def theirs(params, carry, xs, initial):
+        return loop(problem.cell, params, carry, xs, gates, resets, initial, lengths)
+
+    arguments = (problem.params, problem.carry, problem.stream.xs, initial)
+    (carry, ys), pullback = jax.vjp(ours, *arguments)
+    (carry_, ys_), pullback_ = jax.vjp(theirs, *arguments)
+    np.testing.assert_allclose(ys, ys_, rtol=1e-12, atol=1e-14)
+    assert relative_error(carry, carry_) < 1e-14
+    carry_cotangent = jax.tree.map(lambda leaf: leaf * 0 + 0.9, carry)
+    grads = pullback((carry_cotangent, cotangent))
+    grads_ = pullback_((carry_cotangent, cotangent))
+    for ours_, theirs_ in zip(grads, grads_, strict=True):
+        assert relative_error(ours_, theirs_) < 1e-12
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_all_ones_is_bptt(name):
+    problem = make_problem(name)
+    assert relative_error(gated_gradient(problem, jnp.ones(9)), bptt_gradient(problem)) < 1e-13
+    assert relative_error(gated_gradient(problem, None), bptt_gradient(problem)) < 1e-13
+    # The control: the gates are seen.
+    assert relative_error(gated_gradient(problem, 1.1 * jnp.ones(9)), bptt_gradient(problem)) > 0.01
+
+
+def test_forward_mode_agrees_with_reverse_mode():
+    problem = make_problem("lstm")
+    gates = jnp.linspace(0.2, 1.8, 9)
+
+    def total(params):
+        _, ys = artbp.unroll(problem.cell, params, problem.carry, problem.stream.xs, gates=gates)
+        return jnp.sum(ys**2)
+
+    tangents = jax.tree.map(jnp.cos, problem.params)
+    _, forward = jax.jvp(total, (problem.params,), (tangents,))
+    reverse = sum(
+        jnp.vdot(a, b)
+        for a, b in zip(
+            jax.tree.leaves(jax.grad(total)(problem.params)), jax.tree.leaves(tangents), strict=True
+        )
+    )
+    np.testing.assert_allclose(forward, reverse, rtol=1e-12)
+
+
+def test_nan_in_the_padding_reaches_nothing():
+    problem = make_problem("gru", num_steps=5)
+    lengths = jnp.array([5, 3])
+    xs = problem.stream.xs.at[3:, 1].set(jnp.nan)
+
+    def total(params, xs):
+        _, ys = artbp.unroll(problem.cell, params, problem.carry, xs, lengths=lengths)
+        return jnp.sum(ys**2)
+
+    grads = jax.grad(total)(problem.params, xs)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(grads))
+    assert relative_error(grads, jax.grad(total)(problem.params, problem.stream.xs)) == 0
+
+
+def test_a_carry_with_counters_and_keys():
+    """Integer and key leaves travel along, under gates, resets and vmap."""
+
+    def cell(params, carry, x):
+        key, sub = jax.random.split(carry["key"])
+        noise = jax.random.normal(sub, ())
+        state = jnp.tanh(params * carry["s"] + x + 0.1 * noise)
+        return {"key": key, "n": carry["n"] + 1, "s": state}, state
+
+    def total(params, xs):
+        carry = {"key": jax.random.key(7), "n": jnp.int32(0), "s": jnp.float64(0.1)}
+        carry, ys = artbp.unroll(cell, params, carry, xs, gates=jnp.full(xs.shape[0], 0.5))
+        return jnp.sum(ys), carry["n"]
+
+    (_, count), grad = jax.value_and_grad(total, has_aux=True)(jnp.float64(0.6), jnp.ones(4))
+    assert count == 4
+    assert jnp.isfinite(grad)
+    batched = jax.vmap(jax.grad(total, has_aux=True), (None, 0))(jnp.float64(0.6), jnp.ones((3, 4)))
+    np.testing.assert_allclose(batched[0], np.full(3, grad))
+
+
+def test_without_inputs_the_gates_give_the_length():
+    carry, ys = artbp.unroll(
+        lambda p, s, x: (p * s, s), jnp.float64(0.5), jnp.float64(1.0), None, gates=jnp.ones(3)
+    )
+    np.testing.assert_array_equal(ys, [1.0, 0.5, 0.25])
+    assert carry == 0.125
+
+
+def test_a_reset_defaults_to_zeros_and_cuts():
+    def final(carry):
+        resets = jnp.array([False, True, False])
+        return artbp.unroll(lambda p, s, x: (s + x, s), None, carry, jnp.ones(3), resets=resets)[0]
+
+    assert final(5.0) == 2.0
+    assert jax.grad(final)(5.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gates": np.ones(5)}, "disagree about the number of steps"),
+        ({"gates": np.ones((9, 3))}, "disagree about the number of rows"),
+        ({"gates": np.ones((9, 2, 1))}, r"expected \[T\] or \[T, B\]"),
+        ({"lengths": np.ones(2)}, "integers"),
+        ({"xs": None}, "number of steps is unknown"),
+        ({"resets": np.zeros(9, bool), "initial_carry": np.zeros(3)}, "initial_carry"),
+    ],
+)
+def test_bad_arguments(changes, message):
+    problem = make_problem("rnn")
+    arguments = {"xs": problem.stream.xs, **changes}
+    with pytest.raises(ValueError, match=message):
+        artbp.unroll(problem.cell, problem.params, problem.carry, **arguments)
+
+
+def test_a_cell_that_changes_its_carry():
+    with pytest.raises(ValueError, match="changed the carry.*dtype float64.*dtype float32"):
+        artbp.unroll(
+            lambda p, s, x: (s.astype(jnp.float32), s), None, jnp.zeros(2), jnp.zeros((3, 2))
+        )
+    with pytest.raises(ValueError, match="changed the structure"):
+        artbp.unroll(lambda p, s, x: ((s, s), s), None, jnp.zeros(2), jnp.zeros((3, 2)))
+    with pytest.raises(TypeError, match="pair"):
+        artbp.unroll(lambda p, s, x: s, None, jnp.zeros(2), jnp.zeros((3, 2)))
