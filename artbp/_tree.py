@@ -17,7 +17,7 @@ def is_inexact(leaf: Any) -> bool:
 
 def is_key(leaf: Any) -> bool:
     """Whether `leaf` is an array of typed random keys."""
-    return jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def as_arrays(tree: PyTree) -> PyTree:
@@ -62,16 +62,12 @@ def align(flags: jax.Array, leaf: jax.Array) -> jax.Array:
 
 def select(flags: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     """Leaf by leaf `jnp.where(flags, on_true, on_false)`, flags a scalar or one per row."""
-    return jax.tree.map(
-        lambda yes, no: jnp.where(align(flags, yes), yes, no), on_true, on_false
-    )
+    return jax.tree.map(lambda yes, no: jnp.where(align(flags, yes), yes, no), on_true, on_false)
 
 
 def index(tree: PyTree, step: jax.Array) -> PyTree:
     """`leaf[step]` for every leaf of a time-major tree; `step` may be traced."""
-    return jax.tree.map(
-        lambda leaf: jax.lax.dynamic_index_in_dim(leaf, step, keepdims=False), tree
-    )
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, step, keepdims=False), tree)
 
 
 def update(buffers: PyTree, tree: PyTree, step: jax.Array) -> PyTree:

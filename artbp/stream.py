@@ -29,7 +29,8 @@ class Stream:
         that step is the initial carry. A reset is no truncation: nothing crosses it in truth,
         so it costs no bias, and the segment goes on through it.
       mask: bool `[T]` or `[T, B]`. False where a loss does not count.
-      num_steps: T. Needed when `xs` is None, and checked against the arrays otherwise.
+      num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
+        arrays otherwise.
 
     Raises:
       ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps.
@@ -39,7 +40,7 @@ class Stream:
     targets: Any = None
     resets: Any = None
     mask: Any = None
-    num_steps: int | None = None
+    num_steps: int = None  # type: ignore[assignment]  # an integer once constructed
 
     def __post_init__(self):
         fields = {"xs": self.xs, "targets": self.targets, "resets": self.resets, "mask": self.mask}

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from artbp import _tree
+
 
 @dataclasses.dataclass(frozen=True)
 class ReferenceCell:
@@ -52,8 +54,10 @@ def glorot_blocks(
 def orthogonal_blocks(rng_key: jax.Array, hidden_size: int, blocks: int, dtype: Any) -> jax.Array:
     """Recurrent weights `[hidden_size, blocks · hidden_size]`, orthogonal for each block."""
     initializer = jax.nn.initializers.orthogonal()
-    keys = jax.random.split(rng_key, blocks)
-    return jnp.concatenate([initializer(k, (hidden_size, hidden_size), dtype) for k in keys], axis=1)
+    wide = _tree.at_least_float32(dtype)  # the QR decomposition exists for no narrower dtype
+    shape = (hidden_size, hidden_size)
+    matrices = [initializer(key, shape, wide) for key in jax.random.split(rng_key, blocks)]
+    return jnp.concatenate(matrices, axis=1).astype(dtype)
 
 
 def zero_state(params: Any, batch_size: int) -> jax.Array:

@@ -43,7 +43,9 @@ def _init(
 
 
 gru = ReferenceCell(_apply, _init, zero_state)
-"""r, z = σ(x W + h U + b);  n = tanh(x W_n + b_n + r (h U_n + b'_n));  h' = (1 − z) n + z h;  y = h'.
+"""r, z = σ(x W + h U + b);  n = tanh(x W_n + b_n + r (h U_n + b'_n));  h' = (1 − z) n + z h.
+
+y = h'.
 
 The carry is h, `[B, hidden_size]`. The reset gate acts after the recurrent product, as in cuDNN.
 (Cho et al., 2014.)

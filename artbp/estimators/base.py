@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 
 class EstimatorState(NamedTuple):
@@ -22,8 +23,8 @@ class EstimatorState(NamedTuple):
         jitted step and they are reused in place; a checkpoint may leave them out.
     """
 
-    position: jax.Array
-    segment: jax.Array
+    position: jax.Array | np.integer
+    segment: jax.Array | np.integer
     carry: Any
     initial_carry: Any
     rng_key: jax.Array

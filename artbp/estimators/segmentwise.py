@@ -23,7 +23,7 @@ from artbp.unrolls.checks import check_finite, check_params
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 from artbp.unrolls.segment import Problem, SegmentResult
 
-NextLength = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+NextLength = Callable[[jax.Array, Any, Any], jax.Array]
 
 # Lengths that the host-driven policies draw in one call; the device is asked once per this many.
 _PLAN = 256
@@ -63,8 +63,14 @@ def segmentwise(
         needs_scratch = policy in (None, "dynamic")
         scratch = dynamic.make_scratch(carry, block_size) if needs_scratch else ()
         # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
-        copies = [jax.tree.map(jnp.copy, carry) for _ in range(2)]
-        return EstimatorState(zero, jnp.copy(zero), *copies, jnp.copy(rng_key), scratch)
+        return EstimatorState(
+            position=zero,
+            segment=jnp.copy(zero),
+            carry=jax.tree.map(jnp.copy, carry),
+            initial_carry=jax.tree.map(jnp.copy, carry),
+            rng_key=jnp.copy(rng_key),
+            scratch=scratch,
+        )
 
     def finish(
         result: SegmentResult, state: EstimatorState, stream: Stream, length: Any
@@ -110,9 +116,11 @@ def segmentwise(
     def plan(key_bytes: bytes, key_like: Any, first: int, position_is_zero: bool) -> np.ndarray:
         """Lengths of the segments first, …, first + _PLAN − 1, drawn on the host ahead of need."""
         shape, dtype, impl = key_like
-        key = np.frombuffer(key_bytes, dtype).reshape(shape)
+        data = np.frombuffer(key_bytes, dtype).reshape(shape)
         with jax.default_device(jax.local_devices(backend="cpu")[0]):
-            rng_key = jnp.asarray(key) if impl is None else jax.random.wrap_key_data(key, impl=impl)
+            rng_key = jnp.asarray(data)
+            if impl is not None:
+                rng_key = jax.random.wrap_key_data(rng_key, impl=impl)
             segments = jnp.arange(first, first + _PLAN, dtype=jnp.int32)
             position = jnp.asarray(0 if position_is_zero else 1, jnp.int32)
             draw = jax.vmap(next_length, in_axes=(None, 0, None))

@@ -40,13 +40,13 @@ class Polynomial(TruncationLaw):
         check_mean_length(self.mean_length)
         if not (np.isfinite(self.alpha) and self.alpha > 2):
             raise ValueError(
-                f"alpha={self.alpha!r}; expected a finite number above 2. At 2 and below, no law of "
-                "this family has a finite mean length. The paper uses 4 and 6."
+                f"alpha={self.alpha!r}; expected a finite number above 2: at 2 and below the mean "
+                "length is not finite. The paper uses 4 and 6."
             )
         if self.alpha <= 3:
             warnings.warn(
-                f"alpha={self.alpha!r} ≤ 3: the segment length has infinite variance, so memory and "
-                "update delay have no typical size. The paper uses 4 and 6.",
+                f"alpha={self.alpha!r} ≤ 3: the segment length has infinite variance, so memory "
+                "and update delay have no typical size. The paper uses 4 and 6.",
                 UserWarning,
                 stacklevel=4,
             )

@@ -43,10 +43,11 @@ def replay(lengths: Sequence[int] | jax.Array, law: TruncationLaw | None = None)
     Raises:
       ValueError: no lengths, or lengths that are not integers ≥ 1.
     """
-    if not isinstance(lengths, jax.core.Tracer):
-        lengths = np.asarray(lengths)
-        if lengths.ndim != 1 or not lengths.size or not np.issubdtype(lengths.dtype, np.integer):
-            raise ValueError(f"lengths={lengths!r}; expected one or more integers, [n].")
-        if lengths.min() < 1:
-            raise ValueError(f"lengths={lengths!r}; expected every length to be at least 1.")
-    return Replay(lengths, law)
+    if isinstance(lengths, jax.core.Tracer):
+        return Replay(lengths, law)
+    given = np.asarray(lengths)
+    if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.integer):
+        raise ValueError(f"lengths={lengths!r}; expected one or more integers, [n].")
+    if given.min() < 1:
+        raise ValueError(f"lengths={lengths!r}; expected every length to be at least 1.")
+    return Replay(given, law)

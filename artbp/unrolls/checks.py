@@ -39,9 +39,7 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
             f"The cell changed the structure of the carry: given {given}, returned {returned}. "
             "Return a carry built like the one that came in."
         )
-    pairs = zip(
-        jax.tree_util.tree_leaves_with_path(carry), jax.tree.leaves(new_carry), strict=True
-    )
+    pairs = zip(jax.tree_util.tree_leaves_with_path(carry), jax.tree.leaves(new_carry), strict=True)
     for (path, before), after in pairs:
         before_type = (tuple(before.shape), before.dtype)
         after_type = (tuple(after.shape), after.dtype)

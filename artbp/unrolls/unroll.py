@@ -143,7 +143,8 @@ def _check_rows(
     if lengths is not None:
         if lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise ValueError(
-                f"lengths has shape {lengths.shape} and dtype {lengths.dtype}; expected [B] integers."
+                f"lengths has shape {lengths.shape} and dtype {lengths.dtype}; expected "
+                "integers, [B]."
             )
         rows["lengths"] = lengths.shape[0]
     if not rows:

