@@ -9,18 +9,17 @@ at the beginning of a line. The same seed, prompt and temperature give the same 
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-from absl import app, flags, logging
+from absl import flags
 
 import artbp
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.errors import ExperimentError
+from experiments.common.guarded import run_guarded
 from experiments.common.workdir import read_workdir
 from experiments.ptb import model as model_lib
 from experiments.ptb.vocabulary import NEWLINE, SPACE, read_vocabulary
@@ -114,26 +113,18 @@ def _define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Another seed, another text.")
 
 
-def _main(arguments: Sequence[str]) -> int:
-    del arguments
-    # orbax tells, and warns, about each step of reading a checkpoint.
-    logging.set_verbosity(logging.ERROR)
+def _main() -> None:
     values = flags.FLAGS
-    try:
-        text = sample(
-            values.workdir,
-            prompt=values.prompt,
-            length=values.length,
-            temperature=values.temperature,
-            seed=values.seed,
-        )
-    except ExperimentError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
+    text = sample(
+        values.workdir,
+        prompt=values.prompt,
+        length=values.length,
+        temperature=values.temperature,
+        seed=values.seed,
+    )
     print(values.prompt + text)
-    return 0
 
 
 if __name__ == "__main__":
     _define_flags()
-    app.run(_main)
+    run_guarded(_main)

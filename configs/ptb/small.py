@@ -3,7 +3,7 @@
 One run:     python -m experiments.ptb --config configs/ptb/small.py --workdir DIR
              (--set method=tbptt or method=uncompensated; the default is artbp)
 The table:   python -m experiments.ptb.study --config configs/ptb/small.py --workdir DIR --jobs 2
-             (14 runs: 4 learning rates and then 3 paired seeds, for tbptt and artbp; without
+             (18 runs: 6 learning rates and then 3 paired seeds, for tbptt and artbp; without
              Adam: --set optimizer.name=sgd and other --rates)
 
 Expected time: not measured yet.

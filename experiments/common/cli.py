@@ -5,16 +5,16 @@ python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] 
 """
 
 import dataclasses
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import ml_collections
-from absl import app, flags
+from absl import flags
 
 from experiments.common.compilation_cache import enable_compilation_cache
 from experiments.common.config import load_config
-from experiments.common.errors import ExperimentError, WorkdirError
+from experiments.common.errors import WorkdirError
+from experiments.common.guarded import run_guarded
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function get_config().")
 _SET = flags.DEFINE_multi_string(
@@ -53,30 +53,18 @@ def run(
         defaults: its configuration with every field, see `config.load_config`.
     """
 
-    def guarded_main(arguments: Sequence[str]) -> int:
-        try:
-            if len(arguments) > 1:
-                raise ExperimentError(
-                    f"Arguments without a flag were given: {' '.join(arguments[1:])}. "
-                    "Every argument here starts with --; see --help."
-                )
-            config = load_config(defaults, _CONFIG.value, _SET.value)
-            if _WORKDIR.value is None:
-                raise WorkdirError("No --workdir was given: name a folder for this run.")
-            if _CACHE.value:
-                enable_compilation_cache()
-            main(
-                config,
-                CommandLine(
-                    workdir=Path(_WORKDIR.value),
-                    resume=_RESUME.value,
-                    tensorboard=_TENSORBOARD.value,
-                    progress_bar=None if _PROGRESS_BAR.value else False,
-                ),
-            )
-        except ExperimentError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            return error.exit_code
-        return 0
+    def configured_main() -> None:
+        config = load_config(defaults, _CONFIG.value, _SET.value)
+        if _WORKDIR.value is None:
+            raise WorkdirError("No --workdir was given: name a folder for this run.")
+        if _CACHE.value:
+            enable_compilation_cache()
+        command_line = CommandLine(
+            workdir=Path(_WORKDIR.value),
+            resume=_RESUME.value,
+            tensorboard=_TENSORBOARD.value,
+            progress_bar=None if _PROGRESS_BAR.value else False,
+        )
+        main(config, command_line)
 
-    app.run(guarded_main)
+    run_guarded(configured_main)

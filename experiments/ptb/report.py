@@ -145,7 +145,13 @@ def markdown(outcomes: Sequence[Outcome], methods: Sequence[str], setting: str) 
     lines.append("")
     for method in others:
         lines += [verdict(method, paired_difference(outcomes, method, "test_bpc")), ""]
-    lines += [
+    if any(outcome.arm.purpose == "tune" for outcome in outcomes):
+        lines += _tuning(outcomes, methods)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _tuning(outcomes: Sequence[Outcome], methods: Sequence[str]) -> list[str]:
+    lines = [
         "The interval is over initial parameters and truncation draws only. The learning rate of "
         "each method was chosen by validation on one tuning seed, which is not among the seeds "
         "compared.",
@@ -164,7 +170,7 @@ def markdown(outcomes: Sequence[Outcome], methods: Sequence[str], setting: str) 
             mark = ("yes, at the edge of the grid" if at_edge else "yes") if rate == chosen else ""
             valid = outcome.failure or f"{outcome.valid_bpc:.4f}"
             lines.append(f"| {method} | {rate:g} | {outcome.arm.seed} | {valid} | {mark} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _select(outcomes: Sequence[Outcome], purpose: str, method: str) -> list[Outcome]:

@@ -253,7 +253,9 @@ def _wait_for_one(running: dict[Arm, subprocess.Popen], interrupts: Interrupts) 
 
 
 _METHODS = flags.DEFINE_list("methods", ["tbptt", "artbp"], "Methods to compare.")
-_RATES = flags.DEFINE_list("rates", ["1e-3", "2e-3", "4e-3", "8e-3"], "Learning rates to choose from.")
+_RATES = flags.DEFINE_list(
+    "rates", ["1e-3", "2e-3", "4e-3", "8e-3", "1.6e-2", "3.2e-2"], "Learning rates to choose from."
+)
 _TUNING_SEED = flags.DEFINE_integer("tuning_seed", 0, "Seed of the runs that choose the rate.")
 _SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3"], "Seeds of the comparison.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time, as processes.")
