@@ -28,9 +28,7 @@ def run(config: Any, workdir: Workdir) -> str:
         schedules=(config.schedule,),
     )
     rows = [
-        report.outcome_row(
-            config, method_run, config.eta_0, config.schedule, method_run.history.final_theta
-        )
+        report.outcome_row(config, method_run, config.eta_0, config.schedule, slice(None))
         for method_run in trained
     ]
     with MetricsWriter(workdir.metrics_path) as writer:

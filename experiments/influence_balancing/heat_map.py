@@ -36,7 +36,7 @@ def heat_map(
     found = {(row["schedule"], row["label"], row["eta_0"]): row for row in rows}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.4 + 4.6 * len(schedules), 2.2 + 0.45 * len(labels)))
-        figure.set_layout_engine("constrained", rect=(0, 0.05, 1, 0.82))
+        figure.set_layout_engine("constrained", rect=(0, 0.09, 1, 0.78))
         panels = figure.subplots(1, len(schedules), sharey=True, squeeze=False)
     for axes, schedule in zip(panels[0], schedules, strict=True):
         cells = [[found[schedule, label, rate] for rate in eta_0] for label in labels]
@@ -83,8 +83,10 @@ def heat_map(
     letters = "     ".join(f"{letter}  {name}" for name, letter in LETTERS.items())
     figure.text(
         0.008,
-        0.03,
-        f"Number: share of keys converged, in %.  Letter: the most frequent failure:   {letters}",
+        0.045,
+        f"Number: share of keys converged, in %.  Letter: the most frequent failure:   {letters}\n"
+        "↺  most of the converged keys had first run off, more than "
+        f"{outcomes.DIVERGED_FACTOR:.0f} times as far from θ* as they had started",
         fontsize=10,
         va="center",
     )
@@ -94,9 +96,8 @@ def heat_map(
 def _words(row: Row) -> str:
     share = row["share"]
     failure = outcomes.main_failure(share)
-    percent = f"{100 * share[outcomes.CONVERGED]:.0f}"
-    if failure is None:
-        return percent
-    if share[outcomes.CONVERGED] == 0:
-        return LETTERS[failure]
-    return f"{percent} {LETTERS[failure]}"
+    converged = share[outcomes.CONVERGED]
+    words = [f"{100 * converged:.0f}"] if converged > 0 else []
+    words += [LETTERS[failure]] if failure else []
+    words += ["↺"] if row["share_recovered"] > converged / 2 else []
+    return " ".join(words)

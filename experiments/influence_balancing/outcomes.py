@@ -10,6 +10,10 @@ Four outcomes, kept apart because they ask for different remedies:
 The distance at the end decides alone. So "wrong direction" and "diverged" may be the same illness
 at two speeds: a wrong sign drifts away exponentially, and the rate says how far it gets. A right
 sign with too large a rate also ends as "diverged".
+
+Too large a rate at first need not be the end of a run: the system is linear, so a run with the
+right sign that has blown up comes back once the rate has fallen. `recovered` tells these apart; in
+a nonlinear model they would hardly have come back.
 """
 
 from collections import Counter
@@ -46,6 +50,23 @@ def classify(theta: np.ndarray, *, theta_0: float, optimum: float, tolerance: fl
         outcome[distance < tolerance] = CONVERGED
         outcome[~(distance <= DIVERGED_FACTOR * start)] = DIVERGED  # `~(<=)` is true for NaN too
     return outcome
+
+
+def recovered(
+    labels: np.ndarray, largest_theta: np.ndarray, *, theta_0: float, optimum: float
+) -> np.ndarray:
+    """Which of the converged runs had been as far off on the way as those called diverged.
+
+    Args:
+        labels: from `classify`, [R].
+        largest_theta: the largest |θ| on the way, [R].
+        theta_0, optimum: as for `classify`.
+
+    Returns:
+        [R], bool.
+    """
+    far = largest_theta - abs(optimum) > DIVERGED_FACTOR * abs(theta_0 - optimum)
+    return (labels == CONVERGED) & far
 
 
 def shares(outcomes: np.ndarray) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Study "rates": every method over a grid of learning rates and both readings of the schedule."""
 
+import itertools
 from typing import Any
 
 from experiments.common.metrics import MetricsWriter
@@ -26,11 +27,13 @@ def run(config: Any, workdir: Workdir) -> str:
     rows = []
     for method_run in trained:
         # Rows of a program are ordered (schedule, rate, key).
-        theta = method_run.history.final_theta.reshape(len(schedules), len(eta_0), -1)
+        keys = method_run.num_rows // (len(schedules) * len(eta_0))
+        settings = itertools.product(schedules, eta_0)
         rows += [
-            report.outcome_row(config, method_run, rate, schedule, theta[i, j])
-            for i, schedule in enumerate(schedules)
-            for j, rate in enumerate(eta_0)
+            report.outcome_row(
+                config, method_run, rate, schedule, slice(index * keys, (index + 1) * keys)
+            )
+            for index, (schedule, rate) in enumerate(settings)
         ]
     with MetricsWriter(workdir.metrics_path) as writer:
         for row in rows:

@@ -18,17 +18,24 @@ Row = dict[str, Any]
 Column = tuple[str, Callable[[Row], str]]
 
 
-def outcome_row(config: Any, run: Run, eta_0: float, schedule: str, theta: np.ndarray) -> Row:
+def outcome_row(config: Any, run: Run, eta_0: float, schedule: str, rows: slice) -> Row:
     """The result of one method at one rate: its outcomes, and how far from θ* it ended.
 
     Args:
         config: of the run.
         run: the program that trained it.
         eta_0, schedule: its learning rate.
-        theta: where its keys ended, [keys].
+        rows: its keys, among the rows of the run.
     """
+    theta = run.history.final_theta[rows]
     labels = outcomes.classify(
         theta, theta_0=config.theta_0, optimum=system.OPTIMAL_THETA, tolerance=config.tolerance
+    )
+    recovered = outcomes.recovered(
+        labels,
+        run.history.largest_theta[rows],
+        theta_0=config.theta_0,
+        optimum=system.OPTIMAL_THETA,
     )
     distance = np.abs(theta - system.OPTIMAL_THETA)
     lower, median, upper = quartiles(distance)
@@ -41,6 +48,7 @@ def outcome_row(config: Any, run: Run, eta_0: float, schedule: str, theta: np.nd
         "num_keys": len(theta),
         "num_steps": run.num_steps,
         "share": outcomes.shares(labels),
+        "share_recovered": float(recovered.mean()),
         "distance_lower_quartile": lower,
         "distance_median": median,
         "distance_upper_quartile": upper,
@@ -64,6 +72,10 @@ OUTCOME_COLUMNS: tuple[Column, ...] = (
     ("schedule, t in", lambda row: row["schedule"]),
     ("keys", lambda row: str(row["num_keys"])),
     *((name, lambda row, name=name: f"{row['share'][name]:.1%}") for name in outcomes.OUTCOMES),
+    (
+        f"converged after having been {outcomes.DIVERGED_FACTOR:.0f} × farther off",
+        lambda row: f"{row['share_recovered']:.1%}",
+    ),
     (
         "final \\|θ − θ\\*\\|, median [quartiles]",
         lambda row: median_with_quartiles(row, "distance"),

@@ -47,12 +47,14 @@ class History(NamedTuple):
 
     loss: [R, bins] mean loss per time step of the bin, a segment's loss spread evenly over its
     steps, and masked losses counted as zero. theta: [R, bins] mean over the bin of the θ in
-    force. final_theta: [R]. num_segments, longest_segment: [R] int32.
+    force. final_theta: [R]. largest_theta: [R] largest |θ| on the way. num_segments,
+    longest_segment: [R] int32.
     """
 
     loss: np.ndarray
     theta: np.ndarray
     final_theta: np.ndarray
+    largest_theta: np.ndarray
     num_segments: np.ndarray
     longest_segment: np.ndarray
 
@@ -70,6 +72,7 @@ class _Loop(NamedTuple):
     step: jax.Array
     updates: jax.Array
     longest: jax.Array
+    largest_theta: jax.Array
     loss: jax.Array
     theta_sum: jax.Array
 
@@ -171,6 +174,7 @@ def _program(
             step=step,
             updates=loop.updates + running,
             longest=jnp.maximum(loop.longest, jnp.where(running, info.length, 0)),
+            largest_theta=jnp.maximum(loop.largest_theta, jnp.abs(theta)),
             loss=loop.loss + _where_positive(overlap, mean_loss),
             theta_sum=loop.theta_sum + _where_positive(overlap, loop.theta),
         )
@@ -179,13 +183,14 @@ def _program(
     counts = jnp.zeros((num_rows,), jnp.int32)
     sums = jnp.zeros((num_rows, num_bins))
     state = jax.vmap(init)(theta, rows.rng_key)
-    loop = _Loop(theta, state, counts, counts, counts, sums, sums)
+    loop = _Loop(theta, state, counts, counts, counts, jnp.abs(theta), sums, sums)
     loop = jax.lax.while_loop(any_running, one_segment, loop)
     width = jnp.diff(edges)
     return {
         "loss": loop.loss / width,
         "theta": loop.theta_sum / width,
         "final_theta": loop.theta,
+        "largest_theta": loop.largest_theta,
         "num_segments": loop.updates,
         "longest_segment": loop.longest,
     }

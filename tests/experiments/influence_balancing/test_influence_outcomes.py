@@ -39,3 +39,11 @@ def test_shares_and_main_failure():
     assert share == {"converged": 0.4, "not yet": 0.4, "wrong direction": 0.0, "diverged": 0.2}
     assert outcomes.main_failure(share) == outcomes.NOT_YET
     assert outcomes.main_failure(outcomes.shares(labels[:2])) is None
+
+
+def test_recovered_runs_are_told_apart():
+    labels = np.array([outcomes.CONVERGED, outcomes.CONVERGED, outcomes.DIVERGED])
+    recovered = outcomes.recovered(
+        labels, np.array([0.5, 1e6, np.nan]), theta_0=0.5, optimum=OPTIMUM
+    )
+    assert recovered.tolist() == [False, True, False]

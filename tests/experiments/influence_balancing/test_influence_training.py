@@ -126,6 +126,7 @@ def test_tbptt_equals_numpy_with_gradients_by_hand(clock):
         itertools.repeat(30), lambda age: 1.0, 1e-4, NUM_STEPS, clock=clock
     )
     assert history.final_theta[0] == pytest.approx(thetas[-1], rel=1e-12)
+    assert history.largest_theta[0] == pytest.approx(max(0.5, *np.abs(thetas)), rel=1e-12)
     # The θ in force over the last bin: from the update before it.
     edges = training.log_bins(NUM_STEPS, 50)
     in_force = np.concatenate([[0.5], thetas])[np.searchsorted(times, np.arange(1, NUM_STEPS + 1))]
