@@ -65,7 +65,7 @@ def select(flags: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     return jax.tree.map(lambda yes, no: jnp.where(align(flags, yes), yes, no), on_true, on_false)
 
 
-def index(tree: PyTree, step: jax.Array) -> PyTree:
+def index(tree: PyTree, step: jax.Array | int) -> PyTree:
     """`leaf[step]` for every leaf of a time-major tree; `step` may be traced."""
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, step, keepdims=False), tree)
 
@@ -87,7 +87,7 @@ def at_least_float32(dtype: Any) -> Any:
 
 def zero_sums(tree: PyTree) -> PyTree:
     """Zeros to accumulate leaves like those of `tree` in, float32 or wider."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, at_least_float32(x.dtype)), tree)
+    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), tree)
 
 
 def accumulate(sums: PyTree, tree: PyTree) -> PyTree:

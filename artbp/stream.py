@@ -28,7 +28,8 @@ class Stream:
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
         that step is the initial carry. A reset is no truncation: nothing crosses it in truth,
         so it costs no bias, and the segment goes on through it.
-      mask: bool `[T]` or `[T, B]`. False where a loss does not count.
+      mask: bool `[T]` or `[T, B]`. False where a loss does not count; a float target there may
+        be NaN.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
         arrays otherwise.
 
@@ -59,8 +60,11 @@ class Stream:
             object.__setattr__(self, "num_steps", int(first.shape[0]))
         if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, (int, np.integer)):
             raise ValueError(f"num_steps must be an integer, got {self.num_steps!r}.")
-        if self.num_steps < 1:
-            raise ValueError(f"A stream needs at least one time step, got {self.num_steps}.")
+        object.__setattr__(self, "num_steps", int(self.num_steps))
+        if not 1 <= self.num_steps < 2**31:
+            raise ValueError(
+                f"A stream needs at least one time step, and fewer than 2³¹; got {self.num_steps}."
+            )
 
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.

@@ -1,6 +1,11 @@
 """Small recurrent problems, and slow, obvious ways to compute their gradients."""
 
 import itertools
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -136,3 +141,17 @@ def relative_error(tree, expected):
     a = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     b = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(expected)])
     return np.linalg.norm(a - b) / np.linalg.norm(b)
+
+
+def run_python(code, **environment):
+    """Runs code in a process of its own, for settings that JAX reads once; asserts success."""
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here.parent), str(here)])
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr

@@ -62,14 +62,16 @@ def artbp(
       normalizer: a constant that the gradient is divided by, for instance L0 times the batch size.
         Never the sampled length: that would correlate with it and bias the gradient.
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`
-        can be jitted, vmapped and scanned under `dynamic`, and None then means `dynamic`.
+        can be jitted, vmapped and scanned under `dynamic`, and None then means `dynamic` (and
+        allocates its scratch on every backend).
       block_size: steps whose carries are kept at a time. A longer segment is run in blocks of this
         many and recomputed on the way back. It changes memory and time, never the gradient.
       cache_size: compiled lengths that `exact` and `pow2` keep.
 
     Returns:
-      A `GradientEstimator`. Its state holds two buffers of block_size carries under `dynamic`:
-      donate it to your jitted step.
+      A `GradientEstimator`. Its state holds two buffers of block_size carries under `dynamic`;
+      donate it to your jitted step. Danger: a state belongs to the stream that it was run on, and
+      its position means nothing on a shorter one.
 
     Raises:
       ValueError: a bad option; from `init`: params that are not finite; from `estimate`: arrays
@@ -79,8 +81,8 @@ def artbp(
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
 
-    def next_length(rng_key: jax.Array, segment: jax.Array, position: jax.Array) -> jax.Array:
-        del position
+    def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
+        del at_start
         return law.sample_length(jax.random.fold_in(rng_key, segment), segment=segment)
 
     return segmentwise(

@@ -36,7 +36,8 @@ class EstimatorInfo(NamedTuple):
 
     Attributes:
       loss_sum: summed losses, not normalised.
-      num_steps: int32, how many losses were summed: steps times rows, less the masked.
+      num_steps: int32, how many losses were summed: steps times rows, less the masked. It counts
+        losses, not time steps: loss_sum / num_steps is the mean loss. Time steps are `length`.
       length: int32, the segment's length in time steps.
       max_compensation: the largest factor 1/(1 − c) on the backward flow; 1 without truncation.
       max_weight: the product of the factors, 1/S(length − 1): the weight with which the loss of

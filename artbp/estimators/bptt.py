@@ -33,8 +33,8 @@ def bptt(
     Arguments, state and info are those of `artbp.artbp`, without the law.
     """
 
-    def next_length(rng_key: jax.Array, segment: jax.Array, position: jax.Array) -> jax.Array:
-        del rng_key, segment, position
+    def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
+        del rng_key, segment, at_start
         return longest()
 
     return segmentwise(

@@ -19,11 +19,12 @@ from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimat
 from artbp.stream import Stream
 from artbp.unrolls import chained, dynamic
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import check_finite, check_params
+from artbp.unrolls.checks import check_cell, check_finite, check_params, check_resets
+from artbp.unrolls.closure import hoist
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 from artbp.unrolls.segment import Problem, SegmentResult
 
-NextLength = Callable[[jax.Array, Any, Any], jax.Array]
+NextLength = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 # Lengths that the host-driven policies draw in one call; the device is asked once per this many.
 _PLAN = 256
@@ -42,8 +43,9 @@ def segmentwise(
 
     Args:
       problem: cell, loss function and gate.
-      next_length: `next_length(rng_key, segment, position) -> int32`, the length of segment
-        number `segment`, which begins at `position`, before the stream's end is minded.
+      next_length: `next_length(rng_key, segment, at_start) -> int32`, the length of segment
+        number `segment`, before the stream's end is minded; `at_start`, bool, is whether it
+        begins the stream.
       normalizer, policy, block_size, cache_size: see `artbp.artbp`.
     """
     check_policy(policy)
@@ -53,7 +55,6 @@ def segmentwise(
         name: chained.segment_kernel(problem, split, block_size, cache_size)
         for name, split in (("exact", chained.exact_pieces), ("pow2", chained.pow2_pieces))
     }
-    dynamic_kernel = lockstep(functools.partial(dynamic.segment_gradient, problem))
 
     def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
         check_params(params)
@@ -99,38 +100,45 @@ def segmentwise(
     def estimate_dynamic(
         params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
-        length = next_length(state.rng_key, state.segment, state.position)
-        length = jnp.minimum(length, stream.num_steps - state.position)
-        result = dynamic_kernel(
+        position, segment = jnp.asarray(state.position), jnp.asarray(state.segment)
+        length = next_length(state.rng_key, segment, position == 0)
+        length = jnp.minimum(length, stream.num_steps - position)
+        kernel, constants = _without_closures(problem, block_size, params, state.carry, stream)
+        result = lockstep(kernel)(
+            constants,
             params,
             state.carry,
             state.initial_carry,
             state.scratch,
             stream,
-            state.position,
+            position,
             length,
         )
         return finish(result, state, stream, length)
 
     @functools.lru_cache(maxsize=4)
-    def plan(key_bytes: bytes, key_like: Any, first: int, position_is_zero: bool) -> np.ndarray:
-        """Lengths of the segments first, …, first + _PLAN − 1, drawn on the host ahead of need."""
+    def plan(key_bytes: bytes, key_like: Any, first: int, at_start: bool) -> np.ndarray:
+        """Lengths of the segments first, …, first + _PLAN − 1, drawn ahead of need."""
         shape, dtype, impl = key_like
         data = np.frombuffer(key_bytes, dtype).reshape(shape)
-        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        with jax.default_device(_host_device()):
             rng_key = jnp.asarray(data)
             if impl is not None:
                 rng_key = jax.random.wrap_key_data(rng_key, impl=impl)
             segments = jnp.arange(first, first + _PLAN, dtype=jnp.int32)
-            position = jnp.asarray(0 if position_is_zero else 1, jnp.int32)
             draw = jax.vmap(next_length, in_axes=(None, 0, None))
-            return np.asarray(draw(rng_key, segments, position))
+            return np.asarray(draw(rng_key, segments, jnp.asarray(at_start)))
 
     def estimate_from_host(
         kernel: Callable[..., SegmentResult], params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
         # Position and segment stay NumPy scalars: reading them never waits for the device.
         position, segment = np.int32(state.position), np.int32(state.segment)
+        if position >= stream.num_steps:
+            raise ValueError(
+                f"The state stands at step {position}, beyond this stream of {stream.num_steps} "
+                "steps. Go on with the stream it was made on, or start with init."
+            )
         state = state._replace(position=position, segment=segment)
         first = int(segment) - int(segment) % _PLAN
         lengths = plan(*_key_bytes(state.rng_key), first, bool(position == 0))
@@ -150,9 +158,13 @@ def segmentwise(
         params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
         check_params(params)
+        params = _tree.as_arrays(params)
         stream.check_lengths()
+        check_resets(state.carry, stream.resets)
         traced = any(
-            isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, state, stream))
+            isinstance(leaf, jax.core.Tracer)
+            # An operation on constants is traced too, inside a jit without arguments.
+            for leaf in [*jax.tree.leaves((params, state, stream)), jnp.zeros(())]
         )
         chosen = resolve_policy(policy, traced)
         if chosen == "dynamic":
@@ -160,6 +172,37 @@ def segmentwise(
         return estimate_from_host(kernels[chosen], params, state, stream)
 
     return GradientEstimator(init, estimate)
+
+
+def _without_closures(
+    problem: Problem, block_size: int, params: Any, carry: Any, stream: Stream
+) -> tuple[Callable[..., SegmentResult], Any]:
+    """The dynamic kernel as a function of all that it reads, and what the user's functions close
+    over: a batching rule sees arguments only."""
+    x, target = _tree.index((stream.xs, stream.targets), 0)
+    y = check_cell(problem.cell, params, carry, x)
+    cell, cell_constants = hoist(problem.cell, params, carry, x)
+    loss_fn, loss_constants = hoist(problem.loss_fn, params, y, target)
+
+    def kernel(constants: Any, *arguments: Any, axis_names: tuple[str, ...]) -> SegmentResult:
+        cell_constants, loss_constants = constants
+        pure = problem._replace(
+            cell=functools.partial(cell, cell_constants),
+            loss_fn=functools.partial(loss_fn, loss_constants),
+        )
+        return dynamic.segment_gradient(
+            pure, *arguments, block_size=block_size, axis_names=axis_names
+        )
+
+    return kernel, (cell_constants, loss_constants)
+
+
+def _host_device() -> jax.Device:
+    """The CPU, where lengths are drawn without waiting for an accelerator's queue, if it is on."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names accelerators only
+        return jax.local_devices()[0]
 
 
 def _key_bytes(rng_key: jax.Array) -> tuple[bytes, tuple[Any, ...]]:

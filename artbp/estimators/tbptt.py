@@ -46,13 +46,13 @@ def tbptt(
     """
     period = check_length(truncation_length, "truncation_length")
 
-    def next_length(rng_key: jax.Array, segment: jax.Array, position: jax.Array) -> jax.Array:
+    def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
         whole = jnp.asarray(period, jnp.int32)
         if not draw_offset:
             return whole
         key = jax.random.fold_in(rng_key, segment)
         drawn = jax.random.randint(key, (), 1, period + 1, jnp.int32)
-        return jnp.where(position == 0, drawn, whole)
+        return jnp.where(at_start, drawn, whole)
 
     return segmentwise(
         Problem(cell, loss_fn, never().compensation),

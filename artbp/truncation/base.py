@@ -27,6 +27,9 @@ class TruncationLaw(abc.ABC):
     The three functions take ages k ≥ 1. Given NumPy arrays or integers they compute in float64
     on the host; `hazard` and `compensation` also take JAX arrays, traced or not, and then
     compute in JAX's default float dtype. Subclasses are frozen: a law is a value.
+
+    A law of your own implements `hazard` and `draw`. Danger: the two must agree, or the
+    compensation belongs to other boundaries than those drawn, and the gradient is biased.
     """
 
     @abc.abstractmethod
@@ -34,8 +37,8 @@ class TruncationLaw(abc.ABC):
         """c(k), shaped like k."""
 
     @abc.abstractmethod
-    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        """A length, int32 scalar, before any limit."""
+    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        """Draws the length of segment number `segment`, int32 scalar ≥ 1, before any limit."""
 
     def survival(self, k: Any) -> np.ndarray:
         """S(k) = P(length > k), float64, shaped like k; by cumulated log1p over ages 1 … max k.
@@ -72,7 +75,7 @@ class TruncationLaw(abc.ABC):
         Returns:
           int32 scalar, ≥ 1.
         """
-        length = self._draw(rng_key, jnp.asarray(segment, jnp.int32))
+        length = self.draw(rng_key, jnp.asarray(segment, jnp.int32))
         return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
 
     def sample_gates(self, rng_key: jax.Array, n: int) -> jax.Array:

@@ -22,7 +22,7 @@ class Fixed(TruncationLaw):
         k = as_ages(k)
         return (k >= self.length).astype(k.dtype)
 
-    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
         del rng_key, segment
         return jnp.asarray(self.length, jnp.int32)
 
@@ -34,7 +34,7 @@ class Never(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k)
 
-    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
         del rng_key, segment
         return longest()
 

@@ -30,7 +30,7 @@ class Geometric(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k) + 1 / self.mean_length
 
-    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
         del segment
         # length > k  ⟺  u ≤ S(k) = (1 − 1/L0)^k.
         log_survival = np.float32(np.log1p(-1 / self.mean_length))

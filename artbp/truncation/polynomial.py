@@ -58,7 +58,7 @@ class Polynomial(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return (self.alpha - 1) / (self._scale + as_ages(k))
 
-    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
         del segment
         # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.
         u = full_precision_uniform(rng_key)

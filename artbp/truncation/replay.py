@@ -23,7 +23,7 @@ class Replay(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k) if self.law is None else self.law.hazard(k)
 
-    def _draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
         del rng_key
         lengths = jnp.asarray(self.lengths, jnp.int32)
         return lengths[segment % lengths.shape[0]]
@@ -48,6 +48,6 @@ def replay(lengths: Sequence[int] | jax.Array, law: TruncationLaw | None = None)
     given = np.asarray(lengths)
     if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.integer):
         raise ValueError(f"lengths={lengths!r}; expected one or more integers, [n].")
-    if given.min() < 1:
-        raise ValueError(f"lengths={lengths!r}; expected every length to be at least 1.")
+    if given.min() < 1 or given.max() >= 2**31:
+        raise ValueError(f"lengths={lengths!r}; expected every length in 1, …, 2³¹ − 1.")
     return Replay(given, law)

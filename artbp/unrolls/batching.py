@@ -3,7 +3,7 @@
 JAX batches a `while_loop` whose trip count differs by row by selecting, at every step, between
 the old and the new value of everything that the loop carries, buffers included. The rule here
 gives the kernel the names of the mapped axes instead; the kernel then takes the longest trip
-count over those axes, which every row shares, and masks its small carry alone.
+count over those axes, which every row shares, and masks its carry and its gradient sums alone.
 """
 
 from __future__ import annotations

@@ -126,15 +126,10 @@ def _forward(
 ) -> Any:
     """The carry after `num_steps` steps from step `at` of the stream."""
     xs, _, resets, _ = _slice(stream, at, num_steps)
-    steps = jnp.ones(num_steps)
+    # Gates of 1 only say how many steps to run: without inputs nothing else does.
+    gates = None if jax.tree.leaves(xs) else jnp.ones(num_steps)
     carry, _ = unroll(
-        problem.cell,
-        params,
-        carry,
-        xs,
-        gates=steps if xs is None else None,
-        resets=resets,
-        initial_carry=initial_carry,
+        problem.cell, params, carry, xs, gates=gates, resets=resets, initial_carry=initial_carry
     )
     return carry
 

@@ -52,6 +52,20 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
     return y
 
 
+def check_resets(carry: Any, resets: Any) -> None:
+    """Raises ValueError unless `resets` is None, `[T]`, or `[T, B]` with B rows in the carry."""
+    if resets is None or jnp.ndim(resets) == 1:
+        return
+    shape = jnp.shape(resets)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if len(shape) != 2 or jnp.shape(leaf)[:1] != shape[1:]:
+            raise ValueError(
+                f"resets has shape {shape} and carry{jax.tree_util.keystr(path)} "
+                f"{jnp.shape(leaf)}; expected resets of shape [T], or [T, B] with every leaf of "
+                "the carry [B, ...]."
+            )
+
+
 def check_params(params: Any) -> None:
     """Raises TypeError unless every leaf of `params` is a float or complex array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):

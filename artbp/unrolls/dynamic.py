@@ -9,8 +9,8 @@ on the length: a cap would be a boundary with c = 1 that nothing compensates.
 
 Memory: 2 · block_size carries and block_size ys, whatever the length. Work: the forward pass twice
 (once to record, once to linearise) and the backward pass once; each block but the last costs one
-forward pass more. Beyond block_size² steps block starts are kept for every second, third, ...
-block only, which costs further forward steps, not memory.
+forward pass more. In a segment of more than block_size² steps block starts are kept for every
+second, third, ... block only, which costs further forward steps, not memory.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def segment_gradient(
     start: jax.Array,
     length: jax.Array,
     *,
+    block_size: int,
     axis_names: tuple[Any, ...] = (),
 ) -> SegmentResult:
     """Gradient of one segment: the steps start, …, start + length − 1 of `stream`.
@@ -72,22 +73,23 @@ def segment_gradient(
     Args:
       problem: cell, loss function and gates.
       params, carry, initial_carry: the carry enters the segment; `initial_carry` enters at resets.
-      scratch: from `make_scratch`; its first axis is the block size.
+      scratch: from `make_scratch`, with the same block size.
       stream: the whole stream; the kernel reads the segment's steps only.
       start, length: int32 scalars, may be traced. Danger: 1 ≤ length and start + length ≤ T are
         the caller's to keep.
+      block_size: steps whose carries are kept at a time.
       axis_names: axes of enclosing `jax.vmap`s with one segment a row. The rows then run in
-        lockstep, in loops of one common length, with masks on the small carry alone. `batching`
-        sets this; it is what keeps `jax.vmap` from selecting over whole buffers at every step.
+        lockstep, in loops of one common length, with masks on the carry and the gradient sums, not
+        on the buffers. `batching` sets this.
     """
-    block_size = jax.tree.leaves(scratch)[0].shape[0]
-    stride = -(-stream.num_steps // block_size**2)  # blocks between two stored block carries
     y_type = check_cell(
         problem.cell,
         params,
         carry,
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stream.xs),
     )
+
+    chunk = min(_READOUT_CHUNK, block_size)
 
     def longest(count: jax.Array) -> jax.Array:
         """The trip count that serves every row."""
@@ -123,6 +125,7 @@ def segment_gradient(
         return advance(carry, block * block_size, (block + 1) * block_size), block_carries
 
     num_blocks = longest((length + block_size - 1) // block_size)
+    stride = (num_blocks + block_size - 1) // block_size  # blocks between two stored block carries
     last_carry, block_carries = lax.fori_loop(
         0, num_blocks - 1, keep_block_starts, (carry, scratch.block_carries)
     )
@@ -146,11 +149,12 @@ def segment_gradient(
             ys=ys,
             final_carry=_tree.select(i == 0, leaving, state.final_carry),
         )
-        state = _read_out(problem, params, stream, start, offset, num_steps, length, state)
+        state = _read_out(
+            problem, keep, params, stream, start, offset, num_steps, length, chunk, state
+        )
         return _backpropagate(problem, step, keep, params, offset, num_steps, length, state)
 
     cotangent = jax.tree.map(jnp.zeros_like, _tree.partition(carry)[0])
-    chunk = min(_READOUT_CHUNK, block_size)
     padded = -(-block_size // chunk) * chunk
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
     state = _Backward(
@@ -159,7 +163,7 @@ def segment_gradient(
         loss_sum=jnp.zeros_like(one),
         num_losses=jnp.zeros((), jnp.int32),
         step_carries=scratch.step_carries,
-        ys=jax.tree.map(lambda y: jnp.zeros((padded, *y.shape), y.dtype), y_type),
+        ys=jax.tree.map(lambda y: _zeros(padded, y), y_type),
         final_carry=carry,
         max_compensation=one,
         max_weight=one,
@@ -218,19 +222,20 @@ def _record(
 
 def _read_out(
     problem: Problem,
+    keep: _Keep,
     params: Any,
     stream: Stream,
     start: jax.Array,
     offset: jax.Array,
     num_steps: jax.Array,
     length: jax.Array,
+    chunk: int,
     state: _Backward,
 ) -> _Backward:
     """Takes the losses of a block; replaces its ys by their cotangents ∂ℓ/∂y.
 
     Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
     """
-    chunk = min(_READOUT_CHUNK, jax.tree.leaves(state.step_carries)[0].shape[0])
 
     def body(j: jax.Array, state: _Backward) -> _Backward:
         steps = j * chunk + jnp.arange(chunk, dtype=jnp.int32)
@@ -238,7 +243,7 @@ def _read_out(
         # Slots beyond the segment repeat a real step: a loss that is finite on real input stays so.
         real = jnp.clip(steps, 0, jnp.maximum(jnp.minimum(length - offset, num_steps) - 1, 0))
         ys = _gather(state.ys, real)
-        at = start + offset + real
+        at = start + jnp.minimum(offset + real, length - 1)
         targets = _gather(stream.targets, at)
         if stream.mask is not None:
             mask = _gather(stream.mask, at).astype(bool)
@@ -254,7 +259,7 @@ def _read_out(
         )
         cotangents = _tree.combine(cotangents, other_ys)
         return state._replace(
-            grads=_tree.accumulate(state.grads, grads),
+            grads=keep(offset < length, _tree.accumulate(state.grads, grads), state.grads),
             loss_sum=state.loss_sum + loss_sum.astype(state.loss_sum.dtype),
             num_losses=state.num_losses + count,
             ys=jax.tree.map(
@@ -317,3 +322,9 @@ def _backpropagate(
 def _gather(tree: Any, steps: jax.Array) -> Any:
     """`leaf[steps]` for every leaf; the steps are in range."""
     return jax.tree.map(lambda leaf: leaf.at[steps].get(mode="promise_in_bounds"), tree)
+
+
+def _zeros(num_steps: int, y: jax.ShapeDtypeStruct) -> jax.Array:
+    """Zeros `[num_steps, ...]` like y, and sharded as y where axes are explicit."""
+    one = jnp.zeros(y.shape, y.dtype, out_sharding=y.sharding)
+    return jnp.broadcast_to(one, (num_steps, *y.shape))

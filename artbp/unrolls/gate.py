@@ -23,8 +23,9 @@ def gate(carry: Any, factor: jax.Array) -> Any:
         value:      gate(carry, factor) == carry
         cotangent:  ct -> factor * ct
 
-    Written as s + g·(x − s) with s = stop_gradient(x), so that forward mode, reverse mode and
-    a traced factor all work. A factor of 0 is a true cut: it stops infinite cotangents too.
+    Defined by its derivative in forward mode, from which JAX makes reverse mode, so both work,
+    nested too, and the factor may be traced. A factor of 0 is a true cut: it stops infinite
+    cotangents too. No gradient flows to the factor.
 
     Args:
       carry: any pytree. Integer, boolean and key leaves pass through untouched.
@@ -32,14 +33,24 @@ def gate(carry: Any, factor: jax.Array) -> Any:
     """
     factor = jnp.asarray(factor)
 
-    def gate_leaf(leaf: jax.Array) -> jax.Array:
-        if not _tree.is_inexact(leaf):
-            return leaf
-        fixed = jax.lax.stop_gradient(leaf)
-        gated = fixed + scale(leaf - fixed, factor)
-        return jnp.where(_tree.align(factor, leaf) == 0, fixed, gated)
+    return jax.tree.map(
+        lambda leaf: _gate_leaf(leaf, factor) if _tree.is_inexact(leaf) else leaf, carry
+    )
 
-    return jax.tree.map(gate_leaf, carry)
+
+@jax.custom_jvp
+def _gate_leaf(leaf: jax.Array, factor: jax.Array) -> jax.Array:
+    del factor
+    return leaf
+
+
+@_gate_leaf.defjvp
+def _gate_leaf_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    leaf, factor = primals
+    tangent, _ = tangents
+    cut = _tree.align(factor, leaf) == 0
+    # The select comes first on the way back: 0 · ∞ never happens.
+    return leaf, jnp.where(cut, jnp.zeros_like(tangent), scale(tangent, factor))
 
 
 def scale(leaf: jax.Array, factor: jax.Array) -> jax.Array:

@@ -27,7 +27,9 @@ def loss_and_count(
     Args:
       loss_fn: losses of one step, `[B]`, or a scalar where there is no batch.
       params: as for the cell.
-      ys, targets: pytrees of arrays `[R, ...]`.
+      ys, targets: pytrees of arrays `[R, ...]`. Float targets that are not finite where the step
+        is not valid, such as missing observations, are replaced by 0 before `loss_fn` sees them:
+        masking the loss alone would leave 0 · NaN in its gradient.
       valid: bool `[R]` or `[R, B]`.
 
     Returns:
@@ -36,6 +38,7 @@ def loss_and_count(
     Raises:
       ValueError: the losses of a step are neither `[B]` nor a scalar, or `valid` has more axes.
     """
+    targets = jax.tree.map(lambda target: _without_missing(target, valid), targets)
     losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, targets)
     if not hasattr(losses, "ndim") or losses.ndim not in (1, 2):
         shapes = jax.tree.map(lambda leaf: leaf.shape[1:], losses)
@@ -48,9 +51,14 @@ def loss_and_count(
             f"mask has {valid.shape[1:]} entries a step, but loss_fn returned losses of shape "
             f"{losses.shape[1:]} a step. Let loss_fn return one loss per row of the mask."
         )
-    valid = jnp.broadcast_to(
-        jnp.reshape(valid, valid.shape + (1,) * (losses.ndim - valid.ndim)), losses.shape
-    )
+    valid = _tree.align(valid, losses) | jnp.zeros_like(losses, dtype=bool)  # sharded as losses
     dtype = _tree.at_least_float32(losses.dtype)
     loss = jnp.sum(jnp.where(valid, losses, jnp.zeros_like(losses)), dtype=dtype)
     return loss, jnp.sum(valid, dtype=jnp.int32)
+
+
+def _without_missing(target: jax.Array, valid: jax.Array) -> jax.Array:
+    if not _tree.is_inexact(target) or target.shape[: valid.ndim] != valid.shape:
+        return target
+    missing = ~_tree.align(valid, target) & ~jnp.isfinite(target)
+    return jnp.where(missing, jnp.zeros_like(target), target)

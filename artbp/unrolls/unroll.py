@@ -52,8 +52,8 @@ def unroll(
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`.
       params: any pytree, handed to the cell.
-      carry: any pytree; integer and key leaves pass through ungated. With row-wise `gates`,
-        `resets` or `lengths` every leaf is `[B, ...]`.
+      carry: any pytree; integer and key leaves pass through ungated. With row-wise `gates`
+        every float leaf is `[B, ...]`, with row-wise `resets` or `lengths` every leaf.
       xs: any pytree of arrays `[T, B, ...]` (or `[T, ...]` without a batch), or None for a cell
         without input; then T is the length of `gates` or `resets`.
       gates: float `[T]` or `[T, B]`. gates[t] multiplies the cotangent that flows from step t+1
@@ -64,8 +64,9 @@ def unroll(
       initial_carry: like `carry`. Default: zeros (key leaves keep their value).
       lengths: int `[B]`. Row b stops after lengths[b] steps: its carry stays, its later ys are
         zero, its later gates and resets are ignored, and gates[lengths[b]−1, b] acts on its
-        returned carry. The values that `xs` holds beyond a row's length have no influence.
-        Every array of `xs` is then `[T, B, ...]`, or `[T]` when all rows share it.
+        returned carry. The values that `xs` holds beyond a row's length have no influence: the
+        cell is given the row's last real input there. Every array of `xs` is then `[T, B, ...]`,
+        or `[T]` when all rows share it.
       unroll: steps per loop iteration, as in `jax.lax.scan`.
 
     Returns:
@@ -84,26 +85,31 @@ def unroll(
     if resets is not None:
         initial_carry = _initial_carry(carry, initial_carry)
     if num_steps:
-        check_cell(cell, params, carry, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], xs))
+        check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
 
-    def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
+    def step(state: tuple[Any, Any], inputs: Any) -> tuple[tuple[Any, Any], Any]:
+        carry, last_x = state
         t, x, gate_t, reset_t = inputs
         active = None if lengths is None else t < lengths.astype(jnp.int32)
         previous = carry
         if reset_t is not None:
             carry = _tree.select(reset_t, initial_carry, carry)
         if active is not None:
-            x = _zero_padding(x, active)
+            # A masked step still passes through the derivative of the cell, where 0 · NaN is NaN:
+            # on an input that the row has met before, the cell is as finite as it was there.
+            x = last_x = _on_rows(active, x, last_x)
         carry, y = cell(params, carry, x)
         if gate_t is not None:
             carry = gate(carry, gate_t)
         if active is not None:
             carry = _tree.select(active, carry, previous)
-            y = _zero_padding(y, active)
-        return carry, y
+            y = _on_rows(active, y, jax.tree.map(jnp.zeros_like, y))
+        return (carry, last_x), y
 
     inputs = (jnp.arange(num_steps, dtype=jnp.int32), xs, gates, resets)
-    return jax.lax.scan(step, carry, inputs, length=num_steps, unroll=unroll)
+    first_x = None if lengths is None or not num_steps else _tree.index(xs, 0)
+    (carry, _), ys = jax.lax.scan(step, (carry, first_x), inputs, length=num_steps, unroll=unroll)
+    return carry, ys
 
 
 def _num_steps(xs: Any, gates: jax.Array | None, resets: jax.Array | None) -> int:
@@ -149,7 +155,10 @@ def _check_rows(
         rows["lengths"] = lengths.shape[0]
     if not rows:
         return
+    only_gates = lengths is None and (resets is None or resets.ndim < 2)
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if only_gates and not _tree.is_inexact(leaf):
+            continue  # passes through the gate untouched
         if leaf.ndim == 0:
             raise ValueError(
                 f"carry{jax.tree_util.keystr(path)} is a scalar, but {', '.join(rows)} differ by "
@@ -176,12 +185,8 @@ def _initial_carry(carry: Any, initial_carry: Any) -> Any:
     return initial_carry
 
 
-def _zero_padding(tree: Any, active: jax.Array) -> Any:
-    """Zeros on the rows that have ended, so that no NaN in the padding reaches a gradient."""
-
-    def zero(leaf: jax.Array) -> jax.Array:
-        if leaf.ndim == 0 or _tree.is_key(leaf):
-            return leaf
-        return jnp.where(_tree.align(active, leaf), leaf, jnp.zeros_like(leaf))
-
-    return jax.tree.map(zero, tree)
+def _on_rows(active: jax.Array, new: Any, old: Any) -> Any:
+    """`new` on the active rows, `old` on the others; leaves without rows are new throughout."""
+    return jax.tree.map(
+        lambda a, b: jnp.where(_tree.align(active, a), a, b) if a.ndim else a, new, old
+    )

@@ -23,7 +23,7 @@ def test_a_stream_without_inputs_needs_its_length():
     assert artbp.Stream(None, num_steps=5).num_steps == 5
 
 
-@pytest.mark.parametrize("num_steps", [0, -1, 2.5, True])
+@pytest.mark.parametrize("num_steps", [0, -1, 2.5, True, 2**31])
 def test_lengths_of_a_stream_that_are_refused(num_steps):
     with pytest.raises(ValueError, match=r"num_steps|at least one"):
         artbp.Stream(None, num_steps=num_steps)
@@ -104,3 +104,30 @@ def test_options_that_are_refused(options, message):
 def test_truncation_lengths_that_are_refused(length):
     with pytest.raises(ValueError, match="truncation_length"):
         artbp.tbptt(None, None, truncation_length=length)
+
+
+@pytest.mark.parametrize("policy", ["dynamic", "pow2"])
+def test_resets_of_another_batch(policy):
+    problem = make_problem()
+    for shape in ((9, 1), (9, 3), (9, 2, 1)):
+        stream = artbp.Stream(problem.stream.xs, problem.stream.targets, jnp.zeros(shape, bool))
+        with pytest.raises(ValueError, match="resets has shape"):
+            estimate(problem._replace(stream=stream), policy=policy)
+
+
+def test_a_state_beyond_its_stream():
+    problem = make_problem(num_steps=20)
+    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=10, policy="pow2")
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    _, state, _ = estimator.estimate(problem.params, state, problem.stream)
+    short = artbp.Stream(problem.stream.xs[:6], problem.stream.targets[:6])
+    with pytest.raises(ValueError, match="beyond this stream of 6 steps"):
+        estimator.estimate(problem.params, state, short)
+
+
+def test_a_host_driven_policy_in_a_jit_without_arguments():
+    problem = make_problem()
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW, policy="pow2")
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    with pytest.raises(ValueError, match="plans segment lengths on the host"):
+        jax.jit(lambda: estimator.estimate(problem.params, state, problem.stream)[0])()

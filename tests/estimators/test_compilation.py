@@ -10,6 +10,7 @@ from problems import make_problem, relative_error
 
 import artbp
 from artbp import truncation
+from artbp.estimators import segmentwise
 from artbp.unrolls import chained
 
 
@@ -82,24 +83,16 @@ def test_exact_compiles_per_length_within_its_cache():
     assert len(calls) > two_lengths
 
 
-def test_pow2_needs_two_programs_per_power():
+def test_pow2_needs_two_programs_per_power(compilations):
     """At most 2·(⌊log2 longest⌋ + 1) programs, whatever the lengths."""
-    problem = make_problem("rnn", 5000)
-    built = []
-
-    def split(length, block_size):
-        pieces = chained.pow2_pieces(length, block_size)
-        built.extend(pieces)
-        return pieces
-
-    from artbp.unrolls.segment import Problem
-
-    kernel = chained.segment_kernel(
-        Problem(problem.cell, problem.loss_fn, truncation.never().compensation), split, 256, 128
+    problem = make_problem("rnn", 2000)
+    estimator = artbp.artbp(
+        problem.cell, problem.loss_fn, truncation.replay(list(range(1, 36))), policy="pow2"
     )
-    for length in range(1, 70):
-        kernel(problem.params, problem.carry, problem.carry, (), problem.stream, 3 * length, length)
-    assert set(built) == {1, 2, 4, 8, 16, 32, 64}
+    lengths = run(estimator, problem, 35)
+    assert sorted(lengths) == list(range(1, 36))
+    programs = [name for name in compilations if "_forward" in name or "_backward" in name]
+    assert 6 < len(programs) <= 2 * 6  # 35 < 2⁶
 
 
 def test_pieces_add_up():
@@ -162,7 +155,7 @@ def test_vmap_over_params_and_streams(float64):
         )
 
 
-def test_vmap_does_not_select_over_buffers():
+def test_vmap_does_not_select_over_buffers(monkeypatch):
     """The scratch buffers of a batched kernel are never the operand of a select."""
     problem = make_problem("rnn", 64)
     block_size = 37
@@ -170,21 +163,27 @@ def test_vmap_does_not_select_over_buffers():
         problem.cell, problem.loss_fn, truncation.polynomial(6, 4), block_size=block_size
     )
 
-    def batched(kernel):
-        def states(key):
-            return estimator.init(problem.params, problem.carry, rng_key=key)
-
+    def selects_over_buffers():
         keys = jax.random.split(jax.random.key(0), 5)
-        jaxpr = jax.make_jaxpr(
-            lambda keys: jax.vmap(lambda k: kernel(problem.params, states(k), problem.stream))(keys)
-        )(keys)
+
+        def one(key):
+            state = estimator.init(problem.params, problem.carry, rng_key=key)
+            return estimator.estimate(problem.params, state, problem.stream)
+
+        jaxpr = jax.make_jaxpr(lambda keys: jax.vmap(one)(keys))(keys)
         return [
             eqn
             for eqn in _equations(jaxpr.jaxpr)
             if eqn.primitive.name == "select_n" and eqn.outvars[0].aval.shape[:2] == (5, block_size)
         ]
 
-    assert batched(estimator.estimate) == []
+    assert selects_over_buffers() == []
+    # The control: without the batching rule there are some.
+    monkeypatch.setattr(
+        segmentwise, "lockstep", lambda kernel: functools.partial(kernel, axis_names=())
+    )
+    jax.clear_caches()
+    assert selects_over_buffers()
 
 
 def _equations(jaxpr):
@@ -216,3 +215,47 @@ def test_estimate_inside_scan_and_grad_of_nothing():
     (params, _), losses = train(problem.params, state)
     assert np.isfinite(losses).all()
     assert relative_error(params, problem.params) > 1e-3
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_vmap_over_what_the_cell_and_the_loss_close_over(jit, float64):
+    """A sweep of hyperparameters that reach the cell and the loss through closures."""
+    problem = make_problem("rnn", 12)
+
+    def run_with(scale, key):
+        estimator = artbp.artbp(
+            lambda p, c, x: problem.cell(p, scale * c, x),
+            lambda p, y, t: scale * problem.loss_fn(p, y, t),
+            truncation.polynomial(3, 4),
+            block_size=3,
+        )
+        state = estimator.init(problem.params, problem.carry, rng_key=key)
+        return estimator.estimate(problem.params, state, problem.stream)[0]
+
+    scales, keys = jnp.array([0.5, 1.0, 1.5]), jax.random.split(jax.random.key(0), 3)
+    mapped = jax.vmap(run_with)
+    rows = (jax.jit(mapped) if jit else mapped)(scales, keys)
+    for i in range(3):
+        alone = run_with(scales[i], keys[i])
+        assert relative_error(jax.tree.map(lambda g, i=i: g[i], rows), alone) < 1e-13
+
+
+def test_vmap_ignores_what_an_ended_row_would_have_done(float64):
+    """A cell that is NaN beyond the stream: rows that have ended are not stepped into it."""
+
+    def cell(params, carry, x):
+        carry = carry + 1
+        return carry, jnp.sqrt(4 - carry)
+
+    def second_segment(lengths):
+        estimator = artbp.artbp(
+            cell, lambda p, y, t: p * y, truncation.replay(lengths), block_size=1
+        )
+        state = estimator.init(jnp.float64(1.0), jnp.float64(0.0), rng_key=jax.random.key(0))
+        stream = artbp.Stream(None, num_steps=4)
+        _, state, _ = estimator.estimate(jnp.float64(1.0), state, stream)
+        return estimator.estimate(jnp.float64(1.0), state, stream)[0]
+
+    lengths = jnp.array([[3, 1], [1, 3]], jnp.int32)
+    expected = [second_segment(row) for row in lengths]
+    np.testing.assert_allclose(jax.vmap(second_segment)(lengths), expected)

@@ -309,3 +309,101 @@ def test_randomness_of_the_cell_travels_in_xs(float64):
             grads, state, _ = estimator.estimate(params, state, artbp.Stream(keys))
             total += grads
         np.testing.assert_allclose(total, expected, rtol=1e-12)
+
+
+@policies
+def test_missing_observations_are_masked(policy, float64):
+    """NaN targets where the mask is False: the gradient is that of any finite value there."""
+    problem = make_problem("rnn", 12, mask=True)
+    stream = problem.stream
+    missing = jnp.where(stream.mask, stream.targets, jnp.nan)
+    assert jnp.isnan(missing).any()
+    estimator = artbp.bptt(problem.cell, problem.loss_fn, policy=policy)
+    expected, _, _ = one_pass(estimator, problem)
+    with_nan = problem._replace(stream=artbp.Stream(stream.xs, missing, mask=stream.mask))
+    found, _, _ = one_pass(estimator, with_nan)
+    assert relative_error(found, expected) < 1e-14
+
+
+@policies
+def test_masks_and_resets_shared_by_the_rows(policy, float64):
+    """[T] means the same as [T, B] with equal rows."""
+    problem = make_problem("gru", 15)
+    stream = problem.stream
+    flags = jnp.arange(15) % 5 == 3
+    rows = jnp.broadcast_to(flags[:, None], (15, 2))
+    totals = [
+        one_pass(
+            artbp.artbp(problem.cell, problem.loss_fn, LAW, policy=policy, block_size=4),
+            problem._replace(stream=artbp.Stream(stream.xs, stream.targets, resets=f, mask=~f)),
+        )[0]
+        for f in (flags, rows)
+    ]
+    assert relative_error(*totals) < 1e-14
+
+
+def test_a_law_of_ones_own(float64):
+    """`hazard` and `draw` are all that a law needs; its compensation follows."""
+
+    class Alternating(truncation.TruncationLaw):
+        """A boundary after each second step with probability 1/2."""
+
+        def hazard(self, k):
+            return (
+                np.where(np.asarray(k) % 2 == 0, 0.5, 0.0)
+                if isinstance(k, np.ndarray)
+                else (jnp.where(k % 2 == 0, 0.5, 0.0))
+            )
+
+        def draw(self, rng_key, segment):
+            return 2 * truncation.geometric(2).draw(rng_key, segment)
+
+    problem = make_problem("rnn", 40)
+    law = Alternating()
+    key = jax.random.key(2)
+    total, infos, _ = one_pass(artbp.artbp(problem.cell, problem.loss_fn, law), problem, key)
+    assert all(int(info.length) % 2 == 0 for info in infos)
+    assert relative_error(total, gated_gradient(problem, law.sample_gates(key, 40))) < 1e-13
+
+
+@policies
+def test_a_bfloat16_model(policy):
+    """Close to float32 for every policy: the gates themselves are never rounded to bfloat16."""
+    problem = make_problem("lstm", 30)
+
+    def cast(tree, dtype):
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), tree)
+
+    def gradient(dtype):
+        stream = cast(problem.stream, dtype)
+        p = problem._replace(
+            params=cast(problem.params, dtype), carry=cast(problem.carry, dtype), stream=stream
+        )
+        estimator = artbp.artbp(
+            p.cell, p.loss_fn, truncation.replay([30], LAW), policy=policy, block_size=8
+        )
+        return cast(one_pass(estimator, p)[0], jnp.float32)
+
+    assert relative_error(gradient(jnp.bfloat16), gradient(jnp.float32)) < 0.05
+
+
+def test_recomputation_does_not_depend_on_the_stream():
+    """Steps of the cell in a segment of 5 blocks: the same in a short and in a long stream."""
+
+    def steps(num_steps):
+        ran = []
+
+        def cell(params, carry, x):
+            jax.debug.callback(lambda: ran.append(None))
+            return params * carry, carry
+
+        estimator = artbp.artbp(
+            cell, lambda p, y, t: y, truncation.replay([20, 1]), block_size=4, policy="dynamic"
+        )
+        state = estimator.init(jnp.float32(0.9), jnp.float32(1), rng_key=jax.random.key(0))
+        out = estimator.estimate(jnp.float32(0.9), state, artbp.Stream(None, num_steps=num_steps))
+        jax.block_until_ready(out)
+        jax.effects_barrier()
+        return len(ran)
+
+    assert steps(21) == steps(100_000)

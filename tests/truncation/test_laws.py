@@ -188,7 +188,7 @@ def test_other_arguments_that_are_refused():
     for bad in (0, -1, 2.5, 2**31):
         with pytest.raises(ValueError, match="length"):
             truncation.fixed(bad)
-    for bad in ([], [0, 1], [1.5], [[1]]):
+    for bad in ([], [0, 1], [1.5], [[1]], [2**31]):
         with pytest.raises(ValueError, match="lengths"):
             truncation.replay(bad)
     with pytest.raises(ValueError, match="k = 1"):

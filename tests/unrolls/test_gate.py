@@ -50,3 +50,15 @@ def test_gates_of_a_bfloat16_carry_are_taken_in_float32(steps):
     assert once.dtype == jnp.bfloat16
     wanted = (x.astype(jnp.float32) * factor).astype(jnp.bfloat16)
     np.testing.assert_array_equal(once.astype(jnp.float32), wanted.astype(jnp.float32))
+
+
+def test_values_that_are_not_finite_pass_unchanged():
+    x = jnp.array([-jnp.inf, jnp.inf, jnp.nan, 1.0])
+    np.testing.assert_array_equal(artbp.gate(x, 1.5), x)
+    np.testing.assert_array_equal(jax.grad(lambda x: artbp.gate(x, 1.5)[3])(x), [0, 0, 0, 1.5])
+
+
+def test_second_derivatives(float64):
+    """∂²/∂x² of gate(x³, g) is g·6x by the rule for the gate's own derivative."""
+    second = jax.grad(jax.grad(lambda x: artbp.gate(x**3, 0.5)))(2.0)
+    np.testing.assert_allclose(second, 0.5 * 12.0)

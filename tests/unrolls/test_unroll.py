@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import CELLS, bptt_gradient, gated_gradient, make_problem, relative_error
+from problems import (
+    CELLS,
+    bptt_gradient,
+    gated_gradient,
+    make_problem,
+    relative_error,
+    run_python,
+)
 
 import artbp
 
@@ -117,7 +124,7 @@ def test_nan_in_the_padding_reaches_nothing():
 
 
 def test_a_carry_with_counters_and_keys():
-    """Integer and key leaves travel along, under gates, resets and vmap."""
+    """Integer and key leaves travel along, under gates and vmap."""
 
     def cell(params, carry, x):
         key, sub = jax.random.split(carry["key"])
@@ -181,3 +188,71 @@ def test_a_cell_that_changes_its_carry():
         artbp.unroll(lambda p, s, x: ((s, s), s), None, jnp.zeros(2), jnp.zeros((3, 2)))
     with pytest.raises(TypeError, match="pair"):
         artbp.unroll(lambda p, s, x: s, None, jnp.zeros(2), jnp.zeros((3, 2)))
+
+
+def test_harmless_padding_stays_harmless():
+    """A cell that takes the logarithm of its input: zeros in place of the padding would be −∞."""
+
+    def total(p, padding):
+        xs = jnp.full((4, 3), 2.0).at[2:, 1].set(padding)
+
+        def cell(p, s, x):
+            s = jnp.tanh(s + p * jnp.log(x))
+            return s, s
+
+        carry, ys = artbp.unroll(cell, p, jnp.zeros(3), xs, lengths=jnp.array([4, 2, 0]))
+        return jnp.sum(ys) + jnp.sum(carry)
+
+    for padding in (2.0, 0.0, -1.0, jnp.nan):
+        grad = jax.grad(total)(0.5, padding)
+        np.testing.assert_allclose(grad, jax.grad(total)(0.5, 2.0), rtol=1e-14)
+
+
+def test_explicit_sharding():
+    """Two virtual devices and the axis type that `jax.make_mesh` defaults to, for every kernel."""
+    run_python(
+        """
+        import jax, jax.numpy as jnp
+        from jax.sharding import NamedSharding, PartitionSpec
+        import artbp
+        from artbp import truncation
+        from problems import make_problem, relative_error
+
+        problem = make_problem("lstm", 30, batch=4, resets=True, mask=True)
+        mesh = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+        def shard(leaf, axis):
+            spec = PartitionSpec(*[None] * axis, "rows")
+            return jax.device_put(leaf, NamedSharding(mesh, spec))
+
+        def gradients(problem, policy):
+            estimator = artbp.artbp(
+                problem.cell, problem.loss_fn, truncation.replay([13, 17]), policy=policy,
+                block_size=4,
+            )
+            state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+            return estimator.estimate(problem.params, state, problem.stream)[0]
+
+        def unrolled(problem):
+            def total(params):
+                lengths = jnp.array([30, 20, 10, 5])
+                return jnp.sum(artbp.unroll(
+                    problem.cell, params, problem.carry, problem.stream.xs, lengths=lengths
+                )[1])
+            return jax.grad(total)(problem.params)
+
+        expected = [gradients(problem, p) for p in ("dynamic", "pow2", "exact")]
+        expected.append(unrolled(problem))
+        with jax.set_mesh(mesh):
+            sharded = problem._replace(
+                params=jax.device_put(problem.params, NamedSharding(mesh, PartitionSpec())),
+                carry=jax.tree.map(lambda leaf: shard(leaf, 0), problem.carry),
+                stream=jax.tree.map(lambda leaf: shard(leaf, 1), problem.stream),
+            )
+            found = [gradients(sharded, p) for p in ("dynamic", "pow2", "exact")]
+            found.append(unrolled(sharded))
+            for a, b in zip(found, expected, strict=True):
+                assert relative_error(a, b) < 1e-5
+        """,
+        XLA_FLAGS="--xla_force_host_platform_device_count=2",
+    )
