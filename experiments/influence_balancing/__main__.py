@@ -25,7 +25,8 @@ def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine)
     # and gives the same files.
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-    print(_STUDIES[str(config.study)](config, workdir))
+    show_progress = command_line.progress_bar is not False
+    print(_STUDIES[str(config.study)](config, workdir, show_progress=show_progress))
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s in all. Figure, table and numbers: {workdir.path}")
 

@@ -15,28 +15,31 @@ from experiments.common.workdir import Workdir
 from experiments.influence_balancing import figures, methods, report, runs, system
 
 
-def run(config: Any, workdir: Workdir) -> str:
+def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
     """Trains the methods of `config`; writes loss.png, loss.svg, table.md, results.json, metrics.
 
     Returns:
         The table.
     """
+
+    def row_of(method_run: runs.Run) -> report.Row:
+        return report.outcome_row(config, method_run, config.eta_0, config.schedule, slice(None))
+
     trained = runs.train_all(
         config,
         [methods.parse(name) for name in config.methods],
         eta_0=(config.eta_0,),
         schedules=(config.schedule,),
+        describe=lambda method_run: outcome_words(row_of(method_run)),
+        show_progress=show_progress,
     )
-    rows = [
-        report.outcome_row(config, method_run, config.eta_0, config.schedule, slice(None))
-        for method_run in trained
-    ]
+    rows = [row_of(method_run) for method_run in trained]
     with MetricsWriter(workdir.metrics_path) as writer:
         for method_run, row in zip(trained, rows, strict=True):
             report.write_curves(writer, method_run)
             writer.write({"kind": "result", **row})
     figures.save(_figure(config, trained, rows), workdir.path / "loss.png")
-    return report.write_results(workdir.path, rows, report.OUTCOME_COLUMNS)
+    return report.write_results(workdir.path, rows, report.OUTCOME_COLUMNS, report.OUTCOME_NOTE)
 
 
 def _figure(config: Any, trained: Sequence[runs.Run], rows: Sequence[report.Row]) -> Any:

@@ -75,6 +75,11 @@ def shares(outcomes: np.ndarray) -> dict[str, float]:
     return {name: counts[name] / len(outcomes) for name in OUTCOMES}
 
 
+def most_frequent(share: Mapping[str, float]) -> str:
+    """The outcome of most runs; of two with the same share, the first in `OUTCOMES`."""
+    return max(OUTCOMES, key=share.__getitem__)
+
+
 def main_failure(share: Mapping[str, float]) -> str | None:
     """The most frequent outcome besides "converged", or None if all runs converged."""
     failures = [name for name in OUTCOMES[1:] if share[name] > 0]

@@ -5,11 +5,11 @@ from typing import Any
 
 from experiments.common.metrics import MetricsWriter
 from experiments.common.workdir import Workdir
-from experiments.influence_balancing import figures, methods, report, runs
+from experiments.influence_balancing import figures, methods, outcomes, report, runs
 from experiments.influence_balancing.heat_map import heat_map
 
 
-def run(config: Any, workdir: Workdir) -> str:
+def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
     """Writes rates.png, rates.svg, table.md, results.json and metrics.
 
     All rates, schedules and keys of a method are rows of one compiled program.
@@ -23,18 +23,10 @@ def run(config: Any, workdir: Workdir) -> str:
         [methods.parse(name) for name in config.methods],
         eta_0=eta_0,
         schedules=schedules,
+        describe=lambda method_run: _words(_rows(config, method_run)),
+        show_progress=show_progress,
     )
-    rows = []
-    for method_run in trained:
-        # Rows of a program are ordered (schedule, rate, key).
-        keys = method_run.num_rows // (len(schedules) * len(eta_0))
-        settings = itertools.product(schedules, eta_0)
-        rows += [
-            report.outcome_row(
-                config, method_run, rate, schedule, slice(index * keys, (index + 1) * keys)
-            )
-            for index, (schedule, rate) in enumerate(settings)
-        ]
+    rows = [row for method_run in trained for row in _rows(config, method_run)]
     with MetricsWriter(workdir.metrics_path) as writer:
         for row in rows:
             writer.write({"kind": "result", **row})
@@ -47,4 +39,21 @@ def run(config: Any, workdir: Workdir) -> str:
         f"converged: |θ − θ*| < {config.tolerance:g}. TBPTT is deterministic: one run a cell.",
     )
     figures.save(figure, workdir.path / "rates.png")
-    return report.write_results(workdir.path, rows, report.OUTCOME_COLUMNS)
+    return report.write_results(workdir.path, rows, report.OUTCOME_COLUMNS, report.OUTCOME_NOTE)
+
+
+def _rows(config: Any, method_run: runs.Run) -> list[report.Row]:
+    # Rows of a program are ordered (schedule, rate, key).
+    settings = list(itertools.product(config.grid_schedules, config.grid_eta_0))
+    keys = method_run.num_rows // len(settings)
+    return [
+        report.outcome_row(
+            config, method_run, rate, schedule, slice(index * keys, (index + 1) * keys)
+        )
+        for index, (schedule, rate) in enumerate(settings)
+    ]
+
+
+def _words(rows: list[report.Row]) -> str:
+    good = sum(row["share"][outcomes.CONVERGED] == 1 for row in rows)
+    return f"all keys converged at {good} of {len(rows)} learning rates"

@@ -4,8 +4,9 @@ XLA leaves small loops to one core, so methods are spread over threads: JAX lets
 lock while a program compiles or runs.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 import artbp
+from experiments.common.errors import TrainingInterruptedError
 from experiments.influence_balancing import training
 from experiments.influence_balancing.methods import Method
 
@@ -49,24 +51,59 @@ def train_all(
     *,
     eta_0: tuple[float, ...],
     schedules: tuple[str, ...],
+    describe: Callable[[Run], str],
+    show_progress: bool,
 ) -> list[Run]:
     """Trains every method on all combinations of schedules, rates and keys.
 
     All methods are given the same keys, so that two with the same law cut at the same steps.
     Where a method has no randomness, one key stands for all.
 
+    Args:
+        config: of the study.
+        methods: what to train.
+        eta_0, schedules: the learning rates.
+        describe: what became of a run, in a few words.
+        show_progress: prints a line to stderr for each method that has finished.
+
     Returns:
         In the order of `methods`; rows ordered as in `training.make_rows`.
+
+    Raises:
+        TrainingInterruptedError: Ctrl-C. Methods that had not started never will.
     """
 
     def train(method: Method) -> Run:
         return _train(config, method, eta_0, schedules)
 
-    with ThreadPoolExecutor(config.num_threads) as pool:
-        # The random methods take the longest: first, so that no thread is left with one at the end.
-        order = sorted(range(len(methods)), key=lambda i: not methods[i].is_random)
+    def show(line: str) -> None:
+        if show_progress:
+            print(line, file=sys.stderr, flush=True)
+
+    show(f"Training {len(methods)} methods, at most {config.num_threads} at a time.")
+    # The random methods take the longest: first, so that no thread is left with one at the end.
+    order = sorted(range(len(methods)), key=lambda i: not methods[i].is_random)
+    num_finished = 0
+    pool = ThreadPoolExecutor(config.num_threads)
+    try:
         futures = {i: pool.submit(train, methods[i]) for i in order}
+        for future in as_completed(futures.values()):
+            run = future.result()
+            num_finished += 1
+            seconds = run.timing.compile_seconds + run.timing.run_seconds
+            show(
+                f"[{num_finished}/{len(methods)}] {run.method.label}: {describe(run)}; "
+                f"{seconds:.0f} s"
+            )
         return [futures[i].result() for i in range(len(methods))]
+    except KeyboardInterrupt:
+        raise TrainingInterruptedError(
+            f"Stopped by Ctrl-C after {num_finished} of {len(methods)} methods, without results. "
+            "A compiled program cannot be stopped: the process ends when those running are done."
+        ) from None
+    finally:
+        # Without waiting, so that an error is told at once; the interpreter waits at its exit.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _train(

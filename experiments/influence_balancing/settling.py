@@ -14,8 +14,18 @@ from experiments.common.metrics import MetricsWriter
 from experiments.common.workdir import Workdir
 from experiments.influence_balancing import figures, methods, outcomes, predictions, report, runs
 
+# What became of the keys; most of them no longer finite or far off: outcomes.DIVERGED.
+_SETTLED = "at the predicted θ"
+_ELSEWHERE = "not at the predicted θ"
+_STILL_MOVING = "still moving"
+_NOTE = (
+    "Mean θ: over the second half of the time steps, keys that diverged left out. At the "
+    "predicted θ: within three standard errors of it, or the tolerance. Where no resting place is "
+    "predicted, a key that has not diverged is still moving."
+)
 
-def run(config: Any, workdir: Workdir) -> str:
+
+def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
     """Writes theta.png, theta.svg, table.md, results.json and metrics.
 
     Returns:
@@ -26,6 +36,8 @@ def run(config: Any, workdir: Workdir) -> str:
         [methods.parse(name) for name in config.methods],
         eta_0=(config.eta_0,),
         schedules=(config.schedule,),
+        describe=lambda method_run: words(_row(config, method_run)),
+        show_progress=show_progress,
     )
     rows = [_row(config, method_run) for method_run in trained]
     with MetricsWriter(workdir.metrics_path) as writer:
@@ -33,10 +45,10 @@ def run(config: Any, workdir: Workdir) -> str:
             report.write_curves(writer, method_run)
             writer.write({"kind": "result", **row})
     figures.save(_figure(config, trained, rows), workdir.path / "theta.png")
-    return report.write_results(workdir.path, rows, _columns())
+    return report.write_results(workdir.path, rows, _columns(), _NOTE)
 
 
-def settled_theta(run_: runs.Run) -> np.ndarray:
+def late_theta(run_: runs.Run) -> np.ndarray:
     """Mean θ of each key over the second half of its time steps, [keys]; steadier than the last."""
     late = run_.edges[:-1] >= run_.num_steps / 2
     late[-1] = True
@@ -49,13 +61,21 @@ def _row(config: Any, run_: runs.Run) -> report.Row:
 
     optimum = predictions.optimum(config.drive_noise)
     predicted = predictions.fixed_point(run_.method, config.drive_noise)
-    theta = settled_theta(run_)
+    theta = late_theta(run_)
     labels = outcomes.classify(
         theta, theta_0=config.theta_0, optimum=optimum, tolerance=config.tolerance
     )
     stayed = theta[labels != outcomes.DIVERGED]
     mean = float(stayed.mean()) if len(stayed) else float("nan")
     error = float(stayed.std(ddof=1) / np.sqrt(len(stayed))) if len(stayed) > 1 else float("nan")
+    if len(stayed) <= len(theta) / 2:
+        outcome = outcomes.DIVERGED
+    elif not predicted.stable:
+        outcome = _STILL_MOVING
+    elif abs(mean - predicted.theta) < max(config.tolerance, 3 * np.nan_to_num(error)):
+        outcome = _SETTLED
+    else:
+        outcome = _ELSEWHERE
     return {
         "method": run_.method.name,
         "label": run_.method.label,
@@ -64,13 +84,14 @@ def _row(config: Any, run_: runs.Run) -> report.Row:
         "schedule": config.schedule,
         "num_keys": len(theta),
         "num_steps": run_.num_steps,
+        "outcome": outcome,
         "optimum": optimum,
         "predicted_theta": predicted.theta if predicted.stable else None,
-        "settled_theta": mean,
+        "mean_theta": mean,
         "standard_error": error,
         "share_diverged": 1 - len(stayed) / len(theta),
         "loss_at_optimum": loss_at(optimum),
-        "loss_at_settled": loss_at(mean),
+        "loss_at_mean_theta": loss_at(mean),
         **report.timing_fields(run_),
     }
 
@@ -80,30 +101,39 @@ def _columns() -> tuple[report.Column, ...]:
         theta = row["predicted_theta"]
         return "none: runs away" if theta is None else f"{theta:.4f}"
 
-    def settled(row: report.Row) -> str:
-        if not np.isfinite(row["settled_theta"]):
-            return "diverged"
-        return f"{row['settled_theta']:.4f} ± {row['standard_error']:.4f}"
+    def mean(row: report.Row) -> str:
+        if not np.isfinite(row["mean_theta"]):
+            return "–"
+        return f"{row['mean_theta']:.4f} ± {row['standard_error']:.4f}"
 
     def loss_there(row: report.Row) -> str:
-        return f"{row['loss_at_settled']:.4f}" if np.isfinite(row["loss_at_settled"]) else "–"
+        loss = row["loss_at_mean_theta"]
+        return f"{loss:.4f}" if np.isfinite(loss) else "–"
 
     return (
         ("method", lambda row: row["label"]),
         ("keys", lambda row: str(row["num_keys"])),
         ("diverged", lambda row: f"{row['share_diverged']:.1%}"),
         ("θ predicted", predicted),
-        ("θ settled, mean ± standard error", settled),
+        ("outcome", lambda row: row["outcome"]),
+        ("mean θ ± standard error", mean),
         ("optimum θ\\*", lambda row: f"{row['optimum']:.4f}"),
-        ("expected loss where settled", loss_there),
+        ("expected loss at the mean θ", loss_there),
         ("at the optimum", lambda row: f"{row['loss_at_optimum']:.4f}"),
         ("time steps per second, all keys", lambda row: f"{row['steps_per_second']:,.0f}"),
     )
 
 
-def _prediction(row: report.Row) -> str:
-    theta = row["predicted_theta"]
-    return "predicted to run away" if theta is None else f"predicted {_number(theta)}"
+def words(row: report.Row) -> str:
+    """Where the keys of one row are: "settles" only where it was predicted and is seen."""
+    predicted = row["predicted_theta"]
+    if row["outcome"] == _STILL_MOVING:
+        return f"at θ ≈ {_number(row['mean_theta'])}, still moving, as predicted"
+    prediction = "to run away" if predicted is None else _number(predicted)
+    if row["outcome"] == outcomes.DIVERGED:
+        return f"diverged (predicted {prediction})"
+    place = "settles at" if row["outcome"] == _SETTLED else "at θ ≈"
+    return f"{place} {_number(row['mean_theta'])} (predicted {prediction})"
 
 
 def _number(value: float) -> str:
@@ -113,14 +143,10 @@ def _number(value: float) -> str:
 def _figure(config: Any, trained: Sequence[runs.Run], rows: Sequence[report.Row]) -> Any:
     lines = []
     for run_, row in zip(trained, rows, strict=True):
-        if np.isfinite(row["settled_theta"]):
-            detail = f"settles at {_number(row['settled_theta'])} ({_prediction(row)})"
-        else:
-            detail = f"diverged ({_prediction(row)})"
         lines.append(
             figures.Line(
                 label=run_.method.label,
-                detail=detail,
+                detail=words(row),
                 values=run_.history.theta,
                 emphasis=run_.method.compensate,
                 dashed=run_.method.is_random and not run_.method.compensate,

@@ -37,6 +37,7 @@ def test_shares_and_main_failure():
     )
     share = outcomes.shares(labels)
     assert share == {"converged": 0.4, "not yet": 0.4, "wrong direction": 0.0, "diverged": 0.2}
+    assert outcomes.most_frequent(share) == outcomes.CONVERGED  # the first of two
     assert outcomes.main_failure(share) == outcomes.NOT_YET
     assert outcomes.main_failure(outcomes.shares(labels[:2])) is None
 

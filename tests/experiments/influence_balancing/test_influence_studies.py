@@ -4,16 +4,25 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
-from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
+from experiments.common.errors import (
+    ConfigError,
+    ExperimentError,
+    TrainingInterruptedError,
+    WorkdirError,
+)
 from experiments.common.metrics import read_metrics
 from experiments.influence_balancing import __main__ as experiment
+from experiments.influence_balancing import methods, runs, settling
 from experiments.influence_balancing.config import check_config, default_config
+from experiments.influence_balancing.training import Timing
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "influence_balancing"
@@ -43,12 +52,17 @@ def test_a_study_writes_its_files(config_name, figure, num_rows, tmp_path, capsy
 
     rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     table = (tmp_path / "run" / "table.md").read_text(encoding="utf-8")
+    table_lines = [line for line in table.splitlines() if line.startswith("|")]
     assert isinstance(rows, list)
-    assert len(rows) == num_rows == len(table.splitlines()) - 2
+    assert len(rows) == num_rows == len(table_lines) - 2
     assert all(row["label"] in table for row in rows)
-    assert table in capsys.readouterr().out
+    assert all(isinstance(row["outcome"], str) for row in rows)
+    printed = capsys.readouterr()
+    assert table in printed.out
+    assert "[2/2] " in printed.err
     if "share" in rows[0]:
         assert all(sum(row["share"].values()) == pytest.approx(1) for row in rows)
+        assert all(row["share"][row["outcome"]] == max(row["share"].values()) for row in rows)
 
     metrics = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["label"] for row in metrics if row["kind"] == "result"] == [
@@ -79,6 +93,11 @@ def test_the_same_run_again_gives_the_same_numbers_and_another_one_is_refused(tm
         ("methods=('artbp-1-alpha-4',)", "mean_length"),
         ("methods=()", "methods is empty"),
         ("schedule=steps", "expected one of time steps, updates, constant"),
+        ("grid_schedules=('constant',)", "grid_schedules was given 'constant'"),
+        ("grid_schedules=()", "grid_schedules is empty"),
+        ("grid_eta_0=()", "grid_eta_0 is empty"),
+        ("tolerance=0.0", "tolerance"),
+        ("tolerance=0.67", "tolerance"),
         ("num_keys=0", "num_keys"),
         ("eta_0=-1.0", "learning rate"),
         ("drive_noise=1.0", "settling"),
@@ -89,6 +108,52 @@ def test_bad_configurations_are_refused_before_anything_is_written(override, wor
     with pytest.raises(ConfigError, match=words):
         run("default", tmp_path / "run", override)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_at_the_unroll_end_needs_an_integer_length(tmp_path):
+    with pytest.raises(ConfigError, match="expected an integer"):
+        run("persistent_es", tmp_path / "run", "methods=('artbp-16.5-alpha-4',)")
+    assert not (tmp_path / "run").exists()
+
+
+def test_interruption_cancels_what_has_not_started(monkeypatch):
+    started, may_end = [], threading.Event()
+
+    def train(config, method, *_):
+        started.append(method.name)
+        if len(started) > 1:
+            may_end.wait()
+        return SimpleNamespace(method=method, timing=Timing(0.0, 0.0))
+
+    def press_ctrl_c(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "_train", train)
+    names = ("tbptt-1", "tbptt-2", "tbptt-3")
+    threads = set(threading.enumerate())
+    with pytest.raises(TrainingInterruptedError, match="after 1 of 3 methods") as caught:
+        runs.train_all(
+            SimpleNamespace(num_threads=1),
+            [methods.parse(name) for name in names],
+            eta_0=(1.0,),
+            schedules=("constant",),
+            describe=press_ctrl_c,
+            show_progress=True,
+        )
+    assert caught.value.exit_code == 130
+    may_end.set()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join()
+    assert names[2] not in started
+
+
+def test_settles_is_said_only_of_keys_at_their_prediction():
+    row = {"mean_theta": 0.25, "predicted_theta": 0.25, "outcome": "at the predicted θ"}
+    assert settling.words(row) == "settles at 0.250 (predicted 0.250)"
+    row |= {"mean_theta": 0.5, "outcome": "not at the predicted θ"}
+    assert settling.words(row) == "at θ ≈ 0.500 (predicted 0.250)"
+    row |= {"predicted_theta": None, "outcome": "still moving"}
+    assert settling.words(row) == "at θ ≈ 0.500, still moving, as predicted"
 
 
 def test_tensorboard_is_refused(tmp_path):
