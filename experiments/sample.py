@@ -18,6 +18,7 @@ from absl import flags
 
 import artbp
 from experiments.common.checkpoints import Checkpoints
+from experiments.common.config import check_seed
 from experiments.common.errors import ExperimentError
 from experiments.common.guarded import run_guarded
 from experiments.common.workdir import read_workdir
@@ -74,6 +75,7 @@ def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, s
     Raises:
         DataError: a symbol in the prompt that the training text does not have.
         SampleError: a length below 1, or a temperature that is not positive.
+        ConfigError: a seed out of range.
         WorkdirError, CheckpointError: the folder holds no ptb run, or one without an evaluation.
     """
     if length < 1:
@@ -83,6 +85,7 @@ def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, s
             f"--temperature is {temperature}: expected a positive number. A small one, such as "
             "0.01, nearly always takes the most likely symbol."
         )
+    check_seed("--seed", seed)
     workdir, values = read_workdir(workdir_path)
     config = ml_collections.FrozenConfigDict(values)
     vocabulary = read_vocabulary(workdir)

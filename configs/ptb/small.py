@@ -6,8 +6,12 @@ The table:   python -m experiments.ptb.study --config configs/ptb/small.py --wor
              (18 runs: 6 learning rates and then 3 paired seeds, for tbptt and artbp; without
              Adam: --set optimizer.name=sgd and other --rates)
 
-Expected time: not measured yet.
-Expected bits per character: not measured yet.
+Measured on 2 cores of an x86-64 machine, two runs at a time: 180 to 250 s for one run, 37 minutes
+for the table. Learning rates as tuned, test bits per character, mean of 3 seeds:
+
+    tbptt  1.6e-2    1.778    (1.7803, 1.7681, 1.7858)
+    artbp  8e-3      1.818    (1.8185, 1.7892, 1.8464)
+    paired difference +0.040 +- 0.049 (95% t interval)
 """
 
 import ml_collections
@@ -22,5 +26,5 @@ def get_config():
     config.mean_length = 50
     config.alpha = 4.0
     config.model = {"cell": "lstm", "hidden_size": 128}
-    config.optimizer = {"name": "adam", "learning_rate": 2e-3}
+    config.optimizer = {"name": "adam", "learning_rate": 8e-3}  # tbptt's: 1.6e-2
     return config

@@ -2,9 +2,12 @@
 
 python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] [--resume]
                            [--tensorboard] [--nocompilation_cache] [--noprogress_bar]
+
+`--help` lists these flags and every field of the configuration with its default.
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,14 +15,13 @@ import ml_collections
 from absl import flags
 
 from experiments.common.compilation_cache import enable_compilation_cache
-from experiments.common.config import load_config
+from experiments.common.config import describe, load_config
 from experiments.common.errors import WorkdirError
 from experiments.common.guarded import run_guarded
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function get_config().")
-_SET = flags.DEFINE_multi_string(
-    "set", [], "Overrides a field of the configuration: --set field=value, any number of times."
-)
+_SET_HELP = "Overrides a field of the configuration: --set field=value, any number of times."
+_SET = flags.DEFINE_multi_string("set", [], _SET_HELP)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: new, empty, or to --resume.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with the run that --workdir holds.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events too.")
@@ -37,11 +39,13 @@ class CommandLine:
     resume: bool
     tensorboard: bool
     progress_bar: bool | None
+    compilation_cache: bool = True
 
 
 def run(
     main: Callable[[ml_collections.FrozenConfigDict, CommandLine], None],
     defaults: ml_collections.ConfigDict,
+    notes: str = "",
 ) -> None:
     """Parses the flags, loads the configuration, calls `main(config, command_line)`, and exits.
 
@@ -51,7 +55,13 @@ def run(
     Args:
         main: the experiment.
         defaults: its configuration with every field, see `config.load_config`.
+        notes: what `--help` says below these fields.
     """
+    # absl shows the flags of the main module only, which it knows by the path of the program.
+    for flag in (_CONFIG, _SET, _WORKDIR, _RESUME, _TENSORBOARD, _PROGRESS_BAR, _CACHE):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])
+    fields = "\n".join(describe(defaults))
+    flags.FLAGS["set"].help = f"{_SET_HELP}\nFields and defaults:\n{fields}\n{notes}\n"
 
     def configured_main() -> None:
         config = load_config(defaults, _CONFIG.value, _SET.value)
@@ -64,6 +74,7 @@ def run(
             resume=_RESUME.value,
             tensorboard=_TENSORBOARD.value,
             progress_bar=None if _PROGRESS_BAR.value else False,
+            compilation_cache=_CACHE.value,
         )
         main(config, command_line)
 

@@ -41,14 +41,15 @@ def load_config(
 
     Args:
         defaults: every field the experiment knows, nested ConfigDicts allowed. A default of None
-            accepts a value of any type; an int is accepted where the default is a float.
+            accepts a value of any type, and no other default accepts None; an int is accepted
+            where the default is a float.
         path: a Python file with a function `get_config()` that returns a ConfigDict or a dict.
         overrides: "field=value" or "section.field=value"; the value is a Python literal, or
             else taken as a string.
 
     Raises:
-        ConfigError: no such file, no `get_config`, an unknown field (the message names the nearest
-            one) or a value whose type differs from the default's.
+        ConfigError: no such file, no `get_config` or one that fails, an unknown field (the message
+            names the nearest one) or a value whose type differs from the default's.
     """
     config = ml_collections.ConfigDict(defaults.to_dict())
     if path is not None:
@@ -57,6 +58,25 @@ def load_config(
     for override in overrides:
         _merge(config, _parse_override(override), where=f"--set {override}")
     return ml_collections.FrozenConfigDict(config)
+
+
+def check_seed(name: str, seed: int) -> None:
+    """Raises ConfigError for a number that is not the seed of a 32-bit generator."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"{name} is {seed}: expected a number from 0 to {2**32 - 1}.")
+
+
+def describe(config: Any, prefix: str = "") -> list[str]:
+    """One line "section.field=value" per field, as `--set` takes it."""
+    lines: list[str] = []
+    for name, value in config.items():
+        if not isinstance(value, ml_collections.ConfigDict):
+            lines.append(f"{prefix}{name}={value}")
+        elif value:
+            lines += describe(value, f"{prefix}{name}.")
+        else:
+            lines.append(f"{prefix}{name}.ANY=value")
+    return lines
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -70,10 +90,22 @@ def _read_file(path: Path) -> dict[str, Any]:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise ConfigError(f"{path} is not valid Python: {error}") from error
+    except Exception as error:
+        raise ConfigError(f"{path} fails: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
         raise ConfigError(f"{path} has no function get_config(): add one, returning a ConfigDict.")
-    given = module.get_config()
-    return given.to_dict() if hasattr(given, "to_dict") else dict(given)
+    try:
+        given = module.get_config()
+    except Exception as error:
+        raise ConfigError(
+            f"get_config() of {path} fails: {type(error).__name__}: {error}"
+        ) from error
+    given = given.to_dict() if hasattr(given, "to_dict") else given
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"get_config() of {path} returned {given!r}: expected a ConfigDict or a dict."
+        )
+    return dict(given)
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -94,7 +126,7 @@ def _parse_override(override: str) -> dict[str, Any]:
 def _merge(config: Any, given: Mapping[str, Any], *, where: str, prefix: str = "") -> None:
     known = list(config.keys())
     for name, value in given.items():
-        full_name = prefix + name
+        full_name = f"{prefix}{name}"
         if name not in config and known:
             raise ConfigError(_unknown_field(full_name, known, prefix, where))
         default = config.get(name)
@@ -120,7 +152,7 @@ def _unknown_field(full_name: str, known: list[str], prefix: str, where: str) ->
 
 
 def _checked(value: Any, default: Any, full_name: str, where: str) -> Any:
-    if default is None or value is None or type(value) is type(default):
+    if default is None or type(value) is type(default):
         return value
     if isinstance(default, float) and type(value) is int:
         return float(value)

@@ -24,40 +24,19 @@ class CheckpointError(ExperimentError):
 
 
 class TrainingDivergedError(ExperimentError):
-    """The loss or the gradient stopped being finite (or exceeded the limit set for the loss).
+    """A loss, gradient, parameter or evaluation is not finite, or a loss exceeds its limit.
 
     Attributes:
-        update: number of updates applied before the bad segment.
-        time_step: time steps trained before the bad segment.
-        length: time steps of the bad segment.
-        loss: its mean loss.
-        gradient_norm: the global norm of its gradient, before clipping.
-        max_compensation: its largest factor 1/(1-c).
-        max_weight: the product of its factors.
+        update: number of good updates before.
+        time_step: time steps trained before.
     """
 
     exit_code = 3
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        update: int,
-        time_step: int,
-        length: int,
-        loss: float,
-        gradient_norm: float,
-        max_compensation: float,
-        max_weight: float,
-    ) -> None:
+    def __init__(self, message: str, *, update: int, time_step: int) -> None:
         super().__init__(message)
         self.update = update
         self.time_step = time_step
-        self.length = length
-        self.loss = loss
-        self.gradient_norm = gradient_norm
-        self.max_compensation = max_compensation
-        self.max_weight = max_weight
 
 
 class TrainingInterruptedError(ExperimentError):

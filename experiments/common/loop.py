@@ -114,7 +114,8 @@ def train(
 
     Raises:
         TrainingDivergedError: a segment had a loss or a gradient that was not finite, or a loss
-            above max_loss. Its update is not applied; the last checkpoint stays as it was.
+            above max_loss. Its update is not applied; the last checkpoint stays as it was. Or
+            best_metric was not finite.
         TrainingInterruptedError: Ctrl-C or SIGTERM; a checkpoint was saved first.
         CheckpointError: the workdir's checkpoint does not fit these arguments.
         ExperimentError: `evaluate` does not return best_metric.

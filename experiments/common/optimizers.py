@@ -1,12 +1,27 @@
 """An optax optimiser by name, with optional clipping in front of it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from experiments.common.errors import ConfigError
 
+OPTIMIZERS = (
+    "sgd",
+    "adam",
+    "adamw",
+    "adabelief",
+    "adagrad",
+    "lamb",
+    "lion",
+    "nadam",
+    "radam",
+    "rmsprop",
+)
 CLIPPING_HELP = (
     "Clipping biases a random gradient: the mean of clipped gradients is not the clipped mean, so "
     "ARTBP is no longer unbiased. The gradient of a segment is a sum over its steps, so that "
@@ -17,7 +32,7 @@ CLIPPING_HELP = (
 def make_optimizer(
     name: str,
     *,
-    learning_rate: float | optax.Schedule,
+    learning_rate: float,
     options: Mapping[str, Any] | None = None,
     clip_value: float | None = None,
     clip_norm: float | None = None,
@@ -27,33 +42,40 @@ def make_optimizer(
     Clipping biases a random gradient, and hits the long segments most: see `CLIPPING_HELP`.
 
     Args:
-        name: any optimiser of optax that takes a learning rate, such as "sgd" or "adam".
-        learning_rate: a number, or a schedule. optax schedules count updates, that is segments,
-            not time steps.
+        name: one of `OPTIMIZERS`.
+        learning_rate: of each update, that is of each segment.
         options: further arguments of the optimiser, such as {"b2": 0.99}.
         clip_value: clips each entry of the gradient to [-clip_value, clip_value].
         clip_norm: scales a gradient whose global norm exceeds clip_norm down to it.
 
     Raises:
-        ConfigError: no such optimiser, arguments it does not take, both ways of clipping, or
-            a bound that is not positive.
+        ConfigError: another name, arguments that the optimiser does not take, both ways of
+            clipping, or a rate or bound that is not a finite positive number.
     """
-    factory = getattr(optax, name, None)
-    if not callable(factory):
-        raise ConfigError(f"optax has no optimiser {name!r}: give a name such as 'sgd' or 'adam'.")
-    try:
-        optimizer = factory(learning_rate, **(options or {}))
-    except TypeError as error:
-        raise ConfigError(f"optax.{name} does not take these options: {error}") from error
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ConfigError(f"optax.{name} is not an optimiser: give a name such as 'sgd'.")
+    if name not in OPTIMIZERS:
+        raise ConfigError(f"optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}.")
+    _check_positive("learning_rate", learning_rate)
     if clip_value is not None and clip_norm is not None:
         raise ConfigError("clip_value and clip_norm were both given: choose one way of clipping.")
-    for bound_name, bound in (("clip_value", clip_value), ("clip_norm", clip_norm)):
-        if bound is not None and not bound > 0:
-            raise ConfigError(f"{bound_name} is {bound}: expected a positive number, or None.")
+    clipping = []
     if clip_value is not None:
-        return optax.chain(optax.clip(clip_value), optimizer)
+        _check_positive("clip_value", clip_value)
+        clipping = [optax.clip(clip_value)]
     if clip_norm is not None:
-        return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
-    return optimizer
+        _check_positive("clip_norm", clip_norm)
+        clipping = [optax.clip_by_global_norm(clip_norm)]
+    try:
+        optimizer = getattr(optax, name)(learning_rate, **(options or {}))
+        # optax looks at the values of most options in the first update only.
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), jnp.zeros(1))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"optax.{name} does not take the options {dict(options or {})}: {error}"
+        ) from error
+    return optax.chain(*clipping, optimizer) if clipping else optimizer
+
+
+def _check_positive(name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:
+        raise ConfigError(f"{name} is {value!r}: expected a finite positive number.")

@@ -15,14 +15,12 @@ class LoopOptions:
         num_epochs: passes of the stream.
         segments_per_chunk: segments (and updates) per call and per row of metrics. Part of the
             run's identity: another number gives the same parameters but other rows.
-        best_metric: name of the value of `evaluate` that chooses the best parameters; None keeps
-            no best parameters.
-        best_mode: whether a small or a large value is good.
+        best_metric: name of the value of `evaluate` that chooses the best parameters, the ones
+            where it is smallest; None keeps no best parameters.
         max_loss: a segment whose mean loss exceeds it counts as diverged (never, by default; a
             loss that is not finite always does).
-        checkpoint_every_chunks: a checkpoint after that many chunks; None for none by count.
-            There is one after every epoch and on interruption in any case.
-        checkpoint_every_seconds: a checkpoint when the last one is older than that.
+        checkpoint_every_seconds: a checkpoint when the last one is older than that. There is one
+            after every epoch and on interruption in any case.
         driver: "compiled" runs a chunk as one program, for estimators that can be traced (policy
             None or "dynamic"). "host" runs it as a Python loop, as the policies "exact" and
             "pow2" need.
@@ -33,20 +31,15 @@ class LoopOptions:
     num_epochs: int
     segments_per_chunk: int = 100
     best_metric: str | None = None
-    best_mode: Literal["min", "max"] = "min"
     max_loss: float = math.inf
-    checkpoint_every_chunks: int | None = None
     checkpoint_every_seconds: float = 300.0
     driver: Literal["compiled", "host"] = "compiled"
     tensorboard: bool = False
     progress_bar: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "segments_per_chunk", "checkpoint_every_chunks"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ExperimentError(f"{name} is {value}: expected 1 or more.")
-        for name, known in (("driver", ("compiled", "host")), ("best_mode", ("min", "max"))):
-            if getattr(self, name) not in known:
-                given = getattr(self, name)
-                raise ExperimentError(f"{name} is {given!r}: expected one of {known}.")
+        for name in ("num_epochs", "segments_per_chunk"):
+            if getattr(self, name) < 1:
+                raise ExperimentError(f"{name} is {getattr(self, name)}: expected 1 or more.")
+        if self.driver not in ("compiled", "host"):
+            raise ExperimentError(f"driver is {self.driver!r}: expected 'compiled' or 'host'.")

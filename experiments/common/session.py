@@ -92,12 +92,9 @@ class Session:
 
     @property
     def save_is_due(self) -> bool:
-        every = self.options.checkpoint_every_chunks
-        new = self.progress.milestones - self.saved_milestones
         age = self.progress.elapsed_seconds - self.saved_seconds
-        return (every is not None and new >= every) or (
-            new > 0 and age >= self.options.checkpoint_every_seconds
-        )
+        is_new = self.progress.milestones > self.saved_milestones
+        return is_new and age >= self.options.checkpoint_every_seconds
 
     def dispatch(self) -> chunks.Chunk:
         allowed = self.progress.evaluated_epochs + 1
@@ -152,8 +149,15 @@ class Session:
                 f"the row has {', '.join(row)}."
             )
         value, best = row[name], self.progress.best_value
-        sign = 1.0 if self.options.best_mode == "min" else -1.0
-        if not math.isfinite(value) or (best is not None and not sign * value < sign * best):
+        if not math.isfinite(value):
+            raise TrainingDivergedError(
+                f"Training diverged: after update {self.progress.updates}, time step "
+                f"{self.progress.time_steps}, the evaluation gave {name} = {value}, which is not "
+                "finite. Checkpoints saved before are as they were. Try a lower learning rate.",
+                update=self.progress.updates,
+                time_step=self.progress.time_steps,
+            )
+        if best is not None and value >= best:
             return False
         self.progress.best_value, self.progress.best_epoch = value, row["epoch"]
         self.checkpoints.save_best(self.state.params, {**row, "is_best": True})
@@ -193,20 +197,17 @@ def _diverged(
     elif loss > options.max_loss:
         what = f"the mean loss {loss:.6g}, above the limit {options.max_loss:g}"
     else:
-        what = f"an update that made parameters infinite (gradient norm {last.gradient_norm:.6g})"
+        what = f"parameters that are not finite (gradient norm {last.gradient_norm:.6g})"
+    alpha = ""
+    if last.max_weight > 1:  # random truncation
+        alpha = "a larger alpha (fewer long segments, smaller weights); "
     return TrainingDivergedError(
         f"Training diverged at update {update}, time step {time_step}: a segment of {last.length} "
         f"time steps gave {what}. Its largest compensation was {last.max_compensation:.6g}, its "
         f"largest weight {last.max_weight:.6g}. The update was not applied; checkpoints saved "
         "before are as they were.\n"
-        "What to try: a lower learning rate; a larger alpha (fewer long segments, smaller "
-        "weights); a shorter mean length; clipping, which keeps the run alive but biases a random "
-        "gradient, most of all on long segments.",
+        f"What to try: a lower learning rate; {alpha}a shorter mean length; clipping, which keeps "
+        "the run alive but biases a random gradient, most of all on long segments.",
         update=update,
         time_step=time_step,
-        length=last.length,
-        loss=loss,
-        gradient_norm=last.gradient_norm,
-        max_compensation=last.max_compensation,
-        max_weight=last.max_weight,
     )

@@ -7,13 +7,18 @@ tensorboard/     on request
 """
 
 import dataclasses
+import fcntl
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import WorkdirError
+from experiments.common.errors import ConfigError, WorkdirError
+
+# Folders locked by this process: {(device, inode): file descriptor}. Never closed: the operating
+# system releases a lock when its process ends, in whatever way.
+_LOCKS: dict[tuple[int, int], int] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +51,10 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
         same config, resume                  -> opened as it is
         same config, no resume               -> error: pass --resume or take another folder
         another config, or another's files   -> error; the fields that differ are named
+        in use by another process            -> error
 
-    Nothing is written where an error is raised.
+    Nothing is written where an error is raised. The folder is locked until this process ends: two
+    processes never write one run.
 
     Args:
         path: the folder; parents are created.
@@ -56,21 +63,30 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
             that a job that is killed early can be started again by the same command.
 
     Raises:
-        WorkdirError: as above.
+        WorkdirError: as above, or the folder cannot be made, read or written.
+        ConfigError: a value that JSON cannot hold.
     """
     workdir = Workdir(Path(path).expanduser().absolute())
     new = _as_json(config)
-    if workdir.config_path.exists():
+    try:
+        if not workdir.config_path.exists():
+            _refuse_foreign_files(workdir)
+            workdir.path.mkdir(parents=True, exist_ok=True)
+            _lock(workdir.path)
+            # Looked at again: another process may have been first.
+            if not workdir.config_path.exists():
+                text = json.dumps(new, indent=2, sort_keys=True) + "\n"
+                write_atomically(workdir.config_path, text)
+                return workdir
         _refuse_other_run(workdir, new)
         if not resume:
             raise WorkdirError(
                 f"{workdir.path} already holds this run: pass --resume to go on with it, "
                 "or give another --workdir to start it afresh."
             )
-        return workdir
-    _refuse_foreign_files(workdir)
-    workdir.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(workdir.config_path, json.dumps(new, indent=2, sort_keys=True) + "\n")
+        _lock(workdir.path)
+    except OSError as error:
+        raise WorkdirError(f"{workdir.path} cannot be used as a workdir: {error}") from error
     return workdir
 
 
@@ -78,12 +94,12 @@ def read_workdir(path: str | Path) -> tuple[Workdir, dict[str, Any]]:
     """A finished or running run and its configuration, for evaluation and sampling.
 
     Raises:
-        WorkdirError: the folder holds no run.
+        WorkdirError: the folder holds no run, or its config.json was altered.
     """
     workdir = Workdir(Path(path).expanduser().absolute())
     if not workdir.config_path.is_file():
         raise WorkdirError(f"{workdir.path} holds no run: there is no {workdir.config_path.name}.")
-    return workdir, json.loads(workdir.config_path.read_text(encoding="utf-8"))
+    return workdir, _read_config(workdir)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -98,16 +114,43 @@ def write_atomically(path: Path, text: str) -> None:
 
 def _as_json(config: Any) -> dict[str, Any]:
     values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    # Through JSON and back, so that a tuple equals the list that the file gives back.
-    return json.loads(json.dumps(values))
+    try:
+        # Through JSON and back, so that a tuple equals the list that the file gives back.
+        return json.loads(json.dumps(values))
+    except TypeError as error:
+        raise ConfigError(f"The configuration holds a value that JSON cannot: {error}.") from error
+
+
+def _lock(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    status = os.fstat(descriptor)
+    folder = status.st_dev, status.st_ino
+    if folder in _LOCKS:
+        os.close(descriptor)
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise WorkdirError(
+            f"{path} is in use by another process: wait for it, or end it."
+        ) from error
+    except OSError:
+        # A file system without locks, as some network ones: runs must work there too.
+        os.close(descriptor)
+        return
+    _LOCKS[folder] = descriptor
+
+
+def _read_config(workdir: Workdir) -> dict[str, Any]:
+    try:
+        return json.loads(workdir.config_path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise WorkdirError(f"{workdir.config_path} is not valid JSON: {error}") from error
 
 
 def _refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
-    try:
-        old = json.loads(workdir.config_path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise WorkdirError(f"{workdir.config_path} is not valid JSON: {error}") from error
-    old_fields, new_fields = _flatten(old), _flatten(new)
+    old_fields, new_fields = _flatten(_read_config(workdir)), _flatten(new)
     differing = [
         f"  {name}: {_show(old_fields, name)} there, {_show(new_fields, name)} given"
         for name in sorted(old_fields.keys() | new_fields.keys())

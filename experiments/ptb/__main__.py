@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from absl import flags
+
 from experiments.common import cli
+from experiments.common.optimizers import CLIPPING_HELP
 from experiments.ptb.config import default_config
 from experiments.ptb.run import DATA_DIR, run
 
@@ -12,4 +15,5 @@ def _main(config: Any, command_line: cli.CommandLine) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(_main, default_config())
+    flags.declare_key_flag(DATA_DIR.name)
+    cli.run(_main, default_config(), notes=CLIPPING_HELP)

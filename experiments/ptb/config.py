@@ -35,8 +35,10 @@ def default_config() -> ml_collections.ConfigDict:
     config.model.hidden_size = 128
 
     config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.name = "adam"  # any optimiser of optax
+    config.optimizer.name = "adam"  # see experiments.common.optimizers.OPTIMIZERS
     config.optimizer.learning_rate = 2e-3
+    # Its further arguments in optax: --set optimizer.options.momentum=0.9
+    config.optimizer.options = ml_collections.ConfigDict()
     config.optimizer.clip_value = None  # clipping biases a random gradient, see
     config.optimizer.clip_norm = None  # experiments.common.optimizers.CLIPPING_HELP
 

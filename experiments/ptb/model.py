@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +20,6 @@ from experiments.common.errors import ConfigError
 CELLS = {"lstm": artbp.cells.lstm, "gru": artbp.cells.gru}
 
 
-class _Cell(Protocol):
-    def __call__(self, params: Any, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]: ...
-
-
-class _Loss(Protocol):
-    def __call__(self, params: Any, y: jax.Array, target: jax.Array) -> jax.Array: ...
-
-
-class _Init(Protocol):
-    def __call__(self, rng_key: jax.Array) -> Any: ...
-
-
-class _InitialCarry(Protocol):
-    def __call__(self, params: Any, batch_size: int) -> Any: ...
-
-
 class CharacterModel(NamedTuple):
     """Pure functions of one model.
 
@@ -44,10 +29,10 @@ class CharacterModel(NamedTuple):
     loss_fn(params, y, target) -> nats [B]: target int32 [B]
     """
 
-    init: _Init
-    initial_carry: _InitialCarry
-    cell: _Cell
-    loss_fn: _Loss
+    init: Callable[[jax.Array], Any]
+    initial_carry: Callable[[Any, int], Any]
+    cell: Callable[[Any, Any, jax.Array], tuple[Any, jax.Array]]
+    loss_fn: Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 @functools.lru_cache

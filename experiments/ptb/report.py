@@ -48,6 +48,11 @@ class Outcome:
             "failure": self.failure,
         }
 
+    @property
+    def diverged(self) -> bool:
+        """Whether it failed by the method's own fault, which is a result."""
+        return self.failure is not None and self.failure.startswith("diverged")
+
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
@@ -103,12 +108,40 @@ def paired_difference(outcomes: Sequence[Outcome], method: str, number: str) -> 
     return student_interval([theirs[s] - reference[s] for s in sorted(theirs.keys() & reference)])
 
 
-def verdict(method: str, difference: Interval) -> str:
-    """One sentence that claims no more than the interval supports."""
+def unfinished(outcomes: Sequence[Outcome], method: str, seeds: Sequence[int]) -> list[str]:
+    """What keeps `method` and TBPTT from being compared on all of `seeds`: one item per run."""
+    missing = []
+    for name in (method, REFERENCE):
+        found = {o.arm.seed: o for o in _select(outcomes, "compare", name)}
+        for seed in seeds:
+            outcome = found.get(seed)
+            if outcome is None:
+                missing.append(f"{name} has not finished on seed {seed}")
+            elif outcome.failure is not None:
+                what = "diverged" if outcome.diverged else "failed"
+                missing.append(f"{name} {what} on seed {seed}")
+    return missing
+
+
+def verdict(method: str, difference: Interval, num_seeds: int, missing: Sequence[str]) -> str:
+    """One sentence that claims no more than the interval supports.
+
+    Args:
+        method: compared with TBPTT.
+        difference: of the pairs that have finished.
+        num_seeds: pairs that were planned.
+        missing: see `unfinished`. The seeds that are left are not a fair choice: nothing is
+            claimed.
+    """
+    if missing:
+        return (
+            f"{method} against {REFERENCE}: {difference.n} of {num_seeds} seeds; "
+            f"{', '.join(missing)}. Nothing is claimed."
+        )
     if difference.n < 2:
         return (
-            f"{method} against {REFERENCE}: {difference.n} paired seed(s) finished; at least two "
-            "are needed for an interval, so nothing is claimed."
+            f"{method} against {REFERENCE}: {difference.n} of {num_seeds} seeds; at least two are "
+            "needed for an interval. Nothing is claimed."
         )
     low, high = difference.low, difference.high
     measured = (
@@ -116,7 +149,7 @@ def verdict(method: str, difference: Interval) -> str:
         f"{LEVEL:.0%} interval [{low:+.4f}, {high:+.4f}] over {difference.n} paired seeds"
     )
     if low <= 0.0 <= high:
-        return f"{measured}: the interval contains zero, so these runs show no difference."
+        return f"{measured}: the interval contains zero, so these runs do not tell the two apart."
     which = "lower (better)" if high < 0.0 else "higher (worse)"
     nearest, farthest = sorted((abs(low), abs(high)))
     return (
@@ -125,36 +158,47 @@ def verdict(method: str, difference: Interval) -> str:
     )
 
 
-def markdown(outcomes: Sequence[Outcome], methods: Sequence[str], setting: str) -> str:
+def markdown(
+    outcomes: Sequence[Outcome], methods: Sequence[str], seeds: Sequence[int], setting: str
+) -> str:
     """The whole report: comparison, paired differences, and the tuning runs behind them."""
     lines = ["# Bits per character", "", setting, ""]
     lines += ["| method | learning rate | seed | valid bpc | test bpc |", "|---|---|---|---|---|"]
     for method in methods:
         lines += [_table_row(o) for o in _select(outcomes, "compare", method)]
-    lines += [
-        "",
-        f"Paired difference to {REFERENCE} (mean over seeds ± half-width of the {LEVEL:.0%} "
-        "Student-t interval):",
-    ]
-    lines += ["", "| method | paired seeds | valid bpc | test bpc |", "|---|---|---|---|"]
-    others = [method for method in methods if method != REFERENCE]
-    for method in others:
-        valid = paired_difference(outcomes, method, "valid_bpc")
-        test = paired_difference(outcomes, method, "test_bpc")
-        lines.append(f"| {method} | {test.n} | {_show(valid)} | {_show(test)} |")
-    lines.append("")
-    for method in others:
-        lines += [verdict(method, paired_difference(outcomes, method, "test_bpc")), ""]
+    if REFERENCE in methods:
+        lines += _comparison(outcomes, [m for m in methods if m != REFERENCE], seeds)
     if any(outcome.arm.purpose == "tune" for outcome in outcomes):
         lines += _tuning(outcomes, methods)
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _comparison(
+    outcomes: Sequence[Outcome], others: Sequence[str], seeds: Sequence[int]
+) -> list[str]:
+    lines = [
+        "",
+        f"Paired difference to {REFERENCE} (mean over seeds ± half-width of the {LEVEL:.0%} "
+        "Student-t interval). The interval is over initial parameters and truncation draws only:",
+    ]
+    lines += ["", "| method | paired seeds | valid bpc | test bpc |", "|---|---|---|---|"]
+    for method in others:
+        valid = paired_difference(outcomes, method, "valid_bpc")
+        test = paired_difference(outcomes, method, "test_bpc")
+        pairs = f"{test.n} of {len(seeds)}"
+        lines.append(f"| {method} | {pairs} | {_show(valid)} | {_show(test)} |")
+    lines.append("")
+    for method in others:
+        difference = paired_difference(outcomes, method, "test_bpc")
+        missing = unfinished(outcomes, method, seeds)
+        lines += [verdict(method, difference, len(seeds), missing), ""]
+    return lines
+
+
 def _tuning(outcomes: Sequence[Outcome], methods: Sequence[str]) -> list[str]:
     lines = [
-        "The interval is over initial parameters and truncation draws only. The learning rate of "
-        "each method was chosen by validation on one tuning seed, which is not among the seeds "
-        "compared.",
+        "The learning rate of each method was chosen by validation on one tuning seed, which is "
+        "not among the seeds compared.",
         "",
         "## Learning rates tried",
         "",

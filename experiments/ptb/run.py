@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from absl import flags
 
 import artbp
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.cli import CommandLine
+from experiments.common.config import check_seed
 from experiments.common.errors import ConfigError
 from experiments.common.loop import LoopOptions, train
 from experiments.common.optimizers import make_optimizer
@@ -21,7 +26,7 @@ from experiments.ptb import data
 from experiments.ptb.config import make_estimator
 from experiments.ptb.evaluate import bits_per_character
 from experiments.ptb.generated import generated_corpus
-from experiments.ptb.model import model_from_config
+from experiments.ptb.model import CharacterModel, model_from_config
 from experiments.ptb.vocabulary import NEWLINE, write_vocabulary
 
 DATA_DIR = flags.DEFINE_string(
@@ -50,6 +55,46 @@ def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
     raise ConfigError(f"data.source is {source!r}: expected 'ptb' or 'generated'.")
 
 
+class Prepared(NamedTuple):
+    """What a configuration describes. xs and targets are int32 [steps, batch]."""
+
+    corpus: data.Corpus
+    model: CharacterModel
+    estimator: artbp.GradientEstimator
+    optimizer: optax.GradientTransformation
+    options: LoopOptions
+    xs: np.ndarray
+    targets: np.ndarray
+    left_over: int
+
+
+def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
+    """Everything that can be refused before the first file is written.
+
+    Raises:
+        ExperimentError: bad input; see the subclasses.
+    """
+    check_seed("seed", config.seed)
+    corpus = load_corpus(config, data_dir)
+    num_symbols = len(corpus.vocabulary)
+    model = model_from_config(config, num_symbols)
+    options = LoopOptions(
+        num_epochs=config.num_epochs,
+        best_metric="valid_bpc",
+        # Ten times what a guess among all symbols costs counts as diverged.
+        max_loss=10 * math.log(num_symbols),
+        driver=config.driver,
+    )
+    return Prepared(
+        corpus,
+        model,
+        make_estimator(config, model),
+        make_optimizer(**config.optimizer),
+        options,
+        *data.batch_rows(corpus.train, config.batch),
+    )
+
+
 def run(
     config: Any, command_line: CommandLine, data_dir: str | os.PathLike | None = None
 ) -> dict[str, Any]:
@@ -64,19 +109,7 @@ def run(
         ExperimentError: bad input, a diverged or an interrupted run; see the subclasses. Bad input
             leaves no workdir behind.
     """
-    corpus = load_corpus(config, data_dir)
-    model = model_from_config(config, len(corpus.vocabulary))
-    estimator = make_estimator(config, model)
-    optimizer = make_optimizer(**config.optimizer)
-    options = LoopOptions(
-        num_epochs=config.num_epochs,
-        best_metric="valid_bpc",
-        driver=config.driver,
-        tensorboard=command_line.tensorboard,
-        progress_bar=command_line.progress_bar,
-    )
-    xs, targets, left_over = data.batch_rows(corpus.train, config.batch)
-
+    corpus, model, estimator, optimizer, options, xs, targets, left_over = prepare(config, data_dir)
     workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
     write_vocabulary(workdir, corpus.vocabulary)
     steps = xs.shape[0]
@@ -98,7 +131,11 @@ def run(
         model.initial_carry(params, config.batch),
         rng_key=boundary_key,
         workdir=workdir,
-        options=options,
+        options=dataclasses.replace(
+            options,
+            tensorboard=command_line.tensorboard,
+            progress_bar=command_line.progress_bar,
+        ),
         evaluate=lambda p: {"valid_bpc": bits_per_character(model, p, corpus.valid, newline)},
     )
     with Checkpoints(workdir.checkpoints_path) as checkpoints:

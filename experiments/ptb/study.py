@@ -3,19 +3,21 @@
     python -m experiments.ptb.study --config configs/ptb/small.py --workdir DIR --jobs 2
 
 1. Each method at each of --rates, with --tuning_seed: the best validation bits choose its rate.
-2. Each method at its rate, with each of --seeds. A seed fixes the initial parameters and the order
-   of the data for all methods, so that the differences are paired.
+2. Each method at its rate, with each of --seeds. A seed fixes the initial parameters and the cuts.
+   The initial parameters are common to the methods, and that is all the pairing there is: the cuts
+   are each method's own, and the order of the data never changes.
 3. `table.md` and `results.json` (one object per run) in --workdir, rewritten after every run.
 
 Every run is a process of its own with its own folder in --workdir/runs and its log in
---workdir/logs. The same command again goes on where it was: finished runs are kept, others resumed.
+--workdir/logs. The same command again goes on where it was: finished runs are kept, others resumed,
+with or without --resume.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -26,7 +28,7 @@ from typing import Any
 from absl import flags
 
 from experiments.common import cli
-from experiments.common.config import load_config
+from experiments.common.config import check_seed, load_config
 from experiments.common.errors import (
     ConfigError,
     ExperimentError,
@@ -35,11 +37,12 @@ from experiments.common.errors import (
     WorkdirError,
 )
 from experiments.common.interrupts import Interrupts, catch_interrupts
-from experiments.common.workdir import write_atomically
+from experiments.common.optimizers import CLIPPING_HELP
+from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb import report
 from experiments.ptb.config import METHODS, default_config
 from experiments.ptb.report import Arm, Outcome
-from experiments.ptb.run import DATA_DIR
+from experiments.ptb.run import DATA_DIR, prepare
 
 _POLL_SECONDS = 0.5
 
@@ -57,8 +60,17 @@ class Plan:
         unknown = [method for method in self.methods if method not in METHODS]
         if unknown or not self.methods:
             raise ConfigError(f"--methods holds {unknown}: expected some of {', '.join(METHODS)}.")
-        if not self.rates or not all(rate > 0 for rate in self.rates):
-            raise ConfigError(f"--rates is {self.rates}: expected positive numbers.")
+        if not self.rates or not all(0 < rate < math.inf for rate in self.rates):
+            raise ConfigError(f"--rates is {self.rates}: expected finite positive numbers.")
+        # Rates as in the names of folders.
+        rates = [f"{rate:g}" for rate in self.rates]
+        lists = {"methods": self.methods, "rates": rates, "seeds": self.seeds}
+        for name, values in lists.items():
+            if len(set(values)) < len(values):
+                raise ConfigError(f"--{name} is {values}: expected each value once.")
+        for seed in self.seeds:
+            check_seed("--seeds", seed)
+        check_seed("--tuning_seed", self.tuning_seed)
         if self.tuning_seed in self.seeds:
             raise ConfigError(
                 f"--tuning_seed {self.tuning_seed} is among --seeds too: the seeds compared "
@@ -80,10 +92,11 @@ class Plan:
         return arms
 
     def _chosen_rate(self, method: str, outcomes: Sequence[Outcome]) -> float | None:
-        """None while the tuning goes on, and where each of its runs has failed."""
+        """None while the tuning goes on or lacks a run, and where each of its runs has diverged."""
         if len(self.rates) == 1:
             return self.rates[0]
-        if not {outcome.arm for outcome in outcomes}.issuperset(self.tuning_arms(method)):
+        known = {o.arm for o in outcomes if o.failure is None or o.diverged}
+        if not known.issuperset(self.tuning_arms(method)):
             return None
         return report.best_rate(outcomes, method)
 
@@ -93,13 +106,30 @@ class Study:
     """Folder and base configuration of the runs.
 
     config_path, overrides: --config and --set, as given to the study.
-    run_arguments: further flags of a run, such as --data_dir.
+    data_dir: --data_dir, as given to the study.
+    run_arguments: further flags of a run, such as --tensorboard.
     """
 
     folder: pathlib.Path
     config_path: str | None
     overrides: Sequence[str]
-    run_arguments: Sequence[str]
+    data_dir: str | None = None
+    run_arguments: Sequence[str] = ()
+
+    def claim(self, plan: Plan) -> None:
+        """Makes the folder this study's, or checks that it is; methods, rates and seeds may differ.
+
+        Raises:
+            ExperimentError: a run of the plan would be refused, or the folder holds something else
+                or is in use. Nothing is written then.
+        """
+        for method in plan.methods:
+            arm = Arm("tune", method, plan.rates[0], plan.tuning_seed)
+            config = load_config(default_config(), self.config_path, self.arm_overrides(arm))
+            prepare(config, self.data_dir)
+        base = load_config(default_config(), self.config_path, self.overrides)
+        # Named otherwise than in a run, so that the folder of a run is never taken for a study's.
+        open_workdir(self.folder, {"study_of": base.to_dict()}, resume=True)
 
     def arm_overrides(self, arm: Arm) -> list[str]:
         """`--set` values that turn the base configuration into that of the arm."""
@@ -128,27 +158,16 @@ class Study:
         return Outcome(arm, results["valid_bpc"], results["test_bpc"])
 
     def start(self, arm: Arm) -> subprocess.Popen:
-        """Starts the arm's process, or resumes it.
-
-        Raises WorkdirError if a process of an earlier study is still at it.
-        """
+        """Starts the arm's process, or resumes it."""
         command = [sys.executable, "-m", "experiments.ptb", "--resume", "--noprogress_bar"]
         command += ["--workdir", str(self.folder / "runs" / arm.name), *self.run_arguments]
+        command += ["--data_dir", self.data_dir] if self.data_dir else []
         command += ["--config", self.config_path] if self.config_path else []
         for override in self.arm_overrides(arm):
             command += ["--set", override]
         log_path = self.log_path(arm)
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
-            try:
-                # The process inherits the lock with the file and holds it until it ends, also if
-                # this study is killed: two processes must never write one workdir.
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise WorkdirError(
-                    f"{arm.name} is still being run by a process of an earlier study ({log_path} "
-                    "is locked): wait for it, or end it."
-                ) from error
             # A session of its own: Ctrl-C comes to this process, which passes it on once.
             return subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -162,17 +181,20 @@ class Study:
         """Rewrites `table.md` and `results.json` from the outcomes so far."""
         rows = [outcome.as_row() for outcome in outcomes]
         write_atomically(self.folder / "results.json", json.dumps(rows, indent=2) + "\n")
-        text = report.markdown(outcomes, plan.methods, self._setting())
+        text = report.markdown(outcomes, plan.methods, plan.seeds, self._setting())
         write_atomically(self.folder / "table.md", text)
 
     def _setting(self) -> str:
         config: Any = load_config(default_config(), self.config_path, self.overrides)
         made_up = "made-up text (not Penn Treebank)"
         text = "Penn Treebank" if config.data.source == "ptb" else made_up
+        options = config.optimizer.options.to_dict()
+        with_options = f" with {options}" if options else ""
         return (
             f"{text}: {config.model.cell.upper()} with {config.model.hidden_size} units, batch "
-            f"{config.batch}, {config.num_epochs} epochs, optimiser {config.optimizer.name}; mean "
-            f"length {config.mean_length} (tbptt: truncation length), alpha {config.alpha:g}; "
+            f"{config.batch}, {config.num_epochs} epochs, optimiser "
+            f"{config.optimizer.name}{with_options}; mean length {config.mean_length} "
+            f"(tbptt: truncation length), alpha {config.alpha:g}; "
             "parameters of the best epoch by validation."
         )
 
@@ -185,11 +207,11 @@ def run_study(study: Study, plan: Plan, *, jobs: int) -> list[Outcome]:
 
     Raises:
         TrainingInterruptedError: Ctrl-C or SIGTERM; the running arms have saved a checkpoint.
-        ConfigError, WorkdirError: see `Study` and `Plan`.
+        ExperimentError: see `Study.claim`.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}: expected 1 or more.")
-    study.folder.mkdir(parents=True, exist_ok=True)
+    study.claim(plan)
     outcomes: list[Outcome] = []
     running: dict[Arm, subprocess.Popen] = {}
     with catch_interrupts() as interrupts:
@@ -266,20 +288,19 @@ def _main(_: Any, command_line: cli.CommandLine) -> None:
         rates, seeds = [float(r) for r in _RATES.value], [int(s) for s in _SEEDS.value]
     except ValueError as error:
         raise ConfigError(f"--rates and --seeds are lists of numbers: {error}.") from error
+    plan = Plan(_METHODS.value, rates, _TUNING_SEED.value, seeds)
+    passed_on = ["--tensorboard"] if command_line.tensorboard else []
+    passed_on += [] if command_line.compilation_cache else ["--nocompilation_cache"]
     study = Study(
-        command_line.workdir,
-        flags.FLAGS.config,
-        flags.FLAGS.set,
-        ["--data_dir", DATA_DIR.value] if DATA_DIR.value else [],
+        command_line.workdir, flags.FLAGS.config, flags.FLAGS.set, DATA_DIR.value, passed_on
     )
-    outcomes = run_study(
-        study, Plan(_METHODS.value, rates, _TUNING_SEED.value, seeds), jobs=_JOBS.value
-    )
+    outcomes = run_study(study, plan, jobs=_JOBS.value)
     print((study.folder / "table.md").read_text(encoding="utf-8"))
-    failed = [o.arm.name for o in outcomes if o.failure and not o.failure.startswith("diverged")]
+    failed = [o.arm.name for o in outcomes if o.failure and not o.diverged]
     if failed:
         raise ExperimentError(f"Some runs failed: {', '.join(failed)}. See {study.folder}/logs.")
 
 
 if __name__ == "__main__":
-    cli.run(_main, default_config())
+    flags.declare_key_flag(DATA_DIR.name)
+    cli.run(_main, default_config(), notes=CLIPPING_HELP)

@@ -116,7 +116,7 @@ def test_the_streaming_estimator_is_unbiased(name, law):
     [{"compensate": False}, {"shift": 1}, {"by_length": True}, {"cap": 4}],
     ids=["no compensation", "one step off", "divided by the sampled length", "capped"],
 )
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", ["rnn", "lstm"])
 def test_a_planted_fault_is_seen(name, fault):
     problem = make_problem(name, NUM_STEPS)
     assert bias_of_estimator(problem, LAWS["polynomial 4"], **fault) > VISIBLE

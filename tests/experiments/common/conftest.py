@@ -19,5 +19,6 @@ def uninterrupted(tmp_path_factory):
 def compile_once():
     """One compiled program for all runs with the same options: most of a tiny run's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "compiled_chunk", functools.cache(chunks.compiled_chunk))
+        for name in ("compiled_chunk", "host_driven_chunk"):
+            patch.setattr(chunks, name, functools.cache(getattr(chunks, name)))
         yield

@@ -32,9 +32,14 @@ def test_main_gets_the_configuration_and_the_flags(monkeypatch, tmp_path):
         lambda config, command_line: seen.append((config.seed, command_line)),
     )
     assert code in (None, 0)
-    assert seen == [
-        (3, cli.CommandLine(tmp_path / "w", resume=True, tensorboard=False, progress_bar=False))
-    ]
+    expected = cli.CommandLine(
+        workdir=tmp_path / "w",
+        resume=True,
+        tensorboard=False,
+        progress_bar=False,
+        compilation_cache=False,
+    )
+    assert seen == [(3, expected)]
 
 
 @pytest.mark.parametrize(

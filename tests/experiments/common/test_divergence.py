@@ -1,5 +1,7 @@
 """A run whose loss or gradient is not finite stops, says where, and keeps its checkpoint."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,25 +9,29 @@ import optax
 import pytest
 
 import artbp
+from experiments.common import session
+from experiments.common.chunks import SegmentRecord
 from experiments.common.errors import TrainingDivergedError
 from experiments.common.loop import LoopOptions, train
 from experiments.common.metrics import read_metrics
+from experiments.common.progress import Progress
 from experiments.common.workdir import open_workdir
 
 BAD_STEP = 47
+OPTIMIZER = optax.sgd(1e-4)
+ESTIMATOR = artbp.tbptt(
+    lambda params, carry, x: (params * carry + x, carry),
+    lambda params, y, target: (y - target) ** 2,
+    truncation_length=10,
+    block_size=16,
+)
 
 
-def regression(xs, tmp_path, driver="compiled", resume=False, **options):
+def regression(xs, tmp_path, driver="compiled", resume=False, evaluate=None, **options):
     """A scalar linear recurrence, in segments of at most 10 steps, 2 of them in a chunk."""
-    estimator = artbp.tbptt(
-        lambda params, carry, x: (params * carry + x, carry),
-        lambda params, y, target: (y - target) ** 2,
-        truncation_length=10,
-        block_size=16,
-    )
     return train(
-        estimator,
-        optax.sgd(1e-4),
+        ESTIMATOR,
+        OPTIMIZER,
         artbp.Stream(xs, jnp.zeros_like(xs)),
         jnp.asarray(0.5),
         jnp.zeros(1),
@@ -34,11 +40,13 @@ def regression(xs, tmp_path, driver="compiled", resume=False, **options):
         options=LoopOptions(
             num_epochs=1,
             segments_per_chunk=2,
-            checkpoint_every_chunks=1,
+            best_metric="bits" if evaluate else None,
+            checkpoint_every_seconds=0.0,
             driver=driver,
             progress_bar=False,
             **options,
         ),
+        evaluate=evaluate,
     )
 
 
@@ -49,16 +57,14 @@ def test_nan_in_the_data(driver, tmp_path):
         regression(xs, tmp_path, driver)
     error = caught.value
     # The state at step 48 is the first to hold the NaN: the fifth segment, 40 to 49.
-    assert (error.update, error.time_step, error.length) == (4, 40, 10)
-    assert np.isnan(error.loss)
-    assert error.max_compensation == 1.0
+    assert (error.update, error.time_step) == (4, 40)
     for words in (
         "update 4",
         "time step 40",
         "10 time steps",
-        "compensation",
+        "mean loss nan",
+        "compensation was 1,",
         "learning rate",
-        "alpha",
         "mean length",
         "clipping",
         "biases",
@@ -71,6 +77,19 @@ def test_nan_in_the_data(driver, tmp_path):
 def test_max_loss(tmp_path):
     with pytest.raises(TrainingDivergedError, match="above the limit 50"):
         regression(jnp.ones((100, 1)).at[BAD_STEP].set(100.0), tmp_path, max_loss=50.0)
+
+
+@pytest.mark.parametrize(("weight", "named"), [(1.0, False), (2.0, True)])
+def test_alpha_is_named_where_there_are_weights(weight, named):
+    records = SegmentRecord(*(np.array([value]) for value in (3.0, 3, 3, 1.0, 1.0, weight, 0, 0)))
+    error = session._diverged(records, Progress(), LoopOptions(num_epochs=1))
+    assert "parameters that are not finite" in str(error)
+    assert ("alpha" in str(error)) == named
+
+
+def test_an_evaluation_that_is_not_finite(tmp_path):
+    with pytest.raises(TrainingDivergedError, match=r"update 10, .* gave bits = nan"):
+        regression(jnp.ones((100, 1)), tmp_path, evaluate=lambda params: {"bits": math.nan})
 
 
 def test_last_good_checkpoint_stays(tmp_path):

@@ -1,7 +1,7 @@
 import ml_collections
 import pytest
 
-from experiments.common.config import load_config
+from experiments.common.config import check_seed, describe, load_config
 from experiments.common.errors import ConfigError
 
 
@@ -66,6 +66,8 @@ def test_a_plain_dict_and_plain_strings_will_do(tmp_path):
         ),
         ("seed=abc", "seed was given 'abc'"),
         ("seed=1.5", "expected int"),
+        ("seed=None", "seed was given None"),
+        ("optimizer.learning_rate=None", "expected float"),
         ("shuffle=1", "expected bool"),
         ("optimizer=adam", "is a section"),
         ("seed.deep=1", "expected int"),
@@ -83,6 +85,9 @@ def test_bad_overrides(override, words):
         ("    return {'sed': 1}", r"config\.py: unknown config field 'sed'"),
         ("    return {'optimizer': {'rate': 1}}", r"'optimizer\.rate'"),
         ("    return {'seed': }", "not valid Python"),
+        ("    return None", "returned None: expected a ConfigDict"),
+        ("    return {}['a']", "fails: KeyError: 'a'"),
+        ("    return {}\nimport nothing_of_that_name", "fails: ModuleNotFoundError"),
     ],
 )
 def test_bad_files(tmp_path, body, words):
@@ -96,3 +101,22 @@ def test_missing_files_and_functions(tmp_path):
     (tmp_path / "empty.py").write_text("")
     with pytest.raises(ConfigError, match="get_config"):
         load_config(defaults(), tmp_path / "empty.py")
+
+
+def test_fields_as_set_takes_them():
+    assert describe(defaults()) == [
+        "name=tbptt",
+        "optimizer.clip_norm=None",
+        "optimizer.learning_rate=0.001",
+        "optimizer.options.ANY=value",
+        "seed=0",
+        "shuffle=False",
+        "sizes=(1, 2)",
+    ]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_out_of_range(seed):
+    check_seed("seed", 2**32 - 1)
+    with pytest.raises(ConfigError, match=f"seed is {seed}"):
+        check_seed("seed", seed)

@@ -4,7 +4,7 @@ import optax
 import pytest
 
 from experiments.common.errors import ConfigError
-from experiments.common.optimizers import CLIPPING_HELP, make_optimizer
+from experiments.common.optimizers import CLIPPING_HELP, OPTIMIZERS, make_optimizer
 
 
 def first_update(optimizer, gradient):
@@ -36,7 +36,7 @@ def test_clipping_comes_before_the_optimizer():
     np.testing.assert_allclose(-first_update(optimizer, GRADIENT), [6.0, -8.0], rtol=1e-6)
 
 
-def test_any_optimizer_of_optax_with_its_options():
+def test_an_optimizer_with_its_options():
     optimizer = make_optimizer("adamw", learning_rate=0.1, options={"weight_decay": 0.0, "b1": 0.5})
     expected = optax.adamw(0.1, b1=0.5, weight_decay=0.0)
     np.testing.assert_array_equal(
@@ -51,10 +51,17 @@ def test_help_names_both_biases():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "adamm"}, "no optimiser 'adamm'"),
-        ({"name": "apply_updates"}, "apply_updates"),
-        ({"name": "global_norm"}, "global_norm"),
+        ({"name": "adamm"}, "'adamm': expected one of sgd, adam, "),
+        ({"name": "clip"}, "'clip'"),
+        ({"name": "lbfgs"}, "'lbfgs'"),
         ({"name": "sgd", "options": {"beta": 1.0}}, "beta"),
+        ({"name": "sgd", "options": {"momentum": "high"}}, "high"),
+        ({"name": "sgd", "learning_rate": -1.0}, "learning_rate is -1.0"),
+        ({"name": "sgd", "learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"name": "sgd", "learning_rate": float("inf")}, "learning_rate is inf"),
+        ({"name": "sgd", "clip_norm": "abc"}, "clip_norm is 'abc'"),
+        ({"name": "sgd", "clip_norm": float("nan")}, "clip_norm is nan"),
+        ({"name": "sgd", "clip_norm": True}, "clip_norm is True"),
         ({"name": "sgd", "clip_value": 1.0, "clip_norm": 1.0}, "choose one"),
         ({"name": "sgd", "clip_norm": -1.0}, "clip_norm is -1.0"),
         ({"name": "sgd", "clip_value": 0.0}, "clip_value is 0.0"),
@@ -62,4 +69,9 @@ def test_help_names_both_biases():
 )
 def test_bad_settings(arguments, words):
     with pytest.raises(ConfigError, match=words):
-        make_optimizer(**arguments, learning_rate=0.1)
+        make_optimizer(**{"learning_rate": 0.1} | arguments)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_name_makes_an_optimizer(name):
+    assert np.all(np.isfinite(first_update(make_optimizer(name, learning_rate=0.1), GRADIENT)))

@@ -1,11 +1,15 @@
 import json
+import pathlib
+import subprocess
+import sys
 
 import ml_collections
 import pytest
 
-from experiments.common.errors import WorkdirError
+from experiments.common.errors import ConfigError, WorkdirError
 from experiments.common.workdir import open_workdir, read_workdir, write_atomically
 
+ROOT = pathlib.Path(__file__).parents[3]
 CONFIG = {"seed": 1, "sizes": (1, 2), "optimizer": {"name": "adam", "learning_rate": 1e-3}}
 
 
@@ -55,6 +59,35 @@ def test_file_instead_of_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkdirError, match="is a file"):
         open_workdir(tmp_path / "file", CONFIG)
+    with pytest.raises(WorkdirError, match="cannot be used as a workdir"):
+        open_workdir(tmp_path / "file" / "below", CONFIG)
+
+
+def test_a_value_that_json_cannot_hold(tmp_path):
+    with pytest.raises(ConfigError, match="JSON"):
+        open_workdir(tmp_path / "a", {"mask": len})
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_process_keeps_out_until_it_is_killed(tmp_path):
+    open_workdir(tmp_path, CONFIG)
+    open_workdir(tmp_path, CONFIG, resume=True)  # the same process may
+    script = (
+        "import sys, time; from experiments.common.workdir import open_workdir\n"
+        "path, other = sys.argv[1:]\n"
+        "open_workdir(other, {})\n"
+        "try: open_workdir(path, %r, resume=True)\n"
+        "except Exception as error: print(error, flush=True)\n"
+        "time.sleep(60)"
+    )
+    command = [sys.executable, "-c", script % CONFIG, str(tmp_path), str(tmp_path / "other")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "in use by another process" in process.stdout.readline()
+        with pytest.raises(WorkdirError, match="in use by another process"):
+            open_workdir(tmp_path / "other", {}, resume=True)
+        process.kill()
+    open_workdir(tmp_path / "other", {}, resume=True)
 
 
 def test_what_a_kill_during_the_first_write_leaves_is_taken_over(tmp_path):

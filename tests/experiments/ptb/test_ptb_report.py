@@ -61,17 +61,33 @@ def test_best_rate_is_by_validation_among_the_tuning_runs():
 @pytest.mark.parametrize(
     ("interval", "expected", "absent"),
     [
-        (Interval(-0.02, 0.03, 3), "show no difference", "better"),
+        (Interval(-0.02, 0.03, 3), "do not tell the two apart", "better"),
         (Interval(-0.02, 0.01, 3), "lower (better) by 0.0100 to 0.0300", "worse"),
         (Interval(0.02, 0.01, 3), "higher (worse) by 0.0100 to 0.0300", "better"),
-        (Interval(0.02, 0.02, 3), "show no difference", "worse"),
-        (Interval(-0.5, math.nan, 1), "nothing is claimed", "-0.5"),
-        (Interval(math.nan, math.nan, 0), "nothing is claimed", "nan"),
+        (Interval(0.02, 0.02, 3), "do not tell the two apart", "worse"),
+        (Interval(-0.5, math.nan, 1), "Nothing is claimed", "-0.5"),
+        (Interval(math.nan, math.nan, 0), "Nothing is claimed", "nan"),
     ],
 )
 def test_the_sentence_claims_no_more_than_the_interval(interval, expected, absent):
-    sentence = report.verdict("artbp", interval)
+    sentence = report.verdict("artbp", interval, interval.n, [])
     assert expected in sentence and absent not in sentence
+
+
+def test_nothing_is_claimed_of_the_seeds_that_happened_to_finish():
+    rows = [("artbp", 1, 1.1), ("artbp", 2, 1.1), ("tbptt", 1, 1.3), ("tbptt", 2, 1.3001)]
+    outcomes = [_outcome("compare", method, 1e-3, seed, test=test) for method, seed, test in rows]
+    complete = report.markdown(outcomes, ["tbptt", "artbp"], [1, 2], "")
+    assert "lower (better)" in complete
+    assert "initial parameters and truncation draws only" in complete, "without tuning too"
+    outcomes.append(_outcome("compare", "artbp", 1e-3, 3, failure="diverged, see logs/x.log"))
+    text = report.markdown(outcomes, ["tbptt", "artbp"], [1, 2, 3], "")
+    assert (
+        "artbp against tbptt: 2 of 3 seeds; artbp diverged on seed 3, tbptt has not finished on "
+        "seed 3. Nothing is claimed."
+    ) in text
+    assert "better" not in text
+    assert "against" not in report.markdown(outcomes, ["artbp"], [1, 2, 3], "")
 
 
 def test_table_of_an_unfinished_study_shows_what_there_is():
@@ -81,9 +97,9 @@ def test_table_of_an_unfinished_study_shows_what_there_is():
         _outcome("tune", "artbp", 1e-3, 0, failure="diverged, see logs/x.log"),
         _outcome("compare", "tbptt", 2e-3, 1, valid=1.61234, test=1.51234),
     ]
-    text = report.markdown(outcomes, ["tbptt", "artbp"], "SETTING")
+    text = report.markdown(outcomes, ["tbptt", "artbp"], [1], "SETTING")
     assert "| tbptt | 0.002 | 1 | 1.6123 | 1.5123 |" in text
     assert "| artbp | 0.001 | 0 | diverged, see logs/x.log |  |" in text
     assert "yes, at the edge of the grid" in text and "SETTING" in text
-    assert "nothing is claimed" in text and "nan" not in text
+    assert "Nothing is claimed" in text and "nan" not in text
     assert outcomes[2].as_row()["valid_bpc"] is None

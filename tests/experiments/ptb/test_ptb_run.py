@@ -1,8 +1,9 @@
 """Whole runs at a tiny size, each method, and bad input that must leave nothing behind."""
 
 import json
-import math
 import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,12 @@ import tiny_ptb
 import artbp
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.config import load_config
-from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
+from experiments.common.errors import (
+    ConfigError,
+    ExperimentError,
+    TrainingDivergedError,
+    WorkdirError,
+)
 from experiments.common.metrics import read_metrics
 from experiments.common.workdir import read_workdir
 from experiments.ptb import data
@@ -21,8 +27,8 @@ from experiments.ptb.config import METHODS, default_config, make_estimator
 from experiments.ptb.evaluate import bits_per_character
 from experiments.ptb.generated import generated_corpus
 from experiments.ptb.model import character_model, model_from_config
-from experiments.ptb.run import load_corpus, run
-from experiments.ptb.vocabulary import read_vocabulary
+from experiments.ptb.run import load_corpus, prepare, run
+from experiments.ptb.vocabulary import NEWLINE, read_vocabulary
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "ptb"
 
@@ -39,17 +45,51 @@ def _run(workdir, *overrides, resume=False, data_dir=None):
     ("method", "more"),
     [
         ("tbptt", ["model.cell=gru"]),
-        ("uncompensated", ["driver=host", "optimizer.name=sgd", "optimizer.clip_norm=1.0"]),
+        (
+            "uncompensated",
+            [
+                "driver=host",
+                "optimizer.name=sgd",
+                "optimizer.learning_rate=1.0",
+                "optimizer.options.momentum=0.5",
+                "optimizer.clip_norm=1.0",
+            ],
+        ),
     ],
 )
 def test_each_method_learns(tmp_path, method, more, capsys):
     results = _run(tmp_path / "run", f"method={method}", *more)
     assert results["method"] == method
-    assert 0 < results["test_bpc"] < math.log2(results["characters"]["symbols"])
+    # The same run at rate 0 ends with the parameters it began with.
+    prepared = prepare(_config(f"method={method}", *more))
+    params = prepared.model.init(jax.random.split(jax.random.key(0))[0])
+    vocabulary = prepared.corpus.vocabulary
+    newline = vocabulary.symbols.index(NEWLINE)
+    untrained = bits_per_character(prepared.model, params, prepared.corpus.test, newline)
+    assert 0 < results["test_bpc"] < untrained - 0.3
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
     printed = capsys.readouterr().out
     assert f"{results['left_over_symbols']} symbols at the end of the text left over" in printed
     assert f"test {results['test_bpc']:.4f} bits per character" in printed
+
+
+def test_a_huge_finite_loss_stops_the_run(tmp_path):
+    with pytest.raises(TrainingDivergedError, match="above the limit"):
+        _run(tmp_path / "run", "method=tbptt", "optimizer.learning_rate=1e3")
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("module", ["experiments.ptb", "experiments.ptb.study"])
+def test_help_lists_flags_fields_and_the_price_of_clipping(module):
+    root = CONFIGS.parents[1]
+    command = [sys.executable, "-m", module, "--help"]
+    text = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60).stdout
+    for words in (
+        *("--workdir", "--config", "--set", "--[no]resume", "--[no]tensorboard", "--data_dir"),
+        *("mean_length=50", "optimizer.learning_rate=0.002", "optimizer.options.ANY"),
+        "Clipping biases a random gradient",
+    ):
+        assert words in text
 
 
 def test_results_are_those_of_the_best_parameters(finished_run):
@@ -95,6 +135,9 @@ def test_a_workdir_holds_one_run(finished_run):
         ("data.source=wikipedia", "data.source is 'wikipedia'"),
         ("data.generated_lines=1", "num_lines = 1"),
         ("optimizer.name=adamm", "adamm"),
+        ("optimizer.learning_rate=-1.0", "learning_rate is -1.0"),
+        ("optimizer.options.momentum=0.9", "adam does not take"),
+        ("seed=4294967296", "seed is 4294967296"),
         ("num_epochs=0", "num_epochs is 0"),
         ("driver=fast", "driver is 'fast'"),
         ("data.source=ptb", "no file .*ptb.train.txt"),

@@ -6,7 +6,7 @@ import pathlib
 import pytest
 import tiny_ptb
 
-from experiments.common.errors import ConfigError, WorkdirError
+from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
 from experiments.ptb.report import Arm, Outcome
 from experiments.ptb.study import Plan, Study, run_study
 
@@ -45,6 +45,11 @@ def test_a_single_rate_needs_no_tuning():
         ({"methods": ["tbppt"]}, "--methods"),
         ({"methods": []}, "--methods"),
         ({"rates": [0.0]}, "--rates"),
+        ({"rates": [float("inf")]}, "--rates"),
+        ({"rates": [1e-3, 0.001]}, "--rates .* each value once"),
+        ({"methods": ["artbp", "artbp"]}, "--methods .* each value once"),
+        ({"seeds": [1, 1]}, "--seeds .* each value once"),
+        ({"seeds": [2**40]}, "--seeds is 1099511627776"),
         ({"seeds": [0, 1]}, "--tuning_seed 0 is among --seeds"),
     ],
 )
@@ -60,7 +65,7 @@ def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, mo
     config_path.write_text("def get_config():\n    return {'num_epochs': 1}\n")
     overrides = [o for o in tiny_ptb.OVERRIDES if not o.startswith("num_epochs")]
     folder = tmp_path / "study"
-    study = Study(folder, str(config_path), overrides, [])
+    study = Study(folder, str(config_path), overrides)
     # The second rate overflows at once.
     plan = Plan(["artbp"], [1e-2, 1e38], tuning_seed=0, seeds=[])
 
@@ -83,19 +88,31 @@ def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, mo
     [kept] = run_study(study, only_finished, jobs=1)
     assert kept.test_bpc == outcomes[1e-2].test_bpc and "start" not in capsys.readouterr().out
 
-    other = Study(folder, str(config_path), [*overrides, "batch=8"], [])
-    with pytest.raises(WorkdirError, match="another configuration"):
+    other = Study(folder, str(config_path), [*overrides, "batch=8"])
+    with pytest.raises(WorkdirError, match=r"study_of\.batch: 4 there, 8 given"):
         run_study(other, only_finished, jobs=1)
+    with pytest.raises(WorkdirError, match="another configuration"):
+        other.finished(kept.arm)
 
 
-def test_an_arm_that_is_still_running_is_not_started_twice(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    study = Study(tmp_path, None, tiny_ptb.OVERRIDES, [])
-    arm = Arm("tune", "artbp", 1e-3, 0)
-    process = study.start(arm)
-    try:
-        with pytest.raises(WorkdirError, match="still being run"):
-            study.start(arm)
-    finally:
-        process.kill()
-        process.wait()
+def test_the_folder_of_a_run_is_left_alone(finished_run):
+    workdir, _ = finished_run
+    before = (workdir / "results.json").read_bytes()
+    with pytest.raises(WorkdirError, match="holds another run"):
+        run_study(Study(workdir, None, tiny_ptb.OVERRIDES), PLAN, jobs=1)
+    assert (workdir / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("override", ["data.source=wiki", "data.source=ptb", "mean_length=1"])
+def test_a_bad_configuration_fails_once_and_before_anything_is_written(tmp_path, override):
+    overrides = [*tiny_ptb.OVERRIDES, override]
+    study = Study(tmp_path / "study", None, overrides, data_dir=str(tmp_path))
+    with pytest.raises(ExperimentError):
+        run_study(study, PLAN, jobs=1)
+    assert not (tmp_path / "study").exists()
+
+
+def test_no_rate_is_chosen_while_a_tuning_run_has_failed_otherwise_than_by_diverging():
+    [one, two] = PLAN.tuning_arms("artbp")
+    done = [Outcome(one, 1.5, 1.4), Outcome(two, failure="exit code 2, see logs/x.log")]
+    assert all(arm.purpose == "tune" for arm in PLAN.arms(done))
