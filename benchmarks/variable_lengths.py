@@ -104,9 +104,11 @@ def main() -> None:
 
     rows = []
     for policy in POLICIES:
+        sizes = {"--hidden_size": arguments.hidden_size, "--segments": arguments.segments}
+        command = [sys.executable, "-m", "benchmarks.variable_lengths", "--policy", policy]
+        command += [str(word) for flag in sizes.items() for word in flag]
         process = subprocess.run(
-            [sys.executable, "-m", "benchmarks.variable_lengths", "--policy", policy]
-            + ["--hidden_size", str(arguments.hidden_size), "--segments", str(arguments.segments)],
+            command,
             env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},
             stdout=subprocess.PIPE,
             text=True,

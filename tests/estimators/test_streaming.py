@@ -22,8 +22,10 @@ def gates_of(lengths, law=LAW):
 
 @pytest.mark.parametrize(
     ("policy", "block_size"),
-    [("dynamic", 1), ("dynamic", 3), ("dynamic", 4), ("dynamic", 256)]
-    + [("pow2", 3), ("pow2", 256), ("exact", 4), ("exact", 256)],
+    [
+        *[("dynamic", 1), ("dynamic", 3), ("dynamic", 4), ("dynamic", 256)],
+        *[("pow2", 3), ("pow2", 256), ("exact", 4), ("exact", 256)],
+    ],
 )
 @pytest.mark.parametrize("name", CELLS)
 def test_replay_equals_the_gated_unroll(name, block_size, policy, float64):
