@@ -8,7 +8,7 @@ The backward flow is cut where X_t = 1 and multiplied by 1/(1 − c_t) where it 
 
 Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. In this file are
 the two ingredients, the draw of X (`law.sample_length`) and the gate (`law.compensation`); the
-recursion itself is `artbp.unrolls.dynamic._backpropagate`, and as a gate on a plain scan
+recursion itself is `artbp.unrolls.block._backpropagate`, and as a gate on a plain scan
 `artbp.unrolls.unroll`.
 
 Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time", arXiv 1705.08209.

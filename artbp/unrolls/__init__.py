@@ -2,7 +2,7 @@
 
 gate       identity forward, factor backward
 unroll     `lax.scan` with gates: the oracle
-dynamic    one program for every segment length
+dynamic    one program for every segment length; block: one block of it, with the recursion
 chained    scans of static length, chained: `exact` and `pow2`
 batching   what `jax.vmap` does with a segment kernel
 policies   which of them to use

@@ -18,9 +18,14 @@ def test_first_signal_sets_the_flag_and_handlers_come_back(number, capsys):
 
 
 def test_second_signal_acts_as_usual():
-    with pytest.raises(KeyboardInterrupt), catch_interrupts():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+    # A process that a shell has started in the background ignores Ctrl-C: "as usual" is set here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), catch_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_outside_the_main_thread_nothing_is_caught():
