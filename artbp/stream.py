@@ -78,5 +78,5 @@ class Stream:
                 if not shape or shape[0] != self.num_steps:
                     raise ValueError(
                         f"Stream.{name}{jax.tree_util.keystr(path)} has shape {shape}; expected "
-                        f"[T, ...] with T = num_steps = {self.num_steps}."
+                        f"[T, ...], time first, with T = num_steps = {self.num_steps}."
                     )

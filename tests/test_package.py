@@ -148,6 +148,19 @@ def test_the_python_of_the_documentation_runs(page):
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "experiments/README.md", "benchmarks/README.md", "docs/index.md"]
+)
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = (ROOT / page).read_text()
+    assert "PLACEHOLDER" not in text
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
+    assert links
+    for link in links:
+        if not link.startswith("http"):
+            assert ((ROOT / page).parent / link).exists(), f"{page} links to {link}"
+
+
 @pytest.mark.skipif(
     not ((ROOT / ".git").exists() and shutil.which("git")), reason="needs a git clone"
 )

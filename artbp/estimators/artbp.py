@@ -76,10 +76,16 @@ def artbp(
     Raises:
       ValueError: a bad option; from `init`: params that are not finite; from `estimate`: arrays
         that disagree, a cell that changes its carry's type, losses of the wrong shape.
-      TypeError: from `init` and `estimate`: params that are not floats.
+      TypeError: law is not a `TruncationLaw`; from `init` and `estimate`: params that are not
+        floats.
 
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
+
+    if not isinstance(law, TruncationLaw):
+        raise TypeError(
+            f"law={law!r}; expected a truncation law, such as artbp.truncation.polynomial(16, 4)."
+        )
 
     def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
         del at_start

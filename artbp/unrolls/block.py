@@ -180,9 +180,9 @@ def _backpropagate(
 
         δ_t = ∂ℓ_t/∂s_t + gate_t · (∂F_{t+1}/∂s_t)ᵀ δ_{t+1},    gate_t = 1/(1 − c_t)
 
-    (arXiv 1705.08209: truncated backpropagation with the backward flow compensated), here with
-    the readout's part ∂ℓ_t/∂s_t entering through the cotangent of y_t. At the segment's last step
-    X_t = 1, the gate is 0: δ starts at zero there. What is carried is (∂F_{t+1}/∂s_t)ᵀ δ_{t+1}.
+    (arXiv 1705.08209), with the readout's part ∂ℓ_t/∂s_t entering through the cotangent of y_t.
+    Within a segment X_t = 0, so this gate is (1 − X_t)/(1 − c_t); at its last step X_t = 1 and the
+    gate is 0. What is carried from step to step is (∂F_{t+1}/∂s_t)ᵀ δ_{t+1}, so it starts at zero.
     """
 
     def body(j: jax.Array, state: BlockState) -> BlockState:

@@ -6,7 +6,7 @@ The table:   python -m experiments.ptb.study --config configs/ptb/small.py --wor
              (18 runs: 6 learning rates and then 3 paired seeds, for tbptt and artbp; without
              Adam: --set optimizer.name=sgd and other --rates)
 
-Measured on 2 cores of an x86-64 machine, two runs at a time: 180 to 250 s for one run, 37 minutes
+Measured on 2 cores of an x86-64 machine, two runs at a time: 117 to 165 s for one run, 22 minutes
 for the table. Learning rates as tuned, test bits per character, mean of 3 seeds:
 
     tbptt  1.6e-2    1.778    (1.7803, 1.7681, 1.7858)

@@ -131,3 +131,8 @@ def test_a_host_driven_policy_in_a_jit_without_arguments():
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
     with pytest.raises(ValueError, match="plans segment lengths on the host"):
         jax.jit(lambda: estimator.estimate(problem.params, state, problem.stream)[0])()
+
+
+def test_a_number_in_place_of_a_law():
+    with pytest.raises(TypeError, match="expected a truncation law"):
+        artbp.artbp(None, None, 16)
