@@ -57,24 +57,26 @@ def make_problem(name="rnn", num_steps=9, batch=2, *, resets=False, mask=False, 
     return SmallProblem(cell, loss_fn, params, carry, stream)
 
 
+def summed_loss(problem, params, gates=None):
+    """The summed losses through `artbp.unroll` over the whole stream."""
+    stream = problem.stream
+    _, ys = artbp.unroll(
+        problem.cell,
+        params,
+        problem.carry,
+        stream.xs,
+        gates=gates,
+        resets=stream.resets,
+        initial_carry=problem.carry,
+    )
+    losses = jax.vmap(problem.loss_fn, (None, 0, 0))(params, ys, stream.targets)
+    return jnp.sum(losses if stream.mask is None else jnp.where(stream.mask, losses, 0.0))
+
+
 def gated_gradient(problem, gates, params=None):
-    """Gradient of the summed losses through `artbp.unroll` over the whole stream."""
-
-    def loss(params):
-        stream = problem.stream
-        _, ys = artbp.unroll(
-            problem.cell,
-            params,
-            problem.carry,
-            stream.xs,
-            gates=gates,
-            resets=stream.resets,
-            initial_carry=problem.carry,
-        )
-        losses = jax.vmap(problem.loss_fn, (None, 0, 0))(params, ys, stream.targets)
-        return jnp.sum(losses if stream.mask is None else jnp.where(stream.mask, losses, 0.0))
-
-    return jax.grad(loss)(problem.params if params is None else params)
+    """The gradient of `summed_loss`."""
+    params = problem.params if params is None else params
+    return jax.grad(lambda params: summed_loss(problem, params, gates))(params)
 
 
 def bptt_gradient(problem):

@@ -24,7 +24,6 @@ from jax import lax
 from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.block import BlockState, Segment, initial_state, run_block
-from artbp.unrolls.checks import check_cell
 from artbp.unrolls.segment import Problem, SegmentResult
 
 
@@ -65,7 +64,8 @@ def segment_gradient(
     """Gradient of one segment: the steps start, …, start + length − 1 of `stream`.
 
     Args:
-      problem: cell, loss function and gates.
+      problem: cell, loss function and gates. Danger: the caller has checked the cell
+        (`checks.check_cell`).
       params, carry, initial_carry: the carry enters the segment; `initial_carry` enters at resets.
       scratch: from `make_scratch`, with the same block size.
       stream: the whole stream; the kernel reads the segment's steps only.
@@ -77,7 +77,7 @@ def segment_gradient(
         on the buffers. `batching` sets this.
     """
     x_type = jax.eval_shape(lambda: _tree.index(stream.xs, 0))
-    y_type = check_cell(problem.cell, params, carry, x_type)
+    _, y_type = jax.eval_shape(problem.cell, params, carry, x_type)
     segment = Segment(problem, params, initial_carry, stream, start, length, axis_names)
     num_blocks = segment.longest((length + block_size - 1) // block_size)
     stride = (num_blocks + block_size - 1) // block_size  # blocks between two stored block carries

@@ -4,7 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import CELLS, ages, gated_gradient, make_problem, one_pass, relative_error
+from problems import (
+    CELLS,
+    ages,
+    gated_gradient,
+    make_problem,
+    one_pass,
+    relative_error,
+    summed_loss,
+)
 
 import artbp
 from artbp import truncation
@@ -201,16 +209,7 @@ def test_bptt_against_finite_differences(name, float64):
     @jax.jit
     def loss(step):
         params = jax.tree.map(lambda p, d: p + step * d, problem.params, direction)
-        stream = problem.stream
-        _, ys = artbp.unroll(
-            problem.cell,
-            params,
-            problem.carry,
-            stream.xs,
-            resets=stream.resets,
-            initial_carry=problem.carry,
-        )
-        return jnp.sum(jax.vmap(problem.loss_fn, (None, 0, 0))(params, ys, stream.targets))
+        return summed_loss(problem, params)
 
     step = 1e-5
     numeric = (loss(step) - loss(-step)) / (2 * step)
