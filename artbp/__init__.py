@@ -16,7 +16,7 @@ from artbp.estimators import (
     tbptt,
 )
 from artbp.stream import Stream
-from artbp.unrolls import gate, unroll
+from artbp.unrolls import fused_unroll, gate, unroll
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "artbp",
     "bptt",
     "cells",
+    "fused_unroll",
     "gate",
     "tbptt",
     "truncation",

@@ -48,8 +48,7 @@ def make_problem(name="rnn", num_steps=9, batch=2, *, resets=False, mask=False, 
     )
     carry = jax.tree.map(lambda leaf: leaf + 0.3, reference.initial_carry(params["cell"], batch))
 
-    def cell(params, carry, x):
-        return reference(params["cell"], carry, x)
+    cell = reference.with_params(lambda params: params["cell"])
 
     def loss_fn(params, y, target):
         return 0.5 * (y @ params["readout"] - target) ** 2

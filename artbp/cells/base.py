@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
+from artbp.unrolls.recurrence import Recurrence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,11 @@ class ReferenceCell:
     """A cell that can also make its parameters and its first carry.
 
     Calling it is calling the cell: `cell(params, carry, x) -> (carry, y)`. Nothing in artbp asks
-    for this class; any function of that signature is a cell.
+    for this class; any function of that signature is a cell. What the segment kernels do look for
+    is a method `recurrence`: with it they run the backward pass written for the cell.
+
+    Products are taken in the dtype of the weights and summed in float32 or wider; the rest is
+    computed in float32 or wider; the carry keeps its dtype.
 
     Attributes:
       apply: `apply(params, carry, x) -> (carry, y)`; x is `[B, input_size]` floats, or `[B]`
@@ -25,21 +30,58 @@ class ReferenceCell:
         would; y is `[B, hidden_size]`, the hidden state after the step.
       init: `init(rng_key, input_size, hidden_size, ...) -> params`.
       initial_carry: `initial_carry(params, batch_size) -> carry`, zeros.
+      take_apart: `take_apart(params, to_params) -> Recurrence`, the cell's hand-written
+        recurrence; `to_params` takes a gradient like params to one like the caller's. None: the
+        kernels derive one by automatic differentiation.
+      select: see `with_params`.
     """
 
     apply: Callable[[Any, Any, Any], tuple[Any, Any]]
     init: Callable[..., Any]
     initial_carry: Callable[[Any, int], Any]
+    take_apart: Callable[[Any, Callable[[Any], Any]], Recurrence] | None = None
+    select: Callable[[Any], Any] | None = None
 
     def __call__(self, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
-        return self.apply(params, carry, x)
+        return self.apply(self._own(params), carry, x)
+
+    def with_params(self, select: Callable[[Any], Any]) -> ReferenceCell:
+        """The same cell, taking its parameters out of a larger tree.
+
+            cell.with_params(select)(params, carry, x) == cell(select(params), carry, x)
+
+        The larger tree holds the readout's parameters, say, and `select = lambda p: p["cell"]`.
+        `select` may be any differentiable function, such as a cast to bfloat16; unlike a function
+        written around the cell, it keeps the hand-written backward pass. `init` and
+        `initial_carry` stay those of the bare cell.
+        """
+        if self.select is not None:
+            inner = self.select
+            return dataclasses.replace(self, select=lambda params: inner(select(params)))
+        return dataclasses.replace(self, select=select)
+
+    def recurrence(self, params: Any) -> Recurrence | None:
+        """The hand-written recurrence at these parameters; None if the cell has none."""
+        if self.take_apart is None:
+            return None
+        own, to_params = jax.vjp(self._own, params)
+        return self.take_apart(own, lambda gradient: to_params(gradient)[0])
+
+    def _own(self, params: Any) -> Any:
+        return params if self.select is None else self.select(params)
+
+
+def product(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """x @ weights in the dtype of the weights, summed in float32 or wider and returned as that."""
+    wide = _tree.at_least_float32(weights.dtype)
+    return jnp.matmul(x.astype(weights.dtype), weights, preferred_element_type=wide)
 
 
 def input_product(weights: jax.Array, x: jax.Array) -> jax.Array:
-    """x @ weights for float x `[B, D]`; weights[x] for integer x `[B]`. Returns `[B, ...]`."""
+    """x @ weights for float x `[..., D]`; weights[x] for integer x `[...]`; float32 or wider."""
     if jnp.issubdtype(x.dtype, jnp.integer):
-        return weights[x]
-    return x @ weights
+        return weights[x].astype(_tree.at_least_float32(weights.dtype))
+    return product(x, weights)
 
 
 def glorot_blocks(

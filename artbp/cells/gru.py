@@ -12,21 +12,24 @@ from artbp.cells.base import (
     glorot_blocks,
     input_product,
     orthogonal_blocks,
+    product,
     zero_state,
 )
 
 
 def _apply(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    from_input = input_product(params["input"], x) + params["bias"][None, :]
-    from_hidden = hidden @ params["recurrent"]
+    from_input = input_product(params["input"], x)
+    from_input = from_input + params["bias"][None, :].astype(from_input.dtype)
+    from_hidden = product(hidden, params["recurrent"])
     reset_x, update_x, candidate_x = jnp.split(from_input, 3, axis=-1)
     reset_h, update_h, candidate_h = jnp.split(from_hidden, 3, axis=-1)
     reset = jax.nn.sigmoid(reset_x + reset_h)
     update = jax.nn.sigmoid(update_x + update_h)
-    candidate_h = candidate_h + params["candidate_bias"][None, :]
+    candidate_h = candidate_h + params["candidate_bias"][None, :].astype(candidate_h.dtype)
     candidate = jnp.tanh(candidate_x + reset * candidate_h)
-    hidden = (1 - update) * candidate + update * hidden
-    return hidden, hidden
+    new_hidden = (1 - update) * candidate + update * hidden.astype(update.dtype)
+    new_hidden = new_hidden.astype(hidden.dtype)
+    return new_hidden, new_hidden
 
 
 def _init(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +12,22 @@ from artbp.cells.base import (
     glorot_blocks,
     input_product,
     orthogonal_blocks,
+    product,
     zero_state,
 )
-
-
-class LSTMCarry(NamedTuple):
-    """`memory` c and `hidden` h, both `[B, hidden_size]`."""
-
-    memory: jax.Array
-    hidden: jax.Array
+from artbp.cells.lstm_recurrence import LSTMCarry, LSTMRecurrence
 
 
 def _apply(params: Any, carry: LSTMCarry, x: jax.Array) -> tuple[LSTMCarry, jax.Array]:
-    gates = (
-        input_product(params["input"], x)
-        + carry.hidden @ params["recurrent"]
-        + params["bias"][None, :]
-    )
+    from_input = input_product(params["input"], x)
+    gates = from_input + product(carry.hidden, params["recurrent"])
+    gates = gates + params["bias"][None, :].astype(gates.dtype)
     input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
-    kept = jax.nn.sigmoid(forget_gate) * carry.memory
+    kept = jax.nn.sigmoid(forget_gate) * carry.memory.astype(gates.dtype)
     memory = kept + jax.nn.sigmoid(input_gate) * jnp.tanh(candidate)
     hidden = jax.nn.sigmoid(output_gate) * jnp.tanh(memory)
-    return LSTMCarry(memory, hidden), hidden
+    hidden = hidden.astype(carry.hidden.dtype)
+    return LSTMCarry(memory.astype(carry.memory.dtype), hidden), hidden
 
 
 def _init(
@@ -58,9 +52,10 @@ def _initial_carry(params: Any, batch_size: int) -> LSTMCarry:
     return LSTMCarry(zero_state(params, batch_size), zero_state(params, batch_size))
 
 
-lstm = ReferenceCell(_apply, _init, _initial_carry)
+lstm = ReferenceCell(_apply, _init, _initial_carry, LSTMRecurrence)
 """i, f, g, o = split(x W + h U + b);  c' = σ(f) c + σ(i) tanh(g);  h' = σ(o) tanh(c');  y = h'.
 
-The carry is `LSTMCarry(memory=c, hidden=h)`. `init` takes `forget_bias` (1 by default), added
+The carry is `LSTMCarry(memory=c, hidden=h)`. Its backward pass is written by hand: see
+`artbp.cells.lstm_recurrence`. `init` takes `forget_bias` (1 by default), added
 to the bias of the forget gate. (Hochreiter & Schmidhuber, 1997; Gers et al., 2000.)
 """

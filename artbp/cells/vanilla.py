@@ -12,22 +12,23 @@ from artbp.cells.base import (
     glorot_blocks,
     input_product,
     orthogonal_blocks,
+    product,
     zero_state,
 )
 
 
 def _pre_activation(params: Any, hidden: jax.Array, x: jax.Array) -> jax.Array:
-    bias = params["bias"][None, :]
-    return input_product(params["input"], x) + hidden @ params["recurrent"] + bias
+    z = input_product(params["input"], x) + product(hidden, params["recurrent"])
+    return z + params["bias"][None, :].astype(z.dtype)
 
 
 def _apply_linear(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    hidden = _pre_activation(params, hidden, x)
+    hidden = _pre_activation(params, hidden, x).astype(hidden.dtype)
     return hidden, hidden
 
 
 def _apply_rnn(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    hidden = jnp.tanh(_pre_activation(params, hidden, x))
+    hidden = jnp.tanh(_pre_activation(params, hidden, x)).astype(hidden.dtype)
     return hidden, hidden
 
 

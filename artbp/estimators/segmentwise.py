@@ -20,7 +20,7 @@ from artbp.stream import Stream
 from artbp.unrolls import chained, dynamic
 from artbp.unrolls.batching import lockstep
 from artbp.unrolls.checks import check_cell, check_finite, check_params, check_resets
-from artbp.unrolls.closure import hoist
+from artbp.unrolls.closure import hoist, hoist_cell
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 from artbp.unrolls.segment import Problem, SegmentResult
 
@@ -61,8 +61,9 @@ def segmentwise(
         check_finite(params)
         carry = _tree.as_arrays(carry)
         zero = jnp.zeros((), jnp.int32)
-        needs_scratch = policy in (None, "dynamic")
-        scratch = dynamic.make_scratch(carry, block_size) if needs_scratch else ()
+        scratch = ()
+        if policy in (None, "dynamic"):
+            scratch = dynamic.make_scratch(problem.cell, params, carry, block_size)
         # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
         return EstimatorState(
             position=zero,
@@ -181,13 +182,13 @@ def _without_closures(
     over: a batching rule sees arguments only."""
     x, target = _tree.index((stream.xs, stream.targets), 0)
     y = check_cell(problem.cell, params, carry, x)
-    cell, cell_constants = hoist(problem.cell, params, carry, x)
+    cell_of, cell_constants = hoist_cell(problem.cell, params, carry, x)
     loss_fn, loss_constants = hoist(problem.loss_fn, params, y, target)
 
     def kernel(constants: Any, *arguments: Any, axis_names: tuple[str, ...]) -> SegmentResult:
         cell_constants, loss_constants = constants
         pure = problem._replace(
-            cell=functools.partial(cell, cell_constants),
+            cell=cell_of(cell_constants),
             loss_fn=functools.partial(loss_fn, loss_constants),
         )
         return dynamic.segment_gradient(

@@ -1,13 +1,15 @@
 """One block of a segment, forward and backward: where the ARTBP recursion is run.
 
-A block is at most `block_size` steps whose carries fit the buffer. `run_block` runs it forward and
-stores the carry that enters each step (`_record`), takes the readout losses of its steps
-(`_read_out`), and goes back through it (`_backpropagate`).
+A block is as many steps as the buffers hold. `run_block` runs it forward and keeps what the way
+back needs (`_record`), then goes back through it chunk by chunk (`_backpropagate`): all steps of a
+chunk are linearised and read out together, the recursion takes them one by one, and the gradient
+of the parameters is taken for all of them together.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +20,8 @@ from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.gate import scale
 from artbp.unrolls.readout import loss_and_count
+from artbp.unrolls.recurrence import Chunk, Recurrence
 from artbp.unrolls.segment import Problem
-
-# Steps whose readout losses are computed together. The last chunk of a segment is filled up with
-# copies of a real step, which on average wastes half a chunk of readout work.
-_READOUT_CHUNK = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,10 @@ class Segment:
 
     Attributes:
       problem, params, initial_carry, stream: see `dynamic.segment_gradient`.
+      recurrence: of `problem.cell` at `params`.
       start, length: int32 scalars, perhaps traced.
+      chunk: how many steps are linearised at a time; the last chunk of a block is filled up with
+        copies of a real step, which on average wastes half a chunk of that work.
       axis_names: the axes of enclosing vmaps, with one segment a row; () for a single segment.
     """
 
@@ -39,16 +41,11 @@ class Segment:
     params: Any
     initial_carry: Any
     stream: Stream
+    recurrence: Recurrence
     start: jax.Array
     length: jax.Array
-    axis_names: tuple[Any, ...]
-
-    def step(self, params: Any, carry: Any, t: jax.Array) -> tuple[Any, Any]:
-        """One step of the cell, t counted from the segment's start."""
-        if self.stream.resets is not None:
-            reset = _tree.index(self.stream.resets, self.start + t)
-            carry = _tree.select(reset, self.initial_carry, carry)
-        return self.problem.cell(params, carry, _tree.index(self.stream.xs, self.start + t))
+    chunk: int
+    axis_names: tuple[Any, ...] = ()
 
     def longest(self, count: jax.Array) -> jax.Array:
         """The trip count that serves every row."""
@@ -58,123 +55,163 @@ class Segment:
         """`new` on rows that step t belongs to. A single segment's loops end with it anyway."""
         return _tree.select(t < self.length, new, old) if self.axis_names else new
 
+    def inputs(self, first: jax.Array) -> tuple[Any, Any]:
+        """(xs, resets) of the steps first, …, first + chunk − 1, see `real_steps`."""
+        steps = real_steps(first, self.length, self.chunk)
+        return gather((self.stream.xs, self.stream.resets), self.start + steps)
+
+    def run(self, carry: Any, first: Any, num_steps: Any, buffers: Any = None) -> tuple[Any, Any]:
+        """Runs the cell for `num_steps` steps from step `first` on.
+
+        Args:
+          buffers: `Buffers`, to be filled from slot 0 on; None keeps nothing.
+
+        Returns:
+          (the carry that leaves, the buffers).
+        """
+
+        def run_chunk(n: Any, count: Any, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+            carry, buffers = loop
+            begin = first + n * self.chunk
+            xs, resets = self.inputs(begin)
+            us = self.recurrence.project(xs)
+            if buffers is not None:
+                buffers = buffers._replace(entering=_tree.update(buffers.entering, carry, n))
+
+            def run_step(j: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+                carry, buffers = loop
+                entering = carry
+                if resets is not None:
+                    entering = _tree.select(resets[j], self.initial_carry, carry)
+                new_carry, _, kept = self.recurrence.step(entering, _tree.index(us, j))
+                if buffers is not None:
+                    rows = _tree.update(buffers.kept, kept, n * self.chunk + j)
+                    buffers = buffers._replace(kept=rows)
+                return self.keep(begin + j, new_carry, carry), buffers
+
+            return lax.fori_loop(0, count, run_step, (carry, buffers))
+
+        return self.for_chunks(num_steps, run_chunk, (carry, buffers))
+
+    def for_chunks(
+        self, num_steps: Any, body: Callable[..., Any], loop: Any, reverse: bool = False
+    ) -> Any:
+        """loop = body(n, count, loop) for each chunk n of `num_steps` steps, of `count` steps each.
+
+        `num_steps` may be traced; as a Python integer it is the size of a chunk, and all loops
+        have static trip counts.
+        """
+        if isinstance(num_steps, int):
+            return body(0, num_steps, loop)
+        num_chunks = (num_steps + self.chunk - 1) // self.chunk
+
+        def nth(i: jax.Array, loop: Any) -> Any:
+            n = num_chunks - 1 - i if reverse else i
+            return body(n, jnp.minimum(self.chunk, num_steps - n * self.chunk), loop)
+
+        return lax.fori_loop(0, num_chunks, nth, loop)
+
+
+def real_steps(first: jax.Array, end: jax.Array, chunk: int) -> jax.Array:
+    """The steps first, …, first + chunk − 1; for those that are not before `end`, the last that is.
+
+    What is done for the latter has no effect. On an input that has been met before, a cell and a
+    loss are as finite as they were there: 0 · NaN would be NaN.
+    """
+    return jnp.minimum(first + jnp.arange(chunk, dtype=jnp.int32), end - 1)
+
+
+def gather(tree: Any, steps: jax.Array) -> Any:
+    """`leaf[steps]` for every leaf. Danger: the steps are in range."""
+    return jax.tree.map(lambda leaf: leaf.at[steps].get(mode="promise_in_bounds"), tree)
+
+
+class Buffers(NamedTuple):
+    """What the forward pass through a block leaves to the way back; never read before written.
+
+    Attributes:
+      kept: `[block_size, ...]`, what `Recurrence.step` keeps of each step.
+      entering: `[chunks in a block, ...]`, the carry that enters each chunk.
+    """
+
+    kept: Any
+    entering: Any
+
+
+def make_buffers(kept: Any, carry: Any, block_size: int, chunk: int) -> Buffers:
+    """Buffers for blocks of at most `block_size` steps, from examples of what they hold."""
+
+    def rows(num_rows: int, tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape)), tree)
+
+    return Buffers(kept=rows(block_size, kept), entering=rows(-(-block_size // chunk), carry))
+
 
 class BlockState(NamedTuple):
     """What the way back through a segment carries from block to block.
 
     Attributes:
-      grads: gradient so far, float32 or wider.
+      cell_sums: gradient through the cell so far, as `Recurrence.accumulate` sums it.
+      readout_sums: gradient through the readout so far, like params, float32 or wider.
       cotangent: (∂F_{t+1}/∂s_t)ᵀ δ_{t+1} for the block's last step t, on the differentiable
         leaves of the carry; None elsewhere.
       loss_sum, num_losses: so far.
-      step_carries: buffer of the carries that enter the steps of a block.
-      ys: buffer of a block's ys; then, where differentiable, of their cotangents ∂ℓ/∂y.
+      buffers: of the block; None inside the loops that only read them.
       max_compensation, max_weight: of the gates so far.
     """
 
-    grads: Any
+    cell_sums: Any
+    readout_sums: Any
     cotangent: Any
     loss_sum: jax.Array
     num_losses: jax.Array
-    step_carries: Any
-    ys: Any
+    buffers: Buffers | None
     max_compensation: jax.Array
     max_weight: jax.Array
 
 
-def initial_state(
-    segment: Segment, carry: Any, y_type: Any, step_carries: Any, block_size: int
-) -> BlockState:
+def initial_state(segment: Segment, carry: Any, buffers: Buffers) -> BlockState:
     """The state before the segment's last block: no gradient, and δ = 0 behind the boundary."""
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
-    chunk = _chunk(block_size)
-    padded = -(-block_size // chunk) * chunk
     return BlockState(
-        grads=_tree.zero_sums(segment.params),
+        cell_sums=segment.recurrence.zero_sums(),
+        readout_sums=_tree.zero_sums(segment.params),
         cotangent=jax.tree.map(jnp.zeros_like, _tree.partition(carry)[0]),
         loss_sum=jnp.zeros_like(one),
         num_losses=jnp.zeros((), jnp.int32),
-        step_carries=step_carries,
-        ys=jax.tree.map(lambda y: _zeros(padded, y), y_type),
+        buffers=buffers,
         max_compensation=one,
         max_weight=one,
     )
 
 
+def gradient(segment: Segment, state: BlockState) -> Any:
+    """The gradient like params, when the segment's first block is done."""
+    return join(segment.recurrence.gradient(state.cell_sums), state.readout_sums, segment.params)
+
+
+def join(through_cell: Any, through_readout: Any, params: Any) -> Any:
+    """The sum of the two gradients, in the dtypes of params."""
+    total = _tree.accumulate(through_readout, through_cell)
+    return jax.tree.map(lambda leaf, x: leaf.astype(x.dtype), total, params)
+
+
 def run_block(
-    segment: Segment, carry: Any, offset: jax.Array, block_size: int, state: BlockState
+    segment: Segment, carry: Any, offset: Any, num_steps: Any, state: BlockState
 ) -> tuple[Any, BlockState]:
-    """Runs the block that begins `offset` steps into the segment, forward and then backward.
+    """Runs `num_steps` steps from step `offset` of the segment, forward and then backward.
+
+    `num_steps` may be traced; see `Segment.for_chunks`.
 
     Returns:
       (the carry that leaves the block, the state for the block before it).
     """
-    num_steps = segment.longest(jnp.clip(segment.length - offset, 0, block_size))
-    carry, state = _record(segment, carry, offset, num_steps, state)
-    state = _read_out(segment, offset, num_steps, _chunk(block_size), state)
-    return carry, _backpropagate(segment, offset, num_steps, state)
-
-
-def _record(
-    segment: Segment, carry: Any, offset: jax.Array, num_steps: jax.Array, state: BlockState
-) -> tuple[Any, BlockState]:
-    """Runs the steps of a block; stores the carry that enters each and the y that it returns."""
-
-    def body(i: jax.Array, loop: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
-        carry, step_carries, ys = loop
-        new_carry, y = segment.step(segment.params, carry, offset + i)
-        step_carries = _tree.update(step_carries, carry, i)
-        return segment.keep(offset + i, new_carry, carry), step_carries, _tree.update(ys, y, i)
-
-    loop = (carry, state.step_carries, state.ys)
-    carry, step_carries, ys = lax.fori_loop(0, num_steps, body, loop)
-    return carry, state._replace(step_carries=step_carries, ys=ys)
-
-
-def _read_out(
-    segment: Segment, offset: jax.Array, num_steps: jax.Array, chunk: int, state: BlockState
-) -> BlockState:
-    """Takes the losses of a block; replaces its ys by their cotangents ∂ℓ/∂y.
-
-    Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
-    """
-    stream, length = segment.stream, segment.length
-
-    def body(j: jax.Array, state: BlockState) -> BlockState:
-        slots = j * chunk + jnp.arange(chunk, dtype=jnp.int32)
-        valid = offset + slots < length
-        # Slots beyond the segment repeat a real step: a loss that is finite on real input stays so.
-        real = jnp.clip(slots, 0, jnp.maximum(jnp.minimum(length - offset, num_steps) - 1, 0))
-        at = segment.start + jnp.minimum(offset + real, length - 1)
-        targets = _gather(stream.targets, at)
-        if stream.mask is not None:
-            mask = _gather(stream.mask, at).astype(bool)
-            valid = mask & _tree.align(valid, mask)
-        float_ys, other_ys = _tree.partition(_gather(state.ys, real))
-
-        def loss(params: Any, float_ys: Any) -> tuple[jax.Array, jax.Array]:
-            ys = _tree.combine(float_ys, other_ys)
-            return loss_and_count(segment.problem.loss_fn, params, ys, targets, valid)
-
-        (loss_sum, count), (grads, cotangents) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-            segment.params, float_ys
-        )
-        return state._replace(
-            grads=segment.keep(offset, _tree.accumulate(state.grads, grads), state.grads),
-            loss_sum=state.loss_sum + loss_sum.astype(state.loss_sum.dtype),
-            num_losses=state.num_losses + count,
-            ys=jax.tree.map(
-                lambda buffer, new: lax.dynamic_update_slice_in_dim(buffer, new, j * chunk, 0),
-                state.ys,
-                _tree.combine(cotangents, other_ys),
-            ),
-        )
-
-    return lax.fori_loop(0, (num_steps + chunk - 1) // chunk, body, state)
+    carry, buffers = segment.run(carry, offset, num_steps, state.buffers)
+    return carry, _backpropagate(segment, offset, num_steps, buffers, state)
 
 
 def _backpropagate(
-    segment: Segment, offset: jax.Array, num_steps: jax.Array, state: BlockState
+    segment: Segment, offset: Any, num_steps: Any, buffers: Buffers, state: BlockState
 ) -> BlockState:
     """The ARTBP recursion, from the last step of a block to its first.
 
@@ -184,42 +221,101 @@ def _backpropagate(
     Within a segment X_t = 0, so this gate is (1 − X_t)/(1 − c_t); at its last step X_t = 1 and the
     gate is 0. What is carried from step to step is (∂F_{t+1}/∂s_t)ᵀ δ_{t+1}, so it starts at zero.
     """
+    recurrence, size = segment.recurrence, segment.chunk
+    end = jnp.minimum(segment.length, offset + num_steps)
 
-    def body(j: jax.Array, state: BlockState) -> BlockState:
-        i = num_steps - 1 - j
-        t = offset + i
-        gate = jnp.asarray(segment.problem.compensation(t + 1), state.max_weight.dtype)
-        carry, carry_rest = _tree.partition(_tree.index(state.step_carries, i))
-
-        def differentiable_step(params: Any, carry: Any) -> tuple[Any, Any]:
-            new_carry, y = segment.step(params, _tree.combine(carry, carry_rest), t)
-            return _tree.partition(new_carry)[0], _tree.partition(y)[0]
-
-        _, pullback = jax.vjp(differentiable_step, segment.params, carry)
-        gated = jax.tree.map(lambda leaf: scale(leaf, gate), state.cotangent)
-        y_cotangent = _tree.partition(_tree.index(state.ys, i))[0]
-        grads, cotangent = pullback((gated, y_cotangent))
-        gate_used = jnp.where(t < segment.length - 1, gate, jnp.ones_like(gate))
-        return state._replace(
-            grads=segment.keep(t, _tree.accumulate(state.grads, grads), state.grads),
-            cotangent=segment.keep(t, cotangent, state.cotangent),
-            max_compensation=jnp.maximum(state.max_compensation, gate_used),
-            max_weight=state.max_weight * gate_used,
+    def linearize(n: Any) -> tuple[Chunk, Any, Any]:
+        first = offset + n * size
+        slots = jnp.maximum(real_steps(first, end, size) - offset, 0)
+        chunk = Chunk(
+            _tree.index(buffers.entering, n),
+            gather(buffers.kept, slots),
+            *segment.inputs(first),
+            segment.initial_carry,
         )
+        return chunk, *recurrence.linearize(chunk)
 
-    return lax.fori_loop(0, num_steps, body, state)
+    def pull_back(local: Any, y_cotangents: Any, cotangent: Any, j: Any) -> tuple[Any, Any]:
+        return recurrence.pull_back(_tree.index(local, j), cotangent, _tree.index(y_cotangents, j))
+
+    def chunk_backward(n: Any, count: Any, loop: tuple[BlockState, Any]) -> tuple[BlockState, Any]:
+        state, deltas = loop
+        first = offset + n * size
+        chunk, ys, local = linearize(n)
+        state, y_cotangents = _read_out(segment, first, end, ys, state)
+        ages = first + jnp.arange(1, size + 1, dtype=jnp.int32)
+        gates = jnp.asarray(segment.problem.compensation(ages), state.max_weight.dtype)
+
+        def step_backward(k: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+            cotangent, deltas = loop
+            j = count - 1 - k
+            gated = jax.tree.map(lambda leaf: scale(leaf, gates[j]), cotangent)
+            delta, entering = pull_back(local, y_cotangents, gated, j)
+            if chunk.resets is not None:  # nothing flows on to the carry that a reset replaced
+                entering = _tree.select(chunk.resets[j], _zeros_like(entering), entering)
+            delta = segment.keep(first + j, delta, _zeros_like(delta))
+            return segment.keep(first + j, entering, cotangent), _tree.update(deltas, delta, j)
+
+        cotangent, deltas = lax.fori_loop(0, count, step_backward, (state.cotangent, deltas))
+        within = (ages <= end) & (ages < segment.length)
+        gates = jnp.where(within, gates, jnp.ones_like(gates))
+        state = state._replace(
+            cell_sums=recurrence.accumulate(state.cell_sums, local, chunk.xs, deltas),
+            cotangent=cotangent,
+            max_compensation=jnp.maximum(state.max_compensation, jnp.max(gates)),
+            max_weight=state.max_weight * jnp.prod(gates),
+        )
+        return state, deltas
+
+    # Only the first chunk to go, the last in time, can be short: its other deltas stay zero.
+    def example_delta() -> Any:
+        _, ys, local = linearize(0)
+        return pull_back(local, _tree.partition(ys)[0], state.cotangent, 0)[0]
+
+    deltas = jax.tree.map(lambda delta: _zeros(size, delta), jax.eval_shape(example_delta))
+    # The buffers are read, never written, here: out of the loop's state, they are not copied.
+    loop = (state._replace(buffers=None), deltas)
+    final, _ = segment.for_chunks(num_steps, chunk_backward, loop, reverse=True)
+    return final._replace(buffers=buffers)
 
 
-def _chunk(block_size: int) -> int:
-    return min(_READOUT_CHUNK, block_size)
+def _read_out(
+    segment: Segment, first: jax.Array, end: jax.Array, ys: Any, state: BlockState
+) -> tuple[BlockState, Any]:
+    """Adds up the losses of a chunk. Returns the state and the cotangents ∂ℓ/∂y.
+
+    Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
+    """
+    stream = segment.stream
+    real = segment.start + real_steps(first, segment.length, segment.chunk)
+    targets = gather(stream.targets, real)
+    valid = first + jnp.arange(segment.chunk, dtype=jnp.int32) < end
+    if stream.mask is not None:
+        mask = gather(stream.mask, real).astype(bool)
+        valid = mask & _tree.align(valid, mask)
+    float_ys, other_ys = _tree.partition(ys)
+
+    def loss(params: Any, float_ys: Any) -> tuple[jax.Array, jax.Array]:
+        ys = _tree.combine(float_ys, other_ys)
+        return loss_and_count(segment.problem.loss_fn, params, ys, targets, valid)
+
+    (loss_sum, count), (grads, cotangents) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
+        segment.params, float_ys
+    )
+    sums = _tree.accumulate(state.readout_sums, grads)
+    state = state._replace(
+        readout_sums=segment.keep(first, sums, state.readout_sums),
+        loss_sum=state.loss_sum + loss_sum.astype(state.loss_sum.dtype),
+        num_losses=state.num_losses + count,
+    )
+    return state, cotangents
 
 
-def _gather(tree: Any, steps: jax.Array) -> Any:
-    """`leaf[steps]` for every leaf; the steps are in range."""
-    return jax.tree.map(lambda leaf: leaf.at[steps].get(mode="promise_in_bounds"), tree)
+def _zeros_like(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
 
 
-def _zeros(num_steps: int, y: jax.ShapeDtypeStruct) -> jax.Array:
-    """Zeros `[num_steps, ...]` like y, and sharded as y where axes are explicit."""
-    one = jnp.zeros(y.shape, y.dtype, out_sharding=y.sharding)
-    return jnp.broadcast_to(one, (num_steps, *y.shape))
+def _zeros(num_steps: int, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Zeros `[num_steps, ...]` like leaf, and sharded as leaf where axes are explicit."""
+    one = jnp.zeros(leaf.shape, leaf.dtype, out_sharding=leaf.sharding)
+    return jnp.broadcast_to(one, (num_steps, *leaf.shape))

@@ -1,9 +1,10 @@
-"""The `exact` and `pow2` segment kernels: a segment as a chain of scans of static length.
+"""The `exact` and `pow2` segment kernels: a segment as a chain of loops of static length.
 
-A static length lets XLA compile a `lax.scan` that knows its trip count and keeps its residuals, and
-costs one program per length. `exact` takes the whole segment as one scan (up to `block_size`
-steps, then blocks), so each new length is a new program. `pow2` splits the length into powers
-of two, so that all lengths share a few programs: forward through the chain, then backward.
+A static length lets XLA compile loops that know their trip count, and large products over exactly
+the steps that there are; it costs one program per length. `exact` takes the whole segment as one
+piece (up to `block_size` steps, then blocks), so each new length is a new program. `pow2` splits
+the length into powers of two, so that all lengths share a few programs: forward through the chain,
+then backward.
 
 Both are driven from the host, because the host has to know the length; lengths never depend on
 data, so it can know them ahead of the device.
@@ -13,18 +14,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from artbp import _tree
 from artbp.stream import Stream
-from artbp.unrolls.readout import loss_and_count
+from artbp.unrolls.block import Segment, initial_state, join, make_buffers, run_block
+from artbp.unrolls.checks import check_cell
+from artbp.unrolls.linearized import gradient, kept_like, recurrence_of, zero_sums
 from artbp.unrolls.segment import Problem, SegmentResult
-from artbp.unrolls.unroll import unroll
 
 
 def exact_pieces(length: int, block_size: int) -> list[int]:
@@ -87,32 +88,53 @@ def segment_kernel(
         entering = [carry]
         for num_steps, offset in zip(pieces[:-1], offsets[:-1], strict=True):
             forward, _ = programs(num_steps)
-            at = np.int32(start + offset)
-            entering.append(forward(params, entering[-1], initial_carry, stream, at))
+            entering.append(
+                forward(params, entering[-1], initial_carry, stream, np.int32(start), offset)
+            )
 
-        total = _zero_total(params)
+        total = _zero_total(problem, params)
         cotangent = jax.tree.map(jnp.zeros_like, _tree.partition(carry)[0])
         final_carry = None
         for num_steps, offset in zip(reversed(pieces), reversed(offsets), strict=True):
             _, backward = programs(num_steps)
-            at = np.int32(start + offset)
             total, cotangent, leaving = backward(
-                params, entering.pop(), initial_carry, stream, at, offset, cotangent, total=total
+                params,
+                entering.pop(),
+                initial_carry,
+                stream,
+                np.int32(start),
+                offset,
+                cotangent,
+                total=total,
             )
             final_carry = leaving if final_carry is None else final_carry
-        grads, loss_sum, num_losses = total
         gates = np.asarray(problem.compensation(np.arange(1, length)), np.float64)
         return SegmentResult(
-            grads=jax.tree.map(lambda g, x: g.astype(x.dtype), grads, params),
-            loss_sum=loss_sum,
-            num_losses=num_losses,
+            grads=join(gradient(problem.cell, params, total.cell_sums), total.readout_sums, params),
+            loss_sum=total.loss_sum,
+            num_losses=total.num_losses,
             carry=final_carry,
             scratch=scratch,
-            max_compensation=jnp.asarray(gates.max(initial=1.0), loss_sum.dtype),
-            max_weight=jnp.asarray(gates.prod(), loss_sum.dtype),
+            max_compensation=jnp.asarray(gates.max(initial=1.0), total.loss_sum.dtype),
+            max_weight=jnp.asarray(gates.prod(), total.loss_sum.dtype),
         )
 
     return segment_gradient
+
+
+class _Total(NamedTuple):
+    """Sums over the pieces behind the one at hand; see `block.BlockState`."""
+
+    cell_sums: Any
+    readout_sums: Any
+    loss_sum: jax.Array
+    num_losses: jax.Array
+
+
+def _zero_total(problem: Problem, params: Any) -> _Total:
+    loss_sum = jnp.zeros((), jnp.result_type(float))
+    cell_sums = zero_sums(problem.cell, params)
+    return _Total(cell_sums, _tree.zero_sums(params), loss_sum, jnp.zeros((), jnp.int32))
 
 
 def _forward(
@@ -122,16 +144,12 @@ def _forward(
     carry: Any,
     initial_carry: Any,
     stream: Stream,
-    at: jax.Array,
+    start: jax.Array,
+    offset: jax.Array,
 ) -> Any:
-    """The carry after `num_steps` steps from step `at` of the stream."""
-    xs, _, resets, _ = _slice(stream, at, num_steps)
-    # Gates of 1 only say how many steps to run: without inputs nothing else does.
-    gates = None if jax.tree.leaves(xs) else jnp.ones(num_steps)
-    carry, _ = unroll(
-        problem.cell, params, carry, xs, gates=gates, resets=resets, initial_carry=initial_carry
-    )
-    return carry
+    """The carry after `num_steps` steps from step `offset` of the segment that begins at start."""
+    segment = _segment(problem, num_steps, params, carry, initial_carry, stream, start, offset)
+    return segment.run(carry, offset, num_steps)[0]
 
 
 def _backward(
@@ -141,58 +159,51 @@ def _backward(
     carry: Any,
     initial_carry: Any,
     stream: Stream,
-    at: jax.Array,
+    start: jax.Array,
     offset: jax.Array,
     cotangent: Any,
     *,
-    total: tuple[Any, jax.Array, jax.Array],
-) -> tuple[tuple[Any, jax.Array, jax.Array], Any, Any]:
+    total: _Total,
+) -> tuple[_Total, Any, Any]:
     """Backpropagates through the piece of `num_steps` steps that begins `offset` into its segment.
 
     Args:
-      at: the stream's step at which the piece begins.
+      start: the stream's step at which the segment begins.
       cotangent: of the carry that leaves the piece, seen from the next piece (zero at the
-        boundary); the gate of the piece's last step is applied here, inside the unroll.
-      total: (gradient, loss, number of losses) of the pieces behind this one.
+        boundary); the gate of the piece's last step is applied here.
 
     Returns:
       (total with this piece, cotangent of the carry that enters, the carry that leaves).
     """
-    xs, targets, resets, mask = _slice(stream, at, num_steps)
-    ages = offset + jnp.arange(1, num_steps + 1, dtype=jnp.int32)
-    gates = jnp.asarray(problem.compensation(ages), jnp.result_type(float))
-    valid = jnp.ones(num_steps, bool) if mask is None else mask.astype(bool)
-    float_carry, carry_rest = _tree.partition(carry)
-
-    def piece(params: Any, float_carry: Any) -> tuple[Any, Any]:
-        leaving, ys = unroll(
-            problem.cell,
-            params,
-            _tree.combine(float_carry, carry_rest),
-            xs,
-            gates=gates,
-            resets=resets,
-            initial_carry=initial_carry,
-        )
-        loss, count = loss_and_count(problem.loss_fn, params, ys, targets, valid)
-        return (loss, _tree.partition(leaving)[0]), (count, leaving)
-
-    (loss, _), pullback, (count, leaving) = jax.vjp(piece, params, float_carry, has_aux=True)
-    grads, entering = pullback((jnp.ones_like(loss), cotangent))
-    total_grads, total_loss, total_count = total
-    total_grads = _tree.accumulate(total_grads, grads)
-    total = (total_grads, total_loss + loss.astype(total_loss.dtype), total_count + count)
-    return total, entering, leaving
+    segment = _segment(problem, num_steps, params, carry, initial_carry, stream, start, offset)
+    buffers = make_buffers(kept_like(problem.cell, params, carry), carry, num_steps, num_steps)
+    state = initial_state(segment, carry, buffers)
+    state = state._replace(cotangent=cotangent, **total._asdict())
+    leaving, state = run_block(segment, carry, offset, num_steps, state)
+    total = _Total(*(getattr(state, name) for name in _Total._fields))
+    return total, state.cotangent, leaving
 
 
-def _zero_total(params: Any) -> tuple[Any, jax.Array, jax.Array]:
-    loss_sum = jnp.zeros((), jnp.result_type(float))
-    return _tree.zero_sums(params), loss_sum, jnp.zeros((), jnp.int32)
-
-
-def _slice(stream: Stream, at: jax.Array, num_steps: int) -> tuple[Any, Any, Any, Any]:
-    """The steps at, …, at + num_steps − 1 of a stream's arrays."""
-    return jax.tree.map(
-        lambda leaf: lax.dynamic_slice_in_dim(leaf, at, num_steps, axis=0),
-        (stream.xs, stream.targets, stream.resets, stream.mask),
+def _segment(
+    problem: Problem,
+    num_steps: int,
+    params: Any,
+    carry: Any,
+    initial_carry: Any,
+    stream: Stream,
+    start: jax.Array,
+    offset: jax.Array,
+) -> Segment:
+    """The segment up to the end of the piece at hand, the piece being one chunk."""
+    x = _tree.index(stream.xs, 0)
+    check_cell(problem.cell, params, carry, x)
+    return Segment(
+        problem=problem,
+        params=params,
+        initial_carry=initial_carry,
+        stream=stream,
+        recurrence=recurrence_of(problem.cell, params, carry, x),
+        start=start,
+        length=offset + np.int32(num_steps),
+        chunk=num_steps,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -29,3 +31,21 @@ def hoist(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., A
         return treedef.unflatten(jaxpr_as_fun(closed)(*jax.tree.leaves(arguments)))
 
     return pure, jaxpr.consts
+
+
+def hoist_cell(
+    cell: Callable[..., Any], params: Any, carry: Any, x: Any
+) -> tuple[Callable[[list[Any]], Callable[..., Any]], list[Any]]:
+    """As `hoist`, for a cell: (a function from the constants to the cell, the constants).
+
+    A cell that brings its own recurrence stays what it is; only the function with which it picks
+    its parameters, `ReferenceCell.select`, can close over anything.
+    """
+    if not hasattr(cell, "recurrence"):
+        pure, constants = hoist(cell, params, carry, x)
+        return functools.partial(functools.partial, pure), constants
+    own: Any = cell  # a dataclass, see `ReferenceCell`
+    if own.select is None:
+        return lambda constants: own, []
+    pure, constants = hoist(own.select, params)
+    return lambda c: dataclasses.replace(own, select=functools.partial(pure, c)), constants

@@ -1,16 +1,15 @@
 """The `dynamic` segment kernel: one compiled program for segments of every length.
 
-The length of a segment is a traced integer. A forward loop writes the carry that enters each
-step into a buffer of `block_size` carries; the readout losses of the block are taken in chunks;
-then an explicit backward loop linearises the cell at each stored carry and applies the ARTBP
-recursion. A segment longer than the buffer is run in blocks: the forward pass keeps the
-carries at block starts, and the way back fills the buffer again block by block. There is no cap
-on the length: a cap would be a boundary with c = 1 that nothing compensates.
+The length of a segment is a traced integer. A forward loop writes what the way back needs of each
+step into buffers for `block_size` steps; then an explicit backward loop applies the ARTBP
+recursion, chunk by chunk (`block`). A segment longer than the buffers is run in blocks: the forward
+pass keeps the carries at block starts, and the way back fills the buffers again block by block.
+There is no cap on the length: a cap would be a boundary with c = 1 that nothing compensates.
 
-Memory: 2 · block_size carries and block_size ys, whatever the length. Work: the forward pass twice
-(once to record, once to linearise) and the backward pass once; each block but the last costs one
-forward pass more. In a segment of more than block_size² steps block starts are kept for every
-second, third, ... block only, which costs further forward steps, not memory.
+Memory: block_size times what a step keeps and block_size carries, whatever the length. Work: that
+of the cell's recurrence; each block but the last costs one forward pass more. In a segment of more
+than block_size² steps block starts are kept for every second, third, ... block only, which costs
+further forward steps, not memory.
 """
 
 from __future__ import annotations
@@ -23,29 +22,41 @@ from jax import lax
 
 from artbp import _tree
 from artbp.stream import Stream
-from artbp.unrolls.block import BlockState, Segment, initial_state, run_block
+from artbp.unrolls.block import (
+    BlockState,
+    Buffers,
+    Segment,
+    gradient,
+    initial_state,
+    make_buffers,
+    run_block,
+)
+from artbp.unrolls.checks import Cell
+from artbp.unrolls.linearized import kept_like, recurrence_of
 from artbp.unrolls.segment import Problem, SegmentResult
+
+# Steps that are linearised, read out and summed up together: enough for large products.
+_CHUNK = 16
 
 
 class Scratch(NamedTuple):
-    """Buffers of the kernel, `[block_size, ...]` like the carry; never read before written.
+    """Buffers of the kernel; never read before written.
 
     Attributes:
-      step_carries: the carries that enter the steps of one block.
-      block_carries: the carries that enter the blocks of one segment.
+      buffers: of one block.
+      block_carries: `[block_size, ...]`, the carries that enter the blocks of one segment.
     """
 
-    step_carries: Any
+    buffers: Buffers
     block_carries: Any
 
 
-def make_scratch(carry: Any, block_size: int) -> Scratch:
+def make_scratch(cell: Cell, params: Any, carry: Any, block_size: int) -> Scratch:
     """Allocates the buffers for segments that start from carries like `carry`."""
-
-    def buffer() -> Any:
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (block_size, *x.shape)), carry)
-
-    return Scratch(buffer(), buffer())
+    chunk = min(_CHUNK, block_size)
+    buffers = make_buffers(kept_like(cell, params, carry), carry, block_size, chunk)
+    block_carries = jax.tree.map(lambda x: jnp.broadcast_to(x, (block_size, *x.shape)), carry)
+    return Scratch(buffers, block_carries)
 
 
 def segment_gradient(
@@ -76,9 +87,17 @@ def segment_gradient(
         lockstep, in loops of one common length, with masks on the carry and the gradient sums, not
         on the buffers. `batching` sets this.
     """
-    x_type = jax.eval_shape(lambda: _tree.index(stream.xs, 0))
-    _, y_type = jax.eval_shape(problem.cell, params, carry, x_type)
-    segment = Segment(problem, params, initial_carry, stream, start, length, axis_names)
+    segment = Segment(
+        problem=problem,
+        params=params,
+        initial_carry=initial_carry,
+        stream=stream,
+        recurrence=recurrence_of(problem.cell, params, carry, _tree.index(stream.xs, 0)),
+        start=start,
+        length=length,
+        chunk=min(_CHUNK, block_size),
+        axis_names=axis_names,
+    )
     num_blocks = segment.longest((length + block_size - 1) // block_size)
     stride = (num_blocks + block_size - 1) // block_size  # blocks between two stored block carries
 
@@ -92,7 +111,7 @@ def segment_gradient(
             block_carries,
         )
         first = block * block_size
-        return _advance(segment, carry, first, first + block_size), block_carries
+        return segment.run(carry, first, jnp.int32(block_size))[0], block_carries
 
     last_carry, block_carries = lax.fori_loop(
         0, num_blocks - 1, forward_block, (carry, scratch.block_carries)
@@ -105,32 +124,20 @@ def segment_gradient(
         offset = block * block_size
         is_last = i == 0  # the forward pass has just arrived there
         kept = _tree.index(block_carries, block // stride)
-        entering = _advance(
-            segment,
-            _tree.select(is_last, last_carry, kept),
-            jnp.where(is_last, offset, (block // stride) * stride * block_size),
-            offset,
-        )
-        leaving, state = run_block(segment, entering, offset, block_size, state)
+        first = jnp.where(is_last, offset, (block // stride) * stride * block_size)
+        entering, _ = segment.run(_tree.select(is_last, last_carry, kept), first, offset - first)
+        num_steps = segment.longest(jnp.clip(length - offset, 0, block_size))
+        leaving, state = run_block(segment, entering, offset, num_steps, state)
         return _tree.select(is_last, leaving, final_carry), state
 
-    state = initial_state(segment, carry, y_type, scratch.step_carries, block_size)
+    state = initial_state(segment, carry, scratch.buffers)
     final_carry, state = lax.fori_loop(0, num_blocks, backward_block, (carry, state))
     return SegmentResult(
-        grads=jax.tree.map(lambda g, x: g.astype(x.dtype), state.grads, params),
+        grads=gradient(segment, state),
         loss_sum=state.loss_sum,
         num_losses=state.num_losses,
         carry=final_carry,
-        scratch=Scratch(state.step_carries, block_carries),
+        scratch=Scratch(state.buffers, block_carries),
         max_compensation=state.max_compensation,
         max_weight=state.max_weight,
     )
-
-
-def _advance(segment: Segment, carry: Any, first: jax.Array, last: jax.Array) -> Any:
-    """Runs the cell from step `first` to step `last` of the segment, keeping nothing."""
-
-    def body(t: jax.Array, carry: Any) -> Any:
-        return segment.keep(t, segment.step(segment.params, carry, t)[0], carry)
-
-    return lax.fori_loop(first, last, body, carry)

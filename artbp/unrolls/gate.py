@@ -48,9 +48,14 @@ def _gate_leaf(leaf: jax.Array, factor: jax.Array) -> jax.Array:
 def _gate_leaf_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     leaf, factor = primals
     tangent, _ = tangents
-    cut = _tree.align(factor, leaf) == 0
     # The select comes first on the way back: 0 · ∞ never happens.
-    return leaf, jnp.where(cut, jnp.zeros_like(tangent), scale(tangent, factor))
+    return leaf, cut_or_scale(tangent, factor)
+
+
+def cut_or_scale(leaf: jax.Array, factor: jax.Array) -> jax.Array:
+    """What the gate does to a cotangent: `factor * leaf`, and 0 where the factor is 0."""
+    cut = _tree.align(factor, leaf) == 0
+    return jnp.where(cut, jnp.zeros_like(leaf), scale(leaf, factor))
 
 
 def scale(leaf: jax.Array, factor: jax.Array) -> jax.Array:

@@ -1,8 +1,8 @@
 """The gated unroll: `jax.lax.scan` over a cell with a factor on the carry's cotangent.
 
 It stores what the backward pass needs for all T steps, so it is exact and simple, and its
-memory grows with T. The segment kernels beside it give the same gradients in the memory of one
-segment and are tested against it.
+memory grows with T, or like √T with `checkpoint=True`. The segment kernels beside it give the same
+gradients in the memory of one segment and are tested against it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.unrolls.checks import Cell, check_cell
+from artbp.unrolls.arguments import check_arguments
+from artbp.unrolls.checkpointing import resolve_checkpoint, scan_in_blocks
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.gate import gate
 
 
@@ -28,6 +30,7 @@ def unroll(
     initial_carry: Any = None,
     lengths: jax.Array | None = None,
     unroll: int = 1,
+    checkpoint: bool | int | None = None,
 ) -> tuple[Any, Any]:
     """Runs `cell` along `xs`, with gates on the gradient that flows back through the carry.
 
@@ -67,30 +70,39 @@ def unroll(
         returned carry. The values that `xs` holds beyond a row's length have no influence: the
         cell is given the row's last real input there. Every array of `xs` is then `[T, B, ...]`,
         or `[T]` when all rows share it.
-      unroll: steps per loop iteration, as in `jax.lax.scan`.
+      unroll: steps per loop iteration, as in `jax.lax.scan`; within a block, where there are
+        blocks.
+      checkpoint: what reverse mode stores. Values and gradients do not depend on it. None or
+        False: the residuals of all T steps. An integer k: the sequence is run in blocks of k
+        steps, the last one shorter where k does not divide T; only the carries that enter the
+        blocks are stored, and each block is run again on the way back. True: k = ⌈√T⌉.
+        Memory: T/k carries and the residuals of k steps in place of those of T, so it grows like
+        √T under True. It is least at k = √(T·carry/residuals), sizes per step, which is below √T
+        because a step's residuals are larger than its carry. Price: one forward pass more, four
+        units of matrix products in place of three. Arrays that are `[T, ...]` by themselves stay
+        so: xs, gates, resets, ys, and their cotangents; where k does not divide T, they are
+        copied once.
 
     Returns:
       (carry after the last step, ys `[T, ...]`).
 
     Raises:
-      ValueError: arrays disagree about T or B, or the cell changes the type of the carry.
-      TypeError: the cell does not return a pair.
+      ValueError: arrays disagree about T or B, the cell changes the type of the carry, or
+        `checkpoint` is below 1.
+      TypeError: the cell does not return a pair, or `checkpoint` is traced or not an integer.
     """
-    carry = _tree.as_arrays(carry)
-    gates = None if gates is None else jnp.asarray(gates)
-    resets = None if resets is None else jnp.asarray(resets, dtype=bool)
-    lengths = None if lengths is None else jnp.asarray(lengths)
-    num_steps = _num_steps(xs, gates, resets)
-    _check_rows(carry, xs, gates, resets, lengths)
-    if resets is not None:
-        initial_carry = _initial_carry(carry, initial_carry)
-    if num_steps:
-        check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
+    carry, gates, resets, initial_carry, lengths, num_steps = check_arguments(
+        cell, params, carry, xs, gates, resets, initial_carry, lengths
+    )
+    block_size = resolve_checkpoint(checkpoint, num_steps)
 
-    def step(state: tuple[Any, Any], inputs: Any) -> tuple[tuple[Any, Any], Any]:
-        carry, last_x = state
-        t, x, gate_t, reset_t = inputs
-        active = None if lengths is None else t < lengths.astype(jnp.int32)
+    def step(state: Any, inputs: Any) -> tuple[Any, Any]:
+        carry, last_x, steps_left = state
+        x, gate_t, reset_t = inputs
+        active = None
+        if steps_left is not None:  # counted down: an array of the times would grow with T
+            active = steps_left > 0
+            steps_left = steps_left - 1
         previous = carry
         if reset_t is not None:
             carry = _tree.select(reset_t, initial_carry, carry)
@@ -104,85 +116,16 @@ def unroll(
         if active is not None:
             carry = _tree.select(active, carry, previous)
             y = _on_rows(active, y, jax.tree.map(jnp.zeros_like, y))
-        return (carry, last_x), y
+        return (carry, last_x, steps_left), y
 
-    inputs = (jnp.arange(num_steps, dtype=jnp.int32), xs, gates, resets)
-    first_x = None if lengths is None or not num_steps else _tree.index(xs, 0)
-    (carry, _), ys = jax.lax.scan(step, (carry, first_x), inputs, length=num_steps, unroll=unroll)
+    state = (carry, None, None)
+    if lengths is not None and num_steps:
+        state = (carry, _tree.index(xs, 0), lengths)
+    inputs = (xs, gates, resets)
+    (carry, _, _), ys = scan_in_blocks(
+        step, state, inputs, num_steps=num_steps, block_size=block_size, unroll=unroll
+    )
     return carry, ys
-
-
-def _num_steps(xs: Any, gates: jax.Array | None, resets: jax.Array | None) -> int:
-    """T, agreed on by all arrays."""
-    named = {"xs": xs, "gates": gates, "resets": resets}
-    found: dict[str, int] = {}
-    for name, tree in named.items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            label = name + jax.tree_util.keystr(path)
-            if not jnp.shape(leaf):
-                raise ValueError(f"{label} is a scalar; expected an array of shape [T, ...].")
-            found[label] = jnp.shape(leaf)[0]
-    if not found:
-        raise ValueError(
-            "xs is None and neither gates nor resets were given, so the number of steps is "
-            "unknown. Pass gates=jnp.ones(T) to run T steps without input."
-        )
-    if len(set(found.values())) > 1:
-        raise ValueError(f"The arrays disagree about the number of steps T: {found}.")
-    return next(iter(found.values()))
-
-
-def _check_rows(
-    carry: Any,
-    xs: Any,
-    gates: jax.Array | None,
-    resets: jax.Array | None,
-    lengths: jax.Array | None,
-) -> None:
-    """Checks that row-wise arguments find rows: a leading axis B on every leaf of the carry."""
-    rows: dict[str, int] = {}
-    for name, array in (("gates", gates), ("resets", resets)):
-        if array is not None and array.ndim > 2:
-            raise ValueError(f"{name} has shape {array.shape}; expected [T] or [T, B].")
-        if array is not None and array.ndim == 2:
-            rows[name] = array.shape[1]
-    if lengths is not None:
-        if lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(
-                f"lengths has shape {lengths.shape} and dtype {lengths.dtype}; expected "
-                "integers, [B]."
-            )
-        rows["lengths"] = lengths.shape[0]
-    if not rows:
-        return
-    only_gates = lengths is None and (resets is None or resets.ndim < 2)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if only_gates and not _tree.is_inexact(leaf):
-            continue  # passes through the gate untouched
-        if leaf.ndim == 0:
-            raise ValueError(
-                f"carry{jax.tree_util.keystr(path)} is a scalar, but {', '.join(rows)} differ by "
-                "row; expected every leaf of the carry to be [B, ...]."
-            )
-        rows["carry" + jax.tree_util.keystr(path)] = leaf.shape[0]
-    if lengths is not None:
-        for path, leaf in jax.tree_util.tree_leaves_with_path(xs):
-            if jnp.ndim(leaf) > 1:
-                rows["xs" + jax.tree_util.keystr(path)] = jnp.shape(leaf)[1]
-    if len(set(rows.values())) > 1:
-        raise ValueError(f"The arrays disagree about the number of rows B: {rows}.")
-
-
-def _initial_carry(carry: Any, initial_carry: Any) -> Any:
-    """The carry after a reset, by default zeros of the carry's type."""
-    if initial_carry is None:
-        return jax.tree.map(lambda x: x if _tree.is_key(x) else jnp.zeros_like(x), carry)
-    initial_carry = _tree.as_arrays(initial_carry)
-    given = jax.tree.map(lambda x: (x.shape, x.dtype), initial_carry)
-    expected = jax.tree.map(lambda x: (x.shape, x.dtype), carry)
-    if given != expected:
-        raise ValueError(f"initial_carry is {given}; expected the carry's type, {expected}.")
-    return initial_carry
 
 
 def _on_rows(active: jax.Array, new: Any, old: Any) -> Any:

@@ -63,12 +63,10 @@ def character_model(cell: str, num_symbols: int, hidden_size: int) -> CharacterM
     def initial_carry(params, batch_size):
         return core.initial_carry(params["cell"], batch_size)
 
-    def step(params, carry, x):
-        return core(params["cell"], carry, x)
-
     def loss_fn(params, y, target):
         return optax.softmax_cross_entropy_with_integer_labels(logits(params, y), target)
 
+    step = core.with_params(lambda params: params["cell"])
     return CharacterModel(init, initial_carry, step, loss_fn)
 
 

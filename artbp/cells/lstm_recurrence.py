@@ -1,0 +1,176 @@
+"""The LSTM taken apart: its forward and backward pass, written by hand.
+
+    z = x W + h U + b,   i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)
+    c' = f c + i g,      h' = o tanh(c'),   y = h'
+
+Kept of a step are i, f, g, o and c: 5 floats per unit and row, where differentiating a scan keeps
+12. Backwards, with δh and δc the cotangents of h' and c',
+
+    δc += E δh           E  = o (1 − tanh² c')
+    δz = D (δc, δc, δc, δh)
+                         D  = (g i (1 − i),  c f (1 − f),  i (1 − g²),  tanh(c') o (1 − o))
+    δc = f δc,  δh = δz Uᵀ
+
+D and E do not depend on the cotangents, so they are computed for many steps at once; what is left
+in the loop is one product and six multiplications. The gradients of W, U and b come from all δz of
+a chunk, in one product each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp import _tree
+from artbp.cells.base import input_product, product
+from artbp.unrolls.recurrence import Chunk
+
+
+class LSTMCarry(NamedTuple):
+    """`memory` c and `hidden` h, both `[B, hidden_size]`."""
+
+    memory: jax.Array
+    hidden: jax.Array
+
+
+class _Kept(NamedTuple):
+    input_gate: jax.Array
+    forget_gate: jax.Array
+    candidate: jax.Array
+    output_gate: jax.Array
+    memory: jax.Array  # that entered the step
+
+
+class _Local(NamedTuple):
+    input_gate: jax.Array  # ∂c'/∂z_i, and so on
+    forget_gate: jax.Array
+    candidate: jax.Array
+    output_gate: jax.Array  # ∂h'/∂z_o
+    memory: jax.Array  # ∂h'/∂c'
+    decay: jax.Array  # ∂c'/∂c = f
+    hidden: jax.Array  # that entered the step
+
+
+class LSTMRecurrence:
+    """The `Recurrence` of the LSTM; for its methods see there.
+
+    Args:
+      params: dict of input `[D, 4 H]`, recurrent `[H, 4 H]`, bias `[4 H]`; more is ignored.
+      to_params: takes a gradient like params to one like what the caller differentiates.
+    """
+
+    def __init__(self, params: Any, to_params: Callable[[Any], Any]):
+        self._params = params
+        self._to_params = to_params
+        self._wide = _tree.at_least_float32(params["recurrent"].dtype)
+
+    def project(self, xs: Any) -> Any:
+        """x W for float inputs; symbols stay symbols, since picking rows of W is no product."""
+        if jnp.issubdtype(xs.dtype, jnp.integer):
+            return xs
+        return self._input(xs)
+
+    def step(self, carry: LSTMCarry, u: Any) -> tuple[LSTMCarry, jax.Array, _Kept]:
+        from_input = self._input(u) if jnp.issubdtype(u.dtype, jnp.integer) else u
+        z = from_input + product(carry.hidden, self._params["recurrent"])
+        z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
+        i, f, o = jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jax.nn.sigmoid(z_o)
+        # Without barriers, XLA computes these once for every result that they enter.
+        i, f, g, o = lax.optimization_barrier((i, f, jnp.tanh(z_g), o))
+        memory = lax.optimization_barrier(f * carry.memory.astype(z.dtype) + i * g)
+        hidden = (o * jnp.tanh(memory)).astype(carry.hidden.dtype)
+        dtype = self._params["recurrent"].dtype
+        kept = _Kept(
+            i.astype(dtype), f.astype(dtype), g.astype(dtype), o.astype(dtype), carry.memory
+        )
+        return LSTMCarry(memory.astype(carry.memory.dtype), hidden), hidden, kept
+
+    def kept_like(self, carry: LSTMCarry) -> _Kept:
+        gate = carry.hidden.astype(self._params["recurrent"].dtype)
+        return _Kept(gate, gate, gate, gate, carry.memory)
+
+    def linearize(self, chunk: Chunk) -> tuple[jax.Array, _Local]:
+        i, f, g, o, c = (leaf.astype(self._wide) for leaf in chunk.kept)
+        tanh = lax.optimization_barrier(jnp.tanh(f * c + i * g))
+        hidden = chunk.entering.hidden
+        ys = (o * tanh).astype(hidden.dtype)
+        previous = jnp.concatenate([hidden[None], ys[:-1]])
+        if chunk.resets is not None:
+            resets = chunk.resets.reshape(chunk.resets.shape + (1,) * (ys.ndim - chunk.resets.ndim))
+            previous = jnp.where(resets, chunk.initial_carry.hidden[None], previous)
+        local = _Local(
+            input_gate=g * i * (1 - i),
+            forget_gate=c * f * (1 - f),
+            candidate=i * (1 - g * g),
+            output_gate=tanh * o * (1 - o),
+            memory=o * (1 - tanh * tanh),
+            decay=f,
+            hidden=previous,
+        )
+        return ys, lax.optimization_barrier(local)
+
+    def pull_back(
+        self, local: _Local, cotangent: LSTMCarry, y_cotangent: jax.Array
+    ) -> tuple[jax.Array, LSTMCarry]:
+        d_hidden = cotangent.hidden.astype(self._wide) + y_cotangent.astype(self._wide)
+        d_memory = cotangent.memory.astype(self._wide) + local.memory * d_hidden
+        d_hidden, d_memory = lax.optimization_barrier((d_hidden, d_memory))
+        parts = [
+            local.input_gate * d_memory,
+            local.forget_gate * d_memory,
+            local.candidate * d_memory,
+            local.output_gate * d_hidden,
+        ]
+        recurrent = self._params["recurrent"]
+        delta = lax.optimization_barrier(jnp.concatenate(parts, axis=-1).astype(recurrent.dtype))
+        entering = LSTMCarry(
+            memory=(local.decay * d_memory).astype(cotangent.memory.dtype),
+            hidden=product(delta, recurrent.T).astype(cotangent.hidden.dtype),
+        )
+        return delta, entering
+
+    def zero_sums(self) -> Any:
+        return _tree.zero_sums(
+            {name: self._params[name] for name in ("input", "recurrent", "bias")}
+        )
+
+    def accumulate(self, sums: Any, local: _Local, xs: Any, deltas: jax.Array) -> Any:
+        if jnp.issubdtype(xs.dtype, jnp.integer):
+            xs = jax.nn.one_hot(xs, self._params["input"].shape[0], dtype=deltas.dtype)
+        return {
+            "input": sums["input"] + self._summed_outer("input", xs, deltas),
+            "recurrent": sums["recurrent"] + self._summed_outer("recurrent", local.hidden, deltas),
+            "bias": sums["bias"] + jnp.sum(deltas, axis=(0, 1), dtype=self._wide),
+        }
+
+    def gradient(self, sums: Any) -> Any:
+        gradient = dict(jax.tree.map(jnp.zeros_like, self._params))
+        for name, value in sums.items():
+            gradient[name] = value.astype(gradient[name].dtype)
+        return self._to_params(gradient)
+
+    def input_gradient(self, local: _Local, xs: Any, deltas: jax.Array) -> Any:
+        if jnp.issubdtype(xs.dtype, jnp.integer):
+            return None
+        return product(deltas, self._params["input"].T).astype(xs.dtype)
+
+    def _input(self, x: jax.Array) -> jax.Array:
+        from_input = input_product(self._params["input"], x)
+        bias = self._params["bias"].astype(self._wide)
+        return from_input + bias.reshape((1,) * (from_input.ndim - 1) + (-1,))
+
+    def _summed_outer(self, name: str, left: jax.Array, right: jax.Array) -> jax.Array:
+        """Σ_t Σ_b left[t, b, :] right[t, b, :]ᵀ, one product, sharded as the parameter `name`."""
+        weights = self._params[name]
+        sharding = jax.typeof(weights).sharding
+        return lax.dot_general(
+            left.astype(weights.dtype),
+            right.astype(weights.dtype),
+            (((0, 1), (0, 1)), ((), ())),
+            preferred_element_type=self._wide,
+            out_sharding=None if sharding.mesh.empty else sharding,
+        )

@@ -1,0 +1,121 @@
+"""The arguments of an unroll, checked and completed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from artbp import _tree
+from artbp.unrolls.checks import Cell, check_cell
+
+
+class Arguments(NamedTuple):
+    """Of `unroll`, all JAX arrays, with the number of steps that they agree on."""
+
+    carry: Any
+    gates: jax.Array | None
+    resets: jax.Array | None
+    initial_carry: Any
+    lengths: jax.Array | None
+    num_steps: int
+
+
+def check_arguments(
+    cell: Cell,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    gates: Any,
+    resets: Any,
+    initial_carry: Any,
+    lengths: Any,
+) -> Arguments:
+    """Raises ValueError or TypeError as `unroll` says; the initial carry is zeros by default."""
+    carry = _tree.as_arrays(carry)
+    gates = None if gates is None else jnp.asarray(gates)
+    resets = None if resets is None else jnp.asarray(resets, dtype=bool)
+    lengths = None if lengths is None else jnp.asarray(lengths)
+    num_steps = _num_steps(xs, gates, resets)
+    _check_rows(carry, xs, gates, resets, lengths)
+    if resets is not None:
+        initial_carry = _initial_carry(carry, initial_carry)
+    if num_steps:
+        check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
+    if lengths is not None:
+        lengths = lengths.astype(jnp.int32)
+    return Arguments(carry, gates, resets, initial_carry, lengths, num_steps)
+
+
+def _num_steps(xs: Any, gates: jax.Array | None, resets: jax.Array | None) -> int:
+    """T, agreed on by all arrays."""
+    named = {"xs": xs, "gates": gates, "resets": resets}
+    found: dict[str, int] = {}
+    for name, tree in named.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            label = name + jax.tree_util.keystr(path)
+            if not jnp.shape(leaf):
+                raise ValueError(f"{label} is a scalar; expected an array of shape [T, ...].")
+            found[label] = jnp.shape(leaf)[0]
+    if not found:
+        raise ValueError(
+            "xs is None and neither gates nor resets were given, so the number of steps is "
+            "unknown. Pass gates=jnp.ones(T) to run T steps without input."
+        )
+    if len(set(found.values())) > 1:
+        raise ValueError(f"The arrays disagree about the number of steps T: {found}.")
+    return next(iter(found.values()))
+
+
+def _check_rows(
+    carry: Any,
+    xs: Any,
+    gates: jax.Array | None,
+    resets: jax.Array | None,
+    lengths: jax.Array | None,
+) -> None:
+    """Checks that row-wise arguments find rows: a leading axis B on every leaf of the carry."""
+    rows: dict[str, int] = {}
+    for name, array in (("gates", gates), ("resets", resets)):
+        if array is not None and array.ndim > 2:
+            raise ValueError(f"{name} has shape {array.shape}; expected [T] or [T, B].")
+        if array is not None and array.ndim == 2:
+            rows[name] = array.shape[1]
+    if lengths is not None:
+        if lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
+            raise ValueError(
+                f"lengths has shape {lengths.shape} and dtype {lengths.dtype}; expected "
+                "integers, [B]."
+            )
+        rows["lengths"] = lengths.shape[0]
+    if not rows:
+        return
+    only_gates = lengths is None and (resets is None or resets.ndim < 2)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if only_gates and not _tree.is_inexact(leaf):
+            continue  # passes through the gate untouched
+        if leaf.ndim == 0:
+            raise ValueError(
+                f"carry{jax.tree_util.keystr(path)} is a scalar, but {', '.join(rows)} differ by "
+                "row; expected every leaf of the carry to be [B, ...]."
+            )
+        rows["carry" + jax.tree_util.keystr(path)] = leaf.shape[0]
+    if lengths is not None:
+        for path, leaf in jax.tree_util.tree_leaves_with_path(xs):
+            if jnp.ndim(leaf) > 1:
+                rows["xs" + jax.tree_util.keystr(path)] = jnp.shape(leaf)[1]
+    if len(set(rows.values())) > 1:
+        raise ValueError(f"The arrays disagree about the number of rows B: {rows}.")
+
+
+def _initial_carry(carry: Any, initial_carry: Any) -> Any:
+    """The carry after a reset, by default zeros of the carry's type."""
+    if initial_carry is None:
+        return jax.tree.map(lambda x: x if _tree.is_key(x) else jnp.zeros_like(x), carry)
+    initial_carry = _tree.as_arrays(initial_carry)
+    given = jax.tree.map(lambda x: (x.shape, x.dtype), initial_carry)
+    expected = jax.tree.map(lambda x: (x.shape, x.dtype), carry)
+    if given != expected:
+        raise ValueError(f"initial_carry is {given}; expected the carry's type, {expected}.")
+    return initial_carry

@@ -1,0 +1,115 @@
+"""A scan that keeps the states between blocks only, and runs each block again on the way back.
+
+Sublinear memory by one level of checkpoints (Chen et al., "Training Deep Nets with Sublinear Memory
+Cost", arXiv 1604.06174): T/k states and the residuals of k steps in place of T, for one more
+forward pass.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def resolve_checkpoint(checkpoint: Any, num_steps: int) -> int | None:
+    """The number of steps in a block; None for a single scan that stores every step.
+
+    Raises:
+      TypeError: neither a boolean, nor an integer, nor None; or traced.
+      ValueError: an integer below 1.
+    """
+    if checkpoint is None or isinstance(checkpoint, (bool, np.bool_)):
+        return max(1, math.isqrt(max(num_steps - 1, 0)) + 1) if checkpoint else None
+    expected = "expected True, False, None, or an integer ≥ 1: the number of steps in a block"
+    if isinstance(checkpoint, jax.core.Tracer):
+        raise TypeError(
+            f"checkpoint={checkpoint} is traced; {expected}. It decides the shape of the program: "
+            "pass a Python integer, or mark the argument that it comes from as static."
+        )
+    try:
+        block_size = operator.index(checkpoint)
+    except TypeError:
+        raise TypeError(
+            f"checkpoint={checkpoint!r}; {expected}. Pass True for blocks of √T steps."
+        ) from None
+    if block_size < 1:
+        raise ValueError(
+            f"checkpoint={block_size}; {expected}. Pass None to store every step, "
+            "True for blocks of √T steps."
+        )
+    return block_size
+
+
+def scan_in_blocks(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    state: Any,
+    inputs: Any,
+    *,
+    num_steps: int,
+    block_size: int | None,
+    unroll: int,
+) -> tuple[Any, Any]:
+    """`jax.lax.scan(step, state, inputs)`, storing for the way back what enters each block.
+
+    Blocks of `block_size` steps are scanned over; what is left is one shorter block after them, so
+    the step is never given padding.
+
+    Args:
+      step: `step(state, input) -> (state, output)`.
+      state: any pytree of arrays.
+      inputs: any pytree of arrays `[T, ...]`.
+      num_steps: T.
+      block_size: at least 1; None for a single scan that stores every step.
+      unroll: of the scan within a block.
+
+    Returns:
+      (last state, outputs `[T, ...]`).
+    """
+    if block_size is None:
+        return jax.lax.scan(step, state, inputs, length=num_steps, unroll=unroll)
+    num_blocks, remainder = divmod(num_steps, block_size)
+    if not num_blocks:
+        return _block(step, state, inputs, num_steps, unroll)
+    blocks, rest = _split(inputs, num_blocks * block_size)
+    blocks = jax.tree.map(lambda x: x.reshape(num_blocks, block_size, *x.shape[1:]), blocks)
+
+    def scan_block(state: Any, inputs: Any) -> tuple[Any, Any]:
+        # Inside of a loop, XLA cannot merge the second run of the block with the first.
+        return _block(step, state, inputs, block_size, unroll, prevent_cse=False)
+
+    state, outputs = jax.lax.scan(scan_block, state, blocks, length=num_blocks)
+    outputs = jax.tree.map(lambda y: y.reshape(num_blocks * block_size, *y.shape[2:]), outputs)
+    if remainder:
+        state, last = _block(step, state, rest, remainder, unroll)
+        outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, last)
+    return state, outputs
+
+
+def _block(
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    state: Any,
+    inputs: Any,
+    num_steps: int,
+    unroll: int,
+    *,
+    prevent_cse: bool = True,
+) -> tuple[Any, Any]:
+    """One block: a scan that stores nothing but what enters it."""
+
+    def run(state: Any, inputs: Any) -> tuple[Any, Any]:
+        return jax.lax.scan(step, state, inputs, length=num_steps, unroll=unroll)
+
+    return jax.checkpoint(run, prevent_cse=prevent_cse)(state, inputs)
+
+
+def _split(inputs: Any, at: int) -> tuple[Any, Any]:
+    """The first `at` steps, and the others: whose cotangents are joined by one concatenation."""
+    leaves, treedef = jax.tree.flatten(inputs)
+    pairs = [jax.lax.split(leaf, (at, leaf.shape[0] - at)) for leaf in leaves]
+    return treedef.unflatten([a for a, _ in pairs]), treedef.unflatten([b for _, b in pairs])

@@ -1,0 +1,93 @@
+"""A cell taken apart, so that only what has to go step by step goes step by step.
+
+Backpropagation through T steps is T small products one after another, and much that can be done
+for many steps at once: the products with the inputs before the loop, the local derivatives
+between the two loops, the gradient of the weights after them. A `Recurrence` is a cell at given
+parameters, split along these lines. The LSTM has one written by hand (`artbp.cells`); any other
+cell is given one by automatic differentiation (`linearized`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+
+class Chunk(NamedTuple):
+    """A few consecutive steps [C, ...] whose forward pass is done.
+
+    Attributes:
+      entering: the carry that enters the first of them, before its reset.
+      kept: what `Recurrence.step` kept of each.
+      xs: their inputs.
+      resets: bool `[C]` or `[C, B]`, or None.
+      initial_carry: what enters at resets.
+    """
+
+    entering: Any
+    kept: Any
+    xs: Any
+    resets: jax.Array | None
+    initial_carry: Any
+
+
+class Recurrence(Protocol):
+    """A cell at given parameters, for a pass forward and one backward.
+
+    For T steps, in the order in which the kernels call::
+
+        us = project(xs)                                  # many steps at once
+        for t: s, ys[t], kept[t] = step(s, us[t])         # one at a time
+        ys, local = linearize(chunk)                      # many steps at once
+        for t backward:                                   # one at a time
+            deltas[t], ct = pull_back(local[t], ct, ∂L/∂ys[t])
+        sums = accumulate(sums, local, xs, deltas)        # many steps at once
+
+    Resets, gates, masks and lengths are the kernels' business: the carry that `step` is given has
+    been reset, and `ct` has been gated.
+    """
+
+    def project(self, xs: Any) -> Any:
+        """What `step` is given for each step, [C, ...], from the inputs [C, ...]."""
+        ...
+
+    def step(self, carry: Any, u: Any) -> tuple[Any, Any, Any]:
+        """(carry, y, what to keep of the step) from the carry and one of `project`'s outputs."""
+        ...
+
+    def kept_like(self, carry: Any) -> Any:
+        """Arrays like what `step` keeps, for a carry like this; the inputs play no part."""
+        ...
+
+    def linearize(self, chunk: Chunk) -> tuple[Any, Any]:
+        """(ys [C, ...], local derivatives: a tree of arrays [C, ...])."""
+        ...
+
+    def pull_back(self, local: Any, cotangent: Any, y_cotangent: Any) -> tuple[Any, Any]:
+        """Takes the cotangents of a step's carry and y back through it.
+
+        Args:
+          local: one step of the local derivatives.
+          cotangent, y_cotangent: like the differentiable leaves of the carry and y, None elsewhere.
+
+        Returns:
+          (delta, to be kept for `accumulate`; the cotangent of the carry that entered the step).
+        """
+        ...
+
+    def zero_sums(self) -> Any:
+        """Zeros to sum the gradient of the parameters in, float32 or wider."""
+        ...
+
+    def accumulate(self, sums: Any, local: Any, xs: Any, deltas: Any) -> Any:
+        """`sums` and the gradient of these steps. A step with delta 0 contributes nothing."""
+        ...
+
+    def gradient(self, sums: Any) -> Any:
+        """The gradient like the parameters, from the sums."""
+        ...
+
+    def input_gradient(self, local: Any, xs: Any, deltas: Any) -> Any:
+        """The gradient of the differentiable leaves of the inputs, None elsewhere."""
+        ...

@@ -1,0 +1,196 @@
+"""`fused_unroll` against `unroll`, its slow and obvious twin, and both against float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import artbp
+from artbp import cells
+
+LENGTHS = [1, 2, 3, 17, 64, 257]
+HAND_WRITTEN = cells.lstm
+DERIVED = {
+    name: (lambda cell: lambda params, carry, x: cell(params, carry, x))(getattr(cells, name))
+    for name in ("lstm", "gru", "rnn")
+}
+
+
+def problem(cell, num_steps, dtype, *, symbols=False, rows=3, inputs=4, hidden=5):
+    """Arguments and a random cotangent; the recurrence neither vanishes nor explodes."""
+    keys = jax.random.split(jax.random.key(num_steps), 9)
+
+    def normal(key, *shape):
+        return jax.random.normal(key, shape, jnp.float64).astype(dtype)
+
+    params = jax.tree.map(
+        lambda leaf: leaf.astype(dtype), cell.init(keys[0], inputs, hidden, dtype=jnp.float64)
+    )
+    like = cell.initial_carry(params, rows)
+    carry = jax.tree.map(lambda leaf: normal(keys[1], *leaf.shape) * 0.5, like)
+    initial_carry = jax.tree.map(lambda leaf: normal(keys[2], *leaf.shape) * 0.5, like)
+    xs = normal(keys[3], num_steps, rows, inputs)
+    if symbols:
+        xs = jax.random.randint(keys[3], (num_steps, rows), 0, inputs, jnp.int32)
+    options = {
+        "gates": jax.random.uniform(keys[4], (num_steps, rows), jnp.float64, 0.5, 1.5)
+        .astype(dtype)
+        .at[num_steps // 2]
+        .set(0),
+        "resets": jax.random.bernoulli(keys[5], 0.1, (num_steps, rows)),
+        "initial_carry": initial_carry,
+        "lengths": jnp.array([num_steps, (num_steps + 1) // 2, max(num_steps - 1, 0)], jnp.int32),
+    }
+    cotangent = (
+        jax.tree.map(lambda leaf: normal(keys[6], *leaf.shape), like),
+        normal(keys[7], num_steps, rows, hidden),
+    )
+    return params, carry, xs, options, cotangent
+
+
+def pull_back(unroll, cell, params, carry, xs, options, cotangent):
+    """(outputs, gradients with respect to all that is differentiable)."""
+    options = dict(options)
+    initial_carry = options.pop("initial_carry")
+    floats = jnp.issubdtype(xs.dtype, jnp.floating)
+
+    def function(params, carry, initial_carry, xs):
+        return unroll(cell, params, carry, xs, initial_carry=initial_carry, **options)
+
+    if not floats:
+        symbols = xs
+        outputs, pullback = jax.vjp(lambda *a: function(*a, symbols), params, carry, initial_carry)
+    else:
+        outputs, pullback = jax.vjp(function, params, carry, initial_carry, xs)
+    return outputs, pullback(cotangent)
+
+
+def relative_errors(tree, truth):
+    """Per leaf ‖leaf − truth‖ / ‖truth‖."""
+
+    def error(leaf, true):
+        leaf, true = np.asarray(leaf, np.float64), np.asarray(true, np.float64)
+        return np.linalg.norm(leaf - true) / max(np.linalg.norm(true), 1e-300)
+
+    return jax.tree.leaves(jax.tree.map(error, tree, truth))
+
+
+CASES = [
+    pytest.param(cells.lstm, cells.lstm, False, id="lstm"),
+    pytest.param(cells.lstm, cells.lstm, True, id="lstm-symbols"),
+    pytest.param(cells.lstm, DERIVED["lstm"], False, id="derived-lstm"),
+    pytest.param(cells.gru, DERIVED["gru"], True, id="derived-gru-symbols"),
+    pytest.param(cells.rnn, DERIVED["rnn"], False, id="derived-rnn"),
+]
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("num_steps", LENGTHS)
+@pytest.mark.parametrize(("reference", "cell", "symbols"), CASES)
+def test_equals_the_unroll(reference, cell, symbols, num_steps):
+    arguments = problem(reference, num_steps, jnp.float64, symbols=symbols)
+    ours = jax.jit(lambda: pull_back(artbp.fused_unroll, cell, *arguments))()
+    theirs = jax.jit(lambda: pull_back(artbp.unroll, cell, *arguments))()
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for error in relative_errors(ours, theirs):
+        assert error < 1e-12
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("num_steps", LENGTHS)
+@pytest.mark.parametrize(("reference", "cell", "symbols"), CASES)
+def test_is_as_accurate_as_the_unroll_in_float32(reference, cell, symbols, num_steps):
+    """At most twice the error of plain autodiff, per leaf, plus one unit of float32 rounding."""
+    exact = problem(reference, num_steps, jnp.float64, symbols=symbols)
+    rounded = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, exact)
+    # The truth is the gradient at the rounded arguments: what is compared is the arithmetic.
+    exact = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, rounded)
+    truth = jax.jit(lambda: pull_back(artbp.unroll, cell, *exact))()
+    ours = relative_errors(jax.jit(lambda: pull_back(artbp.fused_unroll, cell, *rounded))(), truth)
+    theirs = relative_errors(jax.jit(lambda: pull_back(artbp.unroll, cell, *rounded))(), truth)
+    for our_error, their_error in zip(ours, theirs, strict=True):
+        assert our_error < 2 * their_error + 1.2e-7
+        assert our_error < 1e-5
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("without", ["gates", "resets", "lengths"])
+def test_gates_resets_and_lengths_are_seen(without):
+    """The control: without one of them the gradient is another."""
+    params, carry, xs, options, cotangent = problem(cells.lstm, 17, jnp.float64)
+    arguments = (params, carry, xs, {**options, without: None}, cotangent)
+    changed = pull_back(artbp.fused_unroll, cells.lstm, *arguments)
+    original = pull_back(artbp.fused_unroll, cells.lstm, params, carry, xs, options, cotangent)
+    if without == "resets":
+        changed = changed[0], (*changed[1][:2], changed[1][0], *changed[1][3:])
+        original = original[0], (*original[1][:2], original[1][0], *original[1][3:])
+    assert max(relative_errors(changed, original)) > 1e-3
+    expected = pull_back(artbp.unroll, cells.lstm, *arguments)[1][0]
+    for error in relative_errors(changed[1][0], expected):
+        assert error < 1e-12
+
+
+@pytest.mark.usefixtures("float64")
+def test_padding_has_no_influence():
+    params, carry, xs, options, cotangent = problem(cells.lstm, 17, jnp.float64)
+    beyond = jnp.arange(17, dtype=jnp.int32)[:, None] >= options["lengths"][None, :]
+    for cell in (cells.lstm, DERIVED["lstm"]):
+        poisoned = jnp.where(beyond[..., None], jnp.nan, xs)
+        ours = pull_back(artbp.fused_unroll, cell, params, carry, poisoned, options, cotangent)
+        clean = pull_back(artbp.fused_unroll, cell, params, carry, xs, options, cotangent)
+        jax.tree.map(np.testing.assert_array_equal, ours, clean)
+
+
+@pytest.mark.usefixtures("float64")
+def test_under_vmap_and_as_a_hessian_vector_product():
+    params, carry, xs, options, _ = problem(cells.lstm, 5, jnp.float64)
+    direction = jax.tree.map(jnp.sin, params)
+
+    def loss(unroll, params, carry):
+        return jnp.sum(jnp.sin(unroll(cells.lstm, params, carry, xs, **options)[1]))
+
+    def product(unroll):
+        gradient = jax.grad(loss, argnums=1)
+        return jax.jvp(lambda p: gradient(unroll, p, carry), (params,), (direction,))[1]
+
+    for error in relative_errors(product(artbp.fused_unroll), product(artbp.unroll)):
+        assert error < 1e-12
+
+    scales = jnp.array([0.5, 1.0, 2.0])
+
+    def gradient(unroll, scale):
+        scaled = jax.tree.map(lambda leaf: scale * leaf, params)
+        return jax.grad(loss, argnums=1)(unroll, scaled, carry)
+
+    ours = jax.vmap(lambda scale: gradient(artbp.fused_unroll, scale))(scales)
+    theirs = jax.vmap(lambda scale: gradient(artbp.unroll, scale))(scales)
+    for error in relative_errors(ours, theirs):
+        assert error < 1e-12
+
+
+@pytest.mark.usefixtures("float64")
+def test_parameters_picked_out_of_a_tree():
+    params, carry, xs, options, cotangent = problem(cells.lstm, 17, jnp.float64)
+    tree = {"cell": params, "readout": jnp.ones(3)}
+    tied = cells.lstm.with_params(lambda p: {**p["cell"], "bias": jnp.sin(p["cell"]["bias"])})
+    ours = pull_back(artbp.fused_unroll, tied, tree, carry, xs, options, cotangent)
+    theirs = pull_back(artbp.unroll, tied, tree, carry, xs, options, cotangent)
+    for error in relative_errors(ours, theirs):
+        assert error < 1e-12
+
+
+def test_bad_input():
+    params = cells.lstm.init(jax.random.key(0), 2, 3)
+    carry = cells.lstm.initial_carry(params, 1)
+    xs = jnp.zeros((4, 1, 2))
+    with pytest.raises(ValueError, match="at least one step"):
+        artbp.fused_unroll(cells.lstm, params, carry, xs[:0])
+    with pytest.raises(ValueError, match="disagree about the number of steps"):
+        artbp.fused_unroll(cells.lstm, params, carry, xs, gates=jnp.ones(3))
+
+    def loss(scale):
+        cell = lambda params, carry, x: cells.lstm(params, carry, scale * x)  # noqa: E731
+        return jnp.sum(artbp.fused_unroll(cell, params, carry, xs)[1])
+
+    with pytest.raises(ValueError, match="closes over a traced array"):
+        jax.grad(loss)(1.0)
