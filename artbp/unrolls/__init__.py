@@ -7,6 +7,7 @@ fused      `unroll` with a backward pass of its own
 dynamic    one program for every segment length; block: one block of it, with the recursion
 chained    loops of static length, chained: `exact` and `pow2`
 batching   what `jax.vmap` does with a segment kernel
+rounds     many rows, each in a segment of its own; side_by_side: one block of them
 policies   which of them to use
 """
 

@@ -126,7 +126,7 @@ def _train(
             edges = training.log_bins(num_steps, config.num_bins)
             stream = artbp.Stream(_drives(config, drive_root), num_steps=num_steps)
         history, timing = training.train(
-            method.estimator(),
+            method,
             rows,
             stream,
             theta_0=config.theta_0,

@@ -10,13 +10,15 @@ Each row is this loop, and the tests compare it with exactly this loop:
         params["theta"] -= rate * grads["theta"]
         updates += 1
 
-Rows differ in their key and in their rates; they share the estimator, hence the compiled code. A
-row that has reached the end waits with θ frozen until the last one has. Rows never mix, so a row
-that overflows to inf and NaN spoils nobody else.
+Rows differ in their key and in their rates; they share the method, hence the compiled code. Each
+goes on to its own next segment (`artbp.independent_rows`), and one that has reached the end rests
+with θ frozen until the last one has. Rows never mix, so a row that overflows to inf and NaN spoils
+nobody else.
 """
 
+import math
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +26,10 @@ import numpy as np
 
 import artbp
 from experiments.influence_balancing import system
+from experiments.influence_balancing.methods import Method
+
+# Most steps that the rows run before they wait for each other.
+_LONGEST_BLOCK = 256
 
 # schedule -> (time_clock, update_clock) in eta_0 / sqrt(1 + time_clock * step + update_clock * u).
 SCHEDULES = {"time steps": (1.0, 0.0), "updates": (0.0, 1.0), "constant": (0.0, 0.0)}
@@ -66,13 +72,21 @@ class Timing(NamedTuple):
     run_seconds: float
 
 
-class _Loop(NamedTuple):
-    theta: jax.Array
-    state: Any
+class _Progress(NamedTuple):
+    """How far the rows are, arrays [R], and what the history holds so far, [R, bins].
+
+    Most segments end in the bin that they begin in. These are added up in `open_loss` and
+    `open_theta` until a segment crosses the edge of the bin at `next_edge`: only then is the
+    history touched, which is larger than all the rest.
+    """
+
     step: jax.Array
     updates: jax.Array
     longest: jax.Array
     largest_theta: jax.Array
+    next_edge: jax.Array
+    open_loss: jax.Array
+    open_theta: jax.Array
     loss: jax.Array
     theta_sum: jax.Array
 
@@ -80,7 +94,7 @@ class _Loop(NamedTuple):
 def make_rows(rng_keys: jax.Array, eta_0: tuple[float, ...], schedules: tuple[str, ...]) -> Rows:
     """All combinations, keys varying fastest: row = (schedule, eta_0, key) in C order.
 
-    The boundaries depend on the key alone, so rows of one key keep pace with one another.
+    The boundaries depend on the key alone: rows of one key cut at the same steps.
     """
     clocks = np.array([SCHEDULES[name] for name in schedules])
     shape = (len(schedules), len(eta_0), len(rng_keys))
@@ -100,7 +114,7 @@ def log_bins(num_steps: int, num_bins: int) -> np.ndarray:
 
 
 def train(
-    estimator: artbp.GradientEstimator,
+    method: Method,
     rows: Rows,
     stream: artbp.Stream,
     *,
@@ -111,7 +125,7 @@ def train(
     """Trains every row over one pass of the stream.
 
     Args:
-        estimator: of `methods.Method.estimator`.
+        method: how to truncate.
         rows: R runs.
         stream: `num_steps` steps; shared by the rows.
         theta_0: the θ they start from.
@@ -128,7 +142,7 @@ def train(
         started = time.perf_counter()
         arguments = (rows, stream, jnp.asarray(edges, jnp.float64), jnp.float64(theta_0))
         program = jax.jit(_program, static_argnums=(0, 1))
-        compiled = program.lower(estimator, drive_is_per_row, *arguments).compile()
+        compiled = program.lower(method, drive_is_per_row, *arguments).compile()
         compiled_at = time.perf_counter()
         outputs = jax.block_until_ready(compiled(*arguments))
         history = History(**{name: np.asarray(value) for name, value in outputs.items()})
@@ -137,7 +151,7 @@ def train(
 
 
 def _program(
-    estimator: artbp.GradientEstimator,
+    method: Method,
     drive_is_per_row: bool,
     rows: Rows,
     stream: artbp.Stream,
@@ -146,54 +160,97 @@ def _program(
 ) -> dict[str, jax.Array]:
     num_rows, num_bins = rows.eta_0.shape[0], edges.shape[0] - 1
     num_steps = stream.num_steps
-    assert num_steps is not None  # Stream has seen to it
-    stream_axes = jax.tree.map(lambda _: None, stream)
-    if drive_is_per_row:
-        stream_axes = artbp.Stream(0, num_steps=num_steps)
-    estimate = jax.vmap(estimator.estimate, in_axes=(0, 0, stream_axes))
 
-    def init(theta: jax.Array, rng_key: jax.Array) -> Any:
-        return estimator.init({"theta": theta}, system.initial_carry(), rng_key=rng_key)
-
-    def any_running(loop: _Loop) -> jax.Array:
-        return jnp.any(loop.step < num_steps)
-
-    def one_segment(loop: _Loop) -> _Loop:
-        running = loop.step < num_steps
-        grads, state, info = estimate({"theta": loop.theta}, loop.state, stream)
-        step = loop.step + jnp.where(running, info.length, 0)
-        clock = rows.time_clock * step + rows.update_clock * loop.updates
+    def update(
+        params: dict,
+        progress: _Progress,
+        grads: dict,
+        info: artbp.EstimatorInfo,
+        finished: jax.Array,
+    ) -> tuple[dict, _Progress]:
+        step = progress.step + jnp.where(finished, info.length, 0)
+        clock = rows.time_clock * step + rows.update_clock * progress.updates
         rate = rows.eta_0 / jnp.sqrt(1.0 + clock)
-        # The freeze selects over θ alone, never over the state with its large scratch.
-        theta = jnp.where(running, loop.theta - rate * grads["theta"], loop.theta)
-        overlap = _overlap(loop.step, step, edges)
-        mean_loss = info.loss_sum / info.length
-        return _Loop(
-            theta=theta,
-            state=state,
+        theta = jnp.where(finished, params["theta"] - rate * grads["theta"], params["theta"])
+        history = _add_segment(progress, step, info, params["theta"], finished, edges)
+        return {"theta": theta}, history._replace(
             step=step,
-            updates=loop.updates + running,
-            longest=jnp.maximum(loop.longest, jnp.where(running, info.length, 0)),
-            largest_theta=jnp.maximum(loop.largest_theta, jnp.abs(theta)),
-            loss=loop.loss + _where_positive(overlap, mean_loss),
-            theta_sum=loop.theta_sum + _where_positive(overlap, loop.theta),
+            updates=progress.updates + finished,
+            longest=jnp.maximum(progress.longest, jnp.where(finished, info.length, 0)),
+            largest_theta=jnp.maximum(progress.largest_theta, jnp.abs(theta)),
         )
 
+    trainer = artbp.independent_rows(
+        system.cell,
+        system.loss_fn,
+        method.law,
+        update,
+        lambda params, progress: progress.step < num_steps,
+        compensate=method.compensate,
+        block_size=_block_size(method),
+        stream_axes=artbp.Stream(0, num_steps=num_steps) if drive_is_per_row else None,
+    )
     theta = jnp.full((num_rows,), theta_0)
-    counts = jnp.zeros((num_rows,), jnp.int32)
+    counts, zeros = jnp.zeros((num_rows,), jnp.int32), jnp.zeros((num_rows,))
     sums = jnp.zeros((num_rows, num_bins))
-    state = jax.vmap(init)(theta, rows.rng_key)
-    loop = _Loop(theta, state, counts, counts, counts, jnp.abs(theta), sums, sums)
-    loop = jax.lax.while_loop(any_running, one_segment, loop)
+    next_edge = jnp.full((num_rows,), edges[1])
+    progress = _Progress(
+        counts, counts, counts, jnp.abs(theta), next_edge, zeros, zeros, sums, sums
+    )
+    state = trainer.init(system.initial_carry(), rows.rng_key)
+    params, progress, _ = trainer.run({"theta": theta}, progress, state, stream)
     width = jnp.diff(edges)
     return {
-        "loss": loop.loss / width,
-        "theta": loop.theta_sum / width,
-        "final_theta": loop.theta,
-        "largest_theta": loop.largest_theta,
-        "num_segments": loop.updates,
-        "longest_segment": loop.longest,
+        "loss": progress.loss / width,
+        "theta": progress.theta_sum / width,
+        "final_theta": params["theta"],
+        "largest_theta": progress.largest_theta,
+        "num_segments": progress.updates,
+        "longest_segment": progress.longest,
     }
+
+
+def _block_size(method: Method) -> int:
+    """The (mean) length of a segment, or the smallest number of equal parts of it."""
+    length = math.ceil(method.unroll_length)
+    return math.ceil(length / math.ceil(length / _LONGEST_BLOCK))
+
+
+def _add_segment(
+    progress: _Progress,
+    end: jax.Array,
+    info: artbp.EstimatorInfo,
+    theta: jax.Array,
+    finished: jax.Array,
+    edges: jax.Array,
+) -> _Progress:
+    """Adds the segments from `progress.step` to `end` that are finished to the history."""
+    crosses = finished & (end >= progress.next_edge)
+    inside = finished & ~crosses
+
+    def close_bins(progress: _Progress) -> _Progress:
+        overlap = _overlap(progress.step, jnp.where(crosses, end, progress.step), edges)
+        start = progress.step[:, None]
+        is_open = crosses[:, None] & (edges[:-1] <= start) & (start < edges[1:])
+        mean_loss = info.loss_sum / info.length
+        beyond = jnp.min(jnp.where(edges > end[:, None], edges, jnp.inf), axis=1)
+        return progress._replace(
+            loss=progress.loss
+            + jnp.where(is_open, progress.open_loss[:, None], 0.0)
+            + _where_positive(overlap, mean_loss),
+            theta_sum=progress.theta_sum
+            + jnp.where(is_open, progress.open_theta[:, None], 0.0)
+            + _where_positive(overlap, theta),
+            open_loss=jnp.where(crosses, 0.0, progress.open_loss),
+            open_theta=jnp.where(crosses, 0.0, progress.open_theta),
+            next_edge=jnp.where(crosses, beyond, progress.next_edge),
+        )
+
+    progress = jax.lax.cond(jnp.any(crosses), close_bins, lambda progress: progress, progress)
+    return progress._replace(
+        open_loss=progress.open_loss + jnp.where(inside, info.loss_sum, 0.0),
+        open_theta=progress.open_theta + jnp.where(inside, info.length * theta, 0.0),
+    )
 
 
 def _overlap(start: jax.Array, end: jax.Array, edges: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ NUM_STEPS = 700
 def train(name, rng_keys, eta_0, schedules, *, num_steps=NUM_STEPS, stream=None, **options):
     """Rows are ordered (schedule, rate, key)."""
     history, _ = training.train(
-        methods.parse(name).estimator(block_size=32),
+        methods.parse(name),
         training.make_rows(rng_keys, eta_0, schedules),
         stream or artbp.Stream(None, num_steps=num_steps),
         theta_0=0.5,
