@@ -166,11 +166,12 @@ class LSTMRecurrence:
     def _summed_outer(self, name: str, left: jax.Array, right: jax.Array) -> jax.Array:
         """Σ_t Σ_b left[t, b, :] right[t, b, :]ᵀ, one product, sharded as the parameter `name`."""
         weights = self._params[name]
+        left, right = left.astype(weights.dtype), right.astype(weights.dtype)
         sharding = jax.typeof(weights).sharding
+        if sharding.mesh.empty:  # steps and rows as one axis: XLA would transpose both operands
+            left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
+            return jnp.matmul(left.T, right, preferred_element_type=self._wide)
+        contracted = (((0, 1), (0, 1)), ((), ()))
         return lax.dot_general(
-            left.astype(weights.dtype),
-            right.astype(weights.dtype),
-            (((0, 1), (0, 1)), ((), ())),
-            preferred_element_type=self._wide,
-            out_sharding=None if sharding.mesh.empty else sharding,
+            left, right, contracted, preferred_element_type=self._wide, out_sharding=sharding
         )

@@ -1,0 +1,151 @@
+"""What ARTBP costs: the same number of time steps as the fastest TBPTT, warm and from cold.
+
+    python -m benchmarks.artbp_vs_tbptt [--time_steps 25000] [--hidden_size 256] [--rounds 5]
+                                        [--cells "cells.lstm" "own function"] [--results FILE]
+
+LSTM, batch 64, 50 symbols, readout and cross-entropy, float32, one SGD update per segment: ARTBP
+(L0 = 50, α = 4) under each policy against TBPTT 50 under each policy and by the gradient of an
+unroll. Each contender lives in a process of its own, with the persistent compilation cache off. Its
+first pass of the stream is the time "with compilation"; then its gradient is checked; then warm
+passes of all contenders are interleaved. The ratios are to the fastest TBPTT with the same cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from typing import Any
+
+import jax
+
+import artbp
+from benchmarks import common
+from benchmarks.model import (
+    CELLS,
+    Layer,
+    character_loss,
+    checked_error,
+    make_layer,
+    reference_gradient,
+)
+from benchmarks.walks import Walk, estimator_walk, scan, unroll_walk
+
+BATCH = 64
+_CHECKED_STEPS = 400
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+
+MAKERS = {
+    f"{method}, {policy}": functools.partial(estimator_walk, method, policy)
+    for method in ("artbp", "tbptt")
+    for policy in ("dynamic", "pow2", "exact")
+} | {
+    "tbptt, lax.scan, one program": functools.partial(unroll_walk, scan, True),
+    "tbptt, lax.scan, host loop": functools.partial(unroll_walk, scan, False),
+    "tbptt, fused_unroll, one program": functools.partial(unroll_walk, artbp.fused_unroll, True),
+}
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    """One contender, in its own process."""
+    cell, name = arguments.cells[0], arguments.contender
+    make = functools.partial(make_layer, character_loss, arguments.hidden_size)
+    layer = make(arguments.time_steps, BATCH)
+    walk: Walk = MAKERS[name](cell, layer)
+    programs = 0
+
+    def count(event: str, duration_secs: float, **details: object) -> None:
+        nonlocal programs
+        del duration_secs, details
+        programs += event == _COMPILED
+
+    def run() -> dict[str, Any]:
+        nonlocal programs
+        state = jax.block_until_ready(walk.prepare())
+        programs, longest = 0, 0
+
+        def go() -> Any:
+            nonlocal longest
+            params, longest = walk.run(state)
+            return params
+
+        seconds = common.timed(go)
+        return {"seconds": seconds, "programs": programs, "longest": int(longest)}
+
+    def check() -> float:
+        short: Layer = make(min(_CHECKED_STEPS, arguments.time_steps), BATCH)
+        gradient, gates = MAKERS[name](cell, short).frozen()
+        return checked_error(name, gradient, reference_gradient(short, gates))
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    common.serve({"run": run, "check": check})
+
+
+def measure(arguments: argparse.Namespace, cell: str) -> list[dict[str, Any]]:
+    """The rows of one cell."""
+    names = [name for name in MAKERS if cell == "cells.lstm" or "fused_unroll" not in name]
+    workers: dict[str, common.Worker] = {}
+    cold, errors = {}, {}
+    try:
+        for name in names:
+            sizes = {"--time_steps": arguments.time_steps, "--hidden_size": arguments.hidden_size}
+            words = [str(word) for flag in sizes.items() for word in flag]
+            words += ["--cells", cell, "--contender", name]
+            workers[name] = common.Worker("benchmarks.artbp_vs_tbptt", words)
+            cold[name] = workers[name].ask("run")
+            errors[name] = workers[name].ask("check")
+        runs = {
+            name: lambda worker=worker: common.Seconds(worker.ask("run")["seconds"])
+            for name, worker in workers.items()
+        }
+        seconds = common.interleave(runs, arguments.rounds)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    peers = [name for name in names if name.startswith("tbptt")]
+    fastest = min(peers, key=lambda name: common.median_ms(seconds, name))
+    fastest_cold = min(cold[name]["seconds"] for name in peers)
+    return [
+        {
+            "cell": cell,
+            "contender": name,
+            "seconds": common.median_ms(seconds, name) / 1e3,
+            "ratio": common.median_ratio(seconds, name, fastest),
+            "cold_seconds": cold[name]["seconds"],
+            "cold_ratio": cold[name]["seconds"] / fastest_cold,
+            "programs": cold[name]["programs"],
+            "longest": cold[name]["longest"],
+            "error": errors[name],
+        }
+        for name in names
+    ]
+
+
+def main() -> None:
+    """Prints the table of all cells."""
+    parser = common.make_parser(__doc__, rounds=5)
+    parser.add_argument("--time_steps", type=int, default=25_000)
+    parser.add_argument("--hidden_size", type=int, default=256)
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--contender", choices=MAKERS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.contender:
+        _serve(arguments)
+        return
+    rows = [row for cell in arguments.cells for row in measure(arguments, cell)]
+    columns = {
+        "cell": "cell",
+        "contender": "contender",
+        "seconds": "s",
+        "ratio": "÷ fastest TBPTT",
+        "cold_seconds": "s with compilation",
+        "cold_ratio": "÷ fastest TBPTT",
+        "programs": "programs",
+        "longest": "longest segment",
+        "error": "error",
+    }
+    common.print_table(rows, columns)
+    common.write_results(rows, arguments.results)
+
+
+if __name__ == "__main__":
+    main()
