@@ -29,6 +29,10 @@ from artbp import _tree
 from artbp.cells.base import input_product, product
 from artbp.unrolls.recurrence import Chunk
 
+# Up to this size, XLA on a CPU is faster at four products [B, H] × [H, H] and their sum than at
+# one [B, 4 H] × [4 H, H]; above it, slower.
+_SMALL = 160
+
 
 class LSTMCarry(NamedTuple):
     """`memory` c and `hidden` h, both `[B, hidden_size]`."""
@@ -67,6 +71,10 @@ class LSTMRecurrence:
         self._params = params
         self._to_params = to_params
         self._wide = _tree.at_least_float32(params["recurrent"].dtype)
+        self._blocks = None
+        if params["recurrent"].shape[0] <= _SMALL and jax.default_backend() == "cpu":
+            # The barrier keeps the slices out of the loops, where XLA would cut them at each step.
+            self._blocks = lax.optimization_barrier(jnp.split(params["recurrent"].T, 4))
 
     def project(self, xs: Any) -> Any:
         """x W for float inputs; symbols stay symbols, since picking rows of W is no product."""
@@ -125,25 +133,30 @@ class LSTMRecurrence:
             local.candidate * d_memory,
             local.output_gate * d_hidden,
         ]
-        recurrent = self._params["recurrent"]
-        delta = lax.optimization_barrier(jnp.concatenate(parts, axis=-1).astype(recurrent.dtype))
+        parts = [part.astype(self._params["recurrent"].dtype) for part in parts]
+        parts, delta = lax.optimization_barrier((parts, jnp.concatenate(parts, axis=-1)))
         entering = LSTMCarry(
             memory=(local.decay * d_memory).astype(cotangent.memory.dtype),
-            hidden=product(delta, recurrent.T).astype(cotangent.hidden.dtype),
+            hidden=self._back(parts, delta).astype(cotangent.hidden.dtype),
         )
         return delta, entering
 
     def zero_sums(self) -> Any:
-        return _tree.zero_sums(
-            {name: self._params[name] for name in ("input", "recurrent", "bias")}
-        )
+        names = ("input", "recurrent", "bias")
+        return _tree.zero_sums({name: self._params[name] for name in names})
 
     def accumulate(self, sums: Any, local: _Local, xs: Any, deltas: jax.Array) -> Any:
         if jnp.issubdtype(xs.dtype, jnp.integer):
             xs = jax.nn.one_hot(xs, self._params["input"].shape[0], dtype=deltas.dtype)
+        # One product for both: a narrow one, such as that of few symbols, costs as much as a wide.
+        left = jnp.concatenate(
+            [local.hidden.astype(deltas.dtype), xs.astype(deltas.dtype)], axis=-1
+        )
+        hidden_size = local.hidden.shape[-1]
+        recurrent, from_input = jnp.split(self._summed_outer(left, deltas), [hidden_size])
         return {
-            "input": sums["input"] + self._summed_outer("input", xs, deltas),
-            "recurrent": sums["recurrent"] + self._summed_outer("recurrent", local.hidden, deltas),
+            "input": sums["input"] + from_input,
+            "recurrent": sums["recurrent"] + recurrent,
             "bias": sums["bias"] + jnp.sum(deltas, axis=(0, 1), dtype=self._wide),
         }
 
@@ -163,11 +176,17 @@ class LSTMRecurrence:
         bias = self._params["bias"].astype(self._wide)
         return from_input + bias.reshape((1,) * (from_input.ndim - 1) + (-1,))
 
-    def _summed_outer(self, name: str, left: jax.Array, right: jax.Array) -> jax.Array:
-        """Σ_t Σ_b left[t, b, :] right[t, b, :]ᵀ, one product, sharded as the parameter `name`."""
-        weights = self._params[name]
-        left, right = left.astype(weights.dtype), right.astype(weights.dtype)
-        sharding = jax.typeof(weights).sharding
+    def _back(self, parts: list[jax.Array], delta: jax.Array) -> jax.Array:
+        """δz Uᵀ, from δz in four parts and in one."""
+        if self._blocks is None:
+            return product(delta, self._params["recurrent"].T)
+        pairs = zip(parts, self._blocks, strict=True)
+        first, *rest = [product(part, block) for part, block in pairs]
+        return sum(rest, start=first)
+
+    def _summed_outer(self, left: jax.Array, right: jax.Array) -> jax.Array:
+        """Σ_t Σ_b left[t, b, :] right[t, b, :]ᵀ, one product, sharded as the weights."""
+        sharding = jax.typeof(self._params["recurrent"]).sharding
         if sharding.mesh.empty:  # steps and rows as one axis: XLA would transpose both operands
             left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
             return jnp.matmul(left.T, right, preferred_element_type=self._wide)

@@ -54,6 +54,7 @@ def artbp(
 
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`; carry any pytree, `[B, ...]` with a batch.
+        `artbp.cells.lstm`, or its `with_params`, is run with a backward pass written by hand.
       loss_fn: `loss_fn(params, y, target) -> losses` of one step, `[B]` or, without a batch, a
         scalar. It holds the readout, which then runs over many steps at once.
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
@@ -69,8 +70,9 @@ def artbp(
       cache_size: compiled lengths that `exact` and `pow2` keep.
 
     Returns:
-      A `GradientEstimator`. Its state holds two buffers of block_size carries under `dynamic`;
-      donate it to your jitted step. Danger: a state belongs to the stream that it was run on, and
+      A `GradientEstimator`. Its state holds, under `dynamic`, a buffer of block_size carries and
+      one of what block_size steps keep (see `artbp.unrolls.recurrence`); donate it to your jitted
+      step. Danger: a state belongs to the stream that it was run on, and
       its position means nothing on a shorter one.
 
     Raises:

@@ -144,7 +144,8 @@ def make_buffers(kept: Any, carry: Any, block_size: int, chunk: int) -> Buffers:
     def rows(num_rows: int, tree: Any) -> Any:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape)), tree)
 
-    return Buffers(kept=rows(block_size, kept), entering=rows(-(-block_size // chunk), carry))
+    num_chunks = -(-block_size // chunk)
+    return Buffers(kept=rows(num_chunks * chunk, kept), entering=rows(num_chunks, carry))
 
 
 class BlockState(NamedTuple):
@@ -226,10 +227,19 @@ def _backpropagate(
 
     def linearize(n: Any) -> tuple[Chunk, Any, Any]:
         first = offset + n * size
-        slots = jnp.maximum(real_steps(first, end, size) - offset, 0)
+        last = jnp.maximum(end - 1 - offset, 0)
+        slots = n * size + jnp.arange(size, dtype=jnp.int32)
+
+        def real(leaf: jax.Array) -> jax.Array:
+            """As `real_steps`; a slice and a select are fused into what reads them."""
+            of_chunk = lax.dynamic_slice_in_dim(leaf, n * size, size)
+            return jnp.where(
+                _tree.align(slots <= last, of_chunk), of_chunk, _tree.index(leaf, last)[None]
+            )
+
         chunk = Chunk(
             _tree.index(buffers.entering, n),
-            gather(buffers.kept, slots),
+            jax.tree.map(real, buffers.kept),
             *segment.inputs(first),
             segment.initial_carry,
         )

@@ -9,13 +9,13 @@ import jax
 Policy = Literal["dynamic", "pow2", "exact"]
 """How a segment of random length is compiled:
 
-dynamic  one program for every length; jit, vmap and scan work around it. Recomputes each step once
-         on the way back.
+dynamic  one program for every length; jit, vmap and scan work around it. Recomputes all but the
+         last block of a segment of more than block_size steps.
 pow2     a chain of power-of-two scans, driven from the host: at most 2·(⌊log2 longest⌋ + 1)
          programs. Recomputes at most half of the steps up to 2·block_size, and all but the last
          block beyond.
-exact    one scan per length, driven from the host: no recomputation up to `block_size` steps, two
-         programs for each new length.
+exact    one program per length, driven from the host: no recomputation up to `block_size` steps,
+         two programs for each new length.
 """
 
 _POLICIES = get_args(Policy)
