@@ -143,8 +143,7 @@ def main() -> None:
         "longest": "longest segment",
         "error": "error",
     }
-    common.print_table(rows, columns)
-    common.write_results(rows, arguments.results)
+    common.report(rows, columns, arguments.results)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,14 @@ def make_parser(description: str | None, rounds: int = 7) -> argparse.ArgumentPa
     return parser
 
 
+def report(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], results: str | None
+) -> None:
+    """Prints the rows as a table, and writes them to the file `results`, if one is named."""
+    print_table(rows, columns)
+    write_results(rows, results)
+
+
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
     """Prints the fields that `columns` gives a heading to as a Markdown table."""
     print(f"| {' | '.join(columns.values())} |")

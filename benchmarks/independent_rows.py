@@ -1,6 +1,6 @@
 """Many keys in one program: in lockstep under `jax.vmap`, or each row at its own pace.
 
-    python -m benchmarks.independent_rows [--keys 1,8,64,128,256] [--repeats 7] [--results FILE]
+    python -m benchmarks.independent_rows [--keys 8 64 128 256] [--rounds 7] [--results FILE]
 
 What limits it: on so small a model an operation costs as much to start as to compute, so one key
 leaves most of the machine idle. In lockstep every row waits for the longest segment among them,
@@ -8,31 +8,25 @@ which lies further above the mean the more rows there are. Rows at their own pac
 0.45 of the steps, whatever their number; what limits them is the arithmetic of one core.
 
 Influence balancing (23 states, float64), ARTBP with L0 = 16 and α = 4, an update after each
-segment, whole trainings in one compiled program. The programs are timed in turn, the first turn is
-not counted, and the table gives medians.
+segment, whole trainings in one compiled program. No program is timed before its parameters have
+been compared with those that another one reaches from the same keys.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 import artbp
+from benchmarks import common
 from experiments.influence_balancing import system
 
 LAW = artbp.truncation.polynomial(16, 4)
 BLOCK_SIZE = 16
 ETA_0 = 1e-3
-
-Training = Callable[[jax.Array, int], jax.Array]
 
 
 def descend(theta: jax.Array, step: jax.Array, grads: dict) -> jax.Array:
@@ -101,60 +95,57 @@ def independent(rng_keys: jax.Array, num_steps: int) -> jax.Array:
     return rows.run(params, step, state, stream)[0]["theta"]
 
 
-def measure(num_keys: list[int], repeats: int) -> list[dict[str, object]]:
-    """Times all programs in turn; checks that those of the same keys agree."""
-    root = jax.random.key(0)
-    programs = []
-    for keys in [1, *num_keys]:
-        trainings: list[Training] = [lockstep, independent] if programs else [single_key]
-        num_steps = 100_000 if keys <= 8 else 20_000
-        for training in trainings:
-            rng_keys = jax.vmap(jax.random.fold_in, (None, 0))(root, jnp.arange(keys))
-            run = jax.jit(training, static_argnums=1).lower(rng_keys, num_steps).compile()
-            programs.append((training.__name__, keys, num_steps, run, rng_keys))
-    seconds: list[list[float]] = [[] for _ in programs]
-    thetas = {}
-    for _ in range(repeats + 1):
-        for times, (_, keys, num_steps, run, rng_keys) in zip(seconds, programs, strict=True):
-            start = time.perf_counter()
-            theta = jax.block_until_ready(run(rng_keys))
-            times.append(time.perf_counter() - start)
-            expected = thetas.setdefault((keys, num_steps), theta)
-            assert jnp.allclose(theta, expected, rtol=1e-9), "the programs disagree"
-    rates = [
-        keys * num_steps / statistics.median(times[1:])
-        for times, (_, keys, num_steps, _, _) in zip(seconds, programs, strict=True)
-    ]
-    return [
-        {
-            "program": name,
-            "keys": keys,
-            "time_steps_per_second": round(rate),
-            "ratio_to_single_key": round(rate / rates[0], 2),
-        }
-        for rate, (name, keys, _, _, _) in zip(rates, programs, strict=True)
-    ]
+def measure(num_keys: list[int], rounds: int) -> list[dict[str, Any]]:
+    """Times all programs in turn."""
+    cases = [(single_key, 1)]
+    cases += [(training, keys) for keys in num_keys for training in (lockstep, independent)]
+    contenders, thetas = {}, {}
+    for training, keys in cases:
+        name, num_steps = f"{training.__name__}, {keys}", _num_steps(keys)
+        rng_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(keys))
+        run = jax.jit(training, static_argnums=1).lower(rng_keys, num_steps).compile()
+        contenders[name] = functools.partial(run, rng_keys)
+        theta = run(rng_keys)
+        expected = thetas.setdefault(num_steps, theta)
+        shared = min(len(theta), len(expected))  # the first keys are the same
+        if not jnp.allclose(theta[:shared], expected[:shared], rtol=1e-9):
+            raise RuntimeError(f"{name}: other parameters than its peers reach from these keys")
+    seconds = common.interleave(contenders, rounds)
+    single = next(iter(contenders))
+    rows = []
+    for name, (training, keys) in zip(contenders, cases, strict=True):
+        time_steps = keys * _num_steps(keys)
+        gain = time_steps / _num_steps(1) / common.median_ratio(seconds, name, single)
+        rows.append(
+            {
+                "program": training.__name__,
+                "keys": keys,
+                "time_steps_per_second": 1e3 * time_steps / common.median_ms(seconds, name),
+                "ratio": gain,
+            }
+        )
+    return rows
+
+
+def _num_steps(keys: int) -> int:
+    """Time steps of each training: enough for a program to take a tenth of a second."""
+    return 100_000 if keys <= 8 else 20_000
 
 
 def main() -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--keys", default="1,8,64,128,256", help="numbers of keys")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--results", help="JSON file to write the rows to")
+    parser = common.make_parser(__doc__)
+    parser.add_argument("--keys", type=int, nargs="+", default=[8, 64, 128, 256])
     arguments = parser.parse_args()
     with jax.enable_x64(True):
-        rows = measure([int(keys) for keys in arguments.keys.split(",")], arguments.repeats)
-    print("| program | keys | time steps per second | ÷ single_key |")
-    print("|---|---|---|---|")
-    for row in rows:
-        rate, ratio = row["time_steps_per_second"], row["ratio_to_single_key"]
-        print(f"| {row['program']} | {row['keys']} | {rate:,} | {ratio:.2f} |")
-    if arguments.results:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, JAX {jax.__version__}"
-        with open(arguments.results, "w", encoding="utf-8") as file:
-            json.dump({"machine": machine, "rows": rows}, file, indent=2)
-            file.write("\n")
+        rows = measure(arguments.keys, arguments.rounds)
+    columns = {
+        "program": "program",
+        "keys": "keys",
+        "time_steps_per_second": "time steps per second",
+        "ratio": "÷ single_key",
+    }
+    common.report(rows, columns, arguments.results)
 
 
 if __name__ == "__main__":

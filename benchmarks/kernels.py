@@ -31,6 +31,7 @@ from benchmarks.model import (
     initial_carry,
     layer_loss,
     make_layer,
+    next_gradient,
     reference_gradient,
 )
 from benchmarks.peers import Contender, autodiff, one_hot, peers
@@ -72,18 +73,9 @@ def _estimator(layer: Layer, cell: str, policy: artbp.unrolls.Policy) -> Contend
     """One segment that is the whole stream: each call starts from the initial carry."""
     num_steps, batch = layer.symbols.shape
     estimator = artbp.tbptt(CELLS[cell], layer.loss_fn, truncation_length=num_steps, policy=policy)
-    estimate = estimator.estimate
-    if policy == "dynamic":
-        estimate = jax.jit(estimate, donate_argnums=1)
-    params, stream = jax.device_put(layer.params), layer.stream
-    state = estimator.init(params, initial_carry(params, batch), rng_key=jax.random.key(0))
-
-    def run() -> Any:
-        nonlocal state
-        grads, state, info = estimate(params, state, stream)
-        return grads, info.loss_sum
-
-    return Contender(run, lambda result: result[0])
+    carry = initial_carry(layer.params, batch)
+    run = next_gradient(estimator, layer, layer.params, carry, jit=policy == "dynamic")
+    return Contender(run, lambda grads: grads)
 
 
 def _split_estimator(layer: Layer) -> Contender:
@@ -214,8 +206,7 @@ def main() -> None:
         "to_bound": "÷ products",
         "error": "error",
     }
-    common.print_table(rows, columns)
-    common.write_results(rows, arguments.results)
+    common.report(rows, columns, arguments.results)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,26 @@ def initial_carry(params: Any, batch: int) -> Any:
     return cells.lstm.initial_carry(params["cell"], batch)
 
 
+def next_gradient(
+    estimator: artbp.GradientEstimator, layer: Layer, params: Any, carry: Any, jit: bool = True
+) -> Callable[[], Any]:
+    """A contender: the gradient of the next segment of the layer's stream at frozen params.
+
+    Args:
+      jit: as one compiled program, to which the state is donated.
+    """
+    estimate = jax.jit(estimator.estimate, donate_argnums=1) if jit else estimator.estimate
+    params, stream = jax.device_put(params), layer.stream
+    state = estimator.init(params, carry, rng_key=jax.random.key(0))
+
+    def run() -> Any:
+        nonlocal state
+        grads, state, _ = estimate(params, state, stream)
+        return grads
+
+    return run
+
+
 def gates_of(law: artbp.truncation.TruncationLaw, lengths: Iterable[int]) -> np.ndarray:
     """The gates [T] of segments of these lengths: 1/(1 − c) within, 0 at each boundary."""
     gates = []

@@ -34,6 +34,7 @@ from benchmarks.model import (
     checked_error,
     gates_of,
     make_layer,
+    next_gradient,
     reference_gradient,
     relative_errors,
 )
@@ -90,16 +91,7 @@ def _by_autodiff(unroll: Any, cell: Any, params: Any, carry: Any, layer: Layer) 
 def _by_estimator(cell: Any, params: Any, carry: Any, layer: Layer) -> Gradient:
     law = artbp.truncation.replay([layer.symbols.shape[0]], LAW)
     estimator = artbp.artbp(cell, layer.loss_fn, law, policy="dynamic")
-    estimate = jax.jit(estimator.estimate, donate_argnums=1)
-    params, stream = jax.device_put(params), layer.stream
-    state = estimator.init(params, carry, rng_key=jax.random.key(0))
-
-    def run() -> Any:
-        nonlocal state
-        grads, state, _ = estimate(params, state, stream)
-        return grads
-
-    return run
+    return next_gradient(estimator, layer, params, carry)
 
 
 def measure(arguments: argparse.Namespace, length: int) -> list[dict[str, Any]]:
@@ -145,8 +137,7 @@ def main() -> None:
         "ms": "ms",
         "ratio": "÷ unroll, float32",
     }
-    common.print_table(rows, columns)
-    common.write_results(rows, arguments.results)
+    common.report(rows, columns, arguments.results)
 
 
 if __name__ == "__main__":

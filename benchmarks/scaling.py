@@ -32,6 +32,7 @@ from benchmarks.model import (
     checked_error,
     initial_carry,
     make_layer,
+    next_gradient,
     reference_gradient,
     unit_sum_loss,
 )
@@ -48,16 +49,7 @@ def estimate(layer: Layer, cell: str) -> Callable[[], Any]:
     estimator = artbp.tbptt(
         CELLS[cell], layer.loss_fn, truncation_length=num_steps, policy="dynamic"
     )
-    step = jax.jit(estimator.estimate, donate_argnums=1)
-    params, stream = jax.device_put(layer.params), layer.stream
-    state = estimator.init(params, initial_carry(params, batch), rng_key=jax.random.key(0))
-
-    def run() -> Any:
-        nonlocal state
-        grads, state, _ = step(params, state, stream)
-        return grads
-
-    return run
+    return next_gradient(estimator, layer, layer.params, initial_carry(layer.params, batch))
 
 
 def large_product() -> tuple[Callable[[], Any], float]:
@@ -152,8 +144,7 @@ def main() -> None:
         "fraction": "fraction of the bound",
         "error": "error",
     }
-    common.print_table(rows, columns)
-    common.write_results(rows, arguments.results)
+    common.report(rows, columns, arguments.results)
 
 
 if __name__ == "__main__":

@@ -135,8 +135,7 @@ def main() -> None:
         ratio = common.median_ratio(totals, kind, "cold")
         rows.append({"cache": kind, **medians, "ratio": ratio})
     columns = {"cache": "cache", **{phase: f"{phase}, s" for phase in PHASES}}
-    common.print_table(rows, {**columns, "total": "total, s", "ratio": "÷ cold"})
-    common.write_results(rows, arguments.results)
+    common.report(rows, {**columns, "total": "total, s", "ratio": "÷ cold"}, arguments.results)
 
 
 if __name__ == "__main__":

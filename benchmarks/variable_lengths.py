@@ -102,8 +102,7 @@ def main() -> None:
         "distinct_lengths": "distinct lengths",
         "longest": "longest",
     }
-    common.print_table(rows, columns)
-    common.write_results(rows, arguments.results)
+    common.report(rows, columns, arguments.results)
 
 
 if __name__ == "__main__":
