@@ -79,6 +79,21 @@ def update(buffers: PyTree, tree: PyTree, step: jax.Array) -> PyTree:
     )
 
 
+def gather(tree: PyTree, steps: jax.Array) -> PyTree:
+    """`leaf[steps]` for every leaf of a time-major tree; beyond the end, the last one."""
+    return jax.tree.map(lambda leaf: leaf.at[steps].get(mode="clip"), tree)
+
+
+def repeat(tree: PyTree, n: int) -> PyTree:
+    """Every leaf n times, `[n, ...]`."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), tree)
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    """Zeros like every leaf."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
 def at_least_float32(dtype: Any) -> Any:
     """`dtype`, or float32 where it is narrower: what sums and gates are computed in."""
     dtype = jnp.dtype(dtype)

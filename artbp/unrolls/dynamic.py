@@ -35,8 +35,9 @@ from artbp.unrolls.checks import Cell
 from artbp.unrolls.linearized import kept_like, recurrence_of
 from artbp.unrolls.segment import Problem, SegmentResult
 
-# Steps that are linearised, read out and summed up together: enough for large products.
-_CHUNK = 16
+# Steps that are linearised, read out and summed up together: enough for large products, and few
+# enough that what one of these operations leaves is still in the cache when the next one reads it.
+_CHUNK = 8
 
 
 class Scratch(NamedTuple):
@@ -55,8 +56,7 @@ def make_scratch(cell: Cell, params: Any, carry: Any, block_size: int) -> Scratc
     """Allocates the buffers for segments that start from carries like `carry`."""
     chunk = min(_CHUNK, block_size)
     buffers = make_buffers(kept_like(cell, params, carry), carry, block_size, chunk)
-    block_carries = jax.tree.map(lambda x: jnp.broadcast_to(x, (block_size, *x.shape)), carry)
-    return Scratch(buffers, block_carries)
+    return Scratch(buffers, block_carries=_tree.repeat(carry, block_size))
 
 
 def segment_gradient(

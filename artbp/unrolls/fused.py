@@ -17,8 +17,8 @@ from artbp.unrolls.gate import cut_or_scale
 from artbp.unrolls.linearized import recurrence_of
 from artbp.unrolls.recurrence import Chunk, Recurrence
 
-# Steps that are linearised and summed up together on the way back.
-_CHUNK = 16
+# Steps that are linearised and summed up together on the way back, as many as in `dynamic`.
+_CHUNK = 8
 
 
 def fused_unroll(
@@ -106,7 +106,7 @@ def _forward(cell: Cell, operands: _Operands) -> tuple[tuple[Any, Any], Any]:
         new_carry, y, kept = recurrence.step(entering, u)
         if lengths is not None:
             new_carry = _tree.select(t < lengths, new_carry, carry)
-            y = _tree.select(t < lengths, y, _zeros_like(y))
+            y = _tree.select(t < lengths, y, _tree.zeros_like(y))
         return new_carry, (y, kept)
 
     def run_piece(carry: Any, piece: _Steps) -> tuple[Any, tuple[Any, Any]]:
@@ -132,15 +132,15 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Ope
         if gate is not None:
             gated = jax.tree.map(lambda leaf: cut_or_scale(leaf, gate), cotangent)
         if lengths is not None:
-            y_cotangent = _tree.select(t < lengths, y_cotangent, _zeros_like(y_cotangent))
+            y_cotangent = _tree.select(t < lengths, y_cotangent, _tree.zeros_like(y_cotangent))
         delta, entering = recurrence.pull_back(local, gated, y_cotangent)
         if lengths is not None:
-            delta = _tree.select(t < lengths, delta, _zeros_like(delta))
+            delta = _tree.select(t < lengths, delta, _tree.zeros_like(delta))
         if reset is not None:
             taken = reset if lengths is None else reset & (t < lengths)
-            fresh = _tree.select(taken, entering, _zeros_like(entering))
+            fresh = _tree.select(taken, entering, _tree.zeros_like(entering))
             to_initial = jax.tree.map(jnp.add, to_initial, fresh)
-            entering = _tree.select(reset, _zeros_like(entering), entering)
+            entering = _tree.select(reset, _tree.zeros_like(entering), entering)
         if lengths is not None:
             entering = _tree.select(t < lengths, entering, cotangent)
         return (entering, to_initial), delta
@@ -155,7 +155,7 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Ope
         sums = recurrence.accumulate(sums, local, piece.xs, deltas)
         return (flow, sums), recurrence.input_gradient(local, piece.xs, deltas)
 
-    state = ((cotangent, _zeros_like(cotangent)), recurrence.zero_sums())
+    state = ((cotangent, _tree.zeros_like(cotangent)), recurrence.zero_sums())
     full_y, rest_y = _split(y_cotangents)
     state, last_x_gradient = piece_backward(state, (rest, of_rest, rest_y))
     state, x_gradient = lax.scan(piece_backward, state, (full, of_full, full_y), reverse=True)
@@ -224,7 +224,3 @@ def _repeat_last(xs: Any, lengths: jax.Array | None) -> Any:
 def _without_float0(tree: Any) -> Any:
     """A cotangent with None in place of the leaves that are not differentiable."""
     return jax.tree.map(lambda leaf: None if leaf.dtype == jax.dtypes.float0 else leaf, tree)
-
-
-def _zeros_like(tree: Any) -> Any:
-    return jax.tree.map(jnp.zeros_like, tree)

@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from artbp import _tree
 from artbp.unrolls.checks import Cell
+from artbp.unrolls.contraction import merge_contracted_axes
 from artbp.unrolls.recurrence import Chunk, Recurrence
 
 
@@ -116,7 +117,8 @@ class Linearized:
             new_carries, ys = jax.vmap(self._cell, (None, 0, 0))(params, carries, xs)
             return _tree.partition(new_carries)[0], _tree.partition(ys)[0]
 
-        (grads,) = jax.vjp(steps, self._params)[1](deltas)
+        pullback = jax.vjp(steps, self._params)[1]
+        (grads,) = merge_contracted_axes(pullback)(deltas)
         return _tree.accumulate(sums, grads)
 
     def gradient(self, sums: Any) -> Any:
