@@ -108,8 +108,8 @@ class LSTMRecurrence:
         ys = (o * tanh).astype(hidden.dtype)
         previous = jnp.concatenate([hidden[None], ys[:-1]])
         if chunk.resets is not None:
-            resets = chunk.resets.reshape(chunk.resets.shape + (1,) * (ys.ndim - chunk.resets.ndim))
-            previous = jnp.where(resets, chunk.initial_carry.hidden[None], previous)
+            initial = chunk.initial_carry.hidden[None]
+            previous = jnp.where(_tree.align(chunk.resets, ys), initial, previous)
         local = _Local(
             input_gate=g * i * (1 - i),
             forget_gate=c * f * (1 - f),
@@ -161,7 +161,7 @@ class LSTMRecurrence:
         }
 
     def gradient(self, sums: Any) -> Any:
-        gradient = dict(jax.tree.map(jnp.zeros_like, self._params))
+        gradient = dict(_tree.zeros_like(self._params))
         for name, value in sums.items():
             gradient[name] = value.astype(gradient[name].dtype)
         return self._to_params(gradient)

@@ -20,7 +20,7 @@ import jax
 
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.segmentwise import segmentwise
-from artbp.truncation.base import TruncationLaw
+from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import never
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.policies import Policy
@@ -83,15 +83,11 @@ def artbp(
 
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
-
-    if not isinstance(law, TruncationLaw):
-        raise TypeError(
-            f"law={law!r}; expected a truncation law, such as artbp.truncation.polynomial(16, 4)."
-        )
+    check_law(law)
 
     def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
         del at_start
-        return law.sample_length(jax.random.fold_in(rng_key, segment), segment=segment)
+        return law.length_of(rng_key, segment)
 
     return segmentwise(
         Problem(cell, loss_fn, law.compensation if compensate else never().compensation),

@@ -18,9 +18,9 @@ from jax import lax
 from artbp import _tree
 from artbp.estimators.base import EstimatorInfo, EstimatorState
 from artbp.stream import Stream
-from artbp.truncation.base import TruncationLaw
-from artbp.truncation.deterministic import check_length, never
-from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
+from artbp.truncation.base import TruncationLaw, check_law
+from artbp.truncation.deterministic import never
+from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.rounds import Ring, RowsSegment, begin, make_ring, one_round
 from artbp.unrolls.segment import Problem
@@ -133,20 +133,14 @@ def independent_rows(
 
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
-    if not isinstance(law, TruncationLaw):
-        raise TypeError(
-            f"law={law!r}; expected a truncation law, such as artbp.truncation.polynomial(16, 4)."
-        )
-    if not (np.isfinite(normalizer) and normalizer > 0):
-        raise ValueError(f"normalizer={normalizer!r}; expected a finite number above 0.")
-    block_size = check_length(block_size, "block_size")
+    check_law(law)
+    check_positive(normalizer=normalizer)
+    check_positive(block_size=block_size, integer=True)
     problem = Problem(cell, loss_fn, law.compensation if compensate else never().compensation)
 
     def init(carry: Any, rng_keys: jax.Array) -> EstimatorState:
         num_rows = rng_keys.shape[0]
-        carry = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (num_rows, *leaf.shape)), _tree.as_arrays(carry)
-        )
+        carry = _tree.repeat(_tree.as_arrays(carry), num_rows)
         zero = jnp.zeros((num_rows,), jnp.int32)
         return EstimatorState(zero, zero, carry, carry, rng_keys, scratch=())
 
@@ -229,15 +223,11 @@ def independent_rows(
 
 def _draw(law: TruncationLaw, state: EstimatorState) -> _Plan:
     """Draws the next lengths of every row, exactly as `artbp.artbp` does."""
-
-    def length(rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        return law.sample_length(jax.random.fold_in(rng_key, segment), segment=segment)
-
     first = jnp.asarray(state.segment)
     segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
     # One axis: XLA's loops over two are slower.
     keys = jnp.concatenate([state.rng_key] * _PLAN)
-    lengths = jax.vmap(length)(keys, jnp.ravel(segments))
+    lengths = jax.vmap(law.length_of)(keys, jnp.ravel(segments))
     return _Plan(first, jnp.reshape(lengths, segments.shape))
 
 

@@ -19,7 +19,13 @@ from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimat
 from artbp.stream import Stream
 from artbp.unrolls import chained, dynamic
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import check_cell, check_finite, check_params, check_resets
+from artbp.unrolls.checks import (
+    check_cell,
+    check_finite,
+    check_params,
+    check_positive,
+    check_resets,
+)
 from artbp.unrolls.closure import hoist, hoist_cell
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 from artbp.unrolls.segment import Problem, SegmentResult
@@ -49,8 +55,8 @@ def segmentwise(
       normalizer, policy, block_size, cache_size: see `artbp.artbp`.
     """
     check_policy(policy)
-    _check_positive(normalizer=normalizer)
-    _check_positive(block_size=block_size, cache_size=cache_size, integer=True)
+    check_positive(normalizer=normalizer)
+    check_positive(block_size=block_size, cache_size=cache_size, integer=True)
     kernels = {
         name: chained.segment_kernel(problem, split, block_size, cache_size)
         for name, split in (("exact", chained.exact_pieces), ("pow2", chained.pow2_pieces))
@@ -212,12 +218,3 @@ def _key_bytes(rng_key: jax.Array) -> tuple[bytes, tuple[Any, ...]]:
     data = np.asarray(jax.random.key_data(rng_key) if typed else rng_key)
     impl = str(jax.random.key_impl(rng_key)) if typed else None
     return data.tobytes(), (data.shape, data.dtype.str, impl)
-
-
-def _check_positive(integer: bool = False, **named: float) -> None:
-    for name, value in named.items():
-        if isinstance(value, jax.core.Tracer):
-            continue
-        if not np.isfinite(value) or value <= 0 or (integer and value != int(value)):
-            kind = "an integer ≥ 1" if integer else "a finite number above 0"
-            raise ValueError(f"{name}={value!r}; expected {kind}.")

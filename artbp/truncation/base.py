@@ -78,6 +78,10 @@ class TruncationLaw(abc.ABC):
         length = self.draw(rng_key, jnp.asarray(segment, jnp.int32))
         return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
 
+    def length_of(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        """The length of segment number `segment` of a walk that was given `rng_key`."""
+        return self.sample_length(jax.random.fold_in(rng_key, segment), segment=segment)
+
     def sample_gates(self, rng_key: jax.Array, n: int) -> jax.Array:
         """Draws the gates (1 − X_t)/(1 − c_t) of n steps, boundaries (0) included.
 
@@ -94,15 +98,12 @@ class TruncationLaw(abc.ABC):
             gate = jnp.where(boundary, 0.0, self.compensation(age))
 
             def next_segment() -> tuple[jax.Array, ...]:
-                draw = self.sample_length(
-                    jax.random.fold_in(rng_key, segment + 1), segment=segment + 1
-                )
-                return jnp.ones_like(age), draw, segment + 1
+                return jnp.ones_like(age), self.length_of(rng_key, segment + 1), segment + 1
 
             return lax.cond(boundary, next_segment, lambda: (age + 1, length, segment)), gate
 
-        first = self.sample_length(jax.random.fold_in(rng_key, 0), segment=0)
-        state = (jnp.ones((), jnp.int32), first, jnp.zeros((), jnp.int32))
+        zero = jnp.zeros((), jnp.int32)
+        state = (jnp.ones_like(zero), self.length_of(rng_key, zero), zero)
         _, gates = lax.scan(step, state, length=n)
         return gates
 
@@ -141,6 +142,14 @@ def as_length(length: jax.Array) -> jax.Array:
 def longest() -> jax.Array:
     """The length of a segment that never ends."""
     return jnp.asarray(_LONGEST, jnp.int32)
+
+
+def check_law(law: Any) -> None:
+    """Raises TypeError unless `law` is a `TruncationLaw`."""
+    if not isinstance(law, TruncationLaw):
+        raise TypeError(
+            f"law={law!r}; expected a truncation law, such as artbp.truncation.polynomial(16, 4)."
+        )
 
 
 def check_mean_length(mean_length: float) -> None:

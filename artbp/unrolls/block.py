@@ -1,9 +1,9 @@
 """One block of a segment, forward and backward: where the ARTBP recursion is run.
 
 A block is as many steps as the buffers hold. `run_block` runs it forward and keeps what the way
-back needs (`_record`), then goes back through it chunk by chunk (`_backpropagate`): all steps of a
-chunk are linearised and read out together, the recursion takes them one by one, and the gradient
-of the parameters is taken for all of them together.
+back needs (`Segment.run`), then goes back through it chunk by chunk (`_backpropagate`): all steps
+of a chunk are linearised and read out together, the recursion takes them one by one, and the
+gradient of the parameters is taken for all of them together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax import lax
 from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.gate import scale
-from artbp.unrolls.readout import loss_and_count
+from artbp.unrolls.readout import read_out
 from artbp.unrolls.recurrence import Chunk, Recurrence
 from artbp.unrolls.segment import Problem
 
@@ -58,7 +58,7 @@ class Segment:
     def inputs(self, first: jax.Array) -> tuple[Any, Any]:
         """(xs, resets) of the steps first, …, first + chunk − 1, see `real_steps`."""
         steps = real_steps(first, self.length, self.chunk)
-        return gather((self.stream.xs, self.stream.resets), self.start + steps)
+        return _tree.gather((self.stream.xs, self.stream.resets), self.start + steps)
 
     def run(self, carry: Any, first: Any, num_steps: Any, buffers: Any = None) -> tuple[Any, Any]:
         """Runs the cell for `num_steps` steps from step `first` on.
@@ -121,11 +121,6 @@ def real_steps(first: jax.Array, end: jax.Array, chunk: int) -> jax.Array:
     return jnp.minimum(first + jnp.arange(chunk, dtype=jnp.int32), end - 1)
 
 
-def gather(tree: Any, steps: jax.Array) -> Any:
-    """`leaf[steps]` for every leaf. Danger: the steps are in range."""
-    return jax.tree.map(lambda leaf: leaf.at[steps].get(mode="promise_in_bounds"), tree)
-
-
 class Buffers(NamedTuple):
     """What the forward pass through a block leaves to the way back; never read before written.
 
@@ -140,12 +135,8 @@ class Buffers(NamedTuple):
 
 def make_buffers(kept: Any, carry: Any, block_size: int, chunk: int) -> Buffers:
     """Buffers for blocks of at most `block_size` steps, from examples of what they hold."""
-
-    def rows(num_rows: int, tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape)), tree)
-
     num_chunks = -(-block_size // chunk)
-    return Buffers(kept=rows(num_chunks * chunk, kept), entering=rows(num_chunks, carry))
+    return Buffers(_tree.repeat(kept, num_chunks * chunk), _tree.repeat(carry, num_chunks))
 
 
 class BlockState(NamedTuple):
@@ -177,7 +168,7 @@ def initial_state(segment: Segment, carry: Any, buffers: Buffers) -> BlockState:
     return BlockState(
         cell_sums=segment.recurrence.zero_sums(),
         readout_sums=_tree.zero_sums(segment.params),
-        cotangent=jax.tree.map(jnp.zeros_like, _tree.partition(carry)[0]),
+        cotangent=_tree.zeros_like(_tree.partition(carry)[0]),
         loss_sum=jnp.zeros_like(one),
         num_losses=jnp.zeros((), jnp.int32),
         buffers=buffers,
@@ -262,8 +253,8 @@ def _backpropagate(
             gated = jax.tree.map(lambda leaf: scale(leaf, gates[j]), cotangent)
             delta, entering = pull_back(local, y_cotangents, gated, j)
             if chunk.resets is not None:  # nothing flows on to the carry that a reset replaced
-                entering = _tree.select(chunk.resets[j], _zeros_like(entering), entering)
-            delta = segment.keep(first + j, delta, _zeros_like(delta))
+                entering = _tree.select(chunk.resets[j], _tree.zeros_like(entering), entering)
+            delta = segment.keep(first + j, delta, _tree.zeros_like(delta))
             return segment.keep(first + j, entering, cotangent), _tree.update(deltas, delta, j)
 
         cotangent, deltas = lax.fori_loop(0, count, step_backward, (state.cotangent, deltas))
@@ -296,33 +287,16 @@ def _read_out(
 
     Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
     """
-    stream = segment.stream
     real = segment.start + real_steps(first, segment.length, segment.chunk)
-    targets = gather(stream.targets, real)
     valid = first + jnp.arange(segment.chunk, dtype=jnp.int32) < end
-    if stream.mask is not None:
-        mask = gather(stream.mask, real).astype(bool)
-        valid = mask & _tree.align(valid, mask)
-    float_ys, other_ys = _tree.partition(ys)
-
-    def loss(params: Any, float_ys: Any) -> tuple[jax.Array, jax.Array]:
-        ys = _tree.combine(float_ys, other_ys)
-        return loss_and_count(segment.problem.loss_fn, params, ys, targets, valid)
-
-    (loss_sum, count), (grads, cotangents) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-        segment.params, float_ys
-    )
-    sums = _tree.accumulate(state.readout_sums, grads)
+    read = read_out(segment.problem.loss_fn, segment.params, ys, segment.stream, real, valid)
+    sums = _tree.accumulate(state.readout_sums, read.grads)
     state = state._replace(
         readout_sums=segment.keep(first, sums, state.readout_sums),
-        loss_sum=state.loss_sum + loss_sum.astype(state.loss_sum.dtype),
-        num_losses=state.num_losses + count,
+        loss_sum=state.loss_sum + read.loss_sum.astype(state.loss_sum.dtype),
+        num_losses=state.num_losses + read.num_losses,
     )
-    return state, cotangents
-
-
-def _zeros_like(tree: Any) -> Any:
-    return jax.tree.map(jnp.zeros_like, tree)
+    return state, read.y_cotangents
 
 
 def _zeros(num_steps: int, leaf: jax.ShapeDtypeStruct) -> jax.Array:

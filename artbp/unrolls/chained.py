@@ -54,6 +54,32 @@ def pow2_pieces(length: int, block_size: int) -> list[int]:
     return small + [largest] * (length // largest)
 
 
+class _Piece(NamedTuple):
+    """A run of steps of one segment; the arguments of `dynamic.segment_gradient` at its start.
+
+    Attributes:
+      start: int32, the stream's step at which the segment begins.
+      offset: int32, the segment's step at which the piece begins.
+    """
+
+    params: Any
+    carry: Any
+    initial_carry: Any
+    stream: Stream
+    start: Any
+    offset: Any
+
+
+class _Flow(NamedTuple):
+    """What the way back carries from piece to piece; see `block.BlockState`."""
+
+    cell_sums: Any
+    readout_sums: Any
+    cotangent: Any
+    loss_sum: jax.Array
+    num_losses: jax.Array
+
+
 def segment_kernel(
     problem: Problem, split: Callable[[int, int], list[int]], block_size: int, cache_size: int
 ) -> Callable[..., SegmentResult]:
@@ -64,15 +90,19 @@ def segment_kernel(
       split: `exact_pieces` or `pow2_pieces`.
       block_size: the longest piece, hence the most steps whose residuals are kept at a time.
       cache_size: how many piece lengths keep their compiled programs; the least recently used
-        goes first. Two programs a length: forward, and forward with backward.
+        goes first. Two programs a length: forward, and forward with backward. Two small ones that
+        begin and end the sums serve every length.
     """
 
     @functools.lru_cache(maxsize=cache_size)
     def programs(num_steps: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return (
             jax.jit(functools.partial(_forward, problem, num_steps)),
-            jax.jit(functools.partial(_backward, problem, num_steps), donate_argnames=("total",)),
+            jax.jit(functools.partial(_backward, problem, num_steps), donate_argnums=1),
         )
+
+    begin = jax.jit(functools.partial(_begin, problem))
+    end = jax.jit(functools.partial(_end, problem))
 
     def segment_gradient(
         params: Any,
@@ -83,127 +113,81 @@ def segment_kernel(
         start: int,
         length: int,
     ) -> SegmentResult:
-        pieces = split(length, block_size)
-        offsets = np.cumsum([0, *pieces[:-1]]).astype(np.int32)
-        entering = [carry]
-        for num_steps, offset in zip(pieces[:-1], offsets[:-1], strict=True):
+        sizes = split(length, block_size)
+        offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
+        piece = _Piece(params, carry, initial_carry, stream, np.int32(start), offsets[0])
+        pieces = [piece]
+        for num_steps, offset in zip(sizes[:-1], offsets[1:], strict=True):
             forward, _ = programs(num_steps)
-            entering.append(
-                forward(params, entering[-1], initial_carry, stream, np.int32(start), offset)
-            )
+            piece = piece._replace(carry=forward(piece), offset=offset)
+            pieces.append(piece)
 
-        total = _zero_total(problem, params)
-        cotangent = jax.tree.map(jnp.zeros_like, _tree.partition(carry)[0])
-        final_carry = None
-        for num_steps, offset in zip(reversed(pieces), reversed(offsets), strict=True):
+        flow, final_carry = begin(params, carry), None
+        for num_steps, piece in zip(reversed(sizes), reversed(pieces), strict=True):
             _, backward = programs(num_steps)
-            total, cotangent, leaving = backward(
-                params,
-                entering.pop(),
-                initial_carry,
-                stream,
-                np.int32(start),
-                offset,
-                cotangent,
-                total=total,
-            )
+            flow, leaving = backward(piece, flow)
             final_carry = leaving if final_carry is None else final_carry
         gates = np.asarray(problem.compensation(np.arange(1, length)), np.float64)
         return SegmentResult(
-            grads=join(gradient(problem.cell, params, total.cell_sums), total.readout_sums, params),
-            loss_sum=total.loss_sum,
-            num_losses=total.num_losses,
+            grads=end(params, flow),
+            loss_sum=flow.loss_sum,
+            num_losses=flow.num_losses,
             carry=final_carry,
             scratch=scratch,
-            max_compensation=jnp.asarray(gates.max(initial=1.0), total.loss_sum.dtype),
-            max_weight=jnp.asarray(gates.prod(), total.loss_sum.dtype),
+            max_compensation=jnp.asarray(gates.max(initial=1.0), flow.loss_sum.dtype),
+            max_weight=jnp.asarray(gates.prod(), flow.loss_sum.dtype),
         )
 
     return segment_gradient
 
 
-class _Total(NamedTuple):
-    """Sums over the pieces behind the one at hand; see `block.BlockState`."""
-
-    cell_sums: Any
-    readout_sums: Any
-    loss_sum: jax.Array
-    num_losses: jax.Array
+def _forward(problem: Problem, num_steps: int, piece: _Piece) -> Any:
+    """The carry after the piece."""
+    return _segment(problem, num_steps, piece).run(piece.carry, piece.offset, num_steps)[0]
 
 
-def _zero_total(problem: Problem, params: Any) -> _Total:
-    loss_sum = jnp.zeros((), jnp.result_type(float))
-    cell_sums = zero_sums(problem.cell, params)
-    return _Total(cell_sums, _tree.zero_sums(params), loss_sum, jnp.zeros((), jnp.int32))
+def _begin(problem: Problem, params: Any, carry: Any) -> _Flow:
+    """Nothing summed, and no flow across the boundary."""
+    return _Flow(
+        cell_sums=zero_sums(problem.cell, params),
+        readout_sums=_tree.zero_sums(params),
+        cotangent=_tree.zeros_like(_tree.partition(carry)[0]),
+        loss_sum=jnp.zeros((), jnp.result_type(float)),
+        num_losses=jnp.zeros((), jnp.int32),
+    )
 
 
-def _forward(
-    problem: Problem,
-    num_steps: int,
-    params: Any,
-    carry: Any,
-    initial_carry: Any,
-    stream: Stream,
-    start: jax.Array,
-    offset: jax.Array,
-) -> Any:
-    """The carry after `num_steps` steps from step `offset` of the segment that begins at start."""
-    segment = _segment(problem, num_steps, params, carry, initial_carry, stream, start, offset)
-    return segment.run(carry, offset, num_steps)[0]
-
-
-def _backward(
-    problem: Problem,
-    num_steps: int,
-    params: Any,
-    carry: Any,
-    initial_carry: Any,
-    stream: Stream,
-    start: jax.Array,
-    offset: jax.Array,
-    cotangent: Any,
-    *,
-    total: _Total,
-) -> tuple[_Total, Any, Any]:
-    """Backpropagates through the piece of `num_steps` steps that begins `offset` into its segment.
-
-    Args:
-      start: the stream's step at which the segment begins.
-      cotangent: of the carry that leaves the piece, seen from the next piece (zero at the
-        boundary); the gate of the piece's last step is applied here.
+def _backward(problem: Problem, num_steps: int, piece: _Piece, flow: _Flow) -> tuple[_Flow, Any]:
+    """Backpropagates through a piece; the gate of its last step is applied here.
 
     Returns:
-      (total with this piece, cotangent of the carry that enters, the carry that leaves).
+      (the flow for the piece before it, the carry that leaves).
     """
-    segment = _segment(problem, num_steps, params, carry, initial_carry, stream, start, offset)
-    buffers = make_buffers(kept_like(problem.cell, params, carry), carry, num_steps, num_steps)
-    state = initial_state(segment, carry, buffers)
-    state = state._replace(cotangent=cotangent, **total._asdict())
-    leaving, state = run_block(segment, carry, offset, num_steps, state)
-    total = _Total(*(getattr(state, name) for name in _Total._fields))
-    return total, state.cotangent, leaving
+    carry = piece.carry
+    segment = _segment(problem, num_steps, piece)
+    kept = kept_like(problem.cell, piece.params, carry)
+    buffers = make_buffers(kept, carry, num_steps, chunk=num_steps)
+    state = initial_state(segment, carry, buffers)._replace(**flow._asdict())
+    leaving, state = run_block(segment, carry, piece.offset, num_steps, state)
+    return _Flow(*(getattr(state, name) for name in _Flow._fields)), leaving
 
 
-def _segment(
-    problem: Problem,
-    num_steps: int,
-    params: Any,
-    carry: Any,
-    initial_carry: Any,
-    stream: Stream,
-    start: jax.Array,
-    offset: jax.Array,
-) -> Segment:
-    """The segment up to the end of the piece at hand, the piece being one chunk."""
-    x = _tree.index(stream.xs, 0)
-    check_cell(problem.cell, params, carry, x)
+def _end(problem: Problem, params: Any, flow: _Flow) -> Any:
+    """The gradient, like params."""
+    return join(gradient(problem.cell, params, flow.cell_sums), flow.readout_sums, params)
+
+
+def _segment(problem: Problem, num_steps: int, piece: _Piece) -> Segment:
+    """The segment up to the end of the piece, the piece being one chunk."""
+    x = _tree.index(piece.stream.xs, 0)
+    check_cell(problem.cell, piece.params, piece.carry, x)
     return Segment(
         problem=problem,
-        params=params,
-        initial_carry=initial_carry,
-        stream=stream,
-        recurrence=recurrence_of(problem.cell, params, carry, x),
-        start=start,
-        length=offset + np.int32(num_steps),
+        params=piece.params,
+        initial_carry=piece.initial_carry,
+        stream=piece.stream,
+        recurrence=recurrence_of(problem.cell, piece.params, piece.carry, x),
+        start=piece.start,
+        length=piece.offset + np.int32(num_steps),
         chunk=num_steps,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from artbp import _tree
 
@@ -89,3 +90,13 @@ def check_finite(params: Any) -> None:
                 f"params{jax.tree_util.keystr(path)} holds NaN or infinity, so every gradient "
                 "would too. Check the initialisation or the checkpoint that it came from."
             )
+
+
+def check_positive(integer: bool = False, **named: float) -> None:
+    """Raises ValueError unless every number that is known is finite and above 0."""
+    for name, value in named.items():
+        if isinstance(value, jax.core.Tracer):
+            continue
+        if not np.isfinite(value) or value <= 0 or (integer and not isinstance(value, int)):
+            kind = "an integer ≥ 1" if integer else "a finite number above 0"
+            raise ValueError(f"{name}={value!r}; expected {kind}.")

@@ -38,14 +38,15 @@ def hoist_cell(
 ) -> tuple[Callable[[list[Any]], Callable[..., Any]], list[Any]]:
     """As `hoist`, for a cell: (a function from the constants to the cell, the constants).
 
-    A cell that brings its own recurrence stays what it is; only the function with which it picks
-    its parameters, `ReferenceCell.select`, can close over anything.
+    A cell that brings its own recurrence stays what it is; only the function with which ours pick
+    their parameters, `ReferenceCell.select`, can close over anything.
     """
     if not hasattr(cell, "recurrence"):
         pure, constants = hoist(cell, params, carry, x)
         return functools.partial(functools.partial, pure), constants
-    own: Any = cell  # a dataclass, see `ReferenceCell`
-    if own.select is None:
+    own: Any = cell
+    select = getattr(own, "select", None)
+    if select is None:
         return lambda constants: own, []
-    pure, constants = hoist(own.select, params)
+    pure, constants = hoist(select, params)
     return lambda c: dataclasses.replace(own, select=functools.partial(pure, c)), constants

@@ -3,14 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from artbp import _tree
+from artbp.stream import Stream
 
 LossFn = Callable[[Any, Any, Any], jax.Array]
+
+
+class ReadOut(NamedTuple):
+    """The losses of a run of R steps, and their gradients.
+
+    Attributes:
+      loss_sum: float scalar.
+      num_losses: how many were summed, int32 scalar.
+      grads: ∂ loss_sum/∂ params, like params.
+      y_cotangents: ∂ loss_sum/∂ ys, on the differentiable leaves of ys `[R, ...]`; None elsewhere.
+    """
+
+    loss_sum: jax.Array
+    num_losses: jax.Array
+    grads: Any
+    y_cotangents: Any
+
+
+def read_out(
+    loss_fn: LossFn, params: Any, ys: Any, stream: Stream, steps: jax.Array, valid: jax.Array
+) -> ReadOut:
+    """Takes the losses of R steps of a stream at once, and differentiates their sum.
+
+    Args:
+      loss_fn, params, ys: see `loss_and_count`.
+      steps: int32 `[R]`, which steps of the stream the ys belong to.
+      valid: bool `[R]`; the others do not count, nor do those that the stream masks.
+    """
+    targets = _tree.gather(stream.targets, steps)
+    if stream.mask is not None:
+        mask = _tree.gather(stream.mask, steps).astype(bool)
+        valid = mask & _tree.align(valid, mask)
+    float_ys, other_ys = _tree.partition(ys)
+
+    def loss(params: Any, float_ys: Any) -> tuple[jax.Array, jax.Array]:
+        return loss_and_count(loss_fn, params, _tree.combine(float_ys, other_ys), targets, valid)
+
+    value_and_grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (loss_sum, num_losses), (grads, y_cotangents) = value_and_grad(params, float_ys)
+    return ReadOut(loss_sum, num_losses, grads, y_cotangents)
 
 
 def loss_and_count(

@@ -72,8 +72,7 @@ class Ring(NamedTuple):
 
 def make_ring(carry: Any, num_slots: int) -> Ring:
     """A ring for carries `[R, ...]`."""
-    carries = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *x.shape)), carry)
-    return Ring(carries, jnp.zeros((), jnp.int32))
+    return Ring(_tree.repeat(carry, num_slots), jnp.zeros((), jnp.int32))
 
 
 def begin(params: Any, carry: Any, length: jax.Array, ring: Ring, block_size: int) -> RowsSegment:
@@ -90,7 +89,7 @@ def begin(params: Any, carry: Any, length: jax.Array, ring: Ring, block_size: in
         reload=jnp.zeros(length.shape, bool),
         carry=carry,
         leaving=carry,
-        cotangent=jax.tree.map(jnp.zeros_like, _tree.partition(carry)[0]),
+        cotangent=_tree.zeros_like(_tree.partition(carry)[0]),
         grads=_tree.zero_sums(params),
         loss_sum=jnp.zeros_like(one),
         num_losses=zero,
@@ -161,20 +160,21 @@ def _return(
 ) -> RowsSegment:
     """Takes the losses of the block, and goes back through it, in the rows at their goal."""
     block = dataclasses.replace(block, num_steps=jnp.where(at_goal, block.num_steps, 0))
-    loss_sum, num_losses, grads, y_cotangents = side_by_side.read_out(block, ys)
+    read = side_by_side.read_out(block, ys)
     ages = offset[None, :] + jnp.arange(1, block.size + 1, dtype=jnp.int32)[:, None]
     gates = jnp.asarray(block.problem.compensation(ages), segment.max_weight.dtype)
     used = jnp.where(at_goal[None, :] & (ages < segment.length[None, :]), gates, 1)
-    grads = _tree.select(at_goal, _tree.accumulate(segment.grads, grads), segment.grads)
+    grads = _tree.select(at_goal, _tree.accumulate(segment.grads, read.grads), segment.grads)
     grads, cotangent = side_by_side.backpropagate(
-        block, gates, step_carries, y_cotangents, grads, segment.cotangent
+        block, gates, step_carries, read.y_cotangents, grads, segment.cotangent
     )
-    loss_sum = segment.loss_sum + loss_sum.astype(segment.loss_sum.dtype)
+    loss_sum = segment.loss_sum + read.loss_sum.astype(segment.loss_sum.dtype)
+    num_losses = segment.num_losses + read.num_losses
     return segment._replace(
         cotangent=cotangent,
         grads=grads,
         loss_sum=jnp.where(at_goal, loss_sum, segment.loss_sum),
-        num_losses=jnp.where(at_goal, segment.num_losses + num_losses, segment.num_losses),
+        num_losses=jnp.where(at_goal, num_losses, segment.num_losses),
         max_compensation=jnp.maximum(segment.max_compensation, jnp.max(used, axis=0)),
         max_weight=segment.max_weight * jnp.prod(used, axis=0),
     )

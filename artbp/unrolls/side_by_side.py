@@ -16,8 +16,9 @@ from jax import lax
 
 from artbp import _tree
 from artbp.stream import Stream
+from artbp.unrolls import readout
 from artbp.unrolls.gate import scale
-from artbp.unrolls.readout import loss_and_count
+from artbp.unrolls.readout import ReadOut
 from artbp.unrolls.segment import Problem
 
 
@@ -75,39 +76,28 @@ def record(block: RowsBlock, carry: Any) -> tuple[Any, Any, Any]:
     return carry, step_carries, ys
 
 
-def read_out(block: RowsBlock, ys: Any) -> tuple[jax.Array, jax.Array, Any, Any]:
+def read_out(block: RowsBlock, ys: Any) -> ReadOut:
     """Takes the losses of all steps of a block at once.
 
     Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
 
     Returns:
-      (loss sums `[R]`, numbers of losses `[R]`, gradients like params `[R, ...]`, ∂ℓ/∂y on the
-      differentiable leaves of ys `[size, R, ...]`). What stands in a row without steps is no use.
+      Sums and gradients `[R, ...]`, cotangents `[size, R, ...]`. What stands in a row without steps
+      is no use.
     """
 
     def one_row(
         params: Any, ys: Any, stream: Stream, start: jax.Array, num_steps: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Any, Any]:
+    ) -> ReadOut:
         slots = jnp.arange(block.size, dtype=jnp.int32)
         valid = slots < num_steps
         # Slots beyond the segment repeat a real step: a loss that is finite on real input stays so.
         real = jnp.minimum(slots, jnp.maximum(num_steps - 1, 0))
-        targets = _gather(stream.targets, start + real)
-        if stream.mask is not None:
-            mask = _gather(stream.mask, start + real).astype(bool)
-            valid = mask & _tree.align(valid, mask)
-        float_ys, other_ys = _tree.partition(_gather(ys, real))
+        ys = _tree.gather(ys, real)
+        return readout.read_out(block.problem.loss_fn, params, ys, stream, start + real, valid)
 
-        def loss(params: Any, float_ys: Any) -> tuple[jax.Array, jax.Array]:
-            ys = _tree.combine(float_ys, other_ys)
-            return loss_and_count(block.problem.loss_fn, params, ys, targets, valid)
-
-        (loss_sum, count), (grads, cotangents) = jax.value_and_grad(loss, (0, 1), has_aux=True)(
-            params, float_ys
-        )
-        return loss_sum, count, grads, cotangents
-
-    rows = jax.vmap(one_row, in_axes=(0, 1, block.stream_axes, 0, 0), out_axes=(0, 0, 0, 1))
+    in_axes, out_axes = (0, 1, block.stream_axes, 0, 0), ReadOut._make((0, 0, 0, 1))
+    rows = jax.vmap(one_row, in_axes=in_axes, out_axes=out_axes)
     return rows(block.params, ys, block.stream, block.start, block.num_steps)
 
 
@@ -152,8 +142,3 @@ def backpropagate(
 
     steps = (jnp.arange(block.size, dtype=jnp.int32), gates, step_carries, y_cotangents)
     return lax.scan(body, (grads, cotangent), steps, reverse=True)[0]
-
-
-def _gather(tree: Any, steps: jax.Array) -> Any:
-    """`leaf[steps]` for every leaf; beyond the end, the last one."""
-    return jax.tree.map(lambda leaf: leaf.at[steps].get(mode="clip"), tree)

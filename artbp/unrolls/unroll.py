@@ -115,7 +115,7 @@ def unroll(
             carry = gate(carry, gate_t)
         if active is not None:
             carry = _tree.select(active, carry, previous)
-            y = _on_rows(active, y, jax.tree.map(jnp.zeros_like, y))
+            y = _on_rows(active, y, _tree.zeros_like(y))
         return (carry, last_x, steps_left), y
 
     state = (carry, None, None)
