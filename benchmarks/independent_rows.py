@@ -97,7 +97,7 @@ def independent(rng_keys: jax.Array, num_steps: int) -> jax.Array:
 
 def measure(num_keys: list[int], rounds: int) -> list[dict[str, Any]]:
     """Times all programs in turn."""
-    cases = [(single_key, 1)]
+    cases = [(single_key, 1), (independent, 1)]
     cases += [(training, keys) for keys in num_keys for training in (lockstep, independent)]
     contenders, thetas = {}, {}
     for training, keys in cases:

@@ -96,7 +96,7 @@ def scan(cell: Any, params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
     return jax.lax.scan(functools.partial(cell, params), carry, xs)
 
 
-def unroll_walk(unroll: Any, one_program: bool, cell: str, layer: Layer) -> Walk:
+def unroll_walk(unroll: Any, cell: str, layer: Layer) -> Walk:
     """TBPTT by `jax.value_and_grad` of `unroll`, which is `scan` or `artbp.fused_unroll`."""
     num_steps, batch = layer.symbols.shape
     if num_steps % MEAN_LENGTH:
@@ -129,16 +129,8 @@ def unroll_walk(unroll: Any, one_program: bool, cell: str, layer: Layer) -> Walk
     def compiled(state: Any, segments: Any) -> Any:
         return jax.lax.scan(update, state, segments)[0]
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: Any, segments: Any, index: jax.Array) -> Any:
-        return update(state, jax.tree.map(lambda x: x[index], segments))[0]
-
     def run(state: Any) -> tuple[Any, Any]:
-        if one_program:
-            return compiled(state, segments)[0], MEAN_LENGTH
-        for index in range(num_steps // MEAN_LENGTH):
-            state = step(state, segments, jnp.int32(index))
-        return state[0], MEAN_LENGTH
+        return compiled(state, segments)[0], MEAN_LENGTH
 
     def frozen() -> tuple[Any, Any]:
         params, carry = prepare()

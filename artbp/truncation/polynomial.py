@@ -58,6 +58,11 @@ class Polynomial(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return (self.alpha - 1) / (self._scale + as_ages(k))
 
+    def compensation(self, k: Any) -> Any:
+        k = as_ages(k)
+        # 1/(1 − c) with one division. The denominator is at least (α − 2)(L0 − 1) > 0.
+        return (self._scale + k) / (self._scale + k - (self.alpha - 1))
+
     def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
         del segment
         # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.

@@ -91,9 +91,9 @@ def read_out(block: RowsBlock, ys: Any) -> ReadOut:
     ) -> ReadOut:
         slots = jnp.arange(block.size, dtype=jnp.int32)
         valid = slots < num_steps
-        # Slots beyond the segment repeat a real step: a loss that is finite on real input stays so.
-        real = jnp.minimum(slots, jnp.maximum(num_steps - 1, 0))
-        ys = _tree.gather(ys, real)
+        # Slots beyond the segment repeat the first: a loss that is finite on real input stays so.
+        real = jnp.where(valid, slots, 0)
+        ys = _tree.select(valid, ys, jax.tree.map(lambda y: y[:1], ys))
         return readout.read_out(block.problem.loss_fn, params, ys, stream, start + real, valid)
 
     in_axes, out_axes = (0, 1, block.stream_axes, 0, 0), ReadOut._make((0, 0, 0, 1))
