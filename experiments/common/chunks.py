@@ -54,9 +54,12 @@ class SegmentRecord(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """The records of a chunk: [segments_per_chunk] each, of which num_segments are filled."""
+    """The records of a chunk, of which the first num_segments count; see `fetch`.
 
-    records: SegmentRecord
+    Rows [segments_per_chunk] from a compiled chunk, a list of records from a host-driven one.
+    """
+
+    records: SegmentRecord | list[SegmentRecord]
     num_segments: Any
 
 
@@ -118,7 +121,9 @@ def host_driven_chunk(
 ) -> RunChunk:
     """A chunk as a Python loop, for policies that plan lengths on the host.
 
-    Only the update is compiled here; the host waits for every segment.
+    Only the update is compiled here. The host runs ahead of the device, up to the end of the chunk:
+    it knows the lengths, hence the end of the stream, and does not wait to hear whether a segment
+    was good. Segments after a bad one run too, but update nothing and do not count.
     """
     update = jax.jit(_make_update(optimizer, max_loss), donate_argnums=(0, 1))
 
@@ -126,22 +131,25 @@ def host_driven_chunk(
         state: TrainState, stream: artbp.Stream, epochs_allowed: int
     ) -> tuple[TrainState, Chunk]:
         records: list[SegmentRecord] = []
-        while len(records) < segments_per_chunk and state.epoch < epochs_allowed and state.healthy:
+        num_segments = np.int32(0)
+        while len(records) < segments_per_chunk and state.epoch < epochs_allowed:
             grads, estimator_state, info = estimator.estimate(
                 state.params, state.estimator_state, stream
             )
-            params, opt_state, record = update(state.params, state.opt_state, grads, info)
-            record = jax.device_get(record)
+            num_segments += state.healthy
+            params, opt_state, record = update(
+                state.params, state.opt_state, grads, info, state.healthy
+            )
             records.append(record)
             state = TrainState(
                 params=params,
                 opt_state=opt_state,
                 estimator_state=estimator_state,
-                epoch=np.int32(state.epoch + record.end_of_stream),
+                # A position planned on the host is a NumPy scalar: looking at it waits for nothing.
+                epoch=np.int32(state.epoch + (estimator_state.position == 0)),
                 healthy=record.healthy,
             )
-        rows: Any = jax.tree.map(lambda *values: np.stack(values), *records) if records else ()
-        return state, Chunk(rows, len(records))
+        return state, Chunk(records, num_segments)
 
     return run
 
@@ -151,6 +159,8 @@ def fetch(chunk: Chunk) -> SegmentRecord | None:
     records, num_segments = jax.device_get(chunk)
     if num_segments == 0:
         return None
+    if isinstance(records, list):
+        records = jax.tree.map(lambda *values: np.stack(values), *records)
     return jax.tree.map(lambda rows: rows[:num_segments], records)
 
 
@@ -159,7 +169,7 @@ def _make_update(optimizer: optax.GradientTransformation, max_loss: float) -> Ca
     optimizer_update = optax.with_extra_args_support(optimizer).update
 
     def update(
-        params: Any, opt_state: Any, grads: Any, info: Any
+        params: Any, opt_state: Any, grads: Any, info: Any, healthy: Any = True
     ) -> tuple[Any, Any, SegmentRecord]:
         loss = info.loss_sum / jnp.maximum(info.num_steps, 1)
         updates, new_opt_state = optimizer_update(grads, opt_state, params, value=loss)
@@ -167,7 +177,7 @@ def _make_update(optimizer: optax.GradientTransformation, max_loss: float) -> Ca
         gradient_norm = optax.global_norm(grads)
         # The parameters too: a finite gradient times a large rate may overflow, and a
         # checkpoint must never hold that.
-        healthy = (
+        healthy &= (
             jnp.isfinite(info.loss_sum)
             & (loss <= max_loss)
             & jnp.isfinite(gradient_norm)
