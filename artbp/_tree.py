@@ -20,6 +20,12 @@ def is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def is_sharded(tree: PyTree) -> bool:
+    """Whether a leaf is split over an explicit mesh axis, so that its axes cannot be merged."""
+    specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(tree)]
+    return any(axis is not None for spec in specs for axis in spec)
+
+
 def as_arrays(tree: PyTree) -> PyTree:
     """Turns NumPy arrays and Python scalars into JAX arrays without weak types.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
+from artbp.unrolls.closure import hoist
 from artbp.unrolls.recurrence import Recurrence
 
 
@@ -18,8 +20,9 @@ class ReferenceCell:
     """A cell that can also make its parameters and its first carry.
 
     Calling it is calling the cell: `cell(params, carry, x) -> (carry, y)`. Nothing in artbp asks
-    for this class; any function of that signature is a cell. What the segment kernels do look for
-    is a method `recurrence`: with it they run the backward pass written for the cell.
+    for this class; any function of that signature is a cell. What the segment kernels and
+    `fused_unroll` do look for is a method `recurrence`: with it they run the backward pass
+    written for the cell.
 
     Products are taken in the dtype of the weights and summed in float32 or wider; the rest is
     computed in float32 or wider; the carry keeps its dtype.
@@ -66,6 +69,13 @@ class ReferenceCell:
             return None
         own, to_params = jax.vjp(self._own, params)
         return self.take_apart(own, lambda gradient: to_params(gradient)[0])
+
+    def hoist(self, params: Any) -> tuple[Callable[[list[Any]], ReferenceCell], list[Any]]:
+        """(a function from the arrays that `select` closes over to the cell, these arrays)."""
+        if self.select is None:
+            return lambda _: self, []
+        pure, constants = hoist(self.select, params)
+        return lambda c: dataclasses.replace(self, select=functools.partial(pure, c)), constants
 
     def _own(self, params: Any) -> Any:
         return params if self.select is None else self.select(params)

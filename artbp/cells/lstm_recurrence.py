@@ -146,25 +146,32 @@ class LSTMRecurrence:
         return _tree.zero_sums({name: self._params[name] for name in names})
 
     def accumulate(self, sums: Any, local: _Local, xs: Any, deltas: jax.Array) -> Any:
+        hidden = local.hidden.astype(deltas.dtype)
+        bias = sums["bias"] + jnp.sum(deltas, axis=(0, 1), dtype=self._wide)
+        num_inputs, hidden_size = self._params["input"].shape[0], hidden.shape[-1]
         if jnp.issubdtype(xs.dtype, jnp.integer):
-            xs = jax.nn.one_hot(xs, self._params["input"].shape[0], dtype=deltas.dtype)
+            if num_inputs > hidden_size:  # with one-hot vectors, that product would be the largest
+                return {
+                    "input": sums["input"].at[xs].add(deltas.astype(self._wide)),
+                    "recurrent": sums["recurrent"] + self._summed_outer(hidden, deltas),
+                    "bias": bias,
+                }
+            xs = jax.nn.one_hot(xs, num_inputs, dtype=deltas.dtype)
         # One product for both: a narrow one, such as that of few symbols, costs as much as a wide.
-        left = jnp.concatenate(
-            [local.hidden.astype(deltas.dtype), xs.astype(deltas.dtype)], axis=-1
-        )
-        hidden_size = local.hidden.shape[-1]
+        left = jnp.concatenate([hidden, xs.astype(deltas.dtype)], axis=-1)
         recurrent, from_input = jnp.split(self._summed_outer(left, deltas), [hidden_size])
         return {
             "input": sums["input"] + from_input,
             "recurrent": sums["recurrent"] + recurrent,
-            "bias": sums["bias"] + jnp.sum(deltas, axis=(0, 1), dtype=self._wide),
+            "bias": bias,
         }
 
     def gradient(self, sums: Any) -> Any:
-        gradient = dict(_tree.zeros_like(self._params))
-        for name, value in sums.items():
-            gradient[name] = value.astype(gradient[name].dtype)
-        return self._to_params(gradient)
+        def of_leaf(path: Any, leaf: jax.Array) -> jax.Array:
+            name = jax.tree_util.keystr(path, simple=True)
+            return sums[name].astype(leaf.dtype) if name in sums else jnp.zeros_like(leaf)
+
+        return self._to_params(jax.tree_util.tree_map_with_path(of_leaf, self._params))
 
     def input_gradient(self, local: _Local, xs: Any, deltas: jax.Array) -> Any:
         if jnp.issubdtype(xs.dtype, jnp.integer):
@@ -186,10 +193,11 @@ class LSTMRecurrence:
 
     def _summed_outer(self, left: jax.Array, right: jax.Array) -> jax.Array:
         """Σ_t Σ_b left[t, b, :] right[t, b, :]ᵀ, one product, sharded as the weights."""
-        sharding = jax.typeof(self._params["recurrent"]).sharding
-        if sharding.mesh.empty:  # steps and rows as one axis: XLA would transpose both operands
+        if not _tree.is_sharded((left, right, self._params["recurrent"])):
+            # Steps and rows as one axis: XLA would transpose both operands.
             left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
             return jnp.matmul(left.T, right, preferred_element_type=self._wide)
+        sharding = jax.typeof(self._params["recurrent"]).sharding
         contracted = (((0, 1), (0, 1)), ((), ()))
         return lax.dot_general(
             left, right, contracted, preferred_element_type=self._wide, out_sharding=sharding

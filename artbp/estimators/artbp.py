@@ -65,15 +65,16 @@ def artbp(
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`
         can be jitted, vmapped and scanned under `dynamic`, and None then means `dynamic` (and
         allocates its scratch on every backend).
-      block_size: steps whose carries are kept at a time. A longer segment is run in blocks of this
-        many and recomputed on the way back. It changes memory and time, never the gradient.
+      block_size: how many steps are kept at a time, each with what its derivative needs: a carry,
+        or 5 floats per unit for `artbp.cells.lstm`; and as many carries that enter blocks. A longer
+        segment is run in blocks of this many and recomputed on the way back. It changes memory
+        and time, never the gradient.
       cache_size: compiled lengths that `exact` and `pow2` keep.
 
     Returns:
-      A `GradientEstimator`. Its state holds, under `dynamic`, a buffer of block_size carries and
-      one of what block_size steps keep (see `artbp.unrolls.recurrence`); donate it to your jitted
-      step. Danger: a state belongs to the stream that it was run on, and
-      its position means nothing on a shorter one.
+      A `GradientEstimator`. Its state holds, under `dynamic`, the buffers of a block; donate it to
+      your jitted step. Danger: a state belongs to the stream that it was run on, and its position
+      means nothing on a shorter one; and to params of the dtypes that `init` was given.
 
     Raises:
       ValueError: a bad option; from `init`: params that are not finite; from `estimate`: arrays

@@ -27,8 +27,8 @@ def bptt(
 
         δ_t = ∂ℓ_t/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ_{t+1}
 
-    Under the `dynamic` policy it needs the memory of 2·block_size carries however long the
-    stream, at the price of a second forward pass.
+    Under the `dynamic` policy its memory does not grow with the stream, see `block_size` in
+    `artbp.artbp`; the price is a second forward pass.
 
     Arguments, state and info are those of `artbp.artbp`, without the law.
     """

@@ -18,7 +18,9 @@ from jax import lax
 
 from artbp import _tree
 from artbp.stream import Stream
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.gate import scale
+from artbp.unrolls.linearized import gradient_of_sums, zero_sums
 from artbp.unrolls.readout import read_out
 from artbp.unrolls.recurrence import Chunk, Recurrence
 from artbp.unrolls.segment import Problem
@@ -55,9 +57,9 @@ class Segment:
         """`new` on rows that step t belongs to. A single segment's loops end with it anyway."""
         return _tree.select(t < self.length, new, old) if self.axis_names else new
 
-    def inputs(self, first: jax.Array) -> tuple[Any, Any]:
+    def inputs(self, first: jax.Array, end: jax.Array) -> tuple[Any, Any]:
         """(xs, resets) of the steps first, …, first + chunk − 1, see `real_steps`."""
-        steps = real_steps(first, self.length, self.chunk)
+        steps = real_steps(first, end, self.chunk)
         return _tree.gather((self.stream.xs, self.stream.resets), self.start + steps)
 
     def run(self, carry: Any, first: Any, num_steps: Any, buffers: Any = None) -> tuple[Any, Any]:
@@ -73,7 +75,7 @@ class Segment:
         def run_chunk(n: Any, count: Any, loop: tuple[Any, Any]) -> tuple[Any, Any]:
             carry, buffers = loop
             begin = first + n * self.chunk
-            xs, resets = self.inputs(begin)
+            xs, resets = self.inputs(begin, self.length)
             us = self.recurrence.project(xs)
             if buffers is not None:
                 buffers = buffers._replace(entering=_tree.update(buffers.entering, carry, n))
@@ -102,6 +104,7 @@ class Segment:
         have static trip counts.
         """
         if isinstance(num_steps, int):
+            assert num_steps == self.chunk, "a block of static length is one chunk"
             return body(0, num_steps, loop)
         num_chunks = (num_steps + self.chunk - 1) // self.chunk
 
@@ -162,12 +165,12 @@ class BlockState(NamedTuple):
     max_weight: jax.Array
 
 
-def initial_state(segment: Segment, carry: Any, buffers: Buffers) -> BlockState:
+def initial_state(cell: Cell, params: Any, carry: Any, buffers: Buffers | None) -> BlockState:
     """The state before the segment's last block: no gradient, and δ = 0 behind the boundary."""
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
     return BlockState(
-        cell_sums=segment.recurrence.zero_sums(),
-        readout_sums=_tree.zero_sums(segment.params),
+        cell_sums=zero_sums(cell, params),
+        readout_sums=_tree.zero_sums(params),
         cotangent=_tree.zeros_like(_tree.partition(carry)[0]),
         loss_sum=jnp.zeros_like(one),
         num_losses=jnp.zeros((), jnp.int32),
@@ -177,14 +180,10 @@ def initial_state(segment: Segment, carry: Any, buffers: Buffers) -> BlockState:
     )
 
 
-def gradient(segment: Segment, state: BlockState) -> Any:
+def gradient(cell: Cell, params: Any, state: BlockState) -> Any:
     """The gradient like params, when the segment's first block is done."""
-    return join(segment.recurrence.gradient(state.cell_sums), state.readout_sums, segment.params)
-
-
-def join(through_cell: Any, through_readout: Any, params: Any) -> Any:
-    """The sum of the two gradients, in the dtypes of params."""
-    total = _tree.accumulate(through_readout, through_cell)
+    through_cell = gradient_of_sums(cell, params, state.cell_sums)
+    total = _tree.accumulate(state.readout_sums, through_cell)
     return jax.tree.map(lambda leaf, x: leaf.astype(x.dtype), total, params)
 
 
@@ -231,7 +230,7 @@ def _backpropagate(
         chunk = Chunk(
             _tree.index(buffers.entering, n),
             jax.tree.map(real, buffers.kept),
-            *segment.inputs(first),
+            *segment.inputs(first, end),
             segment.initial_carry,
         )
         return chunk, *recurrence.linearize(chunk)
@@ -260,8 +259,9 @@ def _backpropagate(
         cotangent, deltas = lax.fori_loop(0, count, step_backward, (state.cotangent, deltas))
         within = (ages <= end) & (ages < segment.length)
         gates = jnp.where(within, gates, jnp.ones_like(gates))
+        cell_sums = recurrence.accumulate(state.cell_sums, local, chunk.xs, deltas)
         state = state._replace(
-            cell_sums=recurrence.accumulate(state.cell_sums, local, chunk.xs, deltas),
+            cell_sums=segment.keep(first, cell_sums, state.cell_sums),
             cotangent=cotangent,
             max_compensation=jnp.maximum(state.max_compensation, jnp.max(gates)),
             max_weight=state.max_weight * jnp.prod(gates),
@@ -287,7 +287,7 @@ def _read_out(
 
     Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
     """
-    real = segment.start + real_steps(first, segment.length, segment.chunk)
+    real = segment.start + real_steps(first, end, segment.chunk)
     valid = first + jnp.arange(segment.chunk, dtype=jnp.int32) < end
     read = read_out(segment.problem.loss_fn, segment.params, ys, segment.stream, real, valid)
     sums = _tree.accumulate(state.readout_sums, read.grads)

@@ -17,14 +17,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
 from artbp.stream import Stream
-from artbp.unrolls.block import Segment, initial_state, join, make_buffers, run_block
+from artbp.unrolls.block import (
+    BlockState,
+    Segment,
+    gradient,
+    initial_state,
+    make_buffers,
+    run_block,
+)
 from artbp.unrolls.checks import check_cell
-from artbp.unrolls.linearized import gradient, kept_like, recurrence_of, zero_sums
+from artbp.unrolls.linearized import kept_like, recurrence_of
 from artbp.unrolls.segment import Problem, SegmentResult
 
 
@@ -58,7 +64,7 @@ class _Piece(NamedTuple):
     """A run of steps of one segment; the arguments of `dynamic.segment_gradient` at its start.
 
     Attributes:
-      start: int32, the stream's step at which the segment begins.
+      start, length: int32, the stream's step at which the segment begins, and its steps.
       offset: int32, the segment's step at which the piece begins.
     """
 
@@ -67,17 +73,8 @@ class _Piece(NamedTuple):
     initial_carry: Any
     stream: Stream
     start: Any
+    length: Any
     offset: Any
-
-
-class _Flow(NamedTuple):
-    """What the way back carries from piece to piece; see `block.BlockState`."""
-
-    cell_sums: Any
-    readout_sums: Any
-    cotangent: Any
-    loss_sum: jax.Array
-    num_losses: jax.Array
 
 
 def segment_kernel(
@@ -90,8 +87,8 @@ def segment_kernel(
       split: `exact_pieces` or `pow2_pieces`.
       block_size: the longest piece, hence the most steps whose residuals are kept at a time.
       cache_size: how many piece lengths keep their compiled programs; the least recently used
-        goes first. Two programs a length: forward, and forward with backward. Two small ones that
-        begin and end the sums serve every length.
+        goes first. Two programs a length: forward with backward, and forward alone where another
+        piece follows. Two small ones that begin and end the sums serve every length.
     """
 
     @functools.lru_cache(maxsize=cache_size)
@@ -101,8 +98,8 @@ def segment_kernel(
             jax.jit(functools.partial(_backward, problem, num_steps), donate_argnums=1),
         )
 
-    begin = jax.jit(functools.partial(_begin, problem))
-    end = jax.jit(functools.partial(_end, problem))
+    begin = jax.jit(functools.partial(initial_state, problem.cell, buffers=None))
+    end = jax.jit(functools.partial(gradient, problem.cell))
 
     def segment_gradient(
         params: Any,
@@ -115,27 +112,27 @@ def segment_kernel(
     ) -> SegmentResult:
         sizes = split(length, block_size)
         offsets = np.cumsum([0, *sizes[:-1]]).astype(np.int32)
-        piece = _Piece(params, carry, initial_carry, stream, np.int32(start), offsets[0])
+        of_segment = (np.int32(start), np.int32(length))
+        piece = _Piece(params, carry, initial_carry, stream, *of_segment, offsets[0])
         pieces = [piece]
         for num_steps, offset in zip(sizes[:-1], offsets[1:], strict=True):
             forward, _ = programs(num_steps)
             piece = piece._replace(carry=forward(piece), offset=offset)
             pieces.append(piece)
 
-        flow, final_carry = begin(params, carry), None
+        state, final_carry = begin(params, carry), None
         for num_steps, piece in zip(reversed(sizes), reversed(pieces), strict=True):
             _, backward = programs(num_steps)
-            flow, leaving = backward(piece, flow)
+            state, leaving = backward(piece, state)
             final_carry = leaving if final_carry is None else final_carry
-        gates = np.asarray(problem.compensation(np.arange(1, length)), np.float64)
         return SegmentResult(
-            grads=end(params, flow),
-            loss_sum=flow.loss_sum,
-            num_losses=flow.num_losses,
+            grads=end(params, state),
+            loss_sum=state.loss_sum,
+            num_losses=state.num_losses,
             carry=final_carry,
             scratch=scratch,
-            max_compensation=jnp.asarray(gates.max(initial=1.0), flow.loss_sum.dtype),
-            max_weight=jnp.asarray(gates.prod(), flow.loss_sum.dtype),
+            max_compensation=state.max_compensation,
+            max_weight=state.max_weight,
         )
 
     return segment_gradient
@@ -146,39 +143,23 @@ def _forward(problem: Problem, num_steps: int, piece: _Piece) -> Any:
     return _segment(problem, num_steps, piece).run(piece.carry, piece.offset, num_steps)[0]
 
 
-def _begin(problem: Problem, params: Any, carry: Any) -> _Flow:
-    """Nothing summed, and no flow across the boundary."""
-    return _Flow(
-        cell_sums=zero_sums(problem.cell, params),
-        readout_sums=_tree.zero_sums(params),
-        cotangent=_tree.zeros_like(_tree.partition(carry)[0]),
-        loss_sum=jnp.zeros((), jnp.result_type(float)),
-        num_losses=jnp.zeros((), jnp.int32),
-    )
-
-
-def _backward(problem: Problem, num_steps: int, piece: _Piece, flow: _Flow) -> tuple[_Flow, Any]:
+def _backward(
+    problem: Problem, num_steps: int, piece: _Piece, state: BlockState
+) -> tuple[BlockState, Any]:
     """Backpropagates through a piece; the gate of its last step is applied here.
 
     Returns:
-      (the flow for the piece before it, the carry that leaves).
+      (the state for the piece before it, the carry that leaves).
     """
-    carry = piece.carry
+    kept = kept_like(problem.cell, piece.params, piece.carry)
+    state = state._replace(buffers=make_buffers(kept, piece.carry, num_steps, chunk=num_steps))
     segment = _segment(problem, num_steps, piece)
-    kept = kept_like(problem.cell, piece.params, carry)
-    buffers = make_buffers(kept, carry, num_steps, chunk=num_steps)
-    state = initial_state(segment, carry, buffers)._replace(**flow._asdict())
-    leaving, state = run_block(segment, carry, piece.offset, num_steps, state)
-    return _Flow(*(getattr(state, name) for name in _Flow._fields)), leaving
-
-
-def _end(problem: Problem, params: Any, flow: _Flow) -> Any:
-    """The gradient, like params."""
-    return join(gradient(problem.cell, params, flow.cell_sums), flow.readout_sums, params)
+    leaving, state = run_block(segment, piece.carry, piece.offset, num_steps, state)
+    return state._replace(buffers=None), leaving
 
 
 def _segment(problem: Problem, num_steps: int, piece: _Piece) -> Segment:
-    """The segment up to the end of the piece, the piece being one chunk."""
+    """The segment of which the piece is one chunk."""
     x = _tree.index(piece.stream.xs, 0)
     check_cell(problem.cell, piece.params, piece.carry, x)
     return Segment(
@@ -188,6 +169,6 @@ def _segment(problem: Problem, num_steps: int, piece: _Piece) -> Segment:
         stream=piece.stream,
         recurrence=recurrence_of(problem.cell, piece.params, piece.carry, x),
         start=piece.start,
-        length=piece.offset + np.int32(num_steps),
+        length=piece.length,
         chunk=num_steps,
     )

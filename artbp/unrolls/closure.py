@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -38,15 +37,24 @@ def hoist_cell(
 ) -> tuple[Callable[[list[Any]], Callable[..., Any]], list[Any]]:
     """As `hoist`, for a cell: (a function from the constants to the cell, the constants).
 
-    A cell that brings its own recurrence stays what it is; only the function with which ours pick
-    their parameters, `ReferenceCell.select`, can close over anything.
+    A cell that brings its own recurrence stays what it is, so it must not close over traced arrays;
+    a method `hoist(params)`, which returns the same pair, says which ones can be split off.
+
+    Raises:
+      ValueError: it closes over others.
     """
     if not hasattr(cell, "recurrence"):
         pure, constants = hoist(cell, params, carry, x)
         return functools.partial(functools.partial, pure), constants
-    own: Any = cell
-    select = getattr(own, "select", None)
-    if select is None:
-        return lambda constants: own, []
-    pure, constants = hoist(select, params)
-    return lambda c: dataclasses.replace(own, select=functools.partial(pure, c)), constants
+    cell_of, constants = lambda _: cell, []
+    if hasattr(cell, "hoist"):
+        cell_of, constants = cell.hoist(params)
+    known = {id(constant) for constant in constants}
+    for constant in hoist(cell_of(constants), params, carry, x)[1]:
+        if isinstance(constant, jax.core.Tracer) and id(constant) not in known:
+            raise ValueError(
+                "The cell brings its own recurrence and closes over a traced array of type "
+                f"{constant.aval}. Hand it to the cell in params, or wrap the cell in a function, "
+                "which hides the recurrence."
+            )
+    return cell_of, constants

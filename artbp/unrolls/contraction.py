@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun, primitives
 
+from artbp import _tree
+
 
 def merge_contracted_axes(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, in which leading axes that a product sums over are merged into one."""
@@ -53,8 +55,7 @@ def _product(left: jax.Array, right: jax.Array, **params: Any) -> jax.Array:
     (left_axes, right_axes), batch_axes = params["dimension_numbers"]
     leading = tuple(range(len(left_axes)))
     is_sum_over_leading = left_axes == right_axes == leading and batch_axes == ((), ())
-    # A sharded axis cannot be merged with another.
-    if is_sum_over_leading and len(leading) > 1 and jax.typeof(left).sharding.mesh.empty:
+    if is_sum_over_leading and len(leading) > 1 and not _tree.is_sharded((left, right)):
         left, right = (jnp.reshape(x, (-1, *x.shape[len(leading) :])) for x in (left, right))
         params["dimension_numbers"] = (((0,), (0,)), batch_axes)
     return primitives.dot_general_p.bind(left, right, **params)

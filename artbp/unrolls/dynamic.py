@@ -82,7 +82,7 @@ def segment_gradient(
       stream: the whole stream; the kernel reads the segment's steps only.
       start, length: int32 scalars, may be traced. Danger: 1 ≤ length and start + length ≤ T are
         the caller's to keep.
-      block_size: steps whose carries are kept at a time.
+      block_size: how many steps are kept at a time.
       axis_names: axes of enclosing `jax.vmap`s with one segment a row. The rows then run in
         lockstep, in loops of one common length, with masks on the carry and the gradient sums, not
         on the buffers. `batching` sets this.
@@ -130,10 +130,10 @@ def segment_gradient(
         leaving, state = run_block(segment, entering, offset, num_steps, state)
         return _tree.select(is_last, leaving, final_carry), state
 
-    state = initial_state(segment, carry, scratch.buffers)
+    state = initial_state(problem.cell, params, carry, scratch.buffers)
     final_carry, state = lax.fori_loop(0, num_blocks, backward_block, (carry, state))
     return SegmentResult(
-        grads=gradient(segment, state),
+        grads=gradient(problem.cell, params, state),
         loss_sum=state.loss_sum,
         num_losses=state.num_losses,
         carry=final_carry,

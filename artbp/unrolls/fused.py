@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.unrolls.arguments import check_arguments
-from artbp.unrolls.checks import Cell
+from artbp.unrolls.arguments import check_arguments, first_step, on_rows
+from artbp.unrolls.checks import Cell, check_params
 from artbp.unrolls.closure import hoist_cell
 from artbp.unrolls.gate import cut_or_scale
 from artbp.unrolls.linearized import recurrence_of
@@ -53,8 +53,11 @@ def fused_unroll(
       (carry after the last step, ys `[T, ...]`).
 
     Raises:
-      ValueError, TypeError: as `artbp.unroll`; ValueError too for a cell that closes over tracers.
+      ValueError, TypeError: as `artbp.unroll`; ValueError too for a cell that closes over tracers,
+        TypeError for params that are not floats.
     """
+    check_params(params)
+    params, xs = _tree.as_arrays((params, xs))
     carry, gates, resets, initial_carry, lengths, num_steps = check_arguments(
         cell, params, carry, xs, gates, resets, initial_carry, lengths
     )
@@ -98,15 +101,18 @@ def _fused(cell: Cell, operands: _Operands) -> tuple[Any, Any]:
 def _forward(cell: Cell, operands: _Operands) -> tuple[tuple[Any, Any], Any]:
     """((final carry, ys), (operands, what was kept of the full pieces, and of the rest))."""
     carry, initial_carry, lengths = operands.carry, operands.initial_carry, operands.lengths
+    first, _ = first_step(carry, operands.xs, operands.resets, initial_carry)
     recurrence, full, rest = _take_apart(cell, operands)
 
     def run_step(carry: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any, Any]]:
         t, u, reset = inputs
         entering = carry if reset is None else _tree.select(reset, initial_carry, carry)
+        if lengths is not None:
+            entering = _tree.select(t < lengths, entering, first)
         new_carry, y, kept = recurrence.step(entering, u)
         if lengths is not None:
-            new_carry = _tree.select(t < lengths, new_carry, carry)
-            y = _tree.select(t < lengths, y, _tree.zeros_like(y))
+            old = (carry, _tree.zeros_like(y))
+            new_carry, y = on_rows(t < lengths, (new_carry, y), old)
         return new_carry, (y, kept)
 
     def run_piece(carry: Any, piece: _Steps) -> tuple[Any, tuple[Any, Any]]:
@@ -132,10 +138,10 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Ope
         if gate is not None:
             gated = jax.tree.map(lambda leaf: cut_or_scale(leaf, gate), cotangent)
         if lengths is not None:
-            y_cotangent = _tree.select(t < lengths, y_cotangent, _tree.zeros_like(y_cotangent))
+            y_cotangent = on_rows(t < lengths, y_cotangent, _tree.zeros_like(y_cotangent))
         delta, entering = recurrence.pull_back(local, gated, y_cotangent)
         if lengths is not None:
-            delta = _tree.select(t < lengths, delta, _tree.zeros_like(delta))
+            delta = on_rows(t < lengths, delta, _tree.zeros_like(delta))
         if reset is not None:
             taken = reset if lengths is None else reset & (t < lengths)
             fresh = _tree.select(taken, entering, _tree.zeros_like(entering))
@@ -153,7 +159,10 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Ope
         steps = (piece.t, local, y_cotangents, piece.gates, piece.resets)
         flow, deltas = lax.scan(step_backward, flow, steps, reverse=True)
         sums = recurrence.accumulate(sums, local, piece.xs, deltas)
-        return (flow, sums), recurrence.input_gradient(local, piece.xs, deltas)
+        x_gradient = recurrence.input_gradient(local, piece.xs, deltas)
+        if lengths is not None:
+            x_gradient = _within(lengths, piece.t, x_gradient, _tree.zeros_like(x_gradient))
+        return (flow, sums), x_gradient
 
     state = ((cotangent, _tree.zeros_like(cotangent)), recurrence.zero_sums())
     full_y, rest_y = _split(y_cotangents)
@@ -178,10 +187,18 @@ _fused.defvjp(_forward, _backward)
 
 def _take_apart(cell: Cell, operands: _Operands) -> tuple[Recurrence, _Steps, _Steps]:
     """(the recurrence, the steps in full pieces [N, C, ...], the rest of 1 to C steps)."""
-    xs = _repeat_last(operands.xs, operands.lengths)
-    recurrence = recurrence_of(cell, operands.params, operands.carry, _tree.index(xs, 0))
+    xs, first_x = operands.xs, _tree.index(operands.xs, 0)
+    recurrence = recurrence_of(cell, operands.params, operands.carry, first_x)
     t = jnp.arange(jax.tree.leaves(xs)[0].shape[0], dtype=jnp.int32)
+    if operands.lengths is not None:  # beyond them the first, see `arguments.first_step`
+        xs = _within(operands.lengths, t, xs, jax.tree.map(lambda x: x[None], first_x))
     return recurrence, *_split(_Steps(t, xs, operands.gates, operands.resets))
+
+
+def _within(lengths: jax.Array, t: jax.Array, new: Any, old: Any) -> Any:
+    """`new` `[C, ...]` in the steps t `[C]` that a row takes, `old` beyond its length."""
+    old = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), old, new)
+    return jax.vmap(on_rows)(t[:, None] < lengths[None, :], new, old)
 
 
 def _split(tree: Any) -> tuple[Any, Any]:
@@ -200,25 +217,6 @@ def _split(tree: Any) -> tuple[Any, Any]:
 def _join(full: Any, rest: Any) -> Any:
     """The inverse of `_split`."""
     return jax.tree.map(lambda f, r: jnp.concatenate([f.reshape(-1, *f.shape[2:]), r]), full, rest)
-
-
-def _repeat_last(xs: Any, lengths: jax.Array | None) -> Any:
-    """xs with what lies beyond a row's length replaced by its last real input.
-
-    A masked step still passes through the derivative of the cell, where 0 · NaN is NaN: on an input
-    that the row has met before, the cell is as finite as it was there.
-    """
-    if lengths is None:
-        return xs
-    last = jnp.maximum(lengths - 1, 0)[None, :]
-
-    def on_leaf(x: jax.Array) -> jax.Array:
-        if x.ndim < 2:
-            return x  # shared by all rows
-        real = jnp.minimum(jnp.arange(x.shape[0], dtype=jnp.int32)[:, None], last)
-        return x[real, jnp.arange(x.shape[1], dtype=jnp.int32)[None, :]]
-
-    return jax.tree.map(on_leaf, xs)
 
 
 def _without_float0(tree: Any) -> Any:

@@ -11,10 +11,13 @@ are large ones. Memory: one carry a step.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 from artbp import _tree
 from artbp.unrolls.checks import Cell
@@ -31,25 +34,26 @@ def recurrence_of(cell: Cell, params: Any, carry: Any, x: Any) -> Recurrence:
       params: at which it is taken.
       carry, x: arrays like those of a step.
     """
-    return _hand_written(cell, params) or Linearized(cell, params, carry, x)
+    recurrence = _hand_written(cell, params)
+    return Linearized(cell, params, carry, x) if recurrence is None else recurrence
 
 
 def kept_like(cell: Cell, params: Any, carry: Any) -> Any:
     """Arrays like what is kept of a step, to make buffers of."""
     recurrence = _hand_written(cell, params)
-    return recurrence.kept_like(carry) if recurrence else carry
+    return carry if recurrence is None else recurrence.kept_like(carry)
 
 
 def zero_sums(cell: Cell, params: Any) -> Any:
     """`Recurrence.zero_sums`, without tracing the cell."""
     recurrence = _hand_written(cell, params)
-    return recurrence.zero_sums() if recurrence else _tree.zero_sums(params)
+    return _tree.zero_sums(params) if recurrence is None else recurrence.zero_sums()
 
 
-def gradient(cell: Cell, params: Any, sums: Any) -> Any:
+def gradient_of_sums(cell: Cell, params: Any, sums: Any) -> Any:
     """`Recurrence.gradient`, without tracing the cell."""
     recurrence = _hand_written(cell, params)
-    return recurrence.gradient(sums) if recurrence else sums
+    return sums if recurrence is None else recurrence.gradient(sums)
 
 
 def _hand_written(cell: Cell, params: Any) -> Recurrence | None:
@@ -71,6 +75,7 @@ class Linearized:
         self._num_ys = len(jax.tree.leaves(shapes[0]))
         self._y_treedef, self._pullback_treedef = map(jax.tree.structure, shapes)
         self._linearize = jaxpr_as_fun(closed)
+        self._batches = not _draws_by_rbg(closed.jaxpr)
         # What the pullbacks of all steps share, such as the weights, is taken out of them here.
         self._varies = _outputs_that_vary(closed)[self._num_ys :]
         residuals = self._linearize(*jax.tree.leaves((carry, x)))[self._num_ys :]
@@ -94,7 +99,7 @@ class Linearized:
             residuals = zip(outputs[self._num_ys :], self._varies, strict=True)
             return outputs[: self._num_ys], [r for r, varies in residuals if varies]
 
-        ys, residuals = jax.vmap(one)(chunk.kept, chunk.xs)
+        ys, residuals = self._for_steps(one, chunk.kept, chunk.xs)
         return self._y_treedef.unflatten(ys), (chunk.kept, residuals)
 
     def pull_back(self, local: Any, cotangent: Any, y_cotangent: Any) -> tuple[Any, Any]:
@@ -114,7 +119,8 @@ class Linearized:
         carries, _ = local
 
         def steps(params: Any) -> Any:
-            new_carries, ys = jax.vmap(self._cell, (None, 0, 0))(params, carries, xs)
+            cell = functools.partial(self._cell, params)
+            new_carries, ys = self._for_steps(cell, carries, xs)
             return _tree.partition(new_carries)[0], _tree.partition(ys)[0]
 
         pullback = jax.vjp(steps, self._params)[1]
@@ -129,11 +135,17 @@ class Linearized:
         float_xs, other_xs = _tree.partition(xs)
 
         def steps(float_xs: Any) -> Any:
-            cell = jax.vmap(self._cell, (None, 0, 0))
-            new_carries, ys = cell(self._params, carries, _tree.combine(float_xs, other_xs))
+            cell = functools.partial(self._cell, self._params)
+            new_carries, ys = self._for_steps(cell, carries, _tree.combine(float_xs, other_xs))
             return _tree.partition(new_carries)[0], _tree.partition(ys)[0]
 
         return jax.vjp(steps, float_xs)[1](deltas)[0]
+
+    def _for_steps(self, function: Callable[..., Any], carries: Any, xs: Any) -> Any:
+        """`function(carry, x)` of every step."""
+        if self._batches:
+            return jax.vmap(function)(carries, xs)
+        return lax.map(lambda step: function(*step), (carries, xs))
 
     def _step_and_pullback(self, carry: Any, x: Any) -> tuple[Any, Any]:
         """(y, the pullback with respect to the carry)."""
@@ -159,3 +171,26 @@ def _outputs_that_vary(closed: ClosedJaxpr) -> list[bool]:
         if any(varies(atom) for atom in equation.invars):
             varying.update(equation.outvars)
     return [varies(atom) for atom in closed.jaxpr.outvars]
+
+
+def _draws_by_rbg(jaxpr: Jaxpr) -> bool:
+    """Whether a program draws random bits in a way that `jax.vmap` changes.
+
+    Under `vmap`, keys of the implementations "rbg" and "unsafe_rbg" give other bits than one by
+    one, so the way back would not see the noise of the forward pass.
+    """
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        is_by_threefry = "<fry>" in str(equation.invars[0].aval) if equation.invars else False
+        if name == "rng_bit_generator" or (name == "random_bits" and not is_by_threefry):
+            return True
+        inner = jax.tree.leaves(
+            list(equation.params.values()),
+            is_leaf=lambda value: isinstance(value, Jaxpr | ClosedJaxpr),
+        )
+        for value in inner:
+            if isinstance(value, ClosedJaxpr):
+                value = value.jaxpr
+            if isinstance(value, Jaxpr) and _draws_by_rbg(value):
+                return True
+    return False

@@ -14,8 +14,8 @@ dynamic  one program for every length; jit, vmap and scan work around it. Recomp
 pow2     a chain of power-of-two scans, driven from the host: at most 2·(⌊log2 longest⌋ + 1)
          programs. Recomputes at most half of the steps up to 2·block_size, and all but the last
          block beyond.
-exact    one program per length, driven from the host: no recomputation up to `block_size` steps,
-         two programs for each new length.
+exact    one program per length, driven from the host: no recomputation up to `block_size` steps;
+         a longer segment is a chain of blocks and a rest.
 """
 
 _POLICIES = get_args(Policy)

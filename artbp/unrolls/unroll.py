@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.unrolls.arguments import check_arguments
+from artbp.unrolls.arguments import check_arguments, first_step, on_rows
 from artbp.unrolls.checkpointing import resolve_checkpoint, scan_in_blocks
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.gate import gate
@@ -68,8 +67,8 @@ def unroll(
       lengths: int `[B]`. Row b stops after lengths[b] steps: its carry stays, its later ys are
         zero, its later gates and resets are ignored, and gates[lengths[b]−1, b] acts on its
         returned carry. The values that `xs` holds beyond a row's length have no influence: the
-        cell is given the row's last real input there. Every array of `xs` is then `[T, B, ...]`,
-        or `[T]` when all rows share it.
+        cell is given the row's first carry and input there. Every array of `xs` is then
+        `[T, B, ...]`, or `[T]` when all rows share it.
       unroll: steps per loop iteration, as in `jax.lax.scan`; within a block, where there are
         blocks.
       checkpoint: what reverse mode stores. Values and gradients do not depend on it. None or
@@ -96,8 +95,12 @@ def unroll(
     )
     block_size = resolve_checkpoint(checkpoint, num_steps)
 
+    first = None
+    if lengths is not None and num_steps:
+        first = first_step(carry, xs, resets, initial_carry)
+
     def step(state: Any, inputs: Any) -> tuple[Any, Any]:
-        carry, last_x, steps_left = state
+        carry, steps_left = state
         x, gate_t, reset_t = inputs
         active = None
         if steps_left is not None:  # counted down: an array of the times would grow with T
@@ -107,29 +110,20 @@ def unroll(
         if reset_t is not None:
             carry = _tree.select(reset_t, initial_carry, carry)
         if active is not None:
-            # A masked step still passes through the derivative of the cell, where 0 · NaN is NaN:
-            # on an input that the row has met before, the cell is as finite as it was there.
-            x = last_x = _on_rows(active, x, last_x)
+            carry, x = on_rows(active, (carry, x), first)
         carry, y = cell(params, carry, x)
         if gate_t is not None:
             carry = gate(carry, gate_t)
         if active is not None:
-            carry = _tree.select(active, carry, previous)
-            y = _on_rows(active, y, _tree.zeros_like(y))
-        return (carry, last_x, steps_left), y
+            carry, y = on_rows(active, (carry, y), (previous, _tree.zeros_like(y)))
+        return (carry, steps_left), y
 
-    state = (carry, None, None)
-    if lengths is not None and num_steps:
-        state = (carry, _tree.index(xs, 0), lengths)
-    inputs = (xs, gates, resets)
-    (carry, _, _), ys = scan_in_blocks(
-        step, state, inputs, num_steps=num_steps, block_size=block_size, unroll=unroll
+    (carry, _), ys = scan_in_blocks(
+        step,
+        (carry, lengths if first is not None else None),
+        (xs, gates, resets),
+        num_steps=num_steps,
+        block_size=block_size,
+        unroll=unroll,
     )
     return carry, ys
-
-
-def _on_rows(active: jax.Array, new: Any, old: Any) -> Any:
-    """`new` on the active rows, `old` on the others; leaves without rows are new throughout."""
-    return jax.tree.map(
-        lambda a, b: jnp.where(_tree.align(active, a), a, b) if a.ndim else a, new, old
-    )

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import make_problem, relative_error
+from problems import gated_gradient, make_problem, relative_error
 
 import artbp
-from artbp import truncation
+from artbp import cells, truncation
 from artbp.estimators import segmentwise
 from artbp.unrolls import chained
 
@@ -240,17 +240,19 @@ def test_vmap_over_what_the_cell_and_the_loss_close_over(jit, float64):
         assert relative_error(jax.tree.map(lambda g, i=i: g[i], rows), alone) < 1e-13
 
 
-def test_vmap_ignores_what_an_ended_row_would_have_done(float64):
+@pytest.mark.parametrize("in_cell", [False, True])
+def test_vmap_ignores_what_an_ended_row_would_have_done(in_cell, float64):
     """A cell that is NaN beyond the stream: rows that have ended are not stepped into it."""
 
     def cell(params, carry, x):
         carry = carry + 1
-        return carry, jnp.sqrt(4 - carry)
+        return carry, jnp.sqrt(4.5 - carry) * (params if in_cell else 1)
+
+    def loss_fn(params, y, target):
+        return y if in_cell else params * y
 
     def second_segment(lengths):
-        estimator = artbp.artbp(
-            cell, lambda p, y, t: p * y, truncation.replay(lengths), block_size=1
-        )
+        estimator = artbp.artbp(cell, loss_fn, truncation.replay(lengths), block_size=1)
         state = estimator.init(jnp.float64(1.0), jnp.float64(0.0), rng_key=jax.random.key(0))
         stream = artbp.Stream(None, num_steps=4)
         _, state, _ = estimator.estimate(jnp.float64(1.0), state, stream)
@@ -259,3 +261,42 @@ def test_vmap_ignores_what_an_ended_row_would_have_done(float64):
     lengths = jnp.array([[3, 1], [1, 3]], jnp.int32)
     expected = [second_segment(row) for row in lengths]
     np.testing.assert_allclose(jax.vmap(second_segment)(lengths), expected)
+
+
+def test_a_function_that_picks_parameters_may_close_over_what_is_mapped(float64):
+    problem = make_problem("lstm", 12)
+
+    def scaled(scale):
+        select = problem.cell.select
+        return cells.lstm.with_params(
+            lambda params: jax.tree.map(lambda leaf: scale * leaf, select(params))
+        )
+
+    def gradient(scale):
+        estimator = artbp.bptt(scaled(scale), problem.loss_fn)
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        return estimator.estimate(problem.params, state, problem.stream)[0]
+
+    scales = jnp.array([0.5, 1.5])
+    rows = jax.vmap(gradient)(scales)
+    for i, scale in enumerate(scales):
+        expected = gated_gradient(problem._replace(cell=scaled(scale)), None)
+        assert relative_error(jax.tree.map(lambda g, i=i: g[i], rows), expected) < 1e-12
+
+
+def test_a_class_with_a_recurrence_that_closes_over_what_is_mapped_is_refused():
+    problem = make_problem("lstm", 12)
+
+    def gradient(scale):
+        class Scaled:
+            recurrence = problem.cell.recurrence
+
+            def __call__(self, params, carry, x):
+                return problem.cell(params, jax.tree.map(lambda c: scale * c, carry), x)
+
+        estimator = artbp.bptt(Scaled(), problem.loss_fn)
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        return estimator.estimate(problem.params, state, problem.stream)[0]
+
+    with pytest.raises(ValueError, match="closes over a traced array"):
+        jax.vmap(gradient)(jnp.array([0.5, 1.5]))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from problems import (
     CELLS,
     ages,
@@ -15,7 +16,7 @@ from problems import (
 )
 
 import artbp
-from artbp import truncation
+from artbp import cells, truncation
 
 POLICIES = ("dynamic", "pow2", "exact")
 LAW = truncation.polynomial(6, 4)
@@ -31,7 +32,7 @@ def gates_of(lengths, law=LAW):
 @pytest.mark.parametrize(
     ("policy", "block_size"),
     [
-        *[("dynamic", 1), ("dynamic", 3), ("dynamic", 4), ("dynamic", 256)],
+        *[("dynamic", 1), ("dynamic", 3), ("dynamic", 4), ("dynamic", 9), ("dynamic", 256)],
         *[("pow2", 3), ("pow2", 256), ("exact", 4), ("exact", 256)],
     ],
 )
@@ -389,6 +390,59 @@ def test_a_bfloat16_model(policy):
         return cast(one_pass(estimator, p)[0], jnp.float32)
 
     assert relative_error(gradient(jnp.bfloat16), gradient(jnp.float32)) < 0.05
+
+
+@pytest.mark.parametrize("block_size", [8, 12, 256])
+def test_a_carry_never_meets_an_input_that_is_not_its_own(block_size, float64):
+    """The last chunk of a block of 12 is half full; its carry with the next input has no loss."""
+
+    def cell(params, carry, x):
+        return x, params * jnp.log(jnp.abs(x - carry))
+
+    xs = jnp.tile(jnp.array([0.0, 1.0]), 20)[:, None] * 3
+    estimator = artbp.bptt(cell, lambda params, y, target: y, block_size=block_size)
+    state = estimator.init(jnp.array(1.0), jnp.array([3.0]), rng_key=jax.random.key(0))
+    grads, _, _ = estimator.estimate(jnp.array(1.0), state, artbp.Stream(xs, xs))
+    np.testing.assert_allclose(grads, 40 * np.log(3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_the_way_back_sees_the_noise_of_the_forward_pass(impl, float64):
+    """Under `jax.vmap`, some kinds of keys draw other bits than one by one."""
+
+    def cell(params, carry, rng_key):
+        noise = jax.jit(jax.random.normal, static_argnums=1)(rng_key, carry.shape)
+        carry = jnp.tanh(params * carry + noise)
+        return carry, carry
+
+    keys = jax.random.split(jax.random.key(0, impl=impl), 20)
+    params, carry = jnp.array(0.7), jnp.ones((2, 3))
+    estimator = artbp.bptt(cell, lambda params, y, target: jnp.sum(y, axis=-1))
+    state = estimator.init(params, carry, rng_key=jax.random.key(0))
+    grads, _, _ = estimator.estimate(params, state, artbp.Stream(keys, jnp.zeros(20)))
+
+    def total(params):
+        return jnp.sum(artbp.unroll(cell, params, carry, keys)[1])
+
+    np.testing.assert_allclose(grads, jax.grad(total)(params), rtol=1e-12)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("num_symbols", [4, 12])  # fewer and more than hidden units
+def test_symbols_as_inputs_of_an_lstm_with_params_in_any_mapping(policy, num_symbols, float64):
+    cell = cells.lstm.with_params(lambda params: params["cell"])
+    own = cells.lstm.init(jax.random.key(0), num_symbols, 8, dtype=jnp.float64)
+    params = FrozenDict({"cell": own, "readout": jnp.ones(8)})
+    symbols = jax.random.randint(jax.random.key(1), (30, 2), 0, num_symbols)
+    carry = cells.lstm.initial_carry(own, 2)
+    estimator = artbp.bptt(cell, lambda params, y, target: y @ params["readout"], policy=policy)
+    state = estimator.init(params, carry, rng_key=jax.random.key(0))
+    grads, _, _ = estimator.estimate(params, state, artbp.Stream(symbols, symbols))
+
+    def total(params):
+        return jnp.sum(artbp.unroll(cell, params, carry, symbols)[1] @ params["readout"])
+
+    assert relative_error(grads, jax.grad(total)(params)) < 1e-12
 
 
 def test_recomputation_does_not_depend_on_the_stream():

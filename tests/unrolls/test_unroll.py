@@ -1,5 +1,6 @@
 """`artbp.unroll` against a plain Python loop, row by row and step by step."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -206,6 +207,45 @@ def test_harmless_padding_stays_harmless():
     for padding in (2.0, 0.0, -1.0, jnp.nan):
         grad = jax.grad(total)(0.5, padding)
         np.testing.assert_allclose(grad, jax.grad(total)(0.5, 2.0), rtol=1e-14)
+
+
+@pytest.mark.parametrize("unroll", [artbp.unroll, artbp.fused_unroll])
+@pytest.mark.parametrize("resets", [None, jnp.arange(4) == 0])
+def test_a_row_that_has_ended_goes_nowhere_new(unroll, resets):
+    """One step beyond its length, row 0 would take the root of a negative number."""
+
+    def cell(p, count, x):
+        count = count + 1
+        return count, p * jnp.sqrt(4.5 - count) + x
+
+    def total(p):
+        carry = jnp.array([3.0, 0.0])
+        options = {"lengths": jnp.array([1, 4]), "resets": resets, "initial_carry": carry}
+        return jnp.sum(unroll(cell, p, carry, jnp.zeros((4, 2)), **options)[1])
+
+    expected = np.sqrt(0.5) + np.sum(np.sqrt(4.5 - np.arange(1, 5)))
+    np.testing.assert_allclose(jax.grad(total)(2.0), expected, rtol=1e-12)
+
+
+def test_outputs_without_rows_stay_without_rows():
+    def cell(p, s, x):
+        s = jnp.tanh(p * s + x)
+        return s, {"state": s, "sum": jnp.sum(s)}
+
+    def outputs(unroll, p, xs):
+        return unroll(cell, p, jnp.ones((2, 3)), xs, lengths=jnp.array([2, 4]))[1]
+
+    def gradients(unroll):
+        def total(p, xs):
+            return sum(jnp.sum(jnp.sin(y)) for y in outputs(unroll, p, xs).values())
+
+        return jax.grad(total, argnums=(0, 1))(0.7, xs)
+
+    xs = jax.random.normal(jax.random.key(0), (4, 2, 3))
+    assert outputs(artbp.fused_unroll, 0.7, xs)["sum"].shape == (4,)
+    chex.assert_trees_all_close(
+        gradients(artbp.fused_unroll), gradients(artbp.unroll), rtol=1e-12, atol=1e-15
+    )
 
 
 def test_explicit_sharding():
