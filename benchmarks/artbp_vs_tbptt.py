@@ -1,14 +1,16 @@
 """What ARTBP costs: the same number of time steps as the fastest TBPTT, warm and from cold.
 
     python -m benchmarks.artbp_vs_tbptt [--time_steps 25000] [--hidden_size 256] [--rounds 3]
-                                        [--cells "cells.lstm" "own function"] [--results FILE]
+                                        [--cells "cells.lstm" "own function"] [--cold_rounds 1]
+                                        [--contenders NAME ...] [--results FILE]
 
 LSTM, batch 64, 50 symbols, readout and cross-entropy, float32, one SGD update per segment: ARTBP
 (L0 = 50, α = 4) under each policy against TBPTT 50, by an estimator and by the gradient of an
 unroll, all segments in one program where the method allows it. Each contender lives in a process
 of its own, with the persistent compilation cache off. Its first pass of the stream is the time
-"with compilation"; then its gradient is checked; then warm passes of all contenders are
-interleaved. The ratios are to the fastest TBPTT with the same cell.
+"with compilation", in `--cold_rounds` processes after each other; then its gradient is checked;
+then warm passes of all contenders are interleaved. The ratios are to the fastest TBPTT with the
+same cell.
 """
 
 from __future__ import annotations
@@ -84,39 +86,56 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def measure(arguments: argparse.Namespace, cell: str) -> list[dict[str, Any]]:
     """The rows of one cell."""
-    names = [name for name in MAKERS if cell == "cells.lstm" or "fused_unroll" not in name]
+    names = arguments.contenders or list(MAKERS)
+    if cell != "cells.lstm":
+        names = [name for name in names if "fused_unroll" not in name]
+    sizes = {"--time_steps": arguments.time_steps, "--hidden_size": arguments.hidden_size}
+    words = [str(word) for flag in sizes.items() for word in flag]
+
+    def start(name: str) -> tuple[common.Worker, dict[str, Any]]:
+        """A fresh process, and what its first pass took."""
+        worker = common.Worker(
+            "benchmarks.artbp_vs_tbptt", [*words, "--cells", cell, "--contender", name]
+        )
+        first = worker.ask("run")
+        print(f"{cell}: {name}: {first['seconds']:.1f} s from cold", file=sys.stderr)
+        return worker, first
+
+    cold: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(arguments.cold_rounds - 1):
+        for name in names:
+            worker, first = start(name)
+            cold[name].append(first["seconds"])
+            worker.close()
     workers: dict[str, common.Worker] = {}
-    cold, errors = {}, {}
+    counts, errors = {}, {}
     try:
         for name in names:
-            sizes = {"--time_steps": arguments.time_steps, "--hidden_size": arguments.hidden_size}
-            words = [str(word) for flag in sizes.items() for word in flag]
-            words += ["--cells", cell, "--contender", name]
-            workers[name] = common.Worker("benchmarks.artbp_vs_tbptt", words)
-            cold[name] = workers[name].ask("run")
-            print(f"{cell}: {name}: {cold[name]['seconds']:.1f} s from cold", file=sys.stderr)
+            workers[name], counts[name] = start(name)
+            cold[name].append(counts[name]["seconds"])
+        for name in names:
             errors[name] = workers[name].ask("check")
         runs = {
             name: lambda worker=worker: common.Seconds(worker.ask("run")["seconds"])
             for name, worker in workers.items()
         }
-        seconds = common.interleave(runs, arguments.rounds)
+        warm = common.interleave(runs, arguments.rounds)
     finally:
         for worker in workers.values():
             worker.close()
     peers = [name for name in names if name.startswith("tbptt")]
-    fastest = min(peers, key=lambda name: common.median_ms(seconds, name))
-    fastest_cold = min(cold[name]["seconds"] for name in peers)
+    fastest = min(peers, key=lambda name: common.median_ms(warm, name))
+    fastest_cold = min(peers, key=lambda name: common.median_ms(cold, name))
     return [
         {
             "cell": cell,
             "contender": name,
-            "seconds": common.median_ms(seconds, name) / 1e3,
-            "ratio": common.median_ratio(seconds, name, fastest),
-            "cold_seconds": cold[name]["seconds"],
-            "cold_ratio": cold[name]["seconds"] / fastest_cold,
-            "programs": cold[name]["programs"],
-            "longest": cold[name]["longest"],
+            "seconds": common.median_ms(warm, name) / 1e3,
+            "ratio": common.median_ratio(warm, name, fastest),
+            "cold_seconds": common.median_ms(cold, name) / 1e3,
+            "cold_ratio": common.median_ratio(cold, name, fastest_cold),
+            "programs": counts[name]["programs"],
+            "longest": counts[name]["longest"],
             "error": errors[name],
         }
         for name in names
@@ -129,6 +148,8 @@ def main() -> None:
     parser.add_argument("--time_steps", type=int, default=25_000)
     parser.add_argument("--hidden_size", type=int, default=256)
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--contenders", nargs="+", choices=MAKERS, help="default: all")
+    parser.add_argument("--cold_rounds", type=int, default=1, help="fresh processes of each")
     parser.add_argument("--contender", choices=MAKERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.contender:
