@@ -80,12 +80,20 @@ def segmentwise(
             scratch=scratch,
         )
 
+    @jax.jit  # on the host-driven path, one program instead of one for each leaf
+    def normalize(
+        grads: Any, carry: Any, initial_carry: Any, end_of_stream: Any
+    ) -> tuple[Any, Any]:
+        """(the gradients as they are returned, the carry that enters the next segment)."""
+        grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
+        return grads, _tree.select(jnp.asarray(end_of_stream), initial_carry, carry)
+
     def finish(
         result: SegmentResult, state: EstimatorState, stream: Stream, length: Any
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
         position = (state.position + length) % np.int32(stream.num_steps)
         end_of_stream = position == 0
-        carry = _tree.select(jnp.asarray(end_of_stream), state.initial_carry, result.carry)
+        grads, carry = normalize(result.grads, result.carry, state.initial_carry, end_of_stream)
         new_state = state._replace(
             position=position,
             segment=state.segment + np.int32(1),
@@ -100,7 +108,6 @@ def segmentwise(
             max_weight=result.max_weight,
             end_of_stream=jnp.asarray(end_of_stream),
         )
-        grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), result.grads)
         return grads, new_state, info
 
     @jax.jit
