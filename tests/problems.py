@@ -56,6 +56,11 @@ def make_problem(name="rnn", num_steps=9, batch=2, *, resets=False, mask=False, 
     return SmallProblem(cell, loss_fn, params, carry, stream)
 
 
+def as_function(problem):
+    """The problem with a function around its cell, which hides the hand-written recurrence."""
+    return problem._replace(cell=lambda params, carry, x: problem.cell(params, carry, x))
+
+
 def summed_loss(problem, params, gates=None):
     """The summed losses through `artbp.unroll` over the whole stream."""
     stream = problem.stream

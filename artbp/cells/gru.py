@@ -15,6 +15,7 @@ from artbp.cells.base import (
     product,
     zero_state,
 )
+from artbp.cells.gru_recurrence import GRURecurrence
 
 
 def _apply(params: Any, hidden: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -45,11 +46,11 @@ def _init(
     }
 
 
-gru = ReferenceCell(_apply, _init, zero_state)
+gru = ReferenceCell(_apply, _init, zero_state, GRURecurrence)
 """r, z = σ(x W + h U + b);  n = tanh(x W_n + b_n + r (h U_n + b'_n));  h' = (1 − z) n + z h.
 
 y = h'.
 
 The carry is h, `[B, hidden_size]`. The reset gate acts after the recurrent product, as in cuDNN.
-(Cho et al., 2014.)
+The backward pass is written by hand: see `artbp.cells.gru_recurrence`. (Cho et al., 2014.)
 """

@@ -15,6 +15,7 @@ from artbp.cells.base import (
     product,
     zero_state,
 )
+from artbp.cells.vanilla_recurrence import LinearRecurrence, RNNRecurrence
 
 
 def _pre_activation(params: Any, hidden: jax.Array, x: jax.Array) -> jax.Array:
@@ -50,8 +51,16 @@ def _init(
     }
 
 
-linear = ReferenceCell(_apply_linear, _init, zero_state)
-"""h' = x W + h U + b, y = h'. The carry is h, `[B, hidden_size]`."""
+linear = ReferenceCell(_apply_linear, _init, zero_state, LinearRecurrence)
+"""h' = x W + h U + b, y = h'.
 
-rnn = ReferenceCell(_apply_rnn, _init, zero_state)
-"""h' = tanh(x W + h U + b), y = h'. The carry is h, `[B, hidden_size]`. (Elman, 1990.)"""
+The carry is h, `[B, hidden_size]`. The backward pass is written by hand: see
+`artbp.cells.vanilla_recurrence`.
+"""
+
+rnn = ReferenceCell(_apply_rnn, _init, zero_state, RNNRecurrence)
+"""h' = tanh(x W + h U + b), y = h'.
+
+The carry is h, `[B, hidden_size]`. The backward pass is written by hand: see
+`artbp.cells.vanilla_recurrence`. (Elman, 1990.)
+"""

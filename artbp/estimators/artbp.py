@@ -54,7 +54,7 @@ def artbp(
 
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`; carry any pytree, `[B, ...]` with a batch.
-        `artbp.cells.lstm`, or its `with_params`, is run with a backward pass written by hand.
+        Those of `artbp.cells`, also `with_params`, are run with a backward pass written by hand.
       loss_fn: `loss_fn(params, y, target) -> losses` of one step, `[B]` or, without a batch, a
         scalar. It holds the readout, which then runs over many steps at once.
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
@@ -66,9 +66,9 @@ def artbp(
         can be jitted, vmapped and scanned under `dynamic`, and None then means `dynamic` (and
         allocates its scratch on every backend).
       block_size: how many steps are kept at a time, each with what its derivative needs: a carry,
-        or 5 floats per unit for `artbp.cells.lstm`; and as many carries that enter blocks. A longer
-        segment is run in blocks of this many and recomputed on the way back. It changes memory
-        and time, never the gradient.
+        or for `artbp.cells.lstm` and `gru` 5 floats per unit; and as many carries that enter
+        blocks. A longer segment is run in blocks of this many and recomputed on the way back. It
+        changes memory and time, never the gradient.
       cache_size: compiled lengths that `exact` and `pow2` keep.
 
     Returns:

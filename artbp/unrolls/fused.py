@@ -44,7 +44,7 @@ def fused_unroll(
     close over traced arrays: what it depends on belongs in `params`.
 
     Args:
-      cell: as for `artbp.unroll`. `artbp.cells.lstm`, also `with_params`, has a backward pass
+      cell: as for `artbp.unroll`. Those of `artbp.cells`, also `with_params`, have a backward pass
         written by hand; for any other, one is derived (`artbp.unrolls.linearized`), which
         runs the forward pass twice and keeps one carry a step.
       params, carry, xs, gates, resets, initial_carry, lengths: as for `artbp.unroll`.

@@ -3,8 +3,8 @@
 Backpropagation through T steps is T small products one after another, and much that can be done
 for many steps at once: the products with the inputs before the loop, the local derivatives
 between the two loops, the gradient of the weights after them. A `Recurrence` is a cell at given
-parameters, split along these lines. The LSTM has one written by hand (`artbp.cells`); any other
-cell is given one by automatic differentiation (`linearized`).
+parameters, split along these lines. Those of `artbp.cells` are written by hand; any other cell is
+given one by automatic differentiation (`linearized`).
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from flax.core import FrozenDict
 from problems import (
     CELLS,
     ages,
+    as_function,
     gated_gradient,
     make_problem,
     one_pass,
@@ -36,13 +37,14 @@ def gates_of(lengths, law=LAW):
         *[("pow2", 3), ("pow2", 256), ("exact", 4), ("exact", 256)],
     ],
 )
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", [*CELLS, "derived lstm", "derived gru"])
 def test_replay_equals_the_gated_unroll(name, block_size, policy, float64):
     """Segments of 5 times the block included: 15 steps in blocks of 3, and of 1.
 
     Not all with resets: a reset hides a wrong carry before it.
     """
-    problem = make_problem(name, 23, resets=block_size == 4, mask=True)
+    problem = make_problem(name.split()[-1], 23, resets=block_size == 4, mask=True)
+    problem = as_function(problem) if name.startswith("derived") else problem
     lengths = [15, 1, 5, 2]
     estimator = artbp.artbp(
         problem.cell,

@@ -1,0 +1,152 @@
+"""What the recurrences of our cells share: their products, all in one affine map.
+
+    z = x W + h U + b
+
+Given δz of all steps of a chunk, and h the hidden state that entered each of them,
+
+    δx = δz Wᵀ,   δh = δz Uᵀ,   δW = Σ xᵀ δz,   δU = Σ hᵀ δz,   δb = Σ δz
+
+x W + b is taken for many steps before the loop forward, δx, δW, δU and δb for many steps after the
+loop backward; h U and δz Uᵀ are what is left inside the loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp import _tree
+from artbp.cells.base import input_product, product
+from artbp.unrolls.recurrence import Chunk
+
+# Up to this size, XLA on a CPU is faster at four products [B, H] × [H, H] and their sum than at
+# one [B, 4 H] × [4 H, H]; above it, slower.
+_SMALL = 160
+
+
+class AffineRecurrence:
+    """The part of a `Recurrence` that does not depend on what a cell makes of z; see there.
+
+    A cell adds `step`, `kept_like`, `linearize` and `pull_back`. Its local derivatives have a field
+    `hidden`, the h that entered each step (`_entered`).
+
+    Args:
+      params: dict of input W `[D, K H]`, recurrent U `[H, K H]`, bias b `[K H]`; what is not in
+        `_names` is ignored.
+      to_params: takes a gradient like params to one like what the caller differentiates.
+    """
+
+    _names: tuple[str, ...] = ("input", "recurrent", "bias")
+
+    def __init__(self, params: Any, to_params: Callable[[Any], Any]):
+        self._params = params
+        self._to_params = to_params
+        self._dtype = params["recurrent"].dtype
+        self._wide = _tree.at_least_float32(self._dtype)
+        self._blocks = None
+        hidden_size, columns = params["recurrent"].shape
+        num_blocks = columns // hidden_size
+        if num_blocks > 1 and hidden_size <= _SMALL and jax.default_backend() == "cpu":
+            # The barrier keeps the slices out of the loops, where XLA would cut them at each step.
+            self._blocks = lax.optimization_barrier(jnp.split(params["recurrent"].T, num_blocks))
+
+    def project(self, xs: Any) -> Any:
+        """x W + b for float inputs; symbols stay symbols, as picking rows of W is no product."""
+        if jnp.issubdtype(xs.dtype, jnp.integer):
+            return xs
+        return self._input(xs)
+
+    def zero_sums(self) -> Any:
+        return _tree.zero_sums({name: self._params[name] for name in self._names})
+
+    def accumulate(self, sums: Any, local: Any, xs: Any, deltas: Any) -> Any:
+        hidden = local.hidden.astype(self._dtype)
+        of_hidden, of_input = self._sides(local, deltas)
+        num_inputs, hidden_size = self._params["input"].shape[0], hidden.shape[-1]
+        is_symbols = jnp.issubdtype(xs.dtype, jnp.integer)
+        if is_symbols and num_inputs > hidden_size:
+            # With one-hot vectors, that product would be the largest.
+            from_input = sums["input"].at[xs].add(of_input.astype(self._wide))
+            recurrent = sums["recurrent"] + self._summed_outer(hidden, of_hidden)
+        else:
+            xs = jax.nn.one_hot(xs, num_inputs, dtype=self._dtype) if is_symbols else xs
+            xs = xs.astype(self._dtype)
+            if of_input is of_hidden:
+                # One product for both: a narrow one, such as that of few symbols, costs as much as
+                # a wide.
+                both = self._summed_outer(jnp.concatenate([hidden, xs], axis=-1), of_hidden)
+                of_recurrent, of_weights = jnp.split(both, [hidden_size])
+            else:
+                of_recurrent = self._summed_outer(hidden, of_hidden)
+                of_weights = self._summed_outer(xs, of_input)
+            from_input = sums["input"] + of_weights
+            recurrent = sums["recurrent"] + of_recurrent
+        bias = sums["bias"] + self._summed(of_input)
+        return {"input": from_input, "recurrent": recurrent, "bias": bias}
+
+    def gradient(self, sums: Any) -> Any:
+        def of_leaf(path: Any, leaf: jax.Array) -> jax.Array:
+            name = jax.tree_util.keystr(path, simple=True)
+            return sums[name].astype(leaf.dtype) if name in sums else jnp.zeros_like(leaf)
+
+        return self._to_params(jax.tree_util.tree_map_with_path(of_leaf, self._params))
+
+    def input_gradient(self, local: Any, xs: Any, deltas: Any) -> Any:
+        if not _tree.is_inexact(xs):
+            return None
+        _, of_input = self._sides(local, deltas)
+        return product(of_input, self._params["input"].T).astype(xs.dtype)
+
+    def _hidden(self, carry: Any) -> jax.Array:
+        """h, of a carry."""
+        return carry
+
+    def _sides(self, local: Any, deltas: Any) -> tuple[jax.Array, jax.Array]:
+        """(δ of h U, δ of x W + b), `[C, B, K H]` in the dtype of the weights; δz twice."""
+        return deltas, deltas
+
+    def _projected(self, u: jax.Array) -> jax.Array:
+        """x W + b, from what `project` made of x."""
+        return self._input(u) if jnp.issubdtype(u.dtype, jnp.integer) else u
+
+    def _entered(self, chunk: Chunk, ys: jax.Array) -> jax.Array:
+        """The h that entered each step, after its reset, from y = h' of the steps before it."""
+        previous = jnp.concatenate([self._hidden(chunk.entering)[None], ys[:-1]])
+        if chunk.resets is None:
+            return previous
+        initial = self._hidden(chunk.initial_carry)[None]
+        return jnp.where(_tree.align(chunk.resets, ys), initial, previous)
+
+    def _back(self, parts: list[jax.Array], delta: jax.Array) -> jax.Array:
+        """δz Uᵀ, from δz in K parts and in one."""
+        if self._blocks is None:
+            return product(delta, self._params["recurrent"].T)
+        pairs = zip(parts, self._blocks, strict=True)
+        first, *rest = [product(part, block) for part, block in pairs]
+        return sum(rest, start=first)
+
+    def _summed(self, deltas: jax.Array) -> jax.Array:
+        """Σ_t Σ_b deltas[t, b, :]."""
+        return jnp.sum(deltas, axis=tuple(range(deltas.ndim - 1)), dtype=self._wide)
+
+    def _summed_outer(self, left: jax.Array, right: jax.Array) -> jax.Array:
+        """Σ_t Σ_b left[t, b, :] right[t, b, :]ᵀ, one product, sharded as the weights."""
+        if not _tree.is_sharded((left, right, self._params["recurrent"])):
+            # Steps and rows as one axis: XLA would transpose both operands.
+            left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
+            return jnp.matmul(left.T, right, preferred_element_type=self._wide)
+        sharding = jax.typeof(self._params["recurrent"]).sharding
+        axes = tuple(range(left.ndim - 1))
+        contracted = ((axes, axes), ((), ()))
+        return lax.dot_general(
+            left, right, contracted, preferred_element_type=self._wide, out_sharding=sharding
+        )
+
+    def _input(self, x: jax.Array) -> jax.Array:
+        from_input = input_product(self._params["input"], x)
+        bias = self._params["bias"].astype(self._wide)
+        return from_input + bias.reshape((1,) * (from_input.ndim - 1) + (-1,))
