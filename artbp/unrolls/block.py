@@ -273,7 +273,7 @@ def _backpropagate(
         _, ys, local = linearize(0)
         return pull_back(local, _tree.partition(ys)[0], state.cotangent, 0)[0]
 
-    deltas = jax.tree.map(lambda delta: _zeros(size, delta), jax.eval_shape(example_delta))
+    deltas = _tree.repeat(jax.tree.map(_zeros, jax.eval_shape(example_delta)), size)
     # The buffers are read, never written, here: out of the loop's state, they are not copied.
     loop = (state._replace(buffers=None), deltas)
     final, _ = segment.for_chunks(num_steps, chunk_backward, loop, reverse=True)
@@ -299,7 +299,6 @@ def _read_out(
     return state, read.y_cotangents
 
 
-def _zeros(num_steps: int, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Zeros `[num_steps, ...]` like leaf, and sharded as leaf where axes are explicit."""
-    one = jnp.zeros(leaf.shape, leaf.dtype, out_sharding=leaf.sharding)
-    return jnp.broadcast_to(one, (num_steps, *leaf.shape))
+def _zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Zeros like leaf, and sharded as leaf where axes are explicit."""
+    return jnp.zeros(leaf.shape, leaf.dtype, out_sharding=leaf.sharding)

@@ -33,11 +33,8 @@ from artbp.unrolls.block import (
 )
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.linearized import kept_like, recurrence_of
+from artbp.unrolls.recurrence import CHUNK
 from artbp.unrolls.segment import Problem, SegmentResult
-
-# Steps that are linearised, read out and summed up together: enough for large products, and few
-# enough that what one of these operations leaves is still in the cache when the next one reads it.
-_CHUNK = 8
 
 
 class Scratch(NamedTuple):
@@ -54,7 +51,7 @@ class Scratch(NamedTuple):
 
 def make_scratch(cell: Cell, params: Any, carry: Any, block_size: int) -> Scratch:
     """Allocates the buffers for segments that start from carries like `carry`."""
-    chunk = min(_CHUNK, block_size)
+    chunk = min(CHUNK, block_size)
     buffers = make_buffers(kept_like(cell, params, carry), carry, block_size, chunk)
     return Scratch(buffers, block_carries=_tree.repeat(carry, block_size))
 
@@ -95,7 +92,7 @@ def segment_gradient(
         recurrence=recurrence_of(problem.cell, params, carry, _tree.index(stream.xs, 0)),
         start=start,
         length=length,
-        chunk=min(_CHUNK, block_size),
+        chunk=min(CHUNK, block_size),
         axis_names=axis_names,
     )
     num_blocks = segment.longest((length + block_size - 1) // block_size)

@@ -15,10 +15,7 @@ from artbp.unrolls.checks import Cell, check_params
 from artbp.unrolls.closure import hoist_cell
 from artbp.unrolls.gate import cut_or_scale
 from artbp.unrolls.linearized import recurrence_of
-from artbp.unrolls.recurrence import Chunk, Recurrence
-
-# Steps that are linearised and summed up together on the way back, as many as in `dynamic`.
-_CHUNK = 8
+from artbp.unrolls.recurrence import CHUNK, Chunk, Recurrence
 
 
 def fused_unroll(
@@ -205,11 +202,11 @@ def _split(tree: Any) -> tuple[Any, Any]:
     """Arrays [T, ...] as pieces [N, C, ...] and a rest of 1 to C steps."""
 
     def full(leaf: jax.Array) -> jax.Array:
-        num_pieces = (leaf.shape[0] - 1) // _CHUNK
-        return leaf[: num_pieces * _CHUNK].reshape(num_pieces, _CHUNK, *leaf.shape[1:])
+        num_pieces = (leaf.shape[0] - 1) // CHUNK
+        return leaf[: num_pieces * CHUNK].reshape(num_pieces, CHUNK, *leaf.shape[1:])
 
     def rest(leaf: jax.Array) -> jax.Array:
-        return leaf[(leaf.shape[0] - 1) // _CHUNK * _CHUNK :]
+        return leaf[(leaf.shape[0] - 1) // CHUNK * CHUNK :]
 
     return jax.tree.map(full, tree), jax.tree.map(rest, tree)
 

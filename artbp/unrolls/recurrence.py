@@ -13,6 +13,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+# Steps that are linearised, read out and summed up together: enough for large products, and few
+# enough that what one of these operations leaves is still in the cache when the next one reads it.
+CHUNK = 8
+
 
 class Chunk(NamedTuple):
     """A few consecutive steps [C, ...] whose forward pass is done.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from problems import SmallProblem, one_pass
 
 import artbp
 from artbp import truncation
@@ -80,16 +81,9 @@ def inputs():
 
 def summed(cell, policy):
     """The gradient over one pass of the stream with frozen params."""
-    params, carry, stream = inputs()
+    problem = SmallProblem(cell, loss_fn, *inputs())
     law = truncation.polynomial(4, 4)
-    estimator = artbp.artbp(cell, loss_fn, law, policy=policy, block_size=4)
-    state = estimator.init(params, carry, rng_key=jax.random.key(1))
-    total, at_end = jax.tree.map(jnp.zeros_like, params), False
-    while not at_end:
-        grads, state, info = estimator.estimate(params, state, stream)
-        total = jax.tree.map(jnp.add, total, grads)
-        at_end = info.end_of_stream
-    return total
+    return one_pass(artbp.artbp(cell, loss_fn, law, policy=policy, block_size=4), problem)[0]
 
 
 def difference(tree, other):
