@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.figures import save
 from experiments.common.metrics import MetricsWriter
+from experiments.common.tables import Row, write_results
 from experiments.common.workdir import Workdir
 from experiments.influence_balancing import figures, methods, report, runs, system
 
@@ -22,7 +24,7 @@ def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
         The table.
     """
 
-    def row_of(method_run: runs.Run) -> report.Row:
+    def row_of(method_run: runs.Run) -> Row:
         return report.outcome_row(config, method_run, config.eta_0, config.schedule, slice(None))
 
     trained = runs.train_all(
@@ -38,11 +40,11 @@ def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
         for method_run, row in zip(trained, rows, strict=True):
             report.write_curves(writer, method_run)
             writer.write({"kind": "result", **row})
-    figures.save(_figure(config, trained, rows), workdir.path / "loss.png")
-    return report.write_results(workdir.path, rows, report.OUTCOME_COLUMNS, report.OUTCOME_NOTE)
+    save(_figure(config, trained, rows), workdir.path / "loss.png")
+    return write_results(workdir.path, rows, report.OUTCOME_COLUMNS, report.OUTCOME_NOTE)
 
 
-def _figure(config: Any, trained: Sequence[runs.Run], rows: Sequence[report.Row]) -> Any:
+def _figure(config: Any, trained: Sequence[runs.Run], rows: Sequence[Row]) -> Any:
     at_unroll_end = config.loss_at == "unroll end"
     lines, edges = [], []
     for method_run, row in zip(trained, rows, strict=True):
@@ -86,7 +88,7 @@ def _rate_words(config: Any) -> str:
     return f"{config.eta_0:g}/√(1+t), t in {config.schedule}"
 
 
-def outcome_words(row: report.Row) -> str:
+def outcome_words(row: Row) -> str:
     """What became of the keys of one row, in a few words."""
     num_keys = row["num_keys"]
     found = {name: share for name, share in row["share"].items() if share > 0}

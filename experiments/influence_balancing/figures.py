@@ -1,14 +1,11 @@
 """The figures of the curves: loss against step, and θ against step.
 
-Colours are Okabe & Ito's, which readers with any colour vision can tell apart; each line carries
-its label at its end besides. Median and quartile band over keys; one curve where a method has no
-randomness.
+Each line carries its label at its end. Median and quartile band over keys; one curve where a
+method has no randomness.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -17,17 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from experiments.influence_balancing.report import quartiles
-
-COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#000000", "#7F7F7F")
-
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "svg.hashsalt": "artbp",  # the same picture gives the same file
-}
+from experiments.common.figures import COLOURS, STYLE
+from experiments.common.tables import quartiles
 
 
 @dataclass(frozen=True)
@@ -116,13 +104,6 @@ def theta_figure(
                 markeredgecolor="white",
             )
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes `path` with the endings .png and .svg."""
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(path.with_suffix(".png"), dpi=160)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
 def _new_figure(title: str, subtitle: str) -> tuple[Figure, Axes]:

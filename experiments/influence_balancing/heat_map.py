@@ -8,9 +8,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from experiments.common.figures import STYLE
+from experiments.common.tables import Row
 from experiments.influence_balancing import outcomes
-from experiments.influence_balancing.figures import STYLE
-from experiments.influence_balancing.report import Row
 
 LETTERS = {outcomes.NOT_YET: "N", outcomes.WRONG_DIRECTION: "W", outcomes.DIVERGED: "D"}
 _COLOURS = "cividis"  # of even lightness steps, the same to every colour vision

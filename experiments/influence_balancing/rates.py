@@ -3,9 +3,11 @@
 import itertools
 from typing import Any
 
+from experiments.common.figures import save
 from experiments.common.metrics import MetricsWriter
+from experiments.common.tables import Row, write_results
 from experiments.common.workdir import Workdir
-from experiments.influence_balancing import figures, methods, outcomes, report, runs
+from experiments.influence_balancing import methods, outcomes, report, runs
 from experiments.influence_balancing.heat_map import heat_map
 
 
@@ -38,11 +40,11 @@ def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
         subtitle=f"Influence balancing, {config.num_steps:,} time steps, {config.num_keys} keys; "
         f"converged: |θ − θ*| < {config.tolerance:g}. TBPTT is deterministic: one run a cell.",
     )
-    figures.save(figure, workdir.path / "rates.png")
-    return report.write_results(workdir.path, rows, report.OUTCOME_COLUMNS, report.OUTCOME_NOTE)
+    save(figure, workdir.path / "rates.png")
+    return write_results(workdir.path, rows, report.OUTCOME_COLUMNS, report.OUTCOME_NOTE)
 
 
-def _rows(config: Any, method_run: runs.Run) -> list[report.Row]:
+def _rows(config: Any, method_run: runs.Run) -> list[Row]:
     # Rows of a program are ordered (schedule, rate, key).
     settings = list(itertools.product(config.grid_schedules, config.grid_eta_0))
     keys = method_run.num_rows // len(settings)
@@ -54,6 +56,6 @@ def _rows(config: Any, method_run: runs.Run) -> list[report.Row]:
     ]
 
 
-def _words(rows: list[report.Row]) -> str:
+def _words(rows: list[Row]) -> str:
     good = sum(row["share"][outcomes.CONVERGED] == 1 for row in rows)
     return f"all keys converged at {good} of {len(rows)} learning rates"

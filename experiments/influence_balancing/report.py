@@ -1,21 +1,13 @@
-"""Numbers of a study as a Markdown table, as JSON, and as JSON Lines."""
+"""Numbers of a study: the rows and columns of its table, and its curves as JSON Lines."""
 
-import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.common.metrics import MetricsWriter
-from experiments.common.workdir import write_atomically
+from experiments.common.tables import Column, Row, quartiles
 from experiments.influence_balancing import outcomes, system
 from experiments.influence_balancing.runs import Run
-
-Row = dict[str, Any]
-# A heading of the table, and the text of its cell.
-Column = tuple[str, Callable[[Row], str]]
 
 
 def outcome_row(config: Any, run: Run, eta_0: float, schedule: str, rows: slice) -> Row:
@@ -98,23 +90,6 @@ def median_with_quartiles(row: Row, field: str) -> str:
     return f"{median:.1e} [{lower:.1e}, {upper:.1e}]"
 
 
-def quartiles(values: np.ndarray, axis: int = 0) -> tuple[Any, Any, Any]:
-    """Lower quartile, median, upper quartile: values that occur, NaN counted as infinity.
-
-    "Values that occur", because halfway between a number and infinity there is nothing.
-    """
-    ordered = np.where(np.isnan(values), np.inf, values)
-    result = np.quantile(ordered, (0.25, 0.5, 0.75), axis=axis, method="nearest")
-    return tuple(part.item() if part.ndim == 0 else part for part in result)
-
-
-def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """The rows under the headings of `columns`, as a Markdown table."""
-    lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
-    lines += [[cell(row) for _, cell in columns] for row in rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
 def write_curves(writer: MetricsWriter, run: Run) -> None:
     """One JSON line per bin: median and quartiles over keys of the loss and of θ."""
     by_name = {
@@ -129,27 +104,3 @@ def write_curves(writer: MetricsWriter, run: Run) -> None:
     for index, end in enumerate(run.edges[1:]):
         numbers = {name: float(values[index]) for name, values in by_name.items()}
         writer.write({"kind": "curve", "method": run.method.name, "step": int(end), **numbers})
-
-
-def write_results(folder: Path, rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
-    """Writes `table.md`, and last of all `results.json`: a list, one object per row of the table.
-
-    Returns:
-        The table, with the note under it.
-    """
-    table = f"{markdown_table(rows, columns)}\n{note}\n"
-    write_atomically(folder / "table.md", table)
-    text = json.dumps(_finite(rows), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "results.json", text + "\n")
-    return table
-
-
-def _finite(value: Any) -> Any:
-    # JSON has neither NaN nor infinity: null.
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.figures import save
 from experiments.common.metrics import MetricsWriter
+from experiments.common.tables import Column, Row, write_results
 from experiments.common.workdir import Workdir
 from experiments.influence_balancing import figures, methods, outcomes, predictions, report, runs
 
@@ -44,8 +46,8 @@ def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
         for method_run, row in zip(trained, rows, strict=True):
             report.write_curves(writer, method_run)
             writer.write({"kind": "result", **row})
-    figures.save(_figure(config, trained, rows), workdir.path / "theta.png")
-    return report.write_results(workdir.path, rows, _columns(), _NOTE)
+    save(_figure(config, trained, rows), workdir.path / "theta.png")
+    return write_results(workdir.path, rows, _columns(), _NOTE)
 
 
 def late_theta(run_: runs.Run) -> np.ndarray:
@@ -55,7 +57,7 @@ def late_theta(run_: runs.Run) -> np.ndarray:
     return np.average(run_.history.theta[:, late], axis=1, weights=np.diff(run_.edges)[late])
 
 
-def _row(config: Any, run_: runs.Run) -> report.Row:
+def _row(config: Any, run_: runs.Run) -> Row:
     def loss_at(theta: float) -> float:
         return float(predictions.expected_loss(np.asarray(theta), config.drive_noise))
 
@@ -96,17 +98,17 @@ def _row(config: Any, run_: runs.Run) -> report.Row:
     }
 
 
-def _columns() -> tuple[report.Column, ...]:
-    def predicted(row: report.Row) -> str:
+def _columns() -> tuple[Column, ...]:
+    def predicted(row: Row) -> str:
         theta = row["predicted_theta"]
         return "none: runs away" if theta is None else f"{theta:.4f}"
 
-    def mean(row: report.Row) -> str:
+    def mean(row: Row) -> str:
         if not np.isfinite(row["mean_theta"]):
             return "–"
         return f"{row['mean_theta']:.4f} ± {row['standard_error']:.4f}"
 
-    def loss_there(row: report.Row) -> str:
+    def loss_there(row: Row) -> str:
         loss = row["loss_at_mean_theta"]
         return f"{loss:.4f}" if np.isfinite(loss) else "–"
 
@@ -124,7 +126,7 @@ def _columns() -> tuple[report.Column, ...]:
     )
 
 
-def words(row: report.Row) -> str:
+def words(row: Row) -> str:
     """Where the keys of one row are: "settles" only where it was predicted and is seen."""
     predicted = row["predicted_theta"]
     if row["outcome"] == _STILL_MOVING:
@@ -140,7 +142,7 @@ def _number(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
-def _figure(config: Any, trained: Sequence[runs.Run], rows: Sequence[report.Row]) -> Any:
+def _figure(config: Any, trained: Sequence[runs.Run], rows: Sequence[Row]) -> Any:
     lines = []
     for run_, row in zip(trained, rows, strict=True):
         lines.append(

@@ -44,7 +44,14 @@ def cell(params: dict, carry: jax.Array, x: jax.Array | None) -> tuple[jax.Array
     Returns:
         The next state [23], and its first entry, a scalar.
     """
-    drive = params["theta"] * jnp.asarray(SIGNS, carry.dtype)
+    return step(params["theta"], SIGNS, carry, x)
+
+
+def step(
+    theta: jax.Array, signs: np.ndarray, carry: jax.Array, x: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """`cell` for a system of any size: signs [n] is the direct push of θ on each state."""
+    drive = theta * jnp.asarray(signs, carry.dtype)
     if x is not None:
         drive = drive * x
     from_right = jnp.concatenate([carry[1:], jnp.zeros((1,), carry.dtype)])
@@ -68,15 +75,20 @@ def stationary_loss(theta: np.ndarray) -> np.ndarray:
     return 0.5 * np.square(STATIONARY_GAIN * theta - TARGET)
 
 
-def influence(num_delays: int) -> np.ndarray:
+def influence(num_delays: int, signs: np.ndarray = SIGNS) -> np.ndarray:
     """a_j = e_0ᵀ A^j (1, …, 1, −1, …, −1): what θ adds to s[0] directly, j steps later.
 
+    Args:
+        num_delays: how many.
+        signs: the direct push of θ on each state, [n].
+
     Returns:
-        [num_delays], float64. Its sum over all delays is −6.
+        [num_delays], float64. Its sum over all delays is 2 · Σ signs, for 10 of 23 states −6.
     """
-    transition = 0.5 * (np.eye(NUM_STATES) + np.eye(NUM_STATES, k=1))
+    num_states = len(signs)
+    transition = 0.5 * (np.eye(num_states) + np.eye(num_states, k=1))
     influences = np.empty(num_delays)
-    reach = SIGNS.copy()
+    reach = np.array(signs, float)
     for delay in range(num_delays):
         influences[delay] = reach[0]
         reach = transition @ reach

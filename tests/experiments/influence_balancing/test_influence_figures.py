@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.influence_balancing import figures, report
+from experiments.common.tables import quartiles
+from experiments.influence_balancing import figures
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,6 @@ def test_labels_that_do_not_touch_stay():
 
 
 def test_quartiles_with_infinities_and_nan():
-    lower, median, upper = report.quartiles(np.array([1.0, np.nan, 2.0, np.inf, 3.0]))
+    lower, median, upper = quartiles(np.array([1.0, np.nan, 2.0, np.inf, 3.0]))
     assert (lower, median) == (2.0, 3.0)
     assert upper == np.inf
