@@ -3,12 +3,21 @@
 Beside them, `rows`: whole trainings of many rows in one program.
 """
 
+from artbp.estimators.adaptive import adaptive_tbptt
 from artbp.estimators.artbp import artbp
+from artbp.estimators.awd_lstm import awd_lstm_bptt, scale_by_learning_rate_factor
 from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
 from artbp.estimators.bptt import bptt
+from artbp.estimators.pes import pes
+from artbp.estimators.random_truncation import random_truncation
 from artbp.estimators.registry import REGISTRY, Row
 from artbp.estimators.rows import IndependentRows, by_row, independent_rows
+from artbp.estimators.rtrl import rtrl
+from artbp.estimators.snap1 import snap1
 from artbp.estimators.tbptt import tbptt
+from artbp.estimators.tbptt_k1_k2 import tbptt_k1_k2
+from artbp.estimators.truncated_es import truncated_es
+from artbp.estimators.uoro import uoro
 
 __all__ = [
     "REGISTRY",
@@ -17,9 +26,19 @@ __all__ = [
     "GradientEstimator",
     "IndependentRows",
     "Row",
+    "adaptive_tbptt",
     "artbp",
+    "awd_lstm_bptt",
     "bptt",
     "by_row",
     "independent_rows",
+    "pes",
+    "random_truncation",
+    "rtrl",
+    "scale_by_learning_rate_factor",
+    "snap1",
     "tbptt",
+    "tbptt_k1_k2",
+    "truncated_es",
+    "uoro",
 ]

@@ -6,7 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from artbp import _tree
+from artbp.unrolls.checks import check_finite, check_params
 
 
 class EstimatorState(NamedTuple):
@@ -21,6 +25,8 @@ class EstimatorState(NamedTuple):
         `fold_in(rng_key, i)`, so boundaries never depend on data or parameters.
       scratch: buffers of the kernel, never read before they are written. Donate the state to a
         jitted step and they are reused in place; a checkpoint may leave them out.
+      past: what else the estimator remembers, such as sensitivities or the carries of a window;
+        () where there is nothing. Unlike scratch it belongs in a checkpoint.
     """
 
     position: jax.Array | np.integer
@@ -29,6 +35,7 @@ class EstimatorState(NamedTuple):
     initial_carry: Any
     rng_key: jax.Array
     scratch: Any
+    past: Any = ()
 
 
 class EstimatorInfo(NamedTuple):
@@ -44,6 +51,7 @@ class EstimatorInfo(NamedTuple):
         the last step reaches the first.
       end_of_stream: bool, whether the segment was ended by the stream; the next one starts at
         the beginning, with the initial carry.
+      extra: what only this estimator has to say, scalars by name; see its docstring.
     """
 
     loss_sum: jax.Array
@@ -52,6 +60,7 @@ class EstimatorInfo(NamedTuple):
     max_compensation: jax.Array
     max_weight: jax.Array
     end_of_stream: jax.Array
+    extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
 
 
 class GradientEstimator(NamedTuple):
@@ -66,3 +75,32 @@ class GradientEstimator(NamedTuple):
 
     init: Callable[..., EstimatorState]
     estimate: Callable[..., tuple[Any, EstimatorState, EstimatorInfo]]
+
+
+def start(
+    params: Any,
+    carry: Any,
+    rng_key: jax.Array,
+    *,
+    scratch: Callable[[Any, Any], Any] = lambda params, carry: (),
+    past: Callable[[Any, Any], Any] = lambda params, carry: (),
+) -> EstimatorState:
+    """The state at the beginning of a stream; `scratch` and `past` are made from params and carry.
+
+    Raises:
+      TypeError, ValueError: params that are not floats, or not finite.
+    """
+    check_params(params)
+    check_finite(params)
+    params, carry = _tree.as_arrays((params, carry))
+    zero = jnp.zeros((), jnp.int32)
+    # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
+    return EstimatorState(
+        position=zero,
+        segment=jnp.copy(zero),
+        carry=jax.tree.map(jnp.copy, carry),
+        initial_carry=jax.tree.map(jnp.copy, carry),
+        rng_key=jnp.copy(rng_key),
+        scratch=scratch(params, carry),
+        past=past(params, carry),
+    )

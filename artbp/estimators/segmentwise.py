@@ -15,17 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
+from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, start
 from artbp.stream import Stream
 from artbp.unrolls import chained, dynamic
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import (
-    check_cell,
-    check_finite,
-    check_params,
-    check_positive,
-    check_resets,
-)
+from artbp.unrolls.checks import check_cell, check_params, check_positive, check_resets
 from artbp.unrolls.closure import hoist, hoist_cell
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 from artbp.unrolls.segment import Problem, SegmentResult
@@ -62,23 +56,13 @@ def segmentwise(
         for name, split in (("exact", chained.exact_pieces), ("pow2", chained.pow2_pieces))
     }
 
+    def make_scratch(params: Any, carry: Any) -> Any:
+        if policy not in (None, "dynamic"):
+            return ()
+        return dynamic.make_scratch(problem.cell, params, carry, block_size)
+
     def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
-        check_params(params)
-        check_finite(params)
-        carry = _tree.as_arrays(carry)
-        zero = jnp.zeros((), jnp.int32)
-        scratch = ()
-        if policy in (None, "dynamic"):
-            scratch = dynamic.make_scratch(problem.cell, params, carry, block_size)
-        # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
-        return EstimatorState(
-            position=zero,
-            segment=jnp.copy(zero),
-            carry=jax.tree.map(jnp.copy, carry),
-            initial_carry=jax.tree.map(jnp.copy, carry),
-            rng_key=jnp.copy(rng_key),
-            scratch=scratch,
-        )
+        return start(params, carry, rng_key, scratch=make_scratch)
 
     @jax.jit  # on the host-driven path, one program instead of one for each leaf
     def normalize(

@@ -4,6 +4,7 @@ polynomial  c(k) = (α − 1)/((α − 2)·L0 + k), the paper's law
 geometric   c(k) = 1/L0
 fixed       a boundary at every multiple of K: truncated BPTT
 never       no boundary: full BPTT
+tabulated   c(k) from a table of your own
 replay      a chosen pattern of boundaries
 """
 
@@ -12,6 +13,7 @@ from artbp.truncation.deterministic import Fixed, Never, fixed, never
 from artbp.truncation.geometric import Geometric, geometric
 from artbp.truncation.polynomial import Polynomial, polynomial
 from artbp.truncation.replay import Replay, replay
+from artbp.truncation.tabulated import Tabulated, tabulated
 
 __all__ = [
     "Fixed",
@@ -19,10 +21,12 @@ __all__ = [
     "Never",
     "Polynomial",
     "Replay",
+    "Tabulated",
     "TruncationLaw",
     "fixed",
     "geometric",
     "never",
     "polynomial",
     "replay",
+    "tabulated",
 ]

@@ -16,6 +16,8 @@ rows = pytest.mark.parametrize("row", artbp.REGISTRY.values(), ids=artbp.REGISTR
 
 
 def build(row, problem, **options):
+    if not row.segmentwise:
+        options.pop("block_size", None)
     return row.build(problem.cell, problem.loss_fn, 4, **options)
 
 
@@ -42,7 +44,7 @@ def test_outputs_fit_their_inputs(row):
     for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new_state), strict=True):
         assert (before.shape, before.dtype) == (after.shape, after.dtype)
         assert not getattr(after, "weak_type", False)
-    assert all(jnp.ndim(leaf) == 0 for leaf in info)
+    assert all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(info))
 
 
 @rows
@@ -77,14 +79,16 @@ def test_exactness_is_what_the_row_claims(row, float64):
     problem = make_problem("gru", 21, resets=True)
     total, infos, _ = one_pass(build(row, problem, block_size=5), problem)
     error = relative_error(total, bptt_gradient(problem))
-    assert error < 1e-13 if row.exact else error > 1e-4
+    assert error < 1e-12 if row.exact else error > 1e-4
     losses = sum(float(info.loss_sum) for info in infos)
     expected = summed_loss(problem, problem.params)
     np.testing.assert_allclose(losses, expected, rtol=1e-13)  # no loss is dropped or counted twice
     assert sum(int(info.num_steps) for info in infos) == 2 * 21
 
 
-@pytest.mark.parametrize("name", [name for name, row in artbp.REGISTRY.items() if not row.exact])
+@pytest.mark.parametrize(
+    "name", [n for n, row in artbp.REGISTRY.items() if row.random and row.sums]
+)
 def test_the_mean_over_keys_is_what_the_row_claims(name, float64):
     """2000 keys along a random direction: five standard errors, a false alarm rate below 1e-6.
 
@@ -128,4 +132,50 @@ def test_every_estimator_has_a_row():
     for name in artbp.estimators.__all__:
         value = getattr(artbp.estimators, name)
         if inspect.isfunction(value) and value.__annotations__["return"] == "GradientEstimator":
-            assert f"{name}(cell, loss_fn" in source, f"{name} has no row"
+            assert f"import {name}\n" in source, f"{name} has no row"
+
+
+CELL = '''
+def cell(params, carry, x):
+    """A second-order unit, as a user may write it: tuple carry, dict input, an integer counter."""
+    position, velocity, count = carry
+    force = x["push"] @ params["push"] + x["level"][:, None]
+    force = force - jnp.tanh(position @ params["spring"])
+    velocity = params["damping"] * velocity + 0.3 * force
+    position = position + 0.3 * velocity
+    y = {"position": position, "energy": (velocity**2).sum(-1)}
+    return (position, velocity, count + 1), y
+'''
+
+
+@rows
+def test_takes_a_cell_of_your_own(row):
+    """Any function is a cell: other containers, an integer leaf in the carry, y a tree."""
+    scope = {"jnp": jnp}
+    exec(CELL, scope)
+    keys = jax.random.split(jax.random.key(2), 5)
+    params = {
+        "push": jax.random.normal(keys[0], (2, 3)),
+        "spring": jax.random.normal(keys[1], (3, 3)),
+        "damping": jnp.asarray(0.8),
+        "readout": jax.random.normal(keys[2], (3,)),
+    }
+
+    def loss_fn(params, y, target):
+        return (y["position"] @ params["readout"] - target) ** 2 + 0.1 * y["energy"]
+
+    xs = {
+        "push": jax.random.normal(keys[3], (11, 2, 2)),
+        "level": jax.random.normal(keys[4], (11, 2)),
+    }
+    stream = artbp.Stream(xs, jnp.ones((11, 2)))
+    carry = (jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros((2,), jnp.int32))
+    estimator = row.build(scope["cell"], loss_fn, 4)
+    state = estimator.init(params, carry, rng_key=jax.random.key(0))
+    grads, state, info = estimator.estimate(params, state, stream)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
+    assert all(
+        bool(jnp.isfinite(leaf).all() & (leaf != 0).any()) for leaf in jax.tree.leaves(grads)
+    )
+    steps = 0 if info.end_of_stream else info.length  # at the end, the initial carry is back
+    np.testing.assert_array_equal(state.carry[2], jnp.full((2,), steps))

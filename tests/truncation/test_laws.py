@@ -195,3 +195,42 @@ def test_other_arguments_that_are_refused():
         truncation.geometric(3).hazard(0)
     with pytest.raises(ValueError, match="ages"):
         truncation.geometric(3).survival(-1)
+
+
+def test_a_tabulated_law_by_hand():
+    """Survivals are products of 1 − c, and the last hazard goes on for ever."""
+    law = truncation.tabulated([0.5, 0.2, 0.25])
+    np.testing.assert_allclose(law.hazard(np.arange(1, 6)), [0.5, 0.2, 0.25, 0.25, 0.25])
+    np.testing.assert_allclose(law.survival(np.arange(1, 5)), [0.5, 0.4, 0.3, 0.225])
+    np.testing.assert_allclose(law.compensation(jnp.arange(1, 4)), [2, 1.25, 4 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "hazards", [[0.3], [0.0, 0.5, 0.1], [0.2, 0.2, 1.0]], ids=["one", "tail", "cap"]
+)
+def test_lengths_of_a_tabulated_law_follow_it(hazards):
+    """Frequencies of the lengths 1, …, 8 in 100,000 draws, each within five standard errors."""
+    law = truncation.tabulated(hazards)
+    keys = jax.random.split(jax.random.key(5), 100_000)
+    lengths = np.asarray(jax.jit(jax.vmap(law.sample_length))(keys))
+    survival = law.survival(np.arange(0, 9))
+    probability = survival[:-1] - survival[1:]
+    found = np.array([(lengths == k).mean() for k in range(1, 9)])
+    error = np.sqrt(probability * (1 - probability) / lengths.size)
+    assert np.all(np.abs(found - probability) <= 5 * error)
+    # The control: the frequencies of neighbouring lengths are told apart.
+    assert np.any(np.abs(np.roll(found, 1) - probability) > 5 * error)
+
+
+def test_a_tabulated_law_that_ends_in_zero_need_not_end():
+    law = truncation.tabulated([0.5, 0.0])
+    keys = jax.random.split(jax.random.key(5), 100)
+    lengths = jax.vmap(law.sample_length)(keys)
+    assert set(np.unique(lengths)) == {1, np.iinfo(np.int32).max}
+    assert int(law.sample_length(keys[0], 7)) <= 7
+
+
+@pytest.mark.parametrize("hazards", [[], [1.0, 0.5], [-0.1], [float("nan")]])
+def test_bad_tables(hazards):
+    with pytest.raises(ValueError, match="hazard"):
+        truncation.tabulated(hazards)

@@ -1,0 +1,262 @@
+"""TBPTT with a truncation length that is measured: adaptive truncation.
+
+How much of a gradient comes from k steps back is measured now and then, its decay is fitted, and
+the truncation length becomes the smallest one whose relative bias is bounded by a tolerance.
+
+Source: Aicher, Foti & Fox, "Adaptively Truncating Backpropagation Through Time to Control Gradient
+Bias" (arXiv 1905.07473).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from artbp import _tree
+from artbp.estimators.base import GradientEstimator
+from artbp.estimators.stepwise import Advance, Steps, stepwise
+from artbp.estimators.window import run_backward, run_forward
+from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.readout import LossFn
+
+# Weight of what has been measured before, in the running means.
+_MEMORY = 0.9
+
+
+class Measured(NamedTuple):
+    """Attributes:
+    carries: those that entered the last steps, a ring, see `window`.
+    truncation_length: int32, K of the next estimate; num_estimates: int32, so far.
+    lag_norms: `[R]`, running sums of γ_1, …, γ_R, and `weight` that of 1.
+    mean_gradient: running sum of the gradient per time step, like params, and `gradient_weight`.
+    decay_rate, relative_bias: β, and the bound at K; NaN before the first measurement.
+    """
+
+    carries: Any
+    truncation_length: jax.Array
+    num_estimates: jax.Array
+    lag_norms: jax.Array
+    weight: jax.Array
+    mean_gradient: Any
+    gradient_weight: jax.Array
+    decay_rate: jax.Array
+    relative_bias: jax.Array
+
+
+def adaptive_tbptt(
+    cell: Cell,
+    loss_fn: LossFn,
+    *,
+    tolerance: float = 0.1,
+    first_length: int = 16,
+    shortest: int = 2,
+    longest: int = 256,
+    fitted_from: int = 8,
+    measured_lags: int = 64,
+    measure_every: int = 4,
+    normalizer: float = 1.0,
+) -> GradientEstimator:
+    """TBPTT(K, 2K) with K chosen so that the relative bias stays below a tolerance.
+
+        γ_k  = ‖(∂F_{s−k+1}/∂θ)ᵀ ∂ℓ_s/∂s_{s−k+1}‖, averaged over the s that are measured
+        β    = exp(slope of log γ_k over k = τ, …, R)
+        E(K) = Σ_{K<k<τ} γ_k + γ_τ β^max(K−τ, 0) / (1 − β)      ≥ Σ_{k>K} γ_k, if it decays so
+        δ(K) = E(K) / (‖ĝ‖ − E(K)),    K = min {K : δ(K) < tolerance}
+
+    One estimate is K steps and looks back 2K, so each loss is followed back at least K steps. Every
+    `measure_every` estimates the loss of the last step is taken back R steps, and K is chosen
+    anew. Where δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`.
+
+    It is biased, by about the tolerance if the decay is what was fitted. As the gradient vanishes
+    the relative bias grows, and K with it. Two things differ from the paper, which measures φ_k =
+    ‖∂ℓ_s/∂s_{s−k}‖ and bounds the bias by M Σ φ_k with a bound M on ∂F/∂θ: here the parts of the
+    gradient itself are measured, so no M is needed; and ‖ĝ‖ is the norm of the running mean of the
+    gradient per time step.
+
+    `info.extra` holds `truncation_length` (K of this estimate), `next_truncation_length`,
+    `decay_rate` (β) and `relative_bias` (δ at the next K); NaN before the first measurement.
+
+    Args:
+      cell, loss_fn, normalizer: as for `artbp.artbp`.
+      tolerance: the largest relative bias, δ.
+      first_length: K until the first measurement.
+      shortest, longest: what K is held to. Memory: 2 · longest carries.
+      fitted_from: τ, the lag from which on the decay is taken to be geometric.
+      measured_lags: R > τ, how far back a measurement goes.
+      measure_every: estimates between measurements; each costs R backward steps.
+
+    Raises:
+      ValueError: lengths that are not integers ≥ 1 or not in order, a tolerance that is not above
+        0.
+
+    Source: Aicher, Foti & Fox, arXiv 1905.07473.
+    """
+    check_positive(
+        first_length=first_length,
+        shortest=shortest,
+        longest=longest,
+        fitted_from=fitted_from,
+        measured_lags=measured_lags,
+        measure_every=measure_every,
+        integer=True,
+    )
+    check_positive(tolerance=tolerance)
+    if not shortest <= first_length <= longest:
+        raise ValueError(
+            f"first_length={first_length} is not between shortest={shortest} and longest={longest}."
+        )
+    if measured_lags < fitted_from + 2:
+        raise ValueError(
+            f"measured_lags={measured_lags}, fitted_from={fitted_from}: a slope needs three lags "
+            "at least; expected measured_lags ≥ fitted_from + 2."
+        )
+
+    def begin(params: Any, carry: Any) -> Measured:
+        number = jnp.zeros((), jnp.result_type(float))
+        return Measured(
+            carries=_tree.repeat(carry, max(2 * longest, measured_lags + 1)),
+            truncation_length=jnp.asarray(first_length, jnp.int32),
+            num_estimates=jnp.zeros((), jnp.int32),
+            lag_norms=jnp.zeros((measured_lags,), number.dtype),
+            weight=number,
+            mean_gradient=_tree.zero_sums(params),
+            gradient_weight=number,
+            decay_rate=number * jnp.nan,
+            relative_bias=number * jnp.nan,
+        )
+
+    def advance(
+        steps: Steps,
+        params: Any,
+        carry: Any,
+        past: Measured,
+        first: jax.Array,
+        end: jax.Array,
+        rng_key: jax.Array,
+    ) -> Advance:
+        del rng_key
+        length = past.truncation_length
+        forward = run_forward(
+            steps, params, carry, past.carries, first, end, count=length, new=first
+        )
+        start = jnp.maximum(end - 2 * length, 0)
+        grads = run_backward(
+            steps,
+            lambda t: params,
+            forward.carries,
+            start,
+            end,
+            forward.sums,
+            count=2 * length,
+            weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
+        )
+        past = past._replace(
+            carries=forward.carries, num_estimates=past.num_estimates + jnp.ones((), jnp.int32)
+        )
+        past = _add_gradient(past, grads, end - first)
+        # A measurement needs R steps, and the one whose loss it is, behind it.
+        is_due = (past.num_estimates % measure_every == 0) & (end > measured_lags)
+        past = lax.cond(
+            is_due, lambda past: choose(measure(steps, params, past, end)), lambda past: past, past
+        )
+        extra = {
+            "truncation_length": length,
+            "next_truncation_length": past.truncation_length,
+            "decay_rate": past.decay_rate,
+            "relative_bias": past.relative_bias,
+        }
+        return Advance(grads, forward.carry, past, forward.loss_sum, forward.num_losses, extra)
+
+    def measure(steps: Steps, params: Any, past: Measured, end: jax.Array) -> Measured:
+        """Takes the loss of step end − 1 back `measured_lags` steps and notes the norms."""
+        size = jax.tree.leaves(past.carries)[0].shape[0]
+
+        def back(cotangent: Any, lag: jax.Array) -> tuple[Any, jax.Array]:
+            t = end - 1 - lag
+            floats, rest = _tree.partition(_tree.index(past.carries, t % size))
+            step = steps.differentiable(rest, t)
+            (_, loss), pull_back, _ = jax.vjp(step, params, floats, has_aux=True)
+            own = jnp.where(lag == 0, 1.0, 0.0).astype(loss.dtype)
+            grads, entering = pull_back((cotangent, own))
+            return entering, optax.tree.norm(grads).astype(past.lag_norms.dtype)
+
+        floats = _tree.partition(_tree.index(past.carries, 0))[0]
+        # Lag 0 is the step's own part, which every truncation keeps.
+        lags = jnp.arange(measured_lags + 1, dtype=jnp.int32)
+        _, norms = lax.scan(back, _tree.zeros_like(floats), lags)
+        return past._replace(
+            lag_norms=_MEMORY * past.lag_norms + (1 - _MEMORY) * norms[1:],
+            weight=_MEMORY * past.weight + (1 - _MEMORY),
+        )
+
+    def choose(past: Measured) -> Measured:
+        norms = past.lag_norms / past.weight
+        gradient = optax.tree.norm(past.mean_gradient) / past.gradient_weight
+        lengths = jnp.arange(1, longest + 1, dtype=jnp.int32)
+        decay_rate = fitted_decay_rate(norms, fitted_from)
+        bias = bias_bound(norms, decay_rate, fitted_from, lengths)
+        relative = jnp.where(gradient > bias, bias / (gradient - bias), jnp.inf)
+        good = (relative < tolerance) & (lengths >= shortest)
+        index = jnp.where(jnp.any(good), jnp.argmax(good), longest - 1)
+        return past._replace(
+            truncation_length=lengths[index],
+            decay_rate=decay_rate,
+            relative_bias=relative[index],
+        )
+
+    return stepwise(
+        cell,
+        loss_fn,
+        update_every=lambda past: past.truncation_length,
+        begin=begin,
+        advance=advance,
+        normalizer=normalizer,
+        forgets=False,  # what has been measured is of this model, not of this pass
+    )
+
+
+def fitted_decay_rate(lag_norms: jax.Array, fitted_from: int) -> jax.Array:
+    """β = exp(slope) of the least-squares line through log γ_k, k = τ, …, R.
+
+    Args:
+      lag_norms: γ_1, …, γ_R.
+      fitted_from: τ.
+    """
+    tail = lag_norms[fitted_from - 1 :]
+    logs = jnp.log(jnp.maximum(tail, jnp.finfo(tail.dtype).tiny))
+    lags = jnp.arange(tail.shape[0], dtype=tail.dtype)
+    lags = lags - jnp.mean(lags)
+    return jnp.exp(jnp.sum(lags * logs) / jnp.sum(lags**2))
+
+
+def bias_bound(
+    lag_norms: jax.Array, decay_rate: jax.Array, fitted_from: int, lengths: jax.Array
+) -> jax.Array:
+    """E(K) for each K of `lengths`: measured norms up to lag τ, a geometric tail from there on.
+
+    Infinite where nothing decays, β ≥ 1.
+    """
+    decays = decay_rate < 1
+    rate = jnp.where(decays, decay_rate, 0.5)
+    at_tau = lag_norms[fitted_from - 1]
+    beyond = jnp.maximum(lengths - fitted_from, 0).astype(lag_norms.dtype)
+    tail = at_tau * rate**beyond / (1 - rate)
+    lags = jnp.arange(1, fitted_from, dtype=lengths.dtype)  # before τ
+    measured = jnp.where(lags[None, :] > lengths[:, None], lag_norms[None, : fitted_from - 1], 0.0)
+    return jnp.where(decays, jnp.sum(measured, axis=1) + tail, jnp.inf)
+
+
+def _add_gradient(past: Measured, grads: Any, num_steps: jax.Array) -> Measured:
+    count = num_steps.astype(past.gradient_weight.dtype)
+
+    def running(mean: jax.Array, grad: jax.Array) -> jax.Array:
+        return _MEMORY * mean + (1 - _MEMORY) * (grad / count.astype(grad.dtype)).astype(mean.dtype)
+
+    return past._replace(
+        mean_gradient=jax.tree.map(running, past.mean_gradient, grads),
+        gradient_weight=_MEMORY * past.gradient_weight + (1 - _MEMORY),
+    )

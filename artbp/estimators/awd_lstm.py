@@ -1,0 +1,123 @@
+"""The variable-length BPTT of AWD-LSTM: random lengths, no compensation, a rate that follows.
+
+A popular control: its lengths keep cuts from falling on the same places, and its gradient is as
+biased as that of TBPTT with windows of the same size.
+
+Source: Merity, Keskar & Socher, "Regularizing and Optimizing LSTM Language Models" (arXiv
+1708.02182), section "Variable length backpropagation sequences", and its code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
+from artbp.estimators.segmentwise import segmentwise
+from artbp.stream import Stream
+from artbp.truncation.deterministic import check_length, never
+from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.policies import Policy
+from artbp.unrolls.readout import LossFn
+from artbp.unrolls.segment import Problem
+
+
+def awd_lstm_bptt(
+    cell: Cell,
+    loss_fn: LossFn,
+    *,
+    base_length: int = 70,
+    half_probability: float = 0.05,
+    deviation: float = 5.0,
+    shortest: int = 5,
+    policy: Policy | None = None,
+    block_size: int = 256,
+    cache_size: int = 128,
+) -> GradientEstimator:
+    """Truncated BPTT with a random length for each segment, as in AWD-LSTM.
+
+        base   = base_length, or with probability `half_probability` base_length / 2
+        length = max(shortest, ⌊N(base, deviation²)⌋)
+        g      = the gradient of the *mean* loss of the segment, cut at both ends
+        rate   = that of the optimiser × length / base_length
+
+    The last line is for the optimiser: the factor is `info.extra["learning_rate_factor"]`, and
+    `artbp.scale_by_learning_rate_factor` applies it. With plain SGD mean times length is a sum
+    again, so this is then TBPTT with random boundaries and a constant normaliser. It is biased:
+    nothing makes up for what a boundary cuts off. Unlike those of the other estimators, gradients
+    do not sum to that of the sequence: each is the mean over its own segment.
+
+    Args:
+      cell, loss_fn, policy, block_size, cache_size: as for `artbp.artbp`.
+      base_length: in time steps; 70 in the paper's runs on Penn Treebank.
+      half_probability: how often half of it is used.
+      deviation: standard deviation of the length, in time steps.
+      shortest: least length, but for what is left at the end of the stream.
+
+    Raises:
+      ValueError: lengths that are not integers ≥ 1, a probability outside [0, 1], a deviation that
+        is not above 0.
+
+    Source: Merity, Keskar & Socher, arXiv 1708.02182.
+    """
+    base, least = check_length(base_length, "base_length"), check_length(shortest, "shortest")
+    check_positive(deviation=deviation)
+    if not 0 <= half_probability <= 1:
+        raise ValueError(f"half_probability={half_probability!r}; expected a number in [0, 1].")
+
+    def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
+        del at_start
+        key_half, key_length = jax.random.split(jax.random.fold_in(rng_key, segment))
+        is_half = jax.random.uniform(key_half, (), jnp.float32) < half_probability
+        mean = jnp.where(is_half, jnp.float32(base / 2), jnp.float32(base))
+        drawn = mean + jnp.float32(deviation) * jax.random.normal(key_length, (), jnp.float32)
+        return jnp.maximum(jnp.floor(drawn).astype(jnp.int32), least)
+
+    summed = segmentwise(
+        Problem(cell, loss_fn, never().compensation),
+        next_length,
+        normalizer=1.0,
+        policy=policy,
+        block_size=block_size,
+        cache_size=cache_size,
+    )
+
+    @jax.jit
+    def mean_and_factor(grads: Any, num_losses: jax.Array, length: jax.Array) -> tuple[Any, Any]:
+        def mean(grad: jax.Array) -> jax.Array:
+            return (grad / jnp.maximum(num_losses, 1).astype(grad.dtype)).astype(grad.dtype)
+
+        return jax.tree.map(mean, grads), length.astype(jnp.result_type(float)) / base
+
+    def estimate(
+        params: Any, state: EstimatorState, stream: Stream
+    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+        grads, state, info = summed.estimate(params, state, stream)
+        grads, factor = mean_and_factor(grads, info.num_steps, info.length)
+        return grads, state, info._replace(extra={"learning_rate_factor": factor})
+
+    return GradientEstimator(summed.init, estimate)
+
+
+def scale_by_learning_rate_factor() -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates by the factor of `awd_lstm_bptt`; the last link of a chain.
+
+    optimizer = optax.chain(optax.adam(1e-3), artbp.scale_by_learning_rate_factor())
+    factor = info.extra["learning_rate_factor"]
+    updates, opt_state = optimizer.update(grads, opt_state, learning_rate_factor=factor)
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        del params
+        if "learning_rate_factor" not in extra:
+            raise TypeError(
+                "scale_by_learning_rate_factor was not given learning_rate_factor. Pass "
+                'optimizer.update(..., learning_rate_factor=info.extra["learning_rate_factor"]).'
+            )
+        factor = jnp.asarray(extra["learning_rate_factor"])
+        return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,179 @@
+"""Walking along a stream a fixed number of steps at a time: what the estimators share that are no
+segments with a gate.
+
+They hand in `advance`, which takes the next `update_every` steps; the position, the end of the
+stream, checks and normalisation are minded here. Everything is one compiled program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp import _tree
+from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, start
+from artbp.stream import Stream
+from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
+from artbp.unrolls.readout import LossFn, loss_and_count
+
+
+class Steps(NamedTuple):
+    """The steps of a stream, one at a time, as functions of params and carry."""
+
+    cell: Cell
+    loss_fn: LossFn
+    stream: Stream
+    initial_carry: Any
+
+    def run(self, params: Any, carry: Any, t: jax.Array) -> tuple[Any, Any]:
+        """(the carry after step t, its y), from the carry before it, which a reset replaces."""
+        if self.stream.resets is not None:
+            reset = jnp.asarray(_tree.index(self.stream.resets, t), bool)
+            carry = _tree.select(reset, self.initial_carry, carry)
+        return self.cell(params, carry, _tree.index(self.stream.xs, t))
+
+    def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(the summed losses of step t, how many they are), the masked left out."""
+        valid = jnp.ones((), bool)
+        if self.stream.mask is not None:
+            valid = jnp.asarray(_tree.index(self.stream.mask, t), bool)
+        y, target, valid = _tree.repeat((y, _tree.index(self.stream.targets, t), valid), 1)
+        return loss_and_count(self.loss_fn, params, y, target, valid)
+
+    def differentiable(self, rest: Any, t: jax.Array) -> Callable[..., Any]:
+        """Step t on the differentiable leaves of the carry.
+
+        Args:
+          rest: the other leaves of the carry before the step (`_tree.partition`).
+
+        Returns:
+          `step(params, floats) -> ((floats, loss), (rest, count))`, for `jax.vjp` with `has_aux`.
+        """
+
+        def step(params: Any, floats: Any) -> tuple[Any, Any]:
+            carry, y = self.run(params, _tree.combine(floats, rest), t)
+            loss, count = self.loss(params, y, t)
+            floats, new_rest = _tree.partition(carry)
+            return (floats, loss), (new_rest, count)
+
+        return step
+
+
+class Advance(NamedTuple):
+    """What `advance` returns: the gradient of the new steps, and where they lead.
+
+    Attributes:
+      grads: like params, perhaps wider.
+      carry, past: after the last step.
+      loss_sum, num_losses: of the new steps, each loss once.
+      extra: see `EstimatorInfo`.
+    """
+
+    grads: Any
+    carry: Any
+    past: Any
+    loss_sum: jax.Array
+    num_losses: jax.Array
+    extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
+
+
+def stepwise(
+    cell: Cell,
+    loss_fn: LossFn,
+    *,
+    update_every: int | Callable[[Any], jax.Array],
+    begin: Callable[[Any, Any], Any],
+    advance: Callable[..., Advance],
+    normalizer: float,
+    forgets: bool = True,
+) -> GradientEstimator:
+    """Builds an estimator that takes the same number of steps at each call.
+
+    Args:
+      cell, loss_fn, normalizer: see `artbp.artbp`.
+      update_every: steps per estimate; what is left at the end of the stream may be fewer. Or a
+        function of the past, where they change.
+      begin: `begin(params, carry) -> past`, at the beginning of a stream.
+      advance: `advance(steps, params, carry, past, first, end, rng_key) -> Advance`, for the steps
+        first, …, end − 1 of the stream, int32 scalars, traced; the key is of this estimate alone.
+      forgets: whether the past is made anew where another pass of the stream begins.
+    """
+    check_positive(normalizer=normalizer)
+
+    def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+        return start(params, carry, rng_key, past=begin)
+
+    @jax.jit
+    def run(
+        params: Any, state: EstimatorState, stream: Stream
+    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+        check_cell(cell, params, state.carry, _tree.index(stream.xs, 0))
+        position = jnp.asarray(state.position)
+        count = update_every(state.past) if callable(update_every) else update_every
+        end = jnp.minimum(position + count, stream.num_steps)
+        steps = Steps(cell, loss_fn, stream, state.initial_carry)
+        key = jax.random.fold_in(state.rng_key, state.segment)
+        result = advance(steps, params, state.carry, state.past, position, end, key)
+        end_of_stream = end == stream.num_steps
+        grads = jax.tree.map(
+            lambda grad, x: (grad / normalizer).astype(x.dtype), result.grads, params
+        )
+        carry, past = result.carry, result.past
+        carry = _tree.select(end_of_stream, state.initial_carry, carry)
+        if forgets:
+            past = _tree.select(end_of_stream, begin(params, state.initial_carry), past)
+        one = jnp.ones((), jnp.result_type(float))
+        info = EstimatorInfo(
+            loss_sum=result.loss_sum,
+            num_steps=result.num_losses,
+            length=end - position,
+            max_compensation=one,
+            max_weight=one,
+            end_of_stream=end_of_stream,
+            extra=result.extra,
+        )
+        state = state._replace(
+            position=jnp.where(end_of_stream, jnp.zeros_like(end), end),
+            segment=state.segment + jnp.ones_like(state.segment),
+            carry=carry,
+            past=past,
+        )
+        return grads, state, info
+
+    def estimate(
+        params: Any, state: EstimatorState, stream: Stream
+    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+        check_params(params)
+        stream.check_lengths()
+        check_resets(state.carry, stream.resets)
+        return run(_tree.as_arrays(params), state, stream)
+
+    return GradientEstimator(init, estimate)
+
+
+def for_steps(
+    count: Any,
+    first: jax.Array,
+    end: jax.Array,
+    body: Callable[[jax.Array, jax.Array, Any], Any],
+    loop: Any,
+    *,
+    reverse: bool = False,
+) -> Any:
+    """loop = body(t, True, loop) for t = first, …, end − 1, or in reverse.
+
+    `count` ≥ end − first is the trip count, static where it can be: `jax.vmap` then adds no select
+    over all that the loop carries. In the trips that are too many, `body` is called with a step
+    that it has been called with before, and with False: it must leave `loop` as it is.
+    """
+
+    def one(j: jax.Array, loop: Any) -> Any:
+        t = end - 1 - j if reverse else first + j
+        valid = (t >= first) & (t < end)
+        return body(jnp.clip(t, first, end - 1), valid, loop)
+
+    return lax.fori_loop(0, count, one, loop)

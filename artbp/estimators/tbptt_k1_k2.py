@@ -1,0 +1,165 @@
+"""Truncated BPTT(k1, k2): an update every k1 steps, looking back k2 steps.
+
+`artbp.tbptt` is the case k1 = k2, where windows do not overlap. With k2 < k1 some losses get no
+gradient through the carry; with k2 > k1 windows overlap, and the older steps of a window ran
+with older weights. What to differentiate them at is the choice of `mode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+
+from artbp import _tree
+from artbp.estimators.base import GradientEstimator
+from artbp.estimators.stepwise import Advance, Steps, stepwise
+from artbp.estimators.window import run_backward, run_forward
+from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.readout import LossFn
+
+Mode = Literal["stored", "past_weights", "reforward"]
+Losses = Literal["new", "window"]
+
+
+class Window(NamedTuple):
+    """What is remembered of the last k2 steps.
+
+    Attributes:
+      carries: `[k2, ...]`, the carry that entered step t, in slot t mod k2.
+      versions: `[n, ...]`, the params that the steps ran with, in slot (t // k1) mod n; () unless
+        the mode is "past_weights".
+    """
+
+    carries: Any
+    versions: Any
+
+
+def tbptt_k1_k2(
+    cell: Cell,
+    loss_fn: LossFn,
+    *,
+    k1: int,
+    k2: int,
+    mode: Mode = "stored",
+    losses: Losses = "new",
+    normalizer: float = 1.0,
+) -> GradientEstimator:
+    """Truncated BPTT(k1, k2): every k1 steps, backpropagation through the last k2.
+
+        for t in k1, 2 k1, ..., T:                       # T too, where k1 does not divide it
+            δ = 0
+            for u in t, t − 1, ..., max(t − k2, 0) + 1:  # the window
+                δ = ∂(w_u ℓ_u)/∂s_u + (∂F_{u+1}/∂s_u)ᵀ δ
+                g += (∂F_u/∂θ)ᵀ δ  (+ the readout's own gradient)
+
+    w_u = 1 on the new steps, those since the last update, and 0 on older ones (`losses="new"`).
+    One estimate is k1 steps; at the end of the stream it is those that are left, which look back k2
+    steps like any other. The carry goes on throughout; the first windows are as long as there are
+    steps.
+
+    k2 < k1: the losses of the new steps that are older than the window give their readout its
+    direct gradient, and nothing else: y counts as a constant there.
+
+    k2 > k1: the older steps of a window have run with older weights. What an update then does, in
+    evaluations of the cell, and what it keeps:
+
+      "stored": ∂F_u is taken at the carry that entered step u when it was run, with the weights of
+        now. k1 steps forward, k2 forward and backward; keeps k2 carries.
+      "past_weights": the same with the weights that step u ran with. It keeps the weights of k2
+        steps as well: about k2/k1 + 1 copies.
+      "reforward": the window is run again with the weights of now, from the carry at its start. k2
+        steps forward, k2 forward and backward; keeps k2 carries.
+
+    Only "reforward" is the exact gradient of a function, that of the window's losses from a fixed
+    first carry; the carries of the new run replace the old ones. The other two mix weights of
+    different times, by as much as the weights have moved in k2 steps. With frozen params, and for
+    k2 ≤ k1, the three are equal. None needs memory that grows with the stream.
+
+    Args:
+      cell, loss_fn, normalizer: as for `artbp.artbp`.
+      k1: steps between updates.
+      k2: steps of a window.
+      mode: see above.
+      losses: for k2 > k1, which losses a window counts. "new": those of the last k1 steps, so that
+        each is counted once, in one window, as in Williams & Peng's BPTT(h; h'). "window": those
+        of all k2 steps, each times k1/k2, as where a program differentiates the loss of a sliding
+        window; inside the stream each is then counted k2/k1 times, and near its end less often.
+
+    Raises:
+      ValueError: k1 or k2 is not an integer ≥ 1; an unknown mode or choice of losses.
+
+    Source: Williams & Peng, "An efficient gradient-based algorithm for on-line training of
+    recurrent network trajectories" (1990); the name TBPTT(k1, k2) is from Sutskever, "Training
+    recurrent neural networks" (2013).
+    """
+    check_positive(k1=k1, k2=k2, integer=True)
+    for name, given, known in (("mode", mode, Mode), ("losses", losses, Losses)):
+        if given not in get_args(known):
+            raise ValueError(f"{name}={given!r}; expected one of {', '.join(get_args(known))}.")
+    num_versions = (k2 - 2) // k1 + 2  # estimates that the steps of a window can belong to
+
+    def begin(params: Any, carry: Any) -> Window:
+        versions = _tree.repeat(params, num_versions) if mode == "past_weights" else ()
+        return Window(_tree.repeat(carry, k2), versions)
+
+    def advance(
+        steps: Steps,
+        params: Any,
+        carry: Any,
+        past: Window,
+        first: jax.Array,
+        end: jax.Array,
+        rng_key: jax.Array,
+    ) -> Advance:
+        del rng_key
+        start = jnp.maximum(end - k2, 0)
+        versions, params_at = past.versions, lambda t: params
+        if mode == "past_weights":
+            versions = _tree.update(versions, params, (first // k1) % num_versions)
+            params_at = lambda t: _tree.index(versions, (t // k1) % num_versions)  # noqa: E731
+        from_step, count = first, k1
+        if mode == "reforward" and k2 > k1:
+            stored = _tree.index(past.carries, start % k2)
+            carry = _tree.select(start < first, stored, carry)
+            from_step, count = start, k2
+        forward = run_forward(
+            steps,
+            params,
+            carry,
+            past.carries,
+            from_step,
+            end,
+            count=count,
+            new=first,
+            window=start if k2 < k1 else None,
+        )
+        sums = run_backward(
+            steps,
+            params_at,
+            forward.carries,
+            start,
+            end,
+            forward.sums,
+            count=k2,
+            weight=weight_of(first),
+        )
+        window = Window(forward.carries, versions)
+        return Advance(sums, forward.carry, window, forward.loss_sum, forward.num_losses)
+
+    def weight_of(first: jax.Array) -> Callable[[jax.Array], jax.Array]:
+        if losses == "window" and k2 > k1:
+            return lambda t: jnp.asarray(k1 / k2)
+        return lambda t: jnp.where(t >= first, 1.0, 0.0)
+
+    return stepwise(
+        cell,
+        loss_fn,
+        update_every=k1,
+        begin=begin,
+        advance=advance,
+        normalizer=normalizer,
+        forgets=False,  # a window never reaches back beyond the beginning of the stream
+    )

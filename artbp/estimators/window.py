@@ -1,0 +1,122 @@
+"""Backpropagation through a window of past steps, from the carries that entered them.
+
+The carries live in a ring of fixed size, the one that entered step t in slot t mod size, so the
+memory of a window does not grow with the stream, and moving on costs one write a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from artbp import _tree
+from artbp.estimators.stepwise import Steps, for_steps
+
+
+class Forward(NamedTuple):
+    """What the forward pass leaves.
+
+    Attributes:
+      carry: after the last step.
+      carries: the ring `[size, ...]`.
+      sums: the gradient so far, float32 or wider: of readouts of steps before the window.
+      loss_sum, num_losses: of the steps that count as new.
+    """
+
+    carry: Any
+    carries: Any
+    sums: Any
+    loss_sum: jax.Array
+    num_losses: jax.Array
+
+
+def run_forward(
+    steps: Steps,
+    params: Any,
+    carry: Any,
+    carries: Any,
+    first: jax.Array,
+    end: jax.Array,
+    *,
+    count: Any,
+    new: jax.Array,
+    window: jax.Array | None = None,
+) -> Forward:
+    """Runs the steps first, …, end − 1 and writes the carries that enter them into the ring.
+
+    Args:
+      count: ≥ end − first, see `for_steps`.
+      new: losses are summed from this step on.
+      window: steps before this one give their readout its own gradient, ∂ℓ/∂θ with y held; None
+        where there are no such steps.
+    """
+    size = jax.tree.leaves(carries)[0].shape[0]
+    zero = jnp.zeros((), jnp.result_type(float))
+    start = Forward(carry, carries, _tree.zero_sums(params), zero, jnp.zeros((), jnp.int32))
+
+    def body(t: jax.Array, valid: jax.Array, state: Forward) -> Forward:
+        slot = t % size
+        entering = _tree.select(valid, state.carry, _tree.index(state.carries, slot))
+        new_carry, y = steps.run(params, state.carry, t)
+        sums = state.sums
+        if window is None:
+            loss, number = steps.loss(params, y, t)
+        else:
+            value_and_grad = jax.value_and_grad(steps.loss, has_aux=True)
+            (loss, number), grads = value_and_grad(params, y, t)
+            grads = _tree.select(valid & (t < window), grads, _tree.zeros_like(grads))
+            sums = _tree.accumulate(sums, grads)
+        counts = valid & (t >= new)
+        loss = loss.astype(zero.dtype)
+        return Forward(
+            carry=_tree.select(valid, new_carry, state.carry),
+            carries=_tree.update(state.carries, entering, slot),
+            sums=sums,
+            loss_sum=state.loss_sum + jnp.where(counts, loss, jnp.zeros_like(loss)),
+            num_losses=state.num_losses + jnp.where(counts, number, jnp.zeros_like(number)),
+        )
+
+    return for_steps(count, first, end, body, start)
+
+
+def run_backward(
+    steps: Steps,
+    params_at: Callable[[jax.Array], Any],
+    carries: Any,
+    first: jax.Array,
+    end: jax.Array,
+    sums: Any,
+    *,
+    count: Any,
+    weight: Callable[[jax.Array], jax.Array],
+) -> Any:
+    """Backpropagation from step end − 1 to step `first`, whose entering carries are in the ring.
+
+        δ = ∂(w_t ℓ_t)/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ,    g += (∂F_t/∂θ)ᵀ δ
+
+    Args:
+      params_at: step -> the params that its derivative is taken at.
+      sums: what the gradient is added to.
+      count: ≥ end − first, see `for_steps`.
+      weight: step -> w_t.
+
+    Returns:
+      The sums.
+    """
+    size = jax.tree.leaves(carries)[0].shape[0]
+
+    def body(t: jax.Array, valid: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+        cotangent, sums = loop
+        floats, rest = _tree.partition(_tree.index(carries, t % size))
+        step = steps.differentiable(rest, t)
+        (_, loss), pull_back, _ = jax.vjp(step, params_at(t), floats, has_aux=True)
+        factor = jnp.where(valid, weight(t), 0.0).astype(loss.dtype)
+        flowing = _tree.select(valid, cotangent, _tree.zeros_like(cotangent))
+        grads, entering = pull_back((flowing, factor))
+        return _tree.select(valid, entering, cotangent), _tree.accumulate(sums, grads)
+
+    floats = _tree.partition(_tree.index(carries, 0))[0]
+    return for_steps(count, first, end, body, (_tree.zeros_like(floats), sums), reverse=True)[1]

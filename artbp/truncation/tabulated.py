@@ -1,0 +1,68 @@
+"""A law given by its hazards, age by age."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artbp.truncation.base import (
+    TruncationLaw,
+    as_ages,
+    as_length,
+    full_precision_uniform,
+    longest,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tabulated(TruncationLaw):
+    """c(k) = hazards[k − 1], and the last of them at every later age. Build with `tabulated`."""
+
+    hazards: tuple[float, ...]
+
+    def hazard(self, k: Any) -> Any:
+        ages = as_ages(k)
+        xp = jnp if isinstance(ages, jax.Array) else np
+        index = xp.minimum(ages, len(self.hazards)).astype(np.int32) - 1
+        return xp.asarray(self.hazards, ages.dtype)[index]
+
+    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+        del segment
+        # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.
+        u = full_precision_uniform(rng_key)
+        survival = self.survival(np.arange(1, len(self.hazards) + 1)).astype(np.float32)
+        in_table = 1 + jnp.searchsorted(-survival, -u, side="right").astype(jnp.int32)
+        last = self.hazards[-1]
+        if last == 1:
+            return in_table
+        if last == 0:
+            return jnp.where(u > survival[-1], in_table, longest())
+        ratio = jnp.log(u / survival[-1]) / np.float32(np.log1p(-last))
+        in_tail = 1 + len(self.hazards) + as_length(jnp.floor(ratio))
+        return jnp.where(u > survival[-1], in_table, in_tail)
+
+
+def tabulated(hazards: Sequence[float]) -> Tabulated:
+    """A law of your own: c(k) for the ages k = 1, …, n, and c(n) ever after.
+
+    Args:
+      hazards: c(1), …, c(n), each in [0, 1). The last may be 1: nothing survives age n, which is a
+        cap on the length, and biased like every cap.
+
+    Raises:
+      ValueError: no hazards, or one that is out of range.
+    """
+    given = tuple(float(hazard) for hazard in hazards)
+    if not given:
+        raise ValueError("hazards is empty; expected c(1), …, c(n), numbers from 0 to 1.")
+    for k, hazard in enumerate(given, start=1):
+        if not 0 <= hazard <= 1 or (hazard == 1 and k < len(given)):
+            raise ValueError(
+                f"hazards: c({k}) = {hazard}; expected a number in [0, 1), or 1 at the last age."
+            )
+    return Tabulated(given)

@@ -1,0 +1,139 @@
+"""Adaptive truncation: its formulas on decays that are known, and what it then chooses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import SmallProblem, make_problem, relative_error
+
+import artbp
+from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_the_decay_rate_of_a_geometric_sequence():
+    norms = 3.0 * 0.8 ** jnp.arange(1.0, 21.0)
+    np.testing.assert_allclose(fitted_decay_rate(norms, 5), 0.8, rtol=1e-12)
+    # Only lags from `fitted_from` on count.
+    norms = norms.at[:4].set(100.0)
+    np.testing.assert_allclose(fitted_decay_rate(norms, 5), 0.8, rtol=1e-12)
+    assert fitted_decay_rate(norms, 4) < 0.79
+
+
+def test_the_bound_is_the_sum_of_what_is_cut_off():
+    lags = np.arange(1, 2000)
+    true = np.where(lags < 5, 2.0 / lags, 0.7 * 0.8 ** (lags - 5.0))
+    lengths = jnp.arange(1, 40, dtype=jnp.int32)
+    found = bias_bound(jnp.asarray(true[:20]), jnp.asarray(0.8), 5, lengths)
+    cut_off = np.array([true[lags > length].sum() for length in np.asarray(lengths)])
+    # From lag τ on the bound holds the term at K itself as well: a factor 1/β.
+    np.testing.assert_allclose(found[:4], cut_off[:4], rtol=1e-12)
+    np.testing.assert_allclose(found[4:], cut_off[4:] / 0.8, rtol=1e-12)
+    assert np.all(np.isinf(bias_bound(jnp.asarray(true[:20]), jnp.asarray(1.0), 5, lengths)))
+
+
+def leaky_problem(decay, num_steps=400):
+    """s' = decay · s + θ, ℓ = s': the part of the gradient from lag k is decay^k."""
+
+    def cell(params, carry, x):
+        carry = decay * carry + params["theta"]
+        return carry, carry
+
+    return SmallProblem(
+        cell,
+        lambda params, y, target: y,
+        {"theta": jnp.asarray(0.1)},
+        jnp.asarray(0.0),
+        artbp.Stream(None, num_steps=num_steps),
+    )
+
+
+def chosen(decay, tolerance, **options):
+    """The extras of the last of 20 estimates."""
+    problem = leaky_problem(decay)
+    options = {"first_length": 8, "fitted_from": 4, "measured_lags": 24, "longest": 64, **options}
+    estimator = artbp.adaptive_tbptt(problem.cell, problem.loss_fn, tolerance=tolerance, **options)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for _ in range(20):
+        _, state, info = estimator.estimate(problem.params, state, problem.stream)
+    return info.extra, state
+
+
+@pytest.mark.parametrize(("decay", "tolerance"), [(0.5, 0.1), (0.8, 0.1), (0.8, 0.01), (0.9, 0.1)])
+def test_the_length_that_theory_asks_for(decay, tolerance):
+    """γ_k = decay^k, so E(K) = decay^K/(1 − decay) from τ on; ‖ĝ‖ is what was measured."""
+    extra, state = chosen(decay, tolerance)
+    np.testing.assert_allclose(extra["decay_rate"], decay, rtol=1e-9)
+    gradient = abs(state.past.mean_gradient["theta"]) / state.past.gradient_weight
+    lengths = np.arange(1, 65)
+    lags = np.arange(1, 4)
+    before = np.where(lags[None] > lengths[:, None], decay ** lags[None], 0.0).sum(1)
+    bias = before + decay ** np.maximum(lengths, 4) / (1 - decay)
+    expected = 1 + np.argmax((bias / (gradient - bias) < tolerance) & (bias < gradient))
+    expected = max(expected, 2)
+    assert abs(int(extra["next_truncation_length"]) - expected) <= 1
+    # The measured gradient is close to the true one, so the length is what it should be.
+    np.testing.assert_allclose(gradient, 1 / (1 - decay), rtol=0.1)
+    assert float(extra["relative_bias"]) < tolerance
+
+
+def test_longer_memories_and_smaller_tolerances_ask_for_more():
+    lengths = [
+        int(chosen(decay, tolerance)[0]["next_truncation_length"])
+        for decay, tolerance in [(0.5, 0.1), (0.8, 0.1), (0.8, 0.01)]
+    ]
+    assert lengths[0] < lengths[1] < lengths[2]
+
+
+def test_what_does_not_decay_gets_the_longest():
+    extra, _ = chosen(1.0, 0.1, longest=32)
+    assert int(extra["next_truncation_length"]) == 32
+
+
+def test_the_length_is_kept_when_the_stream_begins_again():
+    problem = leaky_problem(0.8, num_steps=60)
+    estimator = artbp.adaptive_tbptt(
+        problem.cell, problem.loss_fn, first_length=8, fitted_from=4, measured_lags=24
+    )
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    ended = False
+    while not ended:
+        _, state, info = estimator.estimate(problem.params, state, problem.stream)
+        ended = info.end_of_stream
+    assert int(state.past.truncation_length) != 8
+    _, _, info = estimator.estimate(problem.params, state, problem.stream)
+    assert int(info.extra["truncation_length"]) == int(state.past.truncation_length)
+
+
+def test_its_gradient_is_that_of_windows_twice_as_long():
+    """Before the first measurement: TBPTT(K, 2K)."""
+    problem = make_problem("lstm", 17, resets=True, mask=True)
+    adaptive = artbp.adaptive_tbptt(
+        problem.cell, problem.loss_fn, first_length=3, shortest=1, longest=6, measured_lags=64
+    )
+    fixed = artbp.tbptt_k1_k2(problem.cell, problem.loss_fn, k1=3, k2=6)
+    states = [
+        estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        for estimator in (adaptive, fixed)
+    ]
+    for _ in range(7):
+        ours, states[0], info = adaptive.estimate(problem.params, states[0], problem.stream)
+        theirs, states[1], _ = fixed.estimate(problem.params, states[1], problem.stream)
+        assert relative_error(ours, theirs) < 1e-13
+        assert np.isnan(info.extra["decay_rate"])
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"tolerance": 0.0}, "tolerance=0.0"),
+        ({"first_length": 1}, "first_length=1 is not between"),
+        ({"fitted_from": 8, "measured_lags": 9}, "measured_lags=9"),
+        ({"longest": 2.5}, "longest=2.5"),
+    ],
+)
+def test_bad_options(options, word):
+    problem = make_problem()
+    with pytest.raises(ValueError, match=word):
+        artbp.adaptive_tbptt(problem.cell, problem.loss_fn, **options)

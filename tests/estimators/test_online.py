@@ -1,0 +1,157 @@
+"""RTRL, UORO and SnAp-1: the exact one exactly, the random one by enumeration."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import CELLS, bptt_gradient, make_problem, one_pass, relative_error
+
+import artbp
+from artbp import cells
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+@pytest.mark.parametrize("update_every", [1, 4])
+@pytest.mark.parametrize("name", CELLS)
+def test_rtrl_is_bptt(name, update_every):
+    problem = make_problem(name, 9, resets=True, mask=True)
+    estimator = artbp.rtrl(problem.cell, problem.loss_fn, update_every=update_every)
+    total, infos, state = one_pass(estimator, problem)
+    assert relative_error(total, bptt_gradient(problem)) < 1e-12
+    assert len(infos) == -(-9 // update_every)
+    assert not np.any(state.past)  # the next pass begins without influence
+
+
+def test_rtrl_mixes_weights_of_different_times_when_they_move():
+    """The control for the test above: with updates on the way it is no longer BPTT's sum."""
+    problem = make_problem("rnn", 9)
+
+    def update(params, grads):
+        return jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
+
+    total, _, _ = one_pass(artbp.rtrl(problem.cell, problem.loss_fn), problem, update=update)
+    assert relative_error(total, bptt_gradient(problem)) > 1e-3
+
+
+def diagonal_problem():
+    """An RNN whose units hear from themselves alone: elementwise recurrent weights."""
+    problem = make_problem("rnn", 9, resets=True)
+    weights = {**problem.params["cell"], "recurrent": jnp.array([0.9, -0.7, 0.5, 1.1])}
+
+    def cell(params, carry, x):
+        own = params["cell"]
+        carry = jnp.tanh(carry * own["recurrent"][None] + x @ own["input"] + own["bias"][None])
+        return carry, carry
+
+    return problem._replace(cell=cell, params={**problem.params, "cell": weights})
+
+
+def test_snap1_is_rtrl_where_the_recurrence_is_diagonal():
+    problem = diagonal_problem()
+    total, _, _ = one_pass(artbp.snap1(problem.cell, problem.loss_fn), problem)
+    assert relative_error(total, bptt_gradient(problem)) < 1e-12
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_snap1_is_biased_where_it_is_not(name):
+    problem = make_problem(name, 9)
+    total, _, _ = one_pass(artbp.snap1(problem.cell, problem.loss_fn), problem)
+    assert relative_error(total, bptt_gradient(problem)) > 1e-3
+
+
+def test_snap1_keeps_the_influence_of_a_weight_on_its_own_unit():
+    """Against the recursion for an RNN written out: J_ij of U_ij follows unit j alone."""
+    params = cells.rnn.init(jax.random.key(0), 2, 3, dtype=jnp.float64)
+    recurrent = params["recurrent"]
+    xs = jax.random.normal(jax.random.key(1), (6, 1, 2))
+    target = jax.random.normal(jax.random.key(2), (6, 1))
+
+    def loss_fn(params, y, target):
+        return 0.5 * (jnp.sum(y, axis=-1) - target) ** 2
+
+    hidden, influence, expected = jnp.zeros(3), np.zeros((3, 3)), np.zeros((3, 3))
+    for t in range(6):
+        new = jnp.tanh(hidden @ recurrent + xs[t, 0] @ params["input"] + params["bias"])
+        slope, error = 1 - new**2, jnp.sum(new) - target[t, 0]
+        direct = hidden[:, None] * slope[None]  # ∂F_j/∂U_ij
+        credit = recurrent @ (slope * error)  # ∂ℓ_t/∂h_{t−1}: every unit is heard
+        expected = expected + error * direct + credit[None] * influence
+        # J[i, j] = ∂h_j/∂U_ij: what comes around through other units is dropped.
+        influence = direct + slope[None] * jnp.diag(recurrent)[None] * influence
+        hidden = new
+
+    stream = artbp.Stream(xs, target)
+    estimator = artbp.snap1(cells.rnn, loss_fn, update_every=6)
+    state = estimator.init(params, jnp.zeros((1, 3)), rng_key=jax.random.key(0))
+    grads, _, _ = estimator.estimate(params, state, stream)
+    np.testing.assert_allclose(grads["recurrent"], expected, rtol=1e-12)
+
+
+def uoro_over_all_signs(problem, num_steps, balance=True):
+    """The mean gradient of UORO over every draw of its signs."""
+    size = problem.carry.size
+    # The signs of the last step enter no gradient.
+    table = np.array(list(itertools.product([-1.0, 1.0], repeat=size * (num_steps - 1))))
+    table = table.reshape(-1, num_steps - 1, *problem.carry.shape)
+    table = np.concatenate([table, np.ones_like(table[:, :1])], axis=1)
+
+    def of_draw(signs):
+        estimator = artbp.uoro(
+            problem.cell,
+            problem.loss_fn,
+            update_every=num_steps,
+            draw_signs=lambda rng_key, t, like: signs[t] if balance else 2 * signs[t],
+        )
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        return estimator.estimate(problem.params, state, problem.stream)[0]
+
+    gradients = jax.jit(jax.vmap(of_draw))(jnp.asarray(table))
+    return jax.tree.map(lambda leaf: leaf.mean(0), gradients), gradients
+
+
+def test_uoro_is_unbiased_over_all_signs():
+    """Two units, one row, five steps: 2⁸ draws, each with the same probability."""
+    problem = two_unit_problem(5)
+    mean, gradients = uoro_over_all_signs(problem, 5)
+    expected = bptt_gradient(problem)
+    assert relative_error(mean, expected) < 1e-12
+    # A single draw is far off, and signs of the wrong size are seen.
+    assert relative_error(jax.tree.map(lambda leaf: leaf[0], gradients), expected) > 0.1
+    wrong, _ = uoro_over_all_signs(problem, 5, balance=False)
+    assert relative_error(wrong, expected) > 0.1
+
+
+def two_unit_problem(num_steps):
+    problem = make_problem("rnn", num_steps, batch=1)
+    keys = jax.random.split(jax.random.key(4), 2)
+    params = {
+        "cell": cells.rnn.init(keys[0], 3, 2, dtype=jnp.float64),
+        "readout": jax.random.normal(keys[1], (2,)),
+    }
+    return problem._replace(params=params, carry=jnp.full((1, 2), 0.3))
+
+
+def test_uoro_draws_anew_at_each_step_and_estimate():
+    seen = []
+
+    def draw_signs(rng_key, t, like):
+        jax.debug.callback(lambda data: seen.append(bytes(data)), jax.random.key_data(rng_key))
+        return jax.tree.map(jnp.ones_like, like)
+
+    problem = make_problem("rnn", 7)
+    estimator = artbp.uoro(problem.cell, problem.loss_fn, update_every=2, draw_signs=draw_signs)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for _ in range(8):  # two passes of four estimates
+        _, state, _ = estimator.estimate(problem.params, state, problem.stream)
+    jax.effects_barrier()
+    assert len(set(seen)) == 14
+
+
+@pytest.mark.parametrize("make", [artbp.rtrl, artbp.snap1, artbp.uoro])
+def test_bad_options(make):
+    problem = make_problem()
+    with pytest.raises(ValueError, match="update_every=0"):
+        make(problem.cell, problem.loss_fn, update_every=0)

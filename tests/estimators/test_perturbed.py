@@ -1,0 +1,146 @@
+"""PES and truncated ES on a problem whose loss is quadratic in its parameters.
+
+There smoothing changes no gradient, so the mean of PES is the BPTT gradient exactly, and that of
+truncated ES the TBPTT gradient.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from problems import SmallProblem, bptt_gradient, make_problem, one_pass
+
+import artbp
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+NUM_STEPS, UNROLL = 7, 2  # the last unroll has one step
+NUM_KEYS = 4000
+# Two-sided, five standard errors: 6e-7 a component, below 2e-6 for all three together.
+LIMIT = 5
+
+
+def quadratic_problem():
+    """s' = A s + B θ + x, ℓ = ½ ‖s' − target‖²: s is linear in θ."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    transition = 0.9 * jnp.linalg.qr(jax.random.normal(keys[0], (3, 3)))[0]
+    drive = jax.random.normal(keys[1], (3, 3))
+
+    def cell(params, carry, x):
+        carry = carry @ transition + (params["theta"] @ drive)[None] + x
+        return carry, carry
+
+    def loss_fn(params, y, target):
+        return 0.5 * jnp.sum((y - target) ** 2, axis=-1)
+
+    stream = artbp.Stream(
+        jax.random.normal(keys[2], (NUM_STEPS, 2, 3)), jax.random.normal(keys[3], (NUM_STEPS, 2, 3))
+    )
+    params = {"theta": jnp.array([0.5, -0.2, 0.1])}
+    return SmallProblem(cell, loss_fn, params, jnp.ones((2, 3)), stream)
+
+
+def distances(make, expected, problem):
+    """(mean over keys − expected) in standard errors, component by component."""
+    estimator = make(
+        problem.cell, problem.loss_fn, truncation_length=UNROLL, num_pairs=4, scale=0.1
+    )
+
+    def of_key(key):
+        state = estimator.init(problem.params, problem.carry, rng_key=key)
+
+        def unroll(state, _):
+            grads, state, _ = estimator.estimate(problem.params, state, problem.stream)
+            return state, ravel_pytree(grads)[0]
+
+        return jax.lax.scan(unroll, state, length=-(-NUM_STEPS // UNROLL))[1].sum(0)
+
+    samples = np.asarray(jax.jit(jax.vmap(of_key))(jax.random.split(jax.random.key(1), NUM_KEYS)))
+    errors = samples.std(0) / np.sqrt(NUM_KEYS)
+    return np.abs(samples.mean(0) - ravel_pytree(expected)[0]) / errors
+
+
+def test_pes_is_unbiased_on_a_quadratic():
+    problem = quadratic_problem()
+    assert max(distances(artbp.pes, bptt_gradient(problem), problem)) < LIMIT
+
+
+def test_truncated_es_is_rejected_by_the_same_test():
+    problem = quadratic_problem()
+    assert max(distances(artbp.truncated_es, bptt_gradient(problem), problem)) > LIMIT
+
+
+def test_truncated_es_has_the_mean_of_tbptt():
+    problem = quadratic_problem()
+    tbptt = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=UNROLL)
+    expected, _, _ = one_pass(tbptt, problem)
+    assert max(distances(artbp.truncated_es, expected, problem)) < LIMIT
+
+
+@pytest.mark.parametrize("make", [artbp.pes, artbp.truncated_es])
+def test_follows_the_unperturbed_system(make):
+    """Its loss, and its carry, whatever the particles do."""
+    problem = make_problem("gru", 7, resets=True, mask=True)
+    estimator = make(problem.cell, problem.loss_fn, truncation_length=4, scale=0.5)
+    reference = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=4)
+    key = jax.random.key(0)
+    state = estimator.init(problem.params, problem.carry, rng_key=key)
+    expected = reference.init(problem.params, problem.carry, rng_key=key)
+    for _ in range(3):  # into the second pass
+        _, state, info = estimator.estimate(problem.params, state, problem.stream)
+        _, expected, expected_info = reference.estimate(problem.params, expected, problem.stream)
+        np.testing.assert_allclose(info.loss_sum, expected_info.loss_sum, rtol=1e-12)
+        assert int(info.num_steps) == int(expected_info.num_steps)
+        np.testing.assert_allclose(state.carry, expected.carry, rtol=1e-12)
+
+
+def test_pes_forgets_where_the_stream_begins_again():
+    """After a pass the particles stand at the initial carry, and credit nothing to the past."""
+    problem = quadratic_problem()
+    estimator = artbp.pes(problem.cell, problem.loss_fn, truncation_length=4, num_pairs=3)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    begun = state.past
+    _, state, info = estimator.estimate(problem.params, state, problem.stream)
+    assert not info.end_of_stream
+    assert np.any(state.past.accumulated["theta"])
+    assert np.ptp(state.past.carries, axis=0).max() > 0
+    _, state, info = estimator.estimate(problem.params, state, problem.stream)
+    assert info.end_of_stream
+    jax.tree.map(np.testing.assert_array_equal, state.past, begun)
+
+
+def test_black_boxes_need_no_derivative():
+    """A cell that rounds has a derivative of zero; the smoothed loss has not."""
+
+    def cell(params, carry, x):
+        carry = 0.5 * carry + jnp.round(10 * params["theta"]) / 10
+        return carry, carry
+
+    problem = SmallProblem(
+        cell,
+        lambda params, y, target: 0.5 * (y - 1.0) ** 2,
+        {"theta": jnp.asarray(0.3)},
+        jnp.asarray(0.0),
+        artbp.Stream(jnp.zeros(8), jnp.zeros(8)),
+    )
+    assert float(bptt_gradient(problem)["theta"]) == 0
+    estimator = artbp.pes(cell, problem.loss_fn, truncation_length=2, num_pairs=512, scale=0.3)
+    total, _, _ = one_pass(estimator, problem)
+    smooth = problem._replace(cell=lambda params, carry, x: (0.5 * carry + params["theta"],) * 2)
+    np.testing.assert_allclose(total["theta"], bptt_gradient(smooth)["theta"], rtol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"truncation_length": 0}, "truncation_length=0"),
+        ({"truncation_length": 2, "num_pairs": 0}, "num_pairs=0"),
+        ({"truncation_length": 2, "scale": 0.0}, "scale=0.0"),
+    ],
+)
+@pytest.mark.parametrize("make", [artbp.pes, artbp.truncated_es])
+def test_bad_options(make, options, word):
+    problem = make_problem()
+    with pytest.raises(ValueError, match=word):
+        make(problem.cell, problem.loss_fn, **options)
