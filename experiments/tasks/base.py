@@ -1,0 +1,181 @@
+"""What a task is: endless rows of sequences with a known reference loss, cut into chunks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+import artbp
+
+# Tasks make their rows in pieces of at most so many steps: a sequence may be far longer than
+# what is in memory.
+MAX_PIECE = 1024
+
+
+class Chunk(NamedTuple):
+    """Some steps of every row.
+
+    Attributes:
+      stream: an artbp.Stream of NumPy arrays, time first: xs int32 `[T, B]` (symbols) or float32
+        `[T, B, input_size]`; targets int32 `[T, B]` (classes) or float32 `[T, B, output_size]`;
+        resets bool `[T, B]`, True where a new sequence begins; mask bool `[T, B]`, True where the
+        loss counts. Targets that do not count are zero.
+      continues: whether any row goes on with its sequence in the next chunk, so that the carry
+        must be kept. False: every row begins anew, and the first resets of the next chunk are
+        all True.
+    """
+
+    stream: artbp.Stream
+    continues: bool
+
+
+class Piece(NamedTuple):
+    """Consecutive steps of one row, within one sequence: arrays of the dtypes of a chunk, `[n]`.
+
+    Attributes:
+      xs: `[n]` or `[n, input_size]`.
+      targets: `[n]` or `[n, output_size]`.
+      mask: bool `[n]`.
+      begins: whether a new sequence begins at the first of these steps.
+    """
+
+    xs: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    begins: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """A task for recurrent networks, with the losses that its solutions are compared with.
+
+    Attributes:
+      name: for tables and file names.
+      input_size: how many symbols there are, or how many floats in an input; what the `init` of
+        an `artbp.cells` cell asks for, either way.
+      symbols: True: inputs are integers in [0, input_size). False: floats.
+      output_size: how many classes there are, or how many floats in a target.
+      loss: "cross entropy", in nats, or "squared error", summed over the outputs, without a
+        factor ½. See `experiments.tasks.losses`.
+      baselines: mean losses per counted step, in the limit of long streams, by name. "optimum" is
+        always there: no predictor does better. The others are what is left without memory, as
+        the task's own docstring derives.
+      sequence_length: steps per sequence where all have the same, so that chunks of that length
+        are whole sequences; None where lengths vary or the sequence never ends.
+      pieces: `pieces(rng, shared) -> Iterator[Piece]`, one endless row. `rng` belongs to the row;
+        `shared` gives every row the same numbers, for what rows have in common. The pieces never
+        depend on how they are cut into chunks.
+    """
+
+    name: str
+    input_size: int
+    symbols: bool
+    output_size: int
+    loss: Literal["cross entropy", "squared error"]
+    baselines: Mapping[str, float]
+    sequence_length: int | None
+    pieces: Callable[[np.random.Generator, np.random.Generator], Iterator[Piece]]
+
+    def chunks(self, seed: int, batch_size: int, chunk_length: int) -> Iterator[Chunk]:
+        """Endless chunks of `chunk_length` steps of `batch_size` rows.
+
+        Rows are independent of each other, but for what a task says that they share.
+
+        The arguments decide where one endless stream is cut, not what is in it: chunks of 7 steps,
+        one after the other, are the chunks of 21; and row b is the same in every batch with more
+        than b rows. Another seed gives other rows, for evaluation, say. Chunks are made when asked
+        for, on the host; what is kept between them is one piece per row. To go on after chunk n in
+        another process, skip n of them with `itertools.islice`.
+
+        Raises:
+          ValueError: a negative seed, no rows, no steps, or anything but integers.
+        """
+        return self._chunks(
+            check_integer("seed", seed, 0),
+            check_integer("batch_size", batch_size, 1),
+            check_integer("chunk_length", chunk_length, 1),
+        )
+
+    def _chunks(self, seed: int, batch_size: int, chunk_length: int) -> Iterator[Chunk]:
+        rows = []
+        for row in range(batch_size):
+            own = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(row,)))
+            shared = np.random.default_rng(np.random.SeedSequence(seed))
+            rows.append(_Row(self.pieces(own, shared)))
+        while True:
+            columns = zip(*(row.take(chunk_length) for row in rows), strict=True)
+            xs, targets, resets, mask = (np.stack(column, axis=1) for column in columns)
+            stream = artbp.Stream(xs, targets, resets=resets, mask=mask)
+            yield Chunk(stream, continues=not all(row.begins for row in rows))
+
+
+class _Row:
+    """One row: what is left of its current piece, and the pieces to come."""
+
+    def __init__(self, pieces: Iterator[Piece]):
+        self._pieces = pieces
+        self._piece = next(pieces)
+        self._used = 0
+
+    @property
+    def begins(self) -> bool:
+        """Whether the next step is the first of a sequence."""
+        return self._piece.begins and self._used == 0
+
+    def take(self, num_steps: int) -> list[np.ndarray]:
+        """The next xs, targets, resets and mask, `[num_steps, ...]` each."""
+        parts = []
+        while num_steps:
+            piece = self._piece
+            count = min(num_steps, len(piece.mask) - self._used)
+            cut = slice(self._used, self._used + count)
+            resets = np.zeros(count, bool)
+            resets[0] = self.begins
+            parts.append((piece.xs[cut], piece.targets[cut], resets, piece.mask[cut]))
+            num_steps -= count
+            self._used += count
+            if self._used == len(piece.mask):
+                self._piece, self._used = next(self._pieces), 0
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def blocks(length: int) -> Iterator[np.ndarray]:
+    """0, 1, ..., length − 1 in arrays of at most MAX_PIECE: the steps of one sequence."""
+    for start in range(0, length, MAX_PIECE):
+        yield np.arange(start, min(start + MAX_PIECE, length))
+
+
+def check_integer(name: str, value: object, minimum: int) -> int:
+    """`value` as a Python integer; ValueError unless it is one of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
+        raise ValueError(
+            f"{name} = {value!r}; expected an integer, {minimum} or more. Pass {name}={minimum} or "
+            "a larger integer."
+        )
+    return int(value)
+
+
+def check_range(names: tuple[str, str], low: object, high: object, minimum: int) -> tuple[int, int]:
+    """Both as Python integers; ValueError unless they are and minimum ≤ low ≤ high."""
+    least = check_integer(names[0], low, minimum)
+    most = check_integer(names[1], high, minimum)
+    if least > most:
+        raise ValueError(
+            f"{names[0]} = {least}, {names[1]} = {most}; expected {names[0]} <= {names[1]}. Swap "
+            "them, or pass the same number twice for a fixed one."
+        )
+    return least, most
+
+
+def check_number(name: str, value: object, minimum: float, maximum: float, meaning: str) -> float:
+    """`value` as a Python float; ValueError unless it is a number from `minimum` to `maximum`."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not real or not minimum <= value <= maximum:
+        raise ValueError(
+            f"{name} = {value!r}; expected {meaning}. Pass a number from {minimum:g} to "
+            f"{maximum:g}."
+        )
+    return float(value)
