@@ -26,13 +26,16 @@ class StepDerivatives(NamedTuple):
     """The derivatives of one step s' = F(s; θ), as linear maps on the differentiable leaves.
 
     Attributes:
+      params: θ.
       floats: the differentiable leaves of s, None elsewhere.
-      push: tangent of s -> tangent of s', (∂F/∂s) · tangent.
+      push: (tangent of θ or None, tangent of s) -> tangent of s',
+        (∂F/∂θ) · the first + (∂F/∂s) · the second.
       pull: cotangent of s' -> (cotangent of θ, (∂F/∂θ)ᵀ · cotangent; that of s).
     """
 
+    params: Any
     floats: Any
-    push: Callable[[Any], Any]
+    push: Callable[[Any, Any], Any]
     pull: Callable[[Any], tuple[Any, Any]]
 
 
@@ -87,12 +90,15 @@ def online(
                 step, params, floats, has_aux=True
             )
 
-            def push(tangent: Any) -> Any:
-                return jax.jvp(lambda s: step(params, s)[0][0], (floats,), (tangent,))[1]
+            def push(of_params: Any, of_floats: Any) -> Any:
+                if of_params is None:
+                    return jax.jvp(lambda s: step(params, s)[0][0], (floats,), (of_floats,))[1]
+                tangents = (of_params, of_floats)
+                return jax.jvp(lambda *at: step(*at)[0][0], (params, floats), tangents)[1]
 
             direct, credit = pull((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
             derivatives = StepDerivatives(
-                floats, push, lambda cotangent: pull((cotangent, jnp.zeros_like(loss)))
+                params, floats, push, lambda cotangent: pull((cotangent, jnp.zeros_like(loss)))
             )
             moved = move_on(loop.sensitivity, derivatives, t, jax.random.fold_in(rng_key, t))
             grads = _tree.accumulate(loop.grads, direct)

@@ -41,7 +41,8 @@ def rtrl(
     of `artbp.bptt`, exactly; with updates on the way, J mixes the params of different times.
 
     For P parameters and a carry of N numbers (all rows of a batch together), J has N·P entries, and
-    a step takes P forward and N backward passes through the cell: small models only.
+    a step takes P products with its derivative in forward mode, and N in reverse mode where N < P:
+    small models only.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`; any cell.
@@ -58,6 +59,9 @@ def rtrl(
         influence: jax.Array, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
     ) -> jax.Array:
         del t, rng_key
+        num_params, num_entries = influence.shape
+        if num_params <= num_entries:
+            return pushed_together(influence, derivatives)
         transported, immediate = next_influence(influence, derivatives)
         return transported + immediate
 
@@ -93,7 +97,8 @@ def next_influence(
     flat_carry, to_carry = ravel_pytree(derivatives.floats)
 
     def transport(column: jax.Array) -> jax.Array:
-        return ravel_pytree(derivatives.push(to_carry(column.astype(flat_carry.dtype))))[0]
+        column = column.astype(flat_carry.dtype)
+        return ravel_pytree(derivatives.push(None, to_carry(column)))[0]
 
     def immediate(cotangent: jax.Array) -> jax.Array:
         return ravel_pytree(derivatives.pull(to_carry(cotangent))[0])[0]
@@ -101,3 +106,16 @@ def next_influence(
     each_entry = jnp.eye(flat_carry.size, dtype=flat_carry.dtype)
     matrices = jax.vmap(transport)(influence), jax.vmap(immediate)(each_entry).T
     return jax.tree.map(lambda matrix: matrix.astype(influence.dtype), matrices)
+
+
+def pushed_together(influence: jax.Array, derivatives: StepDerivatives) -> jax.Array:
+    """(∂F/∂s) J + ∂F/∂θ, in forward mode alone: as many products as there are parameters."""
+    flat_params, to_params = ravel_pytree(derivatives.params)
+    flat_carry, to_carry = ravel_pytree(derivatives.floats)
+
+    def push(direction: jax.Array, column: jax.Array) -> jax.Array:
+        column = column.astype(flat_carry.dtype)
+        return ravel_pytree(derivatives.push(to_params(direction), to_carry(column)))[0]
+
+    each_param = jnp.eye(flat_params.size, dtype=flat_params.dtype)
+    return jax.vmap(push)(each_param, influence).astype(influence.dtype)

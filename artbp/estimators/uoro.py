@@ -94,7 +94,7 @@ def uoro(
         sensitivity: RankOne, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
     ) -> RankOne:
         signs = draw_signs(rng_key, t, derivatives.floats)
-        pushed = derivatives.push(sensitivity.state)
+        pushed = derivatives.push(None, sensitivity.state)
         pulled, _ = derivatives.pull(signs)
 
         def ratio(above: Any, below: Any) -> jax.Array:

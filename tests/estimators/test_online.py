@@ -25,6 +25,24 @@ def test_rtrl_is_bptt(name, update_every):
     assert not np.any(state.past)  # the next pass begins without influence
 
 
+def test_rtrl_with_fewer_parameters_than_states():
+    """The other way to move on, in forward mode alone."""
+    problem = make_problem("rnn", 9, resets=True)
+    direction = jax.tree.map(jnp.ones_like, problem.params)
+
+    def params_at(own):
+        return jax.tree.map(lambda p, d: p + own["scale"] * d, problem.params, direction)
+
+    few = problem._replace(
+        cell=lambda own, carry, x: problem.cell(params_at(own), carry, x),
+        loss_fn=lambda own, y, target: problem.loss_fn(params_at(own), y, target),
+        params={"scale": jnp.asarray(0.1)},
+    )
+    total, _, state = one_pass(artbp.rtrl(few.cell, few.loss_fn), few)
+    assert state.past.shape == (1, 8)
+    assert relative_error(total, bptt_gradient(few)) < 1e-12
+
+
 def test_rtrl_mixes_weights_of_different_times_when_they_move():
     """The control for the test above: with updates on the way it is no longer BPTT's sum."""
     problem = make_problem("rnn", 9)
