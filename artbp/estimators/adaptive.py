@@ -64,7 +64,7 @@ def adaptive_tbptt(
 
         γ_k  = ‖(∂F_{s−k+1}/∂θ)ᵀ ∂ℓ_s/∂s_{s−k+1}‖, averaged over the s that are measured
         β    = exp(slope of log γ_k over k = τ, …, R)
-        E(K) = Σ_{K<k<τ} γ_k + γ_τ β^max(K−τ, 0) / (1 − β)      ≥ Σ_{k>K} γ_k, if it decays so
+        E(K) = Σ_{K<k≤R} γ_k + γ_τ β^(max(K,R)+1−τ) / (1 − β)      = Σ_{k>K} γ_k, if it decays so
         δ(K) = E(K) / (‖ĝ‖ − E(K)),    K = min {K : δ(K) < tolerance}
 
     One estimate is K steps and looks back 2K, so each loss is followed back at least K steps. Every
@@ -72,10 +72,15 @@ def adaptive_tbptt(
     anew. Where δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`.
 
     It is biased, by about the tolerance if the decay is what was fitted. As the gradient vanishes
-    the relative bias grows, and K with it. Two things differ from the paper, which measures φ_k =
-    ‖∂ℓ_s/∂s_{s−k}‖ and bounds the bias by M Σ φ_k with a bound M on ∂F/∂θ: here the parts of the
-    gradient itself are measured, so no M is needed; and ‖ĝ‖ is the norm of the running mean of the
-    gradient per time step.
+    the relative bias grows, and K with it. What has not been learnt yet has no gradient either: a
+    dependency that the model does not use adds nothing to γ, and K stays short.
+
+    Three things differ from the paper, which measures φ_k = ‖∂ℓ_s/∂s_{s−k}‖ and bounds the bias by
+    M Σ φ_k with a bound M on ∂F/∂θ: here the parts of the gradient itself are measured, so no M is
+    needed; what was measured is summed as it is, and the fit serves for what lies beyond lag R; and
+    ‖ĝ‖ is the norm of the running mean of the gradient per time step. Windows and measurements
+    take the carries that were stored, with the weights of now (mode "stored" of
+    `artbp.tbptt_k1_k2`).
 
     `info.extra` holds `truncation_length` (K of this estimate), `next_truncation_length`,
     `decay_rate` (β) and `relative_bias` (δ at the next K); NaN before the first measurement.
@@ -84,10 +89,11 @@ def adaptive_tbptt(
       cell, loss_fn, normalizer: as for `artbp.artbp`.
       tolerance: the largest relative bias, δ.
       first_length: K until the first measurement.
-      shortest, longest: what K is held to. Memory: 2 · longest carries.
+      shortest, longest: what K is held to. Memory: max(2 · longest, R + 1) carries.
       fitted_from: τ, the lag from which on the decay is taken to be geometric.
-      measured_lags: R > τ, how far back a measurement goes.
-      measure_every: estimates between measurements; each costs R backward steps.
+      measured_lags: R > τ, how far back a measurement goes. On a stream of R steps or fewer none
+        is ever made, and K stays `first_length`.
+      measure_every: estimates between measurements; each takes R + 1 steps back.
 
     Raises:
       ValueError: lengths that are not integers ≥ 1 or not in order, a tolerance that is not above
@@ -115,16 +121,18 @@ def adaptive_tbptt(
             "at least; expected measured_lags ≥ fitted_from + 2."
         )
 
+    size = max(2 * longest, measured_lags + 1)  # of the ring
+
     def begin(params: Any, carry: Any) -> Measured:
         number = jnp.zeros((), jnp.result_type(float))
         return Measured(
-            carries=_tree.repeat(carry, max(2 * longest, measured_lags + 1)),
+            carries=_tree.repeat(carry, size),
             truncation_length=jnp.asarray(first_length, jnp.int32),
             num_estimates=jnp.zeros((), jnp.int32),
             lag_norms=jnp.zeros((measured_lags,), number.dtype),
-            weight=number,
+            weight=jnp.copy(number),
             mean_gradient=_tree.zero_sums(params),
-            gradient_weight=number,
+            gradient_weight=jnp.copy(number),
             decay_rate=number * jnp.nan,
             relative_bias=number * jnp.nan,
         )
@@ -141,7 +149,7 @@ def adaptive_tbptt(
         del rng_key
         length = past.truncation_length
         forward = run_forward(
-            steps, params, carry, past.carries, first, end, count=length, new=first
+            steps, params, carry, past.carries, first, end, size=size, count=length, new=first
         )
         start = jnp.maximum(end - 2 * length, 0)
         grads = run_backward(
@@ -151,6 +159,7 @@ def adaptive_tbptt(
             start,
             end,
             forward.sums,
+            size=size,
             count=2 * length,
             weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
         )
@@ -173,7 +182,6 @@ def adaptive_tbptt(
 
     def measure(steps: Steps, params: Any, past: Measured, end: jax.Array) -> Measured:
         """Takes the loss of step end − 1 back `measured_lags` steps and notes the norms."""
-        size = jax.tree.leaves(past.carries)[0].shape[0]
 
         def back(cotangent: Any, lag: jax.Array) -> tuple[Any, jax.Array]:
             t = end - 1 - lag
@@ -188,14 +196,15 @@ def adaptive_tbptt(
         # Lag 0 is the step's own part, which every truncation keeps.
         lags = jnp.arange(measured_lags + 1, dtype=jnp.int32)
         _, norms = lax.scan(back, _tree.zeros_like(floats), lags)
-        return past._replace(
+        measured = past._replace(
             lag_norms=_MEMORY * past.lag_norms + (1 - _MEMORY) * norms[1:],
             weight=_MEMORY * past.weight + (1 - _MEMORY),
         )
+        return _tree.select(jnp.isfinite(jnp.sum(norms)), measured, past)
 
     def choose(past: Measured) -> Measured:
         norms = past.lag_norms / past.weight
-        gradient = optax.tree.norm(past.mean_gradient) / past.gradient_weight
+        gradient = optax.tree.norm(past.mean_gradient).astype(norms.dtype) / past.gradient_weight
         lengths = jnp.arange(1, longest + 1, dtype=jnp.int32)
         decay_rate = fitted_decay_rate(norms, fitted_from)
         bias = bias_bound(norms, decay_rate, fitted_from, lengths)
@@ -220,34 +229,42 @@ def adaptive_tbptt(
 
 
 def fitted_decay_rate(lag_norms: jax.Array, fitted_from: int) -> jax.Array:
-    """β = exp(slope) of the least-squares line through log γ_k, k = τ, …, R.
+    """β = exp(slope) of the least-squares line through log γ_k, k = τ, …, R, where γ_k > 0.
+
+    0 where fewer than two lags are left: nothing comes from there.
 
     Args:
       lag_norms: γ_1, …, γ_R.
       fitted_from: τ.
     """
     tail = lag_norms[fitted_from - 1 :]
-    logs = jnp.log(jnp.maximum(tail, jnp.finfo(tail.dtype).tiny))
+    used = (tail > 0).astype(tail.dtype)
+    count = jnp.maximum(jnp.sum(used), 1)
+    logs = jnp.log(jnp.where(tail > 0, tail, jnp.ones_like(tail)))
     lags = jnp.arange(tail.shape[0], dtype=tail.dtype)
-    lags = lags - jnp.mean(lags)
-    return jnp.exp(jnp.sum(lags * logs) / jnp.sum(lags**2))
+    lags = used * (lags - jnp.sum(used * lags) / count)
+    spread = jnp.sum(lags**2)
+    slope = jnp.sum(lags * logs) / jnp.where(spread > 0, spread, jnp.ones_like(spread))
+    return jnp.where(spread > 0, jnp.exp(slope), jnp.zeros_like(slope))
 
 
 def bias_bound(
     lag_norms: jax.Array, decay_rate: jax.Array, fitted_from: int, lengths: jax.Array
 ) -> jax.Array:
-    """E(K) for each K of `lengths`: measured norms up to lag τ, a geometric tail from there on.
+    """E(K) for each K of `lengths`: what was measured up to lag R, a geometric tail beyond.
 
     Infinite where nothing decays, β ≥ 1.
     """
+    num_lags = lag_norms.shape[0]
     decays = decay_rate < 1
-    rate = jnp.where(decays, decay_rate, 0.5)
-    at_tau = lag_norms[fitted_from - 1]
-    beyond = jnp.maximum(lengths - fitted_from, 0).astype(lag_norms.dtype)
-    tail = at_tau * rate**beyond / (1 - rate)
-    lags = jnp.arange(1, fitted_from, dtype=lengths.dtype)  # before τ
-    measured = jnp.where(lags[None, :] > lengths[:, None], lag_norms[None, : fitted_from - 1], 0.0)
-    return jnp.where(decays, jnp.sum(measured, axis=1) + tail, jnp.inf)
+    rate = jnp.where(decays, decay_rate, jnp.full_like(decay_rate, 0.5))
+    # γ_k = γ_τ β^(k − τ), summed over k > max(K, R).
+    beyond = (jnp.maximum(lengths, num_lags) + 1 - fitted_from).astype(lag_norms.dtype)
+    tail = lag_norms[fitted_from - 1] * rate**beyond / (1 - rate)
+    lags = jnp.arange(1, num_lags + 1, dtype=lengths.dtype)
+    cut_off = lags[None, :] > lengths[:, None]
+    measured = jnp.sum(jnp.where(cut_off, lag_norms[None, :], jnp.zeros((), tail.dtype)), axis=1)
+    return jnp.where(decays, measured + tail, jnp.full_like(tail, jnp.inf))
 
 
 def _add_gradient(past: Measured, grads: Any, num_steps: jax.Array) -> Measured:
@@ -256,7 +273,9 @@ def _add_gradient(past: Measured, grads: Any, num_steps: jax.Array) -> Measured:
     def running(mean: jax.Array, grad: jax.Array) -> jax.Array:
         return _MEMORY * mean + (1 - _MEMORY) * (grad / count.astype(grad.dtype)).astype(mean.dtype)
 
-    return past._replace(
+    added = past._replace(
         mean_gradient=jax.tree.map(running, past.mean_gradient, grads),
         gradient_weight=_MEMORY * past.gradient_weight + (1 - _MEMORY),
     )
+    # One that is not finite would stay in the mean for ever.
+    return _tree.select(jnp.isfinite(optax.tree.norm(grads)), added, past)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from artbp import _tree
 from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
 from artbp.estimators.segmentwise import segmentwise
 from artbp.stream import Stream
@@ -88,7 +89,8 @@ def awd_lstm_bptt(
     @jax.jit
     def mean_and_factor(grads: Any, num_losses: jax.Array, length: jax.Array) -> tuple[Any, Any]:
         def mean(grad: jax.Array) -> jax.Array:
-            return (grad / jnp.maximum(num_losses, 1).astype(grad.dtype)).astype(grad.dtype)
+            wide = grad.astype(_tree.at_least_float32(grad.dtype))
+            return (wide / jnp.maximum(num_losses, 1).astype(wide.dtype)).astype(grad.dtype)
 
         return jax.tree.map(mean, grads), length.astype(jnp.result_type(float)) / base
 

@@ -113,7 +113,7 @@ def online(
 
         none = jnp.zeros((), jnp.int32)
         loop = _Loop(carry, past, _tree.zero_sums(params), zero, none)
-        loop = for_steps(update_every, first, end, body, loop)
+        loop = for_steps(steps.at_most(update_every), first, end, body, loop)
         return Advance(loop.grads, loop.carry, loop.sensitivity, loop.loss_sum, loop.num_losses)
 
     return stepwise(

@@ -31,11 +31,24 @@ def unrolled(
         new = Unrolled(carry, state.loss_sum + loss.astype(zero.dtype), state.num_losses + number)
         return _tree.select(valid, new, state)
 
-    return for_steps(count, first, end, body, Unrolled(carry, zero, jnp.zeros((), jnp.int32)))
+    return for_steps(
+        steps.at_most(count), first, end, body, Unrolled(carry, zero, jnp.zeros((), jnp.int32))
+    )
 
 
 def draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: float) -> Any:
-    """Normal deviates of standard deviation `scale`, one set per pair: like params `[M, ...]`."""
+    """Normal deviates of standard deviation `scale`, one set per pair: like params `[M, ...]`.
+
+    Raises:
+      TypeError: params that are complex, or narrower than float32, where θ ± ε would be rounded.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype.itemsize < 4:
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} has dtype {leaf.dtype}; evolution strategies "
+                "need real params of float32 or wider, since θ ± ε must not be rounded. Keep them "
+                "in float32 and cast inside the cell."
+            )
     leaves, treedef = jax.tree.flatten(params)
     keys = jax.random.split(rng_key, len(leaves))
     drawn = [

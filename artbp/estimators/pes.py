@@ -49,7 +49,8 @@ def pes(
 
     Unbiased, with frozen params, for the gradient of a smoothed loss: averaged over perturbations
     that are drawn anew at each unroll. Where the loss is quadratic in θ that is the gradient of
-    the loss itself. The variance grows with the number of unrolls since the stream began. Neither
+    the loss itself. The variance grows with the number of unrolls since the stream began; resets on
+    the way do not empty ξ. Neither
     the cell nor the loss needs a derivative. Each estimate runs K steps 2 M + 1 times (once for the
     loss of the unperturbed system, which `info` tells).
 
@@ -57,7 +58,7 @@ def pes(
       cell, loss_fn, truncation_length, num_pairs, scale, normalizer: as for `artbp.truncated_es`.
 
     Raises:
-      ValueError: as `artbp.truncated_es`.
+      ValueError, TypeError: as `artbp.truncated_es`.
 
     Source: Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835, Algorithm 2.
     """

@@ -35,7 +35,6 @@ class Row(NamedTuple):
       random: whether keys matter.
       segmentwise: it goes through segment kernels, and back in time; the others are one program
         that takes a fixed number of steps.
-      online: it keeps nothing of past steps but what has a fixed size, and never goes back.
       black_box: cell and loss need no derivative.
       sums: the gradients of a pass sum to an estimate of that of the sequence. Where False, each
         is the mean over its segment.
@@ -45,7 +44,6 @@ class Row(NamedTuple):
     bias: Bias = "none"
     random: bool = True
     segmentwise: bool = False
-    online: bool = False
     black_box: bool = False
     sums: bool = True
 
@@ -147,14 +145,13 @@ REGISTRY: dict[str, Row] = {
     "artbp_polynomial_6": Row(_artbp(_polynomial(6)), segmentwise=True),
     "artbp_geometric": Row(_artbp(truncation.geometric), segmentwise=True),
     "random_truncation": Row(_random_truncation, segmentwise=True),
-    "rtrl": Row(_every(rtrl, "update_every"), random=False, online=True),
-    "snap1": Row(_every(snap1, "update_every"), "sparsity", random=False, online=True),
-    "uoro": Row(_every(uoro, "update_every"), online=True),
+    "rtrl": Row(_every(rtrl, "update_every"), random=False),
+    "snap1": Row(_every(snap1, "update_every"), "sparsity", random=False),
+    "uoro": Row(_every(uoro, "update_every")),
     "truncated_es": Row(
         _every(truncated_es, "truncation_length"),
         "truncation and smoothing",
-        online=True,
         black_box=True,
     ),
-    "pes": Row(_every(pes, "truncation_length"), "smoothing", online=True, black_box=True),
+    "pes": Row(_every(pes, "truncation_length"), "smoothing", black_box=True),
 }

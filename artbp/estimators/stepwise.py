@@ -44,6 +44,10 @@ class Steps(NamedTuple):
         y, target, valid = _tree.repeat((y, _tree.index(self.stream.targets, t), valid), 1)
         return loss_and_count(self.loss_fn, params, y, target, valid)
 
+    def at_most(self, count: int) -> int:
+        """`count`, or the number of steps of the stream if that is less: a trip count."""
+        return min(count, self.stream.num_steps)
+
     def differentiable(self, rest: Any, t: jax.Array) -> Callable[..., Any]:
         """Step t on the differentiable leaves of the carry.
 

@@ -56,9 +56,10 @@ def tbptt_k1_k2(
                 g += (∂F_u/∂θ)ᵀ δ  (+ the readout's own gradient)
 
     w_u = 1 on the new steps, those since the last update, and 0 on older ones (`losses="new"`).
-    One estimate is k1 steps; at the end of the stream it is those that are left, which look back k2
-    steps like any other. The carry goes on throughout; the first windows are as long as there are
-    steps.
+    One estimate is k1 steps, or those that are left at the end of the stream. For k2 > k1 these
+    look back k2 steps like any others; for k2 ≤ k1 not beyond the last update, so that k1 = k2 = K
+    is `artbp.tbptt` to the end. The carry goes on throughout; the first windows are as long as
+    there are steps.
 
     k2 < k1: the losses of the new steps that are older than the window give their readout its
     direct gradient, and nothing else: y counts as a constant there.
@@ -115,16 +116,17 @@ def tbptt_k1_k2(
         rng_key: jax.Array,
     ) -> Advance:
         del rng_key
-        start = jnp.maximum(end - k2, 0)
+        # Where windows do not overlap, the last one stays behind the last update as well.
+        start = jnp.maximum(end - k2, first if k2 <= k1 else jnp.zeros_like(first))
         versions, params_at = past.versions, lambda t: params
         if mode == "past_weights":
             versions = _tree.update(versions, params, (first // k1) % num_versions)
             params_at = lambda t: _tree.index(versions, (t // k1) % num_versions)  # noqa: E731
-        from_step, count = first, k1
+        from_step, count = first, steps.at_most(k1)
         if mode == "reforward" and k2 > k1:
             stored = _tree.index(past.carries, start % k2)
             carry = _tree.select(start < first, stored, carry)
-            from_step, count = start, k2
+            from_step, count = start, steps.at_most(k2)
         forward = run_forward(
             steps,
             params,
@@ -132,6 +134,7 @@ def tbptt_k1_k2(
             past.carries,
             from_step,
             end,
+            size=k2,
             count=count,
             new=first,
             window=start if k2 < k1 else None,
@@ -143,7 +146,8 @@ def tbptt_k1_k2(
             start,
             end,
             forward.sums,
-            count=k2,
+            size=k2,
+            count=steps.at_most(k2),
             weight=weight_of(first),
         )
         window = Window(forward.carries, versions)

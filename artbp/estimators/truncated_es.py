@@ -48,6 +48,7 @@ def truncated_es(
 
     Raises:
       ValueError: truncation_length or num_pairs is not an integer ≥ 1, or scale is not above 0.
+      TypeError: from `estimate`, params that are complex or narrower than float32.
 
     Source: Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835.
     """

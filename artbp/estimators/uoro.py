@@ -61,7 +61,8 @@ def uoro(
 
     One estimate is `update_every` steps. With frozen params the gradients of a pass sum to an
     unbiased estimate of that of `artbp.bptt`. Its variance grows with the number of units, and
-    with the rows of the batch, which are one state here; average over keys with `jax.vmap`.
+    with the rows of the batch, which are one state here; average over keys with `jax.vmap`. A reset
+    empties s̃ for its rows, while θ̃ goes on: still unbiased, with more noise than need be.
 
     The product with ∂F/∂s is taken in forward mode (`jax.jvp`), so it is exact; a finite
     difference, as in other implementations, is not.
@@ -86,9 +87,18 @@ def uoro(
 
     def gradient(params: Any, sensitivity: RankOne, credit: Any) -> Any:
         del params
-        products = jax.tree.map(jnp.vdot, sensitivity.state, credit)
-        along = jnp.sum(jnp.stack(jax.tree.leaves(products)))
-        return jax.tree.map(lambda x: along.astype(x.dtype) * x, sensitivity.params)
+        products = jax.tree.map(
+            lambda s, c: jnp.sum(s * c, dtype=_tree.at_least_float32(s.dtype)),
+            sensitivity.state,
+            credit,
+        )
+        along = sum(jax.tree.leaves(products), start=0.0)
+
+        def times(x: jax.Array) -> jax.Array:
+            dtype = _tree.at_least_float32(x.dtype)
+            return jnp.asarray(along, dtype) * x.astype(dtype)
+
+        return jax.tree.map(times, sensitivity.params)
 
     def move_on(
         sensitivity: RankOne, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array

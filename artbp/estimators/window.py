@@ -41,6 +41,7 @@ def run_forward(
     first: jax.Array,
     end: jax.Array,
     *,
+    size: int,
     count: Any,
     new: jax.Array,
     window: jax.Array | None = None,
@@ -48,12 +49,12 @@ def run_forward(
     """Runs the steps first, …, end − 1 and writes the carries that enter them into the ring.
 
     Args:
+      size: of the ring.
       count: ≥ end − first, see `for_steps`.
       new: losses are summed from this step on.
       window: steps before this one give their readout its own gradient, ∂ℓ/∂θ with y held; None
         where there are no such steps.
     """
-    size = jax.tree.leaves(carries)[0].shape[0]
     zero = jnp.zeros((), jnp.result_type(float))
     start = Forward(carry, carries, _tree.zero_sums(params), zero, jnp.zeros((), jnp.int32))
 
@@ -90,6 +91,7 @@ def run_backward(
     end: jax.Array,
     sums: Any,
     *,
+    size: int,
     count: Any,
     weight: Callable[[jax.Array], jax.Array],
 ) -> Any:
@@ -100,13 +102,13 @@ def run_backward(
     Args:
       params_at: step -> the params that its derivative is taken at.
       sums: what the gradient is added to.
+      size: of the ring.
       count: ≥ end − first, see `for_steps`.
       weight: step -> w_t.
 
     Returns:
       The sums.
     """
-    size = jax.tree.leaves(carries)[0].shape[0]
 
     def body(t: jax.Array, valid: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
         cotangent, sums = loop

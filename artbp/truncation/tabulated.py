@@ -43,7 +43,7 @@ class Tabulated(TruncationLaw):
         if last == 0:
             return jnp.where(u > survival[-1], in_table, longest())
         ratio = jnp.log(u / survival[-1]) / np.float32(np.log1p(-last))
-        in_tail = 1 + len(self.hazards) + as_length(jnp.floor(ratio))
+        in_tail = as_length(jnp.floor(ratio) + np.float32(1 + len(self.hazards)))
         return jnp.where(u > survival[-1], in_table, in_tail)
 
 

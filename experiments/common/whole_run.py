@@ -9,6 +9,8 @@ the large ones. It means
         add info to the bin that the segment begins in
 
 and can be vmapped: over learning rates at little cost, because all of them cut at the same steps.
+(But for `adaptive_tbptt`, whose cuts depend on the params: there, each update selects over all that
+the loop carries.)
 """
 
 from collections.abc import Callable

@@ -19,6 +19,9 @@ def test_the_decay_rate_of_a_geometric_sequence():
     norms = norms.at[:4].set(100.0)
     np.testing.assert_allclose(fitted_decay_rate(norms, 5), 0.8, rtol=1e-12)
     assert fitted_decay_rate(norms, 4) < 0.79
+    # Lags that nothing comes from, behind a reset for example, have no logarithm.
+    np.testing.assert_allclose(fitted_decay_rate(norms.at[12:].set(0.0), 5), 0.8, rtol=1e-12)
+    assert fitted_decay_rate(jnp.zeros(20).at[4].set(1.0), 5) == 0
 
 
 def test_the_bound_is_the_sum_of_what_is_cut_off():
@@ -27,9 +30,7 @@ def test_the_bound_is_the_sum_of_what_is_cut_off():
     lengths = jnp.arange(1, 40, dtype=jnp.int32)
     found = bias_bound(jnp.asarray(true[:20]), jnp.asarray(0.8), 5, lengths)
     cut_off = np.array([true[lags > length].sum() for length in np.asarray(lengths)])
-    # From lag τ on the bound holds the term at K itself as well: a factor 1/β.
-    np.testing.assert_allclose(found[:4], cut_off[:4], rtol=1e-12)
-    np.testing.assert_allclose(found[4:], cut_off[4:] / 0.8, rtol=1e-12)
+    np.testing.assert_allclose(found, cut_off, rtol=1e-12)
     assert np.all(np.isinf(bias_bound(jnp.asarray(true[:20]), jnp.asarray(1.0), 5, lengths)))
 
 
@@ -62,17 +63,15 @@ def chosen(decay, tolerance, **options):
 
 @pytest.mark.parametrize(("decay", "tolerance"), [(0.5, 0.1), (0.8, 0.1), (0.8, 0.01), (0.9, 0.1)])
 def test_the_length_that_theory_asks_for(decay, tolerance):
-    """γ_k = decay^k, so E(K) = decay^K/(1 − decay) from τ on; ‖ĝ‖ is what was measured."""
+    """γ_k = decay^k, so E(K) = decay^(K + 1)/(1 − decay); ‖ĝ‖ is what was measured."""
     extra, state = chosen(decay, tolerance)
     np.testing.assert_allclose(extra["decay_rate"], decay, rtol=1e-9)
     gradient = abs(state.past.mean_gradient["theta"]) / state.past.gradient_weight
     lengths = np.arange(1, 65)
-    lags = np.arange(1, 4)
-    before = np.where(lags[None] > lengths[:, None], decay ** lags[None], 0.0).sum(1)
-    bias = before + decay ** np.maximum(lengths, 4) / (1 - decay)
+    bias = decay ** (lengths + 1.0) / (1 - decay)
     expected = 1 + np.argmax((bias / (gradient - bias) < tolerance) & (bias < gradient))
     expected = max(expected, 2)
-    assert abs(int(extra["next_truncation_length"]) - expected) <= 1
+    assert int(extra["next_truncation_length"]) == expected
     # The measured gradient is close to the true one, so the length is what it should be.
     np.testing.assert_allclose(gradient, 1 / (1 - decay), rtol=0.1)
     assert float(extra["relative_bias"]) < tolerance
@@ -89,6 +88,43 @@ def test_longer_memories_and_smaller_tolerances_ask_for_more():
 def test_what_does_not_decay_gets_the_longest():
     extra, _ = chosen(1.0, 0.1, longest=32)
     assert int(extra["next_truncation_length"]) == 32
+
+
+def test_sequences_that_are_shorter_than_a_measurement():
+    """With a reset every 20 steps nothing comes from further back, and the bias is what is left of
+    the sequence, not a fit through zeros."""
+    num_steps = 400
+    problem = leaky_problem(0.95, num_steps)
+    resets = np.arange(num_steps) % 20 == 0
+    problem = problem._replace(stream=artbp.Stream(None, resets=resets, num_steps=num_steps))
+    estimator = artbp.adaptive_tbptt(problem.cell, problem.loss_fn, tolerance=0.1, longest=64)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for _ in range(60):
+        _, state, info = estimator.estimate(problem.params, state, problem.stream)
+    norms = np.asarray(state.past.lag_norms / state.past.weight)
+    assert not norms[20:].any()
+    length = int(info.extra["next_truncation_length"])
+    gradient = abs(state.past.mean_gradient["theta"]) / state.past.gradient_weight
+    cut_off = norms[length:].sum()
+    assert cut_off / (gradient - cut_off) < 0.1
+    assert length > 7
+
+
+def test_a_gradient_that_overflows_is_forgotten():
+    problem = leaky_problem(0.8)
+    estimator = artbp.adaptive_tbptt(
+        problem.cell, problem.loss_fn, fitted_from=4, measured_lags=24, longest=64
+    )
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for index in range(80):
+        here = state
+        if index == 10:
+            here = state._replace(carry=jnp.asarray(jnp.inf))
+        _, state, info = estimator.estimate(problem.params, here, problem.stream)
+        if index == 10:  # the user mends the carry; the ring still holds one that is infinite
+            state = state._replace(carry=problem.carry)
+    assert np.isfinite(info.extra["relative_bias"])
+    assert int(info.extra["next_truncation_length"]) < 64
 
 
 def test_the_length_is_kept_when_the_stream_begins_again():

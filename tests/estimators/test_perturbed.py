@@ -125,10 +125,36 @@ def test_black_boxes_need_no_derivative():
         artbp.Stream(jnp.zeros(8), jnp.zeros(8)),
     )
     assert float(bptt_gradient(problem)["theta"]) == 0
-    estimator = artbp.pes(cell, problem.loss_fn, truncation_length=2, num_pairs=512, scale=0.3)
-    total, _, _ = one_pass(estimator, problem)
     smooth = problem._replace(cell=lambda params, carry, x: (0.5 * carry + params["theta"],) * 2)
-    np.testing.assert_allclose(total["theta"], bptt_gradient(smooth)["theta"], rtol=0.5)
+    # Rounding to a tenth is nothing beside perturbations of 0.3: the mean over keys is the
+    # gradient without it, up to 5 % and five standard errors.
+    estimator = artbp.pes(cell, problem.loss_fn, truncation_length=2, num_pairs=64, scale=0.3)
+
+    def of_key(key):
+        state = estimator.init(problem.params, problem.carry, rng_key=key)
+
+        def unroll(state, _):
+            grads, state, _ = estimator.estimate(problem.params, state, problem.stream)
+            return state, grads["theta"]
+
+        return jax.lax.scan(unroll, state, length=4)[1].sum()
+
+    samples = np.asarray(jax.jit(jax.vmap(of_key))(jax.random.split(jax.random.key(1), 1000)))
+    error = samples.std() / np.sqrt(samples.size)
+    exact = float(bptt_gradient(smooth)["theta"])
+    assert error < 0.02 * abs(exact)
+    assert abs(samples.mean() - exact) < 0.05 * abs(exact) + 5 * error
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.complex64])
+@pytest.mark.parametrize("make", [artbp.pes, artbp.truncated_es])
+def test_params_that_cannot_be_perturbed(make, dtype):
+    problem = quadratic_problem()
+    estimator = make(lambda params, carry, x: (carry, carry), problem.loss_fn, truncation_length=2)
+    params = {"theta": jnp.ones((3,), dtype)}
+    state = estimator.init(params, problem.carry, rng_key=jax.random.key(0))
+    with pytest.raises(TypeError, match="float32 or wider"):
+        estimator.estimate(params, state, problem.stream)
 
 
 @pytest.mark.parametrize(

@@ -33,18 +33,22 @@ def test_type_and_argument_names(row):
 
 @rows
 def test_outputs_fit_their_inputs(row):
-    """Gradients like params and state like state, in their dtypes."""
-    problem = make_problem("lstm", 20)
+    """Gradients like params and state like state, in their dtypes, also into the next pass; and a
+    state can be donated to a jitted step."""
+    problem = make_problem("lstm", 9)
     estimator = build(row, problem, block_size=4)
+    step = jax.jit(estimator.estimate, donate_argnums=1)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
-    grads, new_state, info = estimator.estimate(problem.params, state, problem.stream)
-    chex.assert_trees_all_equal_shapes_and_dtypes(grads, problem.params)
-    assert isinstance(info, artbp.EstimatorInfo)
-    assert jax.tree.structure(new_state) == jax.tree.structure(state)
-    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(new_state), strict=True):
-        assert (before.shape, before.dtype) == (after.shape, after.dtype)
-        assert not getattr(after, "weak_type", False)
-    assert all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(info))
+    passes = 0
+    while passes < 2:
+        before = jax.eval_shape(lambda state=state: state)
+        grads, state, info = step(problem.params, state, problem.stream)
+        chex.assert_trees_all_equal_shapes_and_dtypes(grads, problem.params)
+        assert isinstance(info, artbp.EstimatorInfo)
+        chex.assert_trees_all_equal_shapes_and_dtypes(state, before)
+        assert not any(getattr(leaf, "weak_type", False) for leaf in jax.tree.leaves(state))
+        assert all(jnp.ndim(leaf) == 0 for leaf in jax.tree.leaves(info))
+        passes += bool(info.end_of_stream)
 
 
 @rows
@@ -86,9 +90,13 @@ def test_exactness_is_what_the_row_claims(row, float64):
     assert sum(int(info.num_steps) for info in infos) == 2 * 21
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, row in artbp.REGISTRY.items() if row.random and row.sums]
-)
+# Too noisy to be told from a bias in this many keys: enumerated in test_online, and tested on a
+# problem of their own in test_perturbed.
+NOISY = {"uoro", "truncated_es", "pes"}
+RANDOM_SUMS = [name for name, row in artbp.REGISTRY.items() if row.random and row.sums]
+
+
+@pytest.mark.parametrize("name", [name for name in RANDOM_SUMS if name not in NOISY])
 def test_the_mean_over_keys_is_what_the_row_claims(name, float64):
     """2000 keys along a random direction: five standard errors, a false alarm rate below 1e-6.
 
@@ -126,13 +134,32 @@ def test_the_mean_over_keys_is_what_the_row_claims(name, float64):
     assert distance < 5 if row.unbiased else distance > 5
 
 
-def test_every_estimator_has_a_row():
-    """A public estimator without a row would escape these tests."""
-    source = inspect.getsource(registry)
-    for name in artbp.estimators.__all__:
-        value = getattr(artbp.estimators, name)
-        if inspect.isfunction(value) and value.__annotations__["return"] == "GradientEstimator":
-            assert f"import {name}\n" in source, f"{name} has no row"
+def test_every_estimator_has_a_row(monkeypatch):
+    """A public estimator without a row would escape these tests: each is seen being built."""
+    names = {
+        name
+        for name in artbp.estimators.__all__
+        if inspect.isfunction(value := getattr(artbp.estimators, name))
+        and value.__annotations__["return"] == "GradientEstimator"
+    }
+    built = set()
+
+    def watch(name, function):
+        def building(*args, **kwargs):
+            built.add(name)
+            return function(*args, **kwargs)
+
+        return building
+
+    problem = make_problem()
+    # The rows look their estimator up when they build it, or hold it in a closure.
+    for name in names:
+        monkeypatch.setattr(registry, name, watch(name, getattr(registry, name)))
+    for row in artbp.REGISTRY.values():
+        held = [cell.cell_contents for cell in row.build.__closure__ or ()]
+        built |= {value.__name__ for value in held if getattr(value, "__name__", "") in names}
+        build(row, problem)
+    assert built == names
 
 
 CELL = '''

@@ -230,6 +230,12 @@ def test_a_tabulated_law_that_ends_in_zero_need_not_end():
     assert int(law.sample_length(keys[0], 7)) <= 7
 
 
+def test_a_tabulated_tail_stays_within_its_integers():
+    law = truncation.tabulated([0.0] * 200 + [1e-9])
+    lengths = jax.vmap(law.sample_length)(jax.random.split(jax.random.key(1), 1000))
+    assert int(lengths.min()) > 0
+
+
 @pytest.mark.parametrize("hazards", [[], [1.0, 0.5], [-0.1], [float("nan")]])
 def test_bad_tables(hazards):
     with pytest.raises(ValueError, match="hazard"):
