@@ -1,0 +1,98 @@
+"""python -m experiments.compare [--config FILE] [--set field=value] [--workdir DIR]."""
+
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import ml_collections
+from absl import flags
+
+from experiments.common import cli
+from experiments.common.errors import ExperimentError
+from experiments.common.figures import save
+from experiments.common.tables import write_results
+from experiments.common.workdir import open_workdir
+from experiments.compare import report, trainings
+from experiments.compare.config import check_config, default_config
+from experiments.compare.contenders import Contender, contenders
+from experiments.compare.problems import Problem, problems
+
+_NOTE = """\
+Scores: of the balancing acts |θ − θ\\*| at the end over that at the start; of the task the loss
+over the last part of the stream as a share of the memoryless loss. Medians over seeds, at the
+rate of the grid whose median is best; \\*: that rate is the first or the last of the grid. Every
+training may evaluate the cell equally often, so that dear estimators see fewer time steps: a
+forward run is one evaluation, a product with the derivative of a step another, and TBPTT and ARTBP
+take three per time step. In a chain: those, per time step, that wait for one another. Memory:
+temporaries and state of one estimate. Pairs "a / b": influence balancing / the task.
+"""
+
+
+def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
+    """Trains every contender on every problem; writes the table, the figure and the numbers."""
+    check_config(config)
+    if command_line.tensorboard:
+        raise ExperimentError("--tensorboard was given: this experiment has no curves to show.")
+    workdir = open_workdir(command_line.workdir, config, resume=True)
+    started = time.perf_counter()
+    everyone = _chosen(contenders(config.mean_length), config.estimators)
+    everything = _chosen(problems(config), config.problems)
+    results = _train_all(config, everyone, everything, command_line.progress_bar is not False)
+    rows = report.table_rows(everyone, everything, results)
+    figure = report.figure(
+        everyone,
+        everything,
+        results,
+        title="Every way to truncate, at the same cost",
+        subtitle=_subtitle(config),
+    )
+    save(figure, workdir.path / "compare.png")
+    print(write_results(workdir.path, rows, report.columns(everything), _NOTE))
+    print(f"{time.perf_counter() - started:.0f} s in all. Figure, table, numbers: {workdir.path}")
+
+
+def _chosen(everything: list[Any], names: Sequence[str]) -> list[Any]:
+    """Those with these names, in their own order; all of them where no name is given."""
+    return [one for one in everything if not names or one.name in names]
+
+
+def _subtitle(config: Any) -> str:
+    return (
+        f"Updates every {config.mean_length} steps on average. Each training evaluates the cell as "
+        f"often as TBPTT does in {config.num_steps:,} time steps.\n"
+        f"Dots: medians over {config.num_seeds} seeds; bars: quartiles; learning rate tuned per "
+        "estimator. Left is better. At the dashed line a training ended no better than it began; "
+        "◂ nearer than 10⁻⁶, ▸ diverged."
+    )
+
+
+def _train_all(
+    config: Any, everyone: list[Contender], everything: list[Problem], show_progress: bool
+) -> report.Results:
+    pairs = list(itertools.product(everything, everyone))
+    done = itertools.count(1)
+
+    def train(pair: tuple[Problem, Contender]) -> trainings.Result:
+        problem, contender = pair
+        result = trainings.train(config, contender, problem)
+        if show_progress:
+            line = (
+                f"[{next(done)}/{len(pairs)}] {problem.label}: {contender.label}: "
+                f"{result.score[1]:.2g} at rate {result.rate:g}; {result.seconds:.0f} s"
+            )
+            print(line, file=sys.stderr, flush=True)
+        return result
+
+    # XLA leaves small loops to one core, and lets go of Python's lock while it works.
+    with ThreadPoolExecutor(config.num_threads) as pool:
+        found = list(pool.map(train, pairs))
+    keys = [(contender.name, problem.name) for problem, contender in pairs]
+    return dict(zip(keys, found, strict=True))
+
+
+if __name__ == "__main__":
+    flags.FLAGS.set_default("workdir", "results/compare")
+    cli.run(main, default_config())

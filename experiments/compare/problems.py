@@ -1,0 +1,160 @@
+"""The problems of the comparison, each with a number that says how well a training ended.
+
+Influence balancing in five forms: with the loss at every step or at the end of each unroll, with a
+noisy drive (an irreducible loss), and with other sizes, so that the influences to balance reach
+over fewer or more steps. And a task to learn, of `experiments.tasks`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import artbp
+from artbp import cells
+from experiments.compare.contenders import Size
+from experiments.influence_balancing import system
+from experiments.tasks import Task, brackets, losses
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One column of the table.
+
+    Attributes:
+        name, label: for tables and figures.
+        cell, loss_fn: for an estimator.
+        start: `start(seed) -> (params, carry)`.
+        stream: `stream(seed, num_steps) -> artbp.Stream`.
+        score: `score(params, loss) -> number`, 0 at the optimum and 1 at the start (or for a model
+            without memory), from the last params and the mean loss of the last part of the stream.
+        rates: the learning rates to choose from.
+        optimizer: "sgd" with rate η/√(1 + t), t in time steps, or "adam".
+        always_random: whether streams or params differ between seeds.
+        size: see `Size`.
+    """
+
+    name: str
+    label: str
+    cell: Any
+    loss_fn: Any
+    start: Callable[[int], tuple[Any, Any]]
+    stream: Callable[[int, int], artbp.Stream]
+    score: Callable[[Any, jax.Array], jax.Array]
+    rates: tuple[float, ...]
+    optimizer: str
+    always_random: bool
+    size: Size
+
+
+def influence_balancing(
+    name: str,
+    label: str,
+    rates: tuple[float, ...],
+    *,
+    num_states: int = 23,
+    num_positive: int = 10,
+    drive_noise: float = 0.0,
+    loss_every: int = 1,
+) -> Problem:
+    """The system of `experiments.influence_balancing.system`, at any size.
+
+    Args:
+        name, label, rates: see `Problem`.
+        num_states, num_positive: n and p.
+        drive_noise: σ of the drive's noise.
+        loss_every: the loss is taken at every so many steps, 1 for each step.
+    """
+    signs = np.where(np.arange(num_states) < num_positive, 1.0, -1.0)
+
+    def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        return system.step(params["theta"], signs, carry, x)
+
+    influences = system.influence(4000, signs)
+    gain, power = influences.sum(), np.square(influences).sum()
+    optimum = system.TARGET * gain / (gain**2 + drive_noise**2 * power)
+    theta_0 = 0.5
+
+    def stream(seed: int, num_steps: int) -> artbp.Stream:
+        rng = np.random.default_rng([seed, 1])
+        xs = 1.0 + drive_noise * rng.standard_normal(num_steps)
+        mask = None if loss_every == 1 else np.arange(1, num_steps + 1) % loss_every == 0
+        return artbp.Stream(xs, mask=mask)
+
+    return Problem(
+        name=name,
+        label=label,
+        cell=cell,
+        loss_fn=system.loss_fn,
+        start=lambda seed: ({"theta": jnp.asarray(theta_0)}, jnp.ones((num_states,))),
+        stream=stream,
+        score=lambda params, loss: jnp.abs(params["theta"] - optimum) / abs(theta_0 - optimum),
+        rates=rates,
+        optimizer="sgd",
+        always_random=drive_noise > 0,
+        size=Size(1, num_states),
+    )
+
+
+def learning(
+    name: str, label: str, rates: tuple[float, ...], *, task: Task, hidden_size: int, batch: int
+) -> Problem:
+    """A task with a GRU and a linear readout.
+
+    The score is the share of the memoryless loss that is left: (loss − optimum) / (memoryless −
+    optimum).
+    """
+    optimum, memoryless = task.baselines["optimum"], task.baselines["memoryless"]
+
+    def start(seed: int) -> tuple[Any, Any]:
+        keys = jax.random.split(jax.random.key(seed), 2)
+        params = {
+            "cell": cells.gru.init(keys[0], task.input_size, hidden_size),
+            "readout": losses.init_readout(keys[1], hidden_size, task.output_size),
+        }
+        return params, cells.gru.initial_carry(params["cell"], batch)
+
+    params, carry = start(0)
+    size = Size(
+        sum(leaf.size for leaf in jax.tree.leaves(params)),
+        sum(leaf.size for leaf in jax.tree.leaves(carry)),
+    )
+    return Problem(
+        name=name,
+        label=label,
+        # A plain function, so that every row does the same work for a step.
+        cell=lambda params, carry, x: cells.gru(params["cell"], carry, x),
+        loss_fn=losses.loss_fn(task),
+        start=start,
+        stream=lambda seed, num_steps: next(task.chunks(seed + 1, batch, num_steps)).stream,
+        score=lambda params, loss: (loss - optimum) / (memoryless - optimum),
+        rates=rates,
+        optimizer="adam",
+        always_random=True,
+        size=size,
+    )
+
+
+def problems(config: Any) -> list[Problem]:
+    """All of them, in the order of the table."""
+    rates = tuple(config.sgd_rates)
+    return [
+        influence_balancing("balancing", "influence balancing", rates),
+        influence_balancing(
+            "unroll_end", "loss once per unroll", rates, loss_every=config.mean_length
+        ),
+        influence_balancing("noisy", "noisy drive", rates, drive_noise=1.0),
+        influence_balancing("short", "n = 11, p = 4", rates, num_states=11, num_positive=4),
+        influence_balancing("long", "n = 47, p = 22", rates, num_states=47, num_positive=22),
+        learning(
+            "learning",
+            f"brackets {config.distance} steps apart",
+            tuple(config.adam_rates),
+            task=brackets(min_distance=config.distance, max_distance=config.distance),
+            hidden_size=config.hidden_size,
+            batch=config.batch,
+        ),
+    ]
