@@ -49,6 +49,8 @@ def tbptt_k1_k2(
 ) -> GradientEstimator:
     """Truncated BPTT(k1, k2): every k1 steps, backpropagation through the last k2.
 
+    It means::
+
         for t in k1, 2 k1, ..., T:                       # T too, where k1 does not divide it
             δ = 0
             for u in t, t − 1, ..., max(t − k2, 0) + 1:  # the window
@@ -67,12 +69,12 @@ def tbptt_k1_k2(
     k2 > k1: the older steps of a window have run with older weights. What an update then does, in
     evaluations of the cell, and what it keeps:
 
-      "stored": ∂F_u is taken at the carry that entered step u when it was run, with the weights of
-        now. k1 steps forward, k2 forward and backward; keeps k2 carries.
-      "past_weights": the same with the weights that step u ran with. It keeps the weights of k2
-        steps as well: about k2/k1 + 1 copies.
-      "reforward": the window is run again with the weights of now, from the carry at its start. k2
-        steps forward, k2 forward and backward; keeps k2 carries.
+    - "stored": ∂F_u is taken at the carry that entered step u when it was run, with the weights of
+      now. k1 steps forward, k2 forward and backward; keeps k2 carries.
+    - "past_weights": the same with the weights that step u ran with. It keeps the weights of k2
+      steps as well: about k2/k1 + 1 copies.
+    - "reforward": the window is run again with the weights of now, from the carry at its start. k2
+      steps forward, k2 forward and backward; keeps k2 carries.
 
     Only "reforward" is the exact gradient of a function, that of the window's losses from a fixed
     first carry; the carries of the new run replace the old ones. The other two mix weights of
