@@ -8,7 +8,7 @@ settles is known in closed form (`experiments/influence_balancing/predictions.py
 TBPTT 10 and the boundaries without compensation run away; the table sets it beside what training
 finds.
 
-Expected time: 53 s on 2 x86-64 cores, compilation included (61 s of processor time).
+Expected time: 21 s on 2 x86-64 cores, compilation included (36 s of processor time).
 Expected result (128 keys; optimum −0.0879): TBPTT 100, 200 and 500 settle at 0.0265 ± 0.0003,
 −0.0600 ± 0.0001 and −0.0792 ± 0.0001 (mean ± standard error; predicted 0.0264, −0.0601, −0.0794);
 ARTBP 16 at −0.0875 ± 0.0007 (α = 4), −0.0875 ± 0.0007 (α = 6) and −0.0873 ± 0.0010 (geometric).

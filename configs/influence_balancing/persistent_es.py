@@ -9,7 +9,7 @@ With the loss at the end only, a loss is always seen from K steps back, where th
 seen from 1 to K steps back: so TBPTT 100 has the right sign here and the wrong one in the main job.
 ARTBP is not in that project; its loss falls on every 16th step here, wherever its boundaries are.
 
-Expected time: 17 s on 2 x86-64 cores, compilation included (24 s of processor time).
+Expected time: 10 s on 2 x86-64 cores, compilation included (16 s of processor time).
 Expected result (128 keys): TBPTT 100 converged (|θ − θ*| = 1.3e-5), TBPTT 10 diverged, TBPTT 1
 wrong direction (3.4); ARTBP 16 converged for all keys; without compensation all keys diverged.
 """

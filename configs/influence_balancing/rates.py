@@ -3,7 +3,7 @@
     python -m experiments.influence_balancing --config configs/influence_balancing/rates.py \
         --workdir results/influence_balancing_rates
 
-Expected time: 4 min 23 s on 2 x86-64 cores, compilation included.
+Expected time: 36 s on 2 x86-64 cores, compilation included (64 s of processor time).
 Expected result (64 keys): with t in time steps, ARTBP 16 (all three laws) and TBPTT 200 converge
 for all keys at every eta_0 from 1e-3 up, and are too slow at 1e-4. With t in updates, ARTBP 16
 converges for at least 98 % of the keys from 1e-4 to 2e-3, TBPTT 200 from 1e-4 to 1e-3. TBPTT 10,
