@@ -1,0 +1,13 @@
+"""TBPTT(k1, k2) on next-character prediction: updates every k1 steps that look back k2.
+
+Three questions. For k2 > k1, does it matter what the older steps of a window are differentiated at
+(the three modes of `artbp.tbptt_k1_k2`)? At fixed k2, do more frequent updates learn faster? At
+fixed k1, what does a longer window bring?
+
+config    the fields
+texts     Penn Treebank or generated text, one slice of it for each run
+training  all runs of an arm in one compiled program, and the choice of its learning rate
+timing    seconds per update, measured in turns
+report    the table
+figures   the figure
+"""

@@ -1,0 +1,151 @@
+"""The numbers of the experiment: one row for each arm, and the notes under their table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from experiments.common.tables import Column, Row, markdown_table
+from experiments.k1k2.config import MODES, Arm
+from experiments.k1k2.training import Runs
+
+MODE_WORDS = {
+    "stored": "stored carries, current weights",
+    "past_weights": "stored carries, past weights",
+    "reforward": "window run again",
+}
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The mean and the half-width of its 95 % interval (Student's t)."""
+    spread = np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * spread)
+
+
+def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarray) -> list[Row]:
+    """One row for each arm.
+
+    Args:
+        config: of the experiment.
+        text: its name.
+        trained: the arms.
+        seconds: [rounds, arms], seconds per update.
+    """
+    base = [runs.arm for runs in trained].index(Arm(config.k1, config.k2, "stored"))
+    # A machine that others use only ever adds time: the shortest round is nearest to the truth.
+    shortest = seconds.min(0)
+    totals = shortest * [runs.num_updates for runs in trained]
+    tenth = max(config.num_bins // 10, 1)
+    rows = []
+    for i, runs in enumerate(trained):
+        arm, rates = runs.arm, tuple(config.learning_rates)
+        difference, half_width = interval(runs.last_quarter - trained[base].last_quarter)
+        early = runs.curves[:, :tenth].mean(1) - trained[base].curves[:, :tenth].mean(1)
+        # The bin of the curve that the fastest arm's whole time falls into.
+        bin_then = min(int(totals.min() / totals[i] * config.num_bins), config.num_bins - 1)
+        rows.append(
+            {
+                "text": text,
+                "k1": arm.k1,
+                "k2": arm.k2,
+                "mode": arm.mode,
+                "learning_rate": runs.learning_rate,
+                "rate_at_edge": runs.learning_rate in (min(rates), max(rates)),
+                "tuning_bits": {f"{r:g}": b for r, b in runs.tuning_by_rate(config).items()},
+                "last_quarter_bits": runs.last_quarter.tolist(),
+                "held_out_bits": runs.held_out.tolist(),
+                "curve_bits": np.round(runs.curves.mean(0), 4).tolist(),
+                "difference": difference,
+                "difference_half_width": half_width,
+                "early_difference": interval(early),
+                "num_updates": runs.num_updates,
+                "seconds_per_update": float(shortest[i]),
+                "time_ratio": float(np.median(seconds[:, i] / seconds[:, base])),
+                "seconds": float(totals[i]),
+                "equal_time_seconds": float(totals.min()),
+                "equal_time_bits": float(runs.curves[:, bin_then].mean()),
+            }
+        )
+    return rows
+
+
+def columns(config: Any) -> list[Column]:
+    """The columns of the table."""
+    base = f"TBPTT({config.k1}, {config.k2}), stored"
+    return [
+        ("k1", lambda row: str(row["k1"])),
+        ("k2", lambda row: str(row["k2"])),
+        ("mode", lambda row: row["mode"]),
+        (
+            "learning rate",
+            lambda row: f"{row['learning_rate']:g}{' (edge)' if row['rate_at_edge'] else ''}",
+        ),
+        ("updates", lambda row: f"{row['num_updates']:,}"),
+        ("bits per character, last quarter", lambda row: _mean(row["last_quarter_bits"])),
+        (
+            f"less that of {base} [95 %]",
+            lambda row: f"{row['difference']:+.4f} ± {row['difference_half_width']:.4f}",
+        ),
+        ("held out", lambda row: _mean(row["held_out_bits"])),
+        ("ms per update", lambda row: f"{1e3 * row['seconds_per_update']:.2f}"),
+        (f"time per update / {base}", lambda row: f"{row['time_ratio']:.2f}"),
+        ("seconds in all", lambda row: f"{row['seconds']:.1f}"),
+        ("bits at equal time", lambda row: f"{row['equal_time_bits']:.3f}"),
+    ]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def notes(config: Any, rows: Sequence[Row]) -> str:
+    """What the table cannot hold."""
+    row_of = {Arm(row["k1"], row["k2"], row["mode"]): row for row in rows}
+    one = [_all_bits(row_of[Arm(1, 1, mode)]) for mode in MODES]
+    largest = max(np.abs(bits - one[0]).max() for bits in one)
+    by_rate = [row_of[Arm(config.k1, config.k2, mode)] for mode in MODES]
+    early = ", ".join(
+        f"{MODE_WORDS[row['mode']]} {row['early_difference'][0]:+.3f} ± "
+        f"{row['early_difference'][1]:.3f}"
+        for row in by_rate[1:]
+    )
+    rate_columns: list[Column] = [("mode", lambda row: row["mode"])]
+    rate_columns += [
+        (rate, lambda row, rate=rate: f"{row['tuning_bits'][rate]:.4f}")
+        for rate in by_rate[0]["tuning_bits"]
+    ]
+    return f"""\
+{rows[0]["text"]}, LSTM with {config.hidden_size} units, batch {config.batch}, \
+{config.num_steps:,} time steps in one pass, Adam with a constant rate, the best of \
+{", ".join(f"{rate:g}" for rate in config.learning_rates)} for each arm by \
+{config.num_tuning_runs} runs that nothing else is reported of.
+{config.num_seeds} seeds, each with initial weights and a slice of the text of its own, the same \
+for all arms: mean ± standard deviation over seeds; of differences, which are paired, mean ± \
+half-width of the 95 % interval (Student's t). "Last quarter": loss of the last quarter of the \
+time steps as they stream by, each character scored before its update. "Held out": with the \
+weights of the end, on {config.held_out_steps * config.batch:,} characters of the validation text.
+Times of one run, measured in turns after compilation: shortest of {config.timing_rounds} rounds, \
+ratios as medians over rounds. "At equal time": in the bin of the curve that was reached after \
+{rows[0]["equal_time_seconds"]:.2f} s, when the fastest arm has finished; learning rates are those \
+tuned for the whole run.
+
+At k1 = k2 = 1 the largest difference between modes, over all rates and seeds, is {largest:.1g} \
+bits.
+
+Over the first tenth of the time steps, less {MODE_WORDS["stored"]} [95 %]: {early} bits.
+
+TBPTT({config.k1}, {config.k2}) at each learning rate: bits per character over the last quarter of \
+these runs.
+
+{markdown_table(by_rate, rate_columns)}
+Made by `python -m experiments.k1k2` with the configuration in config.json."""
+
+
+def _all_bits(row: Row) -> np.ndarray:
+    """Every loss of an arm: of each rate, and of each seed."""
+    return np.array(
+        [*row["tuning_bits"].values(), *row["last_quarter_bits"], *row["held_out_bits"]]
+    )

@@ -1,0 +1,133 @@
+"""The figure: accuracy against lag, trained on every lag and on one lag alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from experiments.common.figures import COLOURS, STYLE
+from experiments.common.tables import Row
+from experiments.memory.config import Arm
+from experiments.memory.episodes import CHANCE
+from experiments.memory.report import TRAININGS
+
+
+def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
+    """Two panels and a key between them."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(12.4, 5.2))
+        left = figure.add_axes((0.058, 0.115, 0.37, 0.66))
+        right = figure.add_axes((0.608, 0.115, 0.37, 0.66))
+    figure.text(
+        0.012,
+        0.95,
+        "How far the state remembers, where the gradient looks back k2 steps",
+        fontsize=14,
+        fontweight="bold",
+        va="center",
+    )
+    figure.text(
+        0.012,
+        0.90,
+        f"LSTM with {config.hidden_size} units: one of 4 items, then distractors. Mean of "
+        f"{config.num_seeds} seeds, with the lowest and the highest. Diamond: lag k2, the first "
+        "that the gradient does not reach.",
+        color="0.3",
+        va="center",
+    )
+    every = np.arange(1, config.episode_length)
+    chosen = [Arm(row["arm"], row["length"], row["method"]) for row in rows]
+    colours = _colours(chosen)
+    # Broad below, narrow above: lines that lie on each other can all be seen.
+    widths = np.linspace(7.0, 2.0, len(chosen))
+    # A little to the left or right, so that bars at the same lag stand side by side.
+    shifts = np.linspace(0.96, 1.04, len(chosen))
+    for arm, row, colour, width, shift in zip(chosen, rows, colours, widths, shifts, strict=True):
+        every_lag, own_lag = (np.array(row[f"accuracy_{kind}"]) for kind in TRAININGS)
+        frozen = arm.kind == "frozen"
+        pen = {"color": colour, "linestyle": (0, (4, 2)) if frozen else "-"}
+        _draw_band(left, every, every_lag[:, 1:], arm, pen | {"linewidth": 2 if frozen else width})
+        _draw_bars(right, shift * np.array(config.lags), own_lag, arm, pen | {"linewidth": 2})
+    left.set_title("Trained on the loss at every lag", loc="left")
+    right.set_title("Trained on the loss at that lag alone", loc="left")
+    for axes in (left, right):
+        _finish(axes, config)
+    _draw_key(figure, chosen, colours)
+    return figure
+
+
+def _colours(chosen: Sequence[Arm]) -> list[str]:
+    """Windows from light to dark in one hue; the controls and ARTBP in hues of their own."""
+    windows = [arm for arm in chosen if _is_window(arm)]
+    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.12, 0.8, max(len(windows), 2)))
+    own = {"frozen": COLOURS[7], "tbptt": COLOURS[6], "artbp": COLOURS[3]}
+    return [
+        matplotlib.colors.to_hex(shades[windows.index(arm)]) if _is_window(arm) else own[arm.kind]
+        for arm in chosen
+    ]
+
+
+def _is_window(arm: Arm) -> bool:
+    return arm.kind == "tbptt" and "k2" in arm.label
+
+
+def _draw_band(
+    axes: Axes, lags: np.ndarray, accuracy: np.ndarray, arm: Arm, pen: dict[str, Any]
+) -> None:
+    axes.plot(lags, accuracy.mean(0), **pen)
+    low, high = accuracy.min(0), accuracy.max(0)
+    axes.fill_between(lags, low, high, color=pen["color"], alpha=0.15, linewidth=0)
+    _mark_k2(axes, lags, accuracy, arm, pen)
+
+
+def _draw_bars(
+    axes: Axes, lags: np.ndarray, accuracy: np.ndarray, arm: Arm, pen: dict[str, Any]
+) -> None:
+    axes.plot(lags, accuracy.mean(0), marker=".", **pen)
+    axes.vlines(lags, accuracy.min(0), accuracy.max(0), color=pen["color"], linewidth=1.2)
+    _mark_k2(axes, lags, accuracy, arm, pen)
+
+
+def _mark_k2(
+    axes: Axes, lags: np.ndarray, accuracy: np.ndarray, arm: Arm, pen: dict[str, Any]
+) -> None:
+    """A diamond on the line at the first lag that the gradient does not reach."""
+    if _is_window(arm) and lags[0] <= arm.length <= lags[-1]:
+        height = np.interp(np.log(arm.length), np.log(lags), accuracy.mean(0))
+        axes.plot(
+            arm.length,
+            height,
+            "D",
+            color=pen["color"],
+            markersize=9,
+            markeredgecolor="black",
+            zorder=5,
+        )
+
+
+def _finish(axes: Axes, config: Any) -> None:
+    axes.set(xscale="log", xlabel="lag d in steps", ylabel="test accuracy")
+    axes.set(xlim=(0.93, config.episode_length * 1.05), ylim=(0.15, 1.03))
+    axes.axhline(CHANCE, color="0.45", linewidth=1, linestyle=(0, (1, 2)))
+    axes.text(1, CHANCE - 0.012, f"chance, {CHANCE:.0%}", va="top", color="0.3", fontsize=9)
+    axes.xaxis.set_major_locator(FixedLocator([1, 2, 4, 8, 16, 32, 64]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0%}"))
+    axes.grid(True, color="0.92", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _draw_key(figure: Figure, chosen: Sequence[Arm], colours: Sequence[str]) -> None:
+    for i, (arm, colour) in enumerate(zip(chosen, colours, strict=True)):
+        ink = tuple(0.75 * part for part in to_rgb(colour))
+        figure.text(
+            0.438, 0.70 - 0.065 * i, "━ " + arm.label, color=ink, fontweight="bold", fontsize=9
+        )

@@ -1,0 +1,242 @@
+"""Four panels: gradient norms, trainings, the bound on a clipped step, the price of clipping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.common.figures import COLOURS, STYLE
+from experiments.common.tables import Row
+from experiments.influence_balancing.figures import spread
+from experiments.stability.bound import Steps
+from experiments.stability.methods import NAMES
+from experiments.stability.report import clip_words, part
+from experiments.stability.training import ARMS, FAILED_ABOVE
+
+BLUE, GREEN, _, VERMILLION, ORANGE, PURPLE, *_ = COLOURS
+TRUNCATION_COLOURS = {
+    "bptt": BLUE,
+    "tbptt": GREEN,
+    "artbp_polynomial": VERMILLION,
+    "artbp_geometric": ORANGE,
+}
+CLIP_DASHES: dict[str, Any] = {"none": "-", "norm": (0, (4, 1.5)), "value": (0, (1, 1))}
+# Where what has failed is drawn.
+TOP = 1.6 * FAILED_ABOVE
+
+
+def draw(config: Any, rows: Sequence[Row], steps: Mapping[float, Steps]) -> Figure:
+    """The figure."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(13.5, 9.6))
+        norms = figure.add_axes((0.06, 0.545, 0.29, 0.33))
+        trainings = figure.add_axes((0.545, 0.545, 0.27, 0.33))
+        bound = figure.add_axes((0.06, 0.065, 0.29, 0.36))
+        progress = figure.add_axes((0.545, 0.29, 0.27, 0.135))
+        bias = figure.add_axes((0.545, 0.065, 0.27, 0.15))
+    title = (
+        "Exploding gradients: truncation tames them, the unbiased estimator and clipping each pay"
+    )
+    figure.text(0.012, 0.972, title, fontsize=15, fontweight="bold", va="center")
+    subtitle = (
+        f"tanh network of {config.hidden_size} units on Mackey-Glass, SGD. ρ: spectral radius of "
+        f"its first recurrent weights. Segments of {config.mean_length} steps, on average, in "
+        f"sequences of {config.sequence_length}."
+    )
+    figure.text(0.012, 0.951, subtitle, fontsize=10, color="0.3", va="top")
+    _norms(norms, part(rows, "norms"))
+    _trainings(trainings, part(rows, "training"), config)
+    _bound(bound, steps, part(rows, "bound"))
+    _progress(progress, part(rows, "progress"))
+    _bias(bias, part(rows, "bias"))
+    for axes in (norms, trainings, bound, progress, bias):
+        axes.grid(True, which="major", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+    return figure
+
+
+def _norms(axes: Axes, rows: Sequence[Row]) -> None:
+    axes.set(yscale="log", xlabel="spectral radius ρ", ylabel="norm of the gradient")
+    axes.set_title("1  Gradient norm of one sequence", fontweight="bold")
+    labels = []
+    for name, colour in TRUNCATION_COLOURS.items():
+        own = [row for row in rows if row["truncation"] == name]
+        radii = [row["spectral_radius"] for row in own]
+        low, middle, high = (
+            np.array([row["quantiles"][q] for row in own]) for q in ("0.05", "0.5", "0.95")
+        )
+        axes.plot(radii, middle, color=colour, linewidth=2.2, marker="o", markersize=4, zorder=3)
+        axes.fill_between(radii, low, high, color=colour, alpha=0.13, linewidth=0)
+        labels.append((middle[-1], NAMES[name], colour))
+    axes.set_xticks(sorted({row["spectral_radius"] for row in rows}))
+    _label_ends(axes, labels)
+    _small(axes, 0.02, 0.98, "lines: median of draws\nbands: 5 % to 95 %")
+
+
+def _trainings(axes: Axes, rows: Sequence[Row], config: Any) -> None:
+    axes.set(xscale="log", yscale="log", xlabel="learning rate η", ylabel="loss at the end")
+    axes.set_title(f"2  Training from ρ = {config.figure_radius:g}", fontweight="bold")
+    rows = [row for row in rows if row["spectral_radius"] == config.figure_radius]
+    labels = []
+    for arm in ARMS:
+        colour = TRUNCATION_COLOURS[arm.truncation]
+        own = [row for row in rows if row["arm"] == arm.label]
+        rates = np.array([row["learning_rate"] for row in own])
+        losses = np.array([row["loss_median"] for row in own])
+        failed = np.flatnonzero(losses > FAILED_ABOVE)
+        # A line ends where it first fails: beyond, they would all lie upon each other.
+        end = int(failed[0]) + 1 if len(failed) else len(losses)
+        shown = np.where(losses > FAILED_ABOVE, TOP, losses)[:end]
+        axes.plot(
+            rates[:end],
+            shown,
+            color=colour,
+            linewidth=2.0,
+            linestyle=CLIP_DASHES[arm.clip],
+            marker="o",
+            markersize=4,
+            zorder=3,
+        )
+        words = arm.label
+        if len(failed):
+            axes.plot(rates[end - 1], TOP, "X", color=colour, markersize=10, zorder=4)
+            words += f"\n   fails from η = {rates[end - 1]:g}"
+        labels.append((shown[-1] * (2 - end / len(losses)), words, colour))
+    _level(axes, 1.0)
+    axes.set_ylim(top=1.3 * TOP)
+    _small(axes, 0.02, 0.95, f"✕ fails: loss above {FAILED_ABOVE:g}\n– – predicting the mean")
+    _label_ends(axes, labels, gap=0.115)
+
+
+def _bound(axes: Axes, steps: Mapping[float, Steps], rows: Sequence[Row]) -> None:
+    axes.set(yscale="log", xlabel="spectral radius ρ at the start of the run")
+    axes.set_ylabel("|change of the loss| ÷ (L · η · $\\theta_c$)")
+    held, total = (sum(row[name] for row in rows) for name in ("num_held", "num_steps"))
+    axes.set_title(f"3  Steps clipped to $\\theta_c$: bound held at {held:,} of {total:,}")
+    axes.title.set_fontweight("bold")
+    step_bound = rows[0]["learning_rate"] * rows[0]["clip_bound"]
+    for place, one in enumerate(steps.values()):
+        ratio = one.change / (one.lipschitz * step_bound)
+        across = place + np.linspace(-0.3, 0.3, len(ratio))
+        axes.plot(across, ratio, "o", color=VERMILLION, markersize=2.6, alpha=0.5, mew=0)
+        middle = np.median(ratio)
+        axes.plot([place - 0.33, place + 0.33], [middle, middle], color="0.1", linewidth=2)
+    _level(axes, 1.0, "bound")
+    axes.set_ylim(top=30)
+    axes.set_xticks(range(len(steps)), [f"{radius:g}" for radius in steps])
+    axes.text(
+        1.02,
+        0.5,
+        "one dot: one step\nfrom left to right:\nfirst to last\n\nblack: median\n\n"
+        "L: largest norm\nof the gradient of\nthe loss along\nthe step",
+        transform=axes.transAxes,
+        va="center",
+        color="0.35",
+        fontsize=9,
+    )
+
+
+def _progress(axes: Axes, rows: Sequence[Row]) -> None:
+    axes.set(xscale="log", yscale="log", ylabel="loss at the end")
+    radius = rows[0]["spectral_radius"]
+    axes.set_title(f"4  Price of clipping: progress (ARTBP, ρ = {radius:g})", fontweight="bold")
+    rates = list(dict.fromkeys(row["learning_rate"] for row in rows))
+    labels = []
+    shades = matplotlib.colormaps["cividis"](np.linspace(0.1, 0.8, len(rates)))
+    for rate, colour in zip(rates, shades, strict=True):
+        own = [row for row in rows if row["learning_rate"] == rate]
+        bounds, losses = _with_unclipped(own, "loss_median")
+        shown = np.minimum(losses, TOP)
+        axes.plot(bounds, shown, color=colour, marker="o", markersize=4, linewidth=2)
+        failed = losses > FAILED_ABOVE
+        axes.plot(bounds[failed], shown[failed], "X", color=colour, markersize=10)
+        labels.append((shown[-1], f"η = {rate:g}", colour))
+    _unclipped_tick(axes, bounds)
+    _label_ends(axes, labels, gap=0.14)
+
+
+def _bias(axes: Axes, rows: Sequence[Row]) -> None:
+    axes.set(xscale="log", ylim=(0, 1.08), xlabel="clip bound, on the norm or on each value")
+    axes.set_ylabel("|mean − BPTT|\n÷ |BPTT|")
+    axes.set_title("Bias of the mean of clipped gradients", fontweight="bold")
+    for kind, colour in (("norm", VERMILLION), ("value", PURPLE)):
+        own = [row for row in rows if clip_words(row)[0] in (kind, "none")]
+        bounds, values = _with_unclipped(own, "relative_bias", f"{kind}_bound")
+        axes.plot(bounds, values, color=colour, marker="o", markersize=4, linewidth=2)
+        middle = len(values) - 3
+        axes.annotate(
+            f"by {kind}",
+            (bounds[middle], values[middle]),
+            xytext=(8, 4) if kind == "norm" else (-8, -4),
+            textcoords="offset points",
+            ha="left" if kind == "norm" else "right",
+            va="bottom" if kind == "norm" else "top",
+            color=colour,
+            fontweight="bold",
+        )
+    unclipped = rows[-1]
+    error = unclipped["relative_standard_error"]
+    _unclipped_tick(axes, bounds)
+    _label_ends(axes, [(unclipped["relative_bias"], f"standard\nerror {error:.2f}", "0.35")])
+
+
+def _with_unclipped(
+    rows: Sequence[Row], field: str, bound: str = "norm_bound"
+) -> tuple[np.ndarray, np.ndarray]:
+    """(bounds, values); no clipping stands right of the largest bound."""
+    bounds = np.array([row[bound] for row in rows])
+    finite = bounds[np.isfinite(bounds)]
+    values = np.array([row[field] for row in rows], float)
+    return np.where(np.isfinite(bounds), bounds, 4 * finite.max()), values
+
+
+def _unclipped_tick(axes: Axes, bounds: np.ndarray) -> None:
+    """`bounds` as `_with_unclipped` returns them."""
+    axes.set_xticks(bounds, [*(f"{bound:g}" for bound in bounds[:-1]), "none"])
+    axes.xaxis.set_tick_params(which="minor", bottom=False)
+
+
+def _small(axes: Axes, x: float, y: float, words: str) -> None:
+    axes.text(x, y, words, transform=axes.transAxes, va="top", fontsize=8.5, color="0.35")
+
+
+def _level(axes: Axes, height: float, words: str = "") -> None:
+    """A horizontal line, dashed where it has no words of its own."""
+    style: Any = "-" if words else (0, (4, 3))
+    axes.axhline(height, color="0.3", linewidth=1.2, linestyle=style, zorder=1)
+    axes.annotate(
+        words,
+        (0, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3),
+        textcoords="offset points",
+        fontsize=8.5,
+        color="0.3",
+    )
+
+
+def _label_ends(
+    axes: Axes, labels: Sequence[tuple[float, str, Any]], *, gap: float = 0.065
+) -> None:
+    """Words right of the axes at these heights, moved apart where they are too near."""
+    ordered = sorted(labels, key=lambda label: label[0])
+    heights = np.array([(1.0, label[0]) for label in ordered])
+    places = axes.transAxes.inverted().transform(axes.transData.transform(heights))[:, 1]
+    places = spread(places.tolist(), gap=gap, low=0.0, high=1.0)
+    for place, (_, words, colour) in zip(places, ordered, strict=True):
+        axes.text(
+            1.02,
+            place,
+            words,
+            transform=axes.transAxes,
+            va="center",
+            color=colour,
+            fontweight="bold",
+            fontsize=9.5,
+            linespacing=0.95,
+        )

@@ -1,0 +1,14 @@
+"""Teacher forcing: what a network learns when it is fed the truth, or its own forecasts.
+
+A GRU forecasts the next value of the Mackey-Glass series. In training its input is the true value
+at every step (teacher forcing), or the true values for a while and then its own last forecast for
+a number of steps, over and over. Afterwards it is warmed up on true values and runs freely.
+
+config      the configuration and its checks
+model       the cell that takes the truth or its own forecast
+data        the series, and when the truth is shown
+training    one arm with one seed at all learning rates, in one compiled program
+forecasts   the error of free runs against the horizon, and the two baselines
+study       all arms: training, choice of the learning rate, forecasts
+figure      error against horizon
+"""

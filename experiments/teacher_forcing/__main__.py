@@ -1,0 +1,45 @@
+"""python -m experiments.teacher_forcing [--config FILE] [--set field=value] [--workdir DIR]."""
+
+import time
+
+import ml_collections
+from absl import flags
+
+from experiments.common import cli, figures, tables
+from experiments.common.errors import ExperimentError
+from experiments.common.metrics import MetricsWriter
+from experiments.common.workdir import open_workdir
+from experiments.teacher_forcing import figure, report, study
+from experiments.teacher_forcing.config import check_config, default_config
+
+
+def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
+    """Runs the study, writes table, numbers and figure, and prints the table."""
+    check_config(config)
+    if command_line.tensorboard:
+        raise ExperimentError(
+            "--tensorboard was given: this experiment writes its curves to metrics.jsonl only."
+        )
+    # No checkpoint: the same configuration runs again from the start, and gives the same files.
+    workdir = open_workdir(command_line.workdir, config, resume=True)
+    started = time.perf_counter()
+    show_progress = command_line.progress_bar is not False
+    results, baselines = study.run_arms(config, show_progress=show_progress)
+    with MetricsWriter(workdir.metrics_path) as writer:
+        report.write_curves(writer, results, baselines)
+    drawn = figure.error_figure(
+        results,
+        baselines,
+        num_seeds=config.num_seeds,
+        title="Forecast error against horizon: fed the truth in training, or its own forecasts",
+    )
+    figures.save(drawn, workdir.path / "errors.png")
+    rows = report.rows_of(config, results, baselines)
+    print(tables.write_results(workdir.path, rows, report.columns(config), report.note(config)))
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.0f} s in all. Figure, table and numbers: {workdir.path}")
+
+
+if __name__ == "__main__":
+    flags.FLAGS.set_default("workdir", "results/teacher_forcing")
+    cli.run(main, default_config())

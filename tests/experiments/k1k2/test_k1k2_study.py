@@ -1,0 +1,180 @@
+"""The experiment at a tiny size: what it writes, what it says, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError
+from experiments.common.metrics import read_metrics
+from experiments.k1k2 import __main__ as experiment
+from experiments.k1k2.config import MODES, Arm, arms, check_config, default_config
+from experiments.k1k2.report import interval
+from experiments.k1k2.texts import read_texts
+from experiments.k1k2.timing import seconds_per_update
+from experiments.ptb.vocabulary import DataError
+
+CONFIG = Path(__file__).parents[3] / "configs" / "k1k2" / "default.py"
+TINY = (
+    "num_tuning_runs=2",
+    "num_seeds=2",
+    "num_steps=48",
+    "batch=2",
+    "hidden_size=4",
+    "k2=3",
+    "k1_sweep=(1,)",
+    "k2_sweep=(1,)",
+    "learning_rates=(1e-2, 3e-2)",
+    "num_bins=4",
+    "held_out_steps=20",
+    "timing_rounds=1",
+    "timing_steps=8",
+)
+
+
+TIMES = np.array([[3.0, 4, 5, 1, 1, 1], [2, 4, 3, 1, 1, 1], [4, 4, 8, 1, 1, 1]])  # seconds
+
+
+@pytest.fixture(autouse=True)
+def without_penn_treebank(monkeypatch):
+    monkeypatch.delenv("ARTBP_DATA_DIR", raising=False)
+
+
+def load(*overrides):
+    return load_config(default_config(), CONFIG, (*TINY, *overrides))
+
+
+def run(workdir, *overrides, tensorboard=False):
+    experiment.main(load(*overrides), CommandLine(workdir, False, tensorboard, None))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One run; its times are made up, because each arm to time is one more program to compile."""
+    workdir = tmp_path_factory.mktemp("k1k2") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ARTBP_DATA_DIR", raising=False)
+        patch.setattr(experiment, "seconds_per_update", lambda config, texts, arms: TIMES)
+        run(workdir)
+    return workdir
+
+
+def test_writes_its_files(finished):
+    files = {"config.json", "metrics.jsonl", "results.json", "table.md", "k1k2.png", "k1k2.svg"}
+    assert {path.name for path in finished.iterdir()} == files
+    rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))
+    found = [Arm(row["k1"], row["k2"], row["mode"]) for row in rows]
+    assert found == arms(load())
+    assert len(found) == 6
+    metrics = read_metrics(finished / "metrics.jsonl")
+    assert [(row["k1"], row["k2"], row["mode"]) for row in metrics] == found
+    for row in rows:
+        assert row["text"] == "generated text"
+        assert row["num_updates"] == 48 // row["k1"]
+        assert len(row["last_quarter_bits"]) == len(row["held_out_bits"]) == 2
+        assert min(row["tuning_bits"].values()) > 0
+        best = min(row["tuning_bits"], key=row["tuning_bits"].get)
+        assert row["learning_rate"] == float(best)
+        assert row["rate_at_edge"]  # there are two rates
+    assert [row["seconds"] for row in rows] == [48 * time for time in (2, 4, 3, 1, 1, 1)]
+    assert [row["time_ratio"] for row in rows[:3]] == [1, 4 / 3, 5 / 3]  # medians of ratios
+    for row in rows:
+        assert row["equal_time_seconds"] == 48
+        share = 48 / row["seconds"]  # of its curve, when the fastest arm has finished
+        assert row["equal_time_bits"] == pytest.approx(
+            row["curve_bits"][min(int(4 * share), 3)], abs=1e-4
+        )
+    losses = np.array([row["last_quarter_bits"] for row in rows])
+    for row, difference in zip(rows, losses - losses[0], strict=True):
+        assert row["difference"] == pytest.approx(difference.mean(), abs=1e-12)
+
+
+def test_modes_are_the_same_at_one_and_differ_beyond(finished):
+    rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))
+    for k2 in (1, 3):
+        curves = [row["tuning_bits"] for row in rows if (row["k1"], row["k2"]) == (1, k2)]
+        assert len(curves) == 3
+        pairs = [(curves[0], curves[1]), (curves[0], curves[2]), (curves[1], curves[2])]
+        assert all((first == second) == (k2 == 1) for first, second in pairs)
+    table = (finished / "table.md").read_text(encoding="utf-8")
+    assert "At k1 = k2 = 1 the largest difference between modes" in table
+    assert "is 0 bits" in table
+
+
+def test_seconds_per_update_is_measured_for_every_round():
+    config = load("timing_rounds=2")
+    seconds = seconds_per_update(config, read_texts(config), [Arm(4, 3, "stored")])
+    assert seconds.shape == (2, 1)
+    assert (seconds > 0).all()
+
+
+def test_texts_of_runs_do_not_overlap():
+    texts = read_texts(load())
+    assert [xs.shape for xs, _ in texts.runs] == [(48, 2)] * 4
+    for xs, targets in texts.runs:
+        np.testing.assert_array_equal(xs[1:], targets[:-1])
+    for (_, targets), (xs, _) in zip(texts.runs, texts.runs[1:], strict=False):
+        np.testing.assert_array_equal(targets[-1], xs[0])  # one goes on where the other ends
+    assert texts.held_out[0].shape == (20, 2)
+
+
+def test_the_default_fits_into_the_generated_text():
+    texts = read_texts(load_config(default_config(), CONFIG))
+    assert texts.name == "generated text"
+    assert len(texts.runs) == default_config().num_tuning_runs + default_config().num_seeds
+
+
+def test_a_folder_that_is_named_is_used(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"ptb\.train\.txt"):
+        read_texts(load(f"data_dir={str(tmp_path)!r}"))
+    monkeypatch.setenv("ARTBP_DATA_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=r"ptb\.train\.txt"):
+        read_texts(load())
+
+
+def test_every_arm_is_there_once():
+    found = arms(load_config(default_config(), CONFIG))
+    assert len(found) == len(set(found)) == 13
+    assert set(found[:3]) == {Arm(1, 16, mode) for mode in MODES}
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    values = np.random.default_rng(0).normal(1.0, 2.0, 6)
+    mean, half_width = interval(values)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose((mean - half_width, mean + half_width), (low, high))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=-1", "seed is -1"),
+        ("num_steps=0", "num_steps was given 0"),
+        ("num_tuning_runs=0", "num_tuning_runs was given 0"),
+        ("num_seeds=1", "an interval needs at least 2"),
+        ("k2=1", "differ for k2 > k1 only"),
+        ("k1_sweep=()", "k1_sweep is empty"),
+        ("k2_sweep=(0,)", "k2_sweep was given 0"),
+        ("k1_sweep=(1.5,)", r"k1_sweep was given 1\.5"),
+        ("learning_rates=(-1.0,)", r"learning_rates was given -1\.0"),
+        ("num_bins=6", "a multiple of 4"),
+        ("k1_sweep=(40,)", "expected at least 160"),
+    ],
+)
+def test_bad_configurations_are_refused_before_anything_is_written(override, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        run(tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_refused(tmp_path):
+    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
+        run(tmp_path / "run", tensorboard=True)
+
+
+def test_the_configuration_file_is_valid():
+    check_config(load_config(default_config(), CONFIG))

@@ -1,0 +1,170 @@
+"""The experiment at a tiny size; the stream; and what the gradient of each arm reaches."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import artbp
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError
+from experiments.common.metrics import read_metrics
+from experiments.memory import __main__ as experiment
+from experiments.memory.config import Arm, arms, check_config, default_config
+from experiments.memory.episodes import CHANCE, NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
+from experiments.memory.report import reach
+from experiments.memory.training import accuracy, make_estimator
+from experiments.tasks import losses
+
+CONFIG = Path(__file__).parents[3] / "configs" / "memory" / "default.py"
+TINY = (
+    "num_tuning_runs=2",
+    "num_seeds=2",
+    "episode_length=8",
+    "num_episodes=4",
+    "batch=2",
+    "hidden_size=4",
+    "windows=(4,)",
+    "mean_length=3",
+    "lags=(1, 5)",
+    "learning_rates=(1e-2, 3e-2)",
+    "test_episodes=3",
+)
+
+
+def load(*overrides):
+    return load_config(default_config(), CONFIG, (*TINY, *overrides))
+
+
+def run(workdir, *overrides, tensorboard=False):
+    experiment.main(load(*overrides), CommandLine(workdir, False, tensorboard, None))
+
+
+def test_writes_its_files(tmp_path, capsys, monkeypatch):
+    labels = [arm.label for arm in arms(load())]
+    assert labels == ["readout alone", "TBPTT, k2 = 4", "full BPTT", "ARTBP, L0 = 3"]
+    # Each arm is a program to compile, which is most of this test's time: two are enough.
+    monkeypatch.setattr(experiment, "arms", lambda config: [arms(config)[i] for i in (1, 3)])
+    run(tmp_path / "run")
+    labels = [labels[1], labels[3]]
+    files = {"config.json", "metrics.jsonl", "results.json", "table.md", "memory.png", "memory.svg"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == files
+    rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert [row["method"] for row in rows] == labels
+    metrics = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["method"] for row in metrics if row["kind"] == "result"] == labels
+    table = (tmp_path / "run" / "table.md").read_text(encoding="utf-8")
+    assert table in capsys.readouterr().out
+    assert all(table.count(f"| {label} |") == 2 for label in labels)
+    for row in rows:
+        every_lag, own_lag = (
+            np.array(row[f"accuracy_{kind}"]) for kind in ("every_lag", "own_lag")
+        )
+        assert (every_lag.shape, own_lag.shape) == ((2, 8), (2, 2))
+        assert np.all((every_lag >= 0) & (every_lag <= 1))
+        tuning = np.array(row["tuning_loss"])  # [rates, trainings]
+        best = np.array([1e-2, 3e-2])[tuning.argmin(0)]
+        np.testing.assert_array_equal(row["learning_rates"], best)
+
+
+def test_the_stream_shows_an_item_and_then_distractors():
+    stream = make_stream(jax.random.key(0), 200, 5, 3)
+    xs, targets, resets = (
+        np.asarray(x).reshape(200, 5, 3) for x in (stream.xs, stream.targets, stream.resets)
+    )
+    np.testing.assert_array_equal(targets, np.broadcast_to(xs[:, :1], xs.shape))
+    assert (xs[:, 1:] >= NUM_ITEMS).all()
+    assert resets[:, 0].all()
+    assert not resets[:, 1:].any()
+    for symbols, first in ((xs[:, 0], 0), (xs[:, 1:], NUM_ITEMS)):
+        shares = np.bincount(symbols.ravel(), minlength=NUM_SYMBOLS)[first : first + 4]
+        assert shares.sum() == symbols.size
+        assert (abs(shares / symbols.size - CHANCE) < 0.08).all()
+    assert abs((xs[:-1, 0] == xs[1:, 0]).mean() - CHANCE) < 0.08
+
+
+def test_counted_lags():
+    np.testing.assert_array_equal(
+        counted_lags(4, (1, 3)).astype(int), [[0, 1, 1, 1], [0, 1, 0, 0], [0, 0, 0, 1]]
+    )
+
+
+@pytest.mark.parametrize(("kind", "length"), [("tbptt", 4), ("frozen", 8)])
+def test_the_gradient_reaches_the_item_for_lags_below_k2(kind, length):
+    """The weights of the item's symbols are used at the first step of an episode only."""
+    key = jax.random.key(0)
+    params = {
+        "cell": artbp.cells.lstm.init(key, NUM_SYMBOLS, 4),
+        "readout": losses.init_readout(key, 4, NUM_ITEMS),
+    }
+    carry = artbp.cells.lstm.initial_carry(params["cell"], 2)
+    whole = make_stream(key, 2, 8, 2)
+    estimator = make_estimator(Arm(kind, length, ""), load())
+    for lag in (1, 3, 4, 7):
+        mask = np.broadcast_to(np.tile(counted_lags(8, (lag,))[1], 2)[:, None], (16, 2))
+        stream = artbp.Stream(whole.xs, whole.targets, resets=whole.resets, mask=jnp.array(mask))
+        state = estimator.init(params, carry, rng_key=key)
+        total = jax.tree.map(jnp.zeros_like, params)
+        for _ in range(16 // length):
+            grads, state, _ = estimator.estimate(params, state, stream)
+            total = jax.tree.map(jnp.add, total, grads)
+        of_items, of_distractors = total["cell"]["input"][:NUM_ITEMS], total["cell"]["input"][4:]
+        assert bool(jnp.any(of_items != 0)) == (kind == "tbptt" and lag < length)
+        assert bool(jnp.any(of_distractors != 0)) == (kind == "tbptt")
+        assert bool(jnp.any(total["readout"]["kernel"] != 0))
+
+
+def test_accuracy_is_per_lag():
+    """A network that remembers nothing and always answers 0."""
+    key = jax.random.key(1)
+    params = {
+        "cell": artbp.cells.lstm.init(key, NUM_SYMBOLS, 4),
+        "readout": {"kernel": jnp.zeros((4, NUM_ITEMS)), "bias": jnp.array([1.0, 0, 0, 0])},
+    }
+    stream = make_stream(key, 6, 8, 2)
+    share = float(np.mean(np.asarray(stream.targets) == 0))
+    np.testing.assert_allclose(accuracy(params, stream, 8), np.full(8, share), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [((0.9, 0.9, 0.9), 7), ((0.9, 0.5, 0.9), 1), ((0.9, 0.7, 0.3), 3), ((0.3, 0.9, 0.9), 0)],
+)
+def test_reach(accuracies, expected):
+    assert reach(np.array(accuracies), (1, 3, 7)) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("seed=-1", "seed is -1"),
+        ("num_tuning_runs=0", "num_tuning_runs was given 0"),
+        ("batch=0", "batch was given 0"),
+        ("num_seeds=1", "a spread needs at least 2"),
+        ("num_episodes=3", "expected at least 4"),
+        ("windows=()", "windows is empty"),
+        ("windows=(3,)", "integers that divide episode_length = 8"),
+        ("windows=(8,)", "and are smaller"),
+        ("lags=(8,)", "integers from 1 to 7"),
+        ("learning_rates=(0.0,)", r"A learning rate of 0\.0"),
+        ("mean_length=8", "less than an episode"),
+        ("alpha=2.0", "more than 2"),
+    ],
+)
+def test_bad_configurations_are_refused_before_anything_is_written(override, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        run(tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_refused(tmp_path):
+    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
+        run(tmp_path / "run", tensorboard=True)
+
+
+def test_the_configuration_file_is_valid():
+    check_config(load_config(default_config(), CONFIG))

@@ -1,0 +1,172 @@
+"""Network, truncations, clipping and gradient norms, against slow twins."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+from problems import relative_error
+
+from experiments.stability import clipping, methods, norms, system
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+ROWS, LENGTH, MEAN = 2, 12, 4
+
+
+def make(radius=1.1, num_sequences=1):
+    params = system.init(jax.random.key(0), 5, radius)
+    stream = system.sequences(0, ROWS, num_sequences=num_sequences, length=LENGTH, horizon=2)
+    return params, stream
+
+
+def truncation(name):
+    return methods.Truncation(name, MEAN, 4.0, LENGTH)
+
+
+def one_pass(name, params, stream, key):
+    """The gradients of one pass of the stream, one per segment."""
+    estimator = truncation(name).estimator(ROWS)
+    state = estimator.init(params, jnp.zeros((ROWS, 5)), rng_key=key)
+    found, ended = [], False
+    while not ended:
+        gradient, state, info = estimator.estimate(params, state, stream)
+        found.append(gradient)
+        ended = bool(info.end_of_stream)
+    return found
+
+
+def added(trees):
+    return jax.tree.map(lambda *leaves: sum(leaves), *trees)
+
+
+@pytest.mark.parametrize("radius", [0.8, 2.0])
+def test_the_spectral_radius_is_that_of_every_eigenvalue(radius):
+    recurrent = system.init(jax.random.key(3), 6, radius)["cell"]["recurrent"]
+    np.testing.assert_allclose(np.abs(np.linalg.eigvals(np.asarray(recurrent))), radius)
+    assert recurrent.dtype == jnp.float64
+
+
+def test_the_loss_of_sequences_that_begin_anew():
+    params, stream = make(num_sequences=2)
+    assert np.flatnonzero(stream.resets).tolist() == [0, LENGTH]
+    losses = []
+    for t in range(2 * LENGTH):
+        hidden = jnp.zeros((ROWS, 5)) if t % LENGTH == 0 else hidden  # noqa: F821
+        hidden, y = system.core(params["cell"], hidden, stream.xs[t])
+        guess = y @ params["readout"]["kernel"] + params["readout"]["bias"]
+        losses.append(np.mean(np.square(guess - stream.targets[t])))
+    np.testing.assert_allclose(system.mean_loss(params, stream), np.mean(losses))
+
+
+@pytest.mark.parametrize("name", ["tbptt", "artbp_polynomial"])
+def test_gates_estimator_and_normaliser_belong_together(name):
+    """Norms are measured with gates, trainings run the estimator: one and the same gradient."""
+    params, stream = make()
+    gradient = jax.jit(jax.grad(system.mean_loss))
+    for seed in range(3):
+        key = jax.random.key(seed)
+        from_gates = gradient(params, stream, truncation(name).gates(key, LENGTH))
+        total = added(one_pass(name, params, stream, key))
+        updates = LENGTH / MEAN
+        expected = jax.tree.map(lambda g, n=updates: n * g, from_gates)
+        assert relative_error(total, expected) < 1e-12
+        exact = gradient(params, stream, jnp.ones(LENGTH))
+        assert relative_error(from_gates, exact) > 1e-3
+
+
+def test_gates_of_bptt_cut_nothing_within_a_sequence():
+    assert truncation("bptt").gates(jax.random.key(0), LENGTH)[:-1].tolist() == [1] * (LENGTH - 1)
+    gates = truncation("tbptt").gates(jax.random.key(0), LENGTH)
+    assert np.flatnonzero(gates == 0).tolist() == [3, 7, 11]
+    for name in ("artbp_polynomial", "artbp_geometric"):
+        law = truncation(name).law()
+        key = jax.random.key(2)
+        np.testing.assert_array_equal(truncation(name).gates(key, 30), law.sample_gates(key, 30))
+
+
+def test_bptt_updates_once_per_sequence():
+    params, stream = make(num_sequences=3)
+    found = one_pass("bptt", params, stream, jax.random.key(0))
+    assert len(found) == 3
+    second = type(stream)(stream.xs[LENGTH : 2 * LENGTH], stream.targets[LENGTH : 2 * LENGTH])
+    assert relative_error(found[1], jax.jit(jax.grad(system.mean_loss))(params, second)) < 1e-12
+
+
+def test_clipping_is_that_of_optax():
+    gradient = {"a": jnp.array([3.0, -4.0]), "b": jnp.array([[12.0]])}  # norm 13
+    for bound in (0.1, 5.0, 100.0):
+        by_norm, _ = optax.clip_by_global_norm(bound).update(gradient, optax.EmptyState())
+        by_value, _ = optax.clip(bound).update(gradient, optax.EmptyState())
+        assert relative_error(methods.clip(gradient, methods.Clip(norm=bound)), by_norm) < 1e-12
+        assert relative_error(methods.clip(gradient, methods.Clip(value=bound)), by_value) == 0
+        updates, _ = methods.clipped_sgd(0.5, methods.Clip(norm=bound)).update(gradient, ())
+        assert float(system.global_norm(updates)) == pytest.approx(0.5 * min(bound, 13))
+    assert relative_error(methods.clip(gradient, methods.Clip()), gradient) == 0
+    zero = jax.tree.map(jnp.zeros_like, gradient)
+    assert float(system.global_norm(methods.clip(zero, methods.Clip(norm=1.0)))) == 0
+
+
+def small_config(**fields):
+    values = {
+        "seed": 0,
+        "num_rows": ROWS,
+        "sequence_length": LENGTH,
+        "horizon": 2,
+        "hidden_size": 5,
+        "mean_length": MEAN,
+        "alpha": 4.0,
+        "num_norm_draws": 3,
+        "spectral_radii": (0.5, 2.0),
+        "num_bias_keys": 3,
+        "clipping_radius": 1.1,
+        "clip_bounds": (0.3, 2.0),
+    }
+    return types.SimpleNamespace(**values | fields)
+
+
+def test_norms_grow_with_the_radius_and_truncation_holds_them_down():
+    config = small_config(num_norm_draws=24, sequence_length=60, hidden_size=16)
+    found = norms.run(config)
+    assert len(found) == 4 * 2
+    rows = {(row["truncation"], row["spectral_radius"]): row["quantiles"]["0.5"] for row in found}
+    assert rows["bptt", 2.0] > 20 * rows["bptt", 0.5]
+    assert rows["tbptt", 2.0] < 0.1 * rows["bptt", 2.0]
+
+
+def test_the_mean_of_clipped_segments_against_a_loop_in_python():
+    params, stream = make()
+    bounds = [methods.Clip(norm=0.3), methods.Clip(value=0.2), methods.Clip()]
+    mean, error = clipping.mean_clipped(small_config(), params, stream, bounds)
+    keys = jax.random.split(jax.random.key(1), 3)
+    segments = [one_pass("artbp_polynomial", params, stream, key) for key in keys]
+    clip = jax.jit(methods.clip)
+    for i, bound in enumerate(bounds):
+        passes = [added([clip(segment, bound) for segment in one]) for one in segments]
+        flat = np.array([ravel_pytree(tree)[0] for tree in passes])
+        one = ravel_pytree(jax.tree.map(lambda leaf, i=i: leaf[i], mean))[0]
+        np.testing.assert_allclose(one, flat.mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(error[i], np.sqrt(flat.var(axis=0, ddof=1).sum() / 3))
+
+
+def test_bias_is_nothing_but_chance_without_clipping_and_more_with_it():
+    rows = clipping.bias(small_config(num_bias_keys=400))
+    by_bounds = {(row["norm_bound"], row["value_bound"]): row for row in rows}
+    assert len(rows) == 2 * 2 + 1
+    unclipped = by_bounds[np.inf, np.inf]
+    # The squared difference is on average the squared standard error: 3 of it is far out.
+    assert unclipped["relative_bias"] < 3 * unclipped["relative_standard_error"]
+    clipped = by_bounds[0.3, np.inf]
+    assert clipped["relative_bias"] > 10 * clipped["relative_standard_error"]
+    assert clipped["relative_norm"] < unclipped["relative_norm"]
+
+
+def test_compare():
+    mean, exact = {"x": jnp.array([3.0, 4.0])}, {"x": jnp.array([10.0, 0.0])}
+    found = clipping.compare(mean, exact)
+    assert found["relative_norm"] == pytest.approx(0.5)
+    assert found["cosine"] == pytest.approx(0.6)
+    assert found["relative_bias"] == pytest.approx(np.sqrt(49 + 16) / 10)

@@ -1,0 +1,78 @@
+"""Errors of free runs, baselines, and the choice of the learning rate."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.tasks import losses
+from experiments.teacher_forcing import forecasts, model
+from experiments.teacher_forcing.data import Series
+from experiments.teacher_forcing.study import Arm, Trained, choose
+
+WARM_UP, HORIZON = 5, 4
+
+
+@pytest.fixture
+def windows():
+    return forecasts.windows(1, 3, warm_up=WARM_UP, max_horizon=HORIZON)
+
+
+def test_errors_against_a_loop_in_python(windows):
+    params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(0), 4))
+    carry = model.initial_carry(params, 3)
+    hidden, forecast = carry.hidden, carry.forecast
+    for t in range(WARM_UP):
+        hidden, y = model.core(params["cell"], hidden, windows.values[t])
+        forecast = losses.readout(params, y)
+    squares = []
+    for k in range(HORIZON):
+        truth = windows.nexts[WARM_UP - 1 + k]
+        squares.append(np.mean((np.asarray(forecast) - truth) ** 2))
+        hidden, y = model.core(params["cell"], hidden, forecast)
+        forecast = losses.readout(params, y)
+    errors = forecasts.squared_errors(params, windows, warm_up=WARM_UP)
+    np.testing.assert_allclose(errors, squares, rtol=1e-5)
+    both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), params)
+    normalised = forecasts.normalised_errors(both, windows, warm_up=WARM_UP)
+    assert normalised.shape == (2, HORIZON)
+    expected = np.sqrt(squares) / np.std(windows.nexts)
+    np.testing.assert_allclose(normalised[1], expected, rtol=1e-4)
+
+
+def test_baselines(windows):
+    # The truth of one step ahead is the next value of the series.
+    np.testing.assert_array_equal(windows.nexts[:-1], windows.values[1:])
+    assert windows.values.shape == (WARM_UP + HORIZON - 1, 3, 1)
+    values = np.arange(1.0, 5.0)[:, None, None] * np.ones((1, 2, 1))
+    given = Series(values, values + 1)
+    deviation = np.std([2.0, 3.0, 4.0, 5.0])
+    persistence = forecasts.persistence(given, warm_up=2)
+    np.testing.assert_allclose(persistence, np.array([1.0, 2.0, 3.0]) / deviation)
+    constant = forecasts.constant(given, 4.0, warm_up=2)
+    np.testing.assert_allclose(constant, np.array([1.0, 0.0, 1.0]) / deviation)
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [([0.1, 0.2, 0.6, 0.1], 2), ([0.6, 0.1], 0), ([0.1, 0.1], 2), ([0.1, np.nan, 0.1], 1)],
+)
+def test_accurate_steps(errors, expected):
+    assert forecasts.accurate_steps(errors, 0.5) == expected
+
+
+def test_the_rate_is_chosen_on_the_validation_windows_by_the_median_over_seeds():
+    def trained(seed, validation):
+        ones = np.ones((3, HORIZON))
+        return Trained(
+            losses=np.full((3, 2), float(seed)),
+            validation_errors=np.array(validation)[:, None] * ones,
+            test_errors=np.arange(3.0)[:, None] * ones + 10 * seed,
+        )
+
+    runs = [trained(0, [3, 1, 5]), trained(1, [3, 9, np.nan]), trained(2, [3, 2, np.nan])]
+    result = choose(Arm("artbp", 10), (0.1, 0.2, 0.3), runs)
+    np.testing.assert_array_equal(result.scores, [3, 2, np.inf])
+    assert result.rate == 0.2
+    assert not result.at_edge
+    np.testing.assert_array_equal(result.errors[:, 0], [1.0, 11.0, 21.0])
+    assert choose(Arm("artbp", 10), (0.1, 0.2, 0.3), runs[1:2]).at_edge

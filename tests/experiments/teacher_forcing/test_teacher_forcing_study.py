@@ -1,0 +1,97 @@
+"""The study at a tiny size: what it writes, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError
+from experiments.common.metrics import read_metrics
+from experiments.teacher_forcing import __main__ as experiment
+from experiments.teacher_forcing.config import check_config, default_config
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "teacher_forcing"
+TINY = (
+    "hidden_size=4",
+    "batch_size=2",
+    "num_steps=300",
+    "free_steps=(0, 5)",
+    "truth_steps=5",
+    "learning_rates=(1e-3, 1e-2)",
+    "num_seeds=2",
+    "num_windows=4",
+    "warm_up=10",
+    "max_horizon=12",
+)
+
+
+def run(workdir, *overrides, tensorboard=False):
+    config = load_config(default_config(), CONFIGS / "default.py", (*TINY, *overrides))
+    experiment.main(config, CommandLine(workdir, False, tensorboard, False))
+
+
+def test_it_writes_its_files_and_the_same_numbers_again(tmp_path, capsys):
+    run(tmp_path / "one")
+    names = {path.name for path in (tmp_path / "one").iterdir()}
+    expected = {"config.json", "metrics.jsonl", "results.json", "table.md"}
+    assert names == expected | {"errors.png", "errors.svg"}
+    rows = json.loads((tmp_path / "one" / "results.json").read_text(encoding="utf-8"))
+    assert [(row["estimator"], row["free_steps"]) for row in rows] == [
+        ("TBPTT", 0),
+        ("TBPTT", 5),
+        ("ARTBP", 0),
+        ("ARTBP", 5),
+        (None, None),
+        (None, None),
+    ]
+    for row in rows[:4]:
+        assert row["learning_rate"] in (1e-3, 1e-2)
+        assert row["rate_at_edge"]
+        assert set(row["errors"]) == {"1", "10"}
+        assert all(len(values) == 2 for values in row["errors"].values())
+    assert rows[0]["errors"] != rows[1]["errors"] != rows[2]["errors"]
+    table = (tmp_path / "one" / "table.md").read_text(encoding="utf-8")
+    assert sum(line.startswith("|") for line in table.splitlines()) == len(rows) + 2
+    assert "--config configs/teacher_forcing/default.py" in table
+    assert table in capsys.readouterr().out
+    curves = read_metrics(tmp_path / "one" / "metrics.jsonl")
+    assert [row["kind"] for row in curves] == ["forecast"] * 8 + ["baseline"] * 2
+    assert all(len(row["errors"]) == 12 for row in curves)
+
+    run(tmp_path / "two", "num_threads=1")
+    again = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))
+    for row, same in zip(rows, again, strict=True):
+        np.testing.assert_allclose(row["mean_error"], same["mean_error"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("free_steps=()", "free_steps is empty"),
+        ("free_steps=(-1,)", "free_steps: -1 was given"),
+        ("free_steps=(5, 5)", "name each once"),
+        ("estimators=('rtrl',)", "'rtrl' is unknown"),
+        ("learning_rates=(0.0,)", "expected more than 0"),
+        ("num_seeds=0", "num_seeds was given 0"),
+        ("mean_length=1", "mean_length was given 1"),
+        ("alpha=3.0", "alpha was given 3.0"),
+        ("threshold=-1.0", "threshold"),
+        ("seed=-1", "seed is -1"),
+    ],
+)
+def test_bad_configurations_are_refused_before_anything_is_written(override, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        run(tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_tensorboard_is_refused(tmp_path):
+    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
+        run(tmp_path / "run", tensorboard=True)
+
+
+def test_the_config_file_is_valid():
+    check_config(load_config(default_config(), CONFIGS / "default.py"))
