@@ -105,7 +105,8 @@ OVERLAPPING = [
     for k2 in (1, 2, 3, 5, 8)
     for mode in MODES
     for losses in ("new", "window")
-    if k2 > k1
+    # The weights of the losses do not depend on the mode: all of them at two windows is enough.
+    if k2 > k1 and (losses == "new" or mode == "stored" or (k1, k2) in [(2, 5), (3, 8)])
 ]
 OTHERS = [(k1, k2, "stored", "new") for k1 in (1, 2, 3, 5) for k2 in (1, 2, 3, 5) if k2 <= k1]
 
