@@ -88,8 +88,8 @@ reaches the item for d < k2, and never for d ≥ k2. Full BPTT: k2 = {config.epi
 "Readout alone": the recurrent weights stay as they were drawn. Tested on \
 {config.test_episodes * config.batch:,} episodes a seed. Adam, learning rate the best of \
 {", ".join(f"{rate:g}" for rate in config.learning_rates)} by the \
-loss of {config.num_tuning_runs} runs of which nothing else is reported (\\*: at the edge of the grid). All methods see as many \
-time steps; updates come every k2 steps.
+loss of {config.num_tuning_runs} runs of which nothing else is reported (\\*: at the edge of the \
+grid). All methods see as many time steps; updates come every k2 steps.
 
 Below: each lag has a training of its own, on the loss at that lag alone.
 
