@@ -5,7 +5,8 @@
 What limits it: on so small a model an operation costs as much to start as to compute, so one key
 leaves most of the machine idle. In lockstep every row waits for the longest segment among them,
 which lies further above the mean the more rows there are. Rows at their own pace are at work in
-0.45 of the steps, whatever their number; what limits them is the arithmetic of one core.
+0.45 of the steps, whatever their number; what limits them is the arithmetic of one core. Rows do
+not mix, so that half of them can run on each of two virtual CPU devices (`split`).
 
 Influence balancing (23 states, float64), ARTBP with L0 = 16 and α = 4, an update after each
 segment, whole trainings in one compiled program. No program is timed before its parameters have
@@ -27,6 +28,7 @@ from experiments.influence_balancing import system
 LAW = artbp.truncation.polynomial(16, 4)
 BLOCK_SIZE = 16
 ETA_0 = 1e-3
+DEVICES = 2
 
 
 def descend(theta: jax.Array, step: jax.Array, grads: dict) -> jax.Array:
@@ -95,10 +97,21 @@ def independent(rng_keys: jax.Array, num_steps: int) -> jax.Array:
     return rows.run(params, step, state, stream)[0]["theta"]
 
 
+def split(rng_keys: jax.Array, num_steps: int) -> jax.Array:
+    """As `independent`, with an equal share of the keys on each of `DEVICES` virtual devices."""
+    mesh = jax.make_mesh((DEVICES,), ("keys",), axis_types=(jax.sharding.AxisType.Auto,))
+    shared = jax.sharding.PartitionSpec("keys")
+    share = functools.partial(independent, num_steps=num_steps)
+    # Devices draw new plans of lengths when they need them: nothing is the same on all.
+    return jax.shard_map(share, mesh=mesh, in_specs=shared, out_specs=shared, check_vma=False)(
+        rng_keys
+    )
+
+
 def measure(num_keys: list[int], rounds: int) -> list[dict[str, Any]]:
     """Times all programs in turn."""
     cases = [(single_key, 1), (independent, 1)]
-    cases += [(training, keys) for keys in num_keys for training in (lockstep, independent)]
+    cases += [(training, keys) for keys in num_keys for training in (lockstep, independent, split)]
     contenders, thetas = {}, {}
     for training, keys in cases:
         name, num_steps = f"{training.__name__}, {keys}", _num_steps(keys)
@@ -137,6 +150,7 @@ def main() -> None:
     parser = common.make_parser(__doc__)
     parser.add_argument("--keys", type=int, nargs="+", default=[8, 64, 128, 256])
     arguments = parser.parse_args()
+    jax.config.update("jax_num_cpu_devices", DEVICES)
     with jax.enable_x64(True):
         rows = measure(arguments.keys, arguments.rounds)
     columns = {
