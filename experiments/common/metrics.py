@@ -68,7 +68,7 @@ class MetricsWriter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends a row; with TensorBoard, its numbers become scalars "kind/name" at "update"."""
-        line = json.dumps(_without_nonfinite(row), allow_nan=False)
+        line = json.dumps(without_nonfinite(row), allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
         if self._tensorboard is not None:
@@ -89,10 +89,15 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def _without_nonfinite(value: Any) -> Any:
-    # JSON has no NaN and no infinity: null, so that every reader can read the row.
+def without_nonfinite(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not have: every reader can read it.
+
+    Looks into mappings, lists and tuples.
+    """
     if isinstance(value, Mapping):
-        return {name: _without_nonfinite(item) for name, item in value.items()}
+        return {name: without_nonfinite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nonfinite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

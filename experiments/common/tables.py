@@ -1,13 +1,13 @@
 """Results as a Markdown table and as JSON, written whole or not at all."""
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.common.metrics import without_nonfinite
 from experiments.common.workdir import write_atomically
 
 Row = dict[str, Any]
@@ -40,17 +40,6 @@ def write_results(folder: Path, rows: Sequence[Row], columns: Sequence[Column], 
     """
     table = f"{markdown_table(rows, columns)}\n{note}\n"
     write_atomically(folder / "table.md", table)
-    text = json.dumps(_finite(rows), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_nonfinite(rows), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / "results.json", text + "\n")
     return table
-
-
-def _finite(value: Any) -> Any:
-    # JSON has neither NaN nor infinity: null.
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -55,14 +55,15 @@ def test_a_file_shorter_than_the_cursor(tmp_path):
 def test_every_line_is_json_that_any_reader_takes(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with MetricsWriter(path) as metrics:
-        metrics.write(row(1, loss=float("nan"), time={"steps_per_second": float("inf")}))
+        time = {"steps_per_second": float("inf")}
+        metrics.write(row(1, loss=float("nan"), time=time, losses=[[1.0, float("nan")]]))
 
     def refuse(constant):
         raise ValueError(constant)
 
     (line,) = path.read_text().splitlines()
     parsed = json.loads(line, parse_constant=refuse)
-    assert parsed == row(1, loss=None, time={"steps_per_second": None})
+    assert parsed == row(1, loss=None, time={"steps_per_second": None}, losses=[[1.0, None]])
 
 
 def test_tensorboard_on_request(tmp_path):
