@@ -1,14 +1,21 @@
-"""What every test runs under: the CPU, no compilation cache, strict promotion for the library."""
+"""What every test runs under: the CPU, a compilation cache of its own, strict promotion."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Before JAX is imported, and inherited by the processes that tests start. A caller may choose
 # another platform: JAX_PLATFORMS=cuda ./run tests.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# A program found in a persistent cache would hide a compilation that a test counts or times.
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+# Most of the tests' time is compilation, and many compile the same programs, the twin that others
+# are compared with above all. A cache for this process and those that it starts, gone at its end:
+# nothing comes from an earlier run, and two processes of pytest-xdist never write the same file.
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="artbp-tests-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "0"
 
 import hypothesis
 import jax
@@ -27,6 +34,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("artbp")
 
 
+def pytest_unconfigure():
+    """Deletes the compilation cache."""
+    shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def strict_promotion(request):
     """The library's own tests: no implicit dtype or rank promotion, in float32 and float64 alike.
@@ -39,6 +51,27 @@ def strict_promotion(request):
         return
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def compiled_quickly(request):
+    """Few optimisations for the library's tests in float64, which ask what a program means: a
+    quarter less time. Those marked `optimised`, and those that count traces or measure memory in
+    float32, compile as users do.
+    """
+    quickly = (
+        "float64" in request.fixturenames
+        and EXPERIMENT_TESTS not in request.path.parents
+        and request.node.get_closest_marker("optimised") is None
+    )
+    if not quickly:
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

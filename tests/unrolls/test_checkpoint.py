@@ -243,6 +243,7 @@ def temporaries(num_steps, checkpoint):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.optimised
 def test_memory_grows_like_the_square_root():
     growth = temporaries(4096, True) / temporaries(256, True)
     assert growth < 4.5  # √16, and what does not grow
