@@ -2,7 +2,7 @@
 
     python -m experiments.compare --config configs/compare/default.py --workdir results/compare
 
-Expected time: 13 min 48 s of processor time on 2 x86-64 cores, in two threads.
+Expected time: 7 min 49 s on 2 x86-64 cores.
 Expected result: experiments/results/compare/table.md; ARTBP 16 and RTRL get to the optimum of
 influence balancing, TBPTT with 8 to 61 steps does not.
 """
