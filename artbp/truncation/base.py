@@ -28,17 +28,30 @@ class TruncationLaw(abc.ABC):
     on the host; `hazard` and `compensation` also take JAX arrays, traced or not, and then
     compute in JAX's default float dtype. Subclasses are frozen: a law is a value.
 
-    A law of your own implements `hazard` and `draw`. Danger: the two must agree, or the
-    compensation belongs to other boundaries than those drawn, and the gradient is biased.
+    A law of your own implements `hazard`, and `length_at`, or else `draw`, which serves wherever
+    lengths are drawn one by one. Danger: they must agree, or the compensation belongs to other
+    boundaries than those drawn, and the gradient is biased.
     """
 
     @abc.abstractmethod
     def hazard(self, k: Any) -> Any:
         """c(k), shaped like k."""
 
-    @abc.abstractmethod
+    def length_at(self, u: jax.Array) -> jax.Array:
+        """The length that u stands for, where u is uniform on (0, 1]: length > k ⟺ u ≤ S(k).
+
+        Falls as u grows. Takes float32 of any shape; returns int32 ≥ 1, shaped like u.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no `length_at`, so its lengths cannot be made from given "
+            "uniforms. Implement length_at(u), the length with length > k ⟺ u ≤ S(k); or, where "
+            "every length is drawn by itself, draw(rng_key, segment)."
+        )
+
     def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
         """Draws the length of segment number `segment`, int32 scalar ≥ 1, before any limit."""
+        del segment
+        return self.length_at(full_precision_uniform(rng_key))
 
     def survival(self, k: Any) -> np.ndarray:
         """S(k) = P(length > k), float64, shaped like k; by cumulated log1p over ages 1 … max k.

@@ -22,9 +22,8 @@ class Fixed(TruncationLaw):
         k = as_ages(k)
         return (k >= self.length).astype(k.dtype)
 
-    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        del rng_key, segment
-        return jnp.asarray(self.length, jnp.int32)
+    def length_at(self, u: jax.Array) -> jax.Array:
+        return jnp.full_like(u, self.length, dtype=jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +33,8 @@ class Never(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k)
 
-    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        del rng_key, segment
-        return longest()
+    def length_at(self, u: jax.Array) -> jax.Array:
+        return jnp.full_like(u, longest(), dtype=jnp.int32)
 
 
 def fixed(length: int) -> Fixed:

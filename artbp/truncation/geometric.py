@@ -14,7 +14,6 @@ from artbp.truncation.base import (
     as_ages,
     as_length,
     check_mean_length,
-    full_precision_uniform,
 )
 
 
@@ -30,11 +29,9 @@ class Geometric(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k) + 1 / self.mean_length
 
-    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        del segment
+    def length_at(self, u: jax.Array) -> jax.Array:
         # length > k  ⟺  u ≤ S(k) = (1 − 1/L0)^k.
         log_survival = np.float32(np.log1p(-1 / self.mean_length))
-        u = full_precision_uniform(rng_key)
         return 1 + as_length(jnp.floor(jnp.log(u) / log_survival))
 
 

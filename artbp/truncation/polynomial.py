@@ -16,7 +16,6 @@ from artbp.truncation.base import (
     as_ages,
     as_length,
     check_mean_length,
-    full_precision_uniform,
 )
 
 # Lengths up to this one are looked up in a table computed in float64; beyond, the survival is
@@ -63,10 +62,8 @@ class Polynomial(TruncationLaw):
         # 1/(1 − c) with one division. The denominator is at least (α − 2)(L0 − 1) > 0.
         return (self._scale + k) / (self._scale + k - (self.alpha - 1))
 
-    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        del segment
+    def length_at(self, u: jax.Array) -> jax.Array:
         # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.
-        u = full_precision_uniform(rng_key)
         table = _survival_table(self)
         from_table = 1 + jnp.searchsorted(-table, -u, side="right").astype(jnp.int32)
         # S(k) = Γ(z + k − p)/Γ(z + k) · const with z = (α − 2)·L0 + 1 and p = α − 1, which is

@@ -14,7 +14,6 @@ from artbp.truncation.base import (
     TruncationLaw,
     as_ages,
     as_length,
-    full_precision_uniform,
     longest,
 )
 
@@ -31,10 +30,8 @@ class Tabulated(TruncationLaw):
         index = xp.minimum(ages, len(self.hazards)).astype(np.int32) - 1
         return xp.asarray(self.hazards, ages.dtype)[index]
 
-    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        del segment
+    def length_at(self, u: jax.Array) -> jax.Array:
         # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.
-        u = full_precision_uniform(rng_key)
         survival = self.survival(np.arange(1, len(self.hazards) + 1)).astype(np.float32)
         in_table = 1 + jnp.searchsorted(-survival, -u, side="right").astype(jnp.int32)
         last = self.hazards[-1]

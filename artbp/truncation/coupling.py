@@ -1,0 +1,133 @@
+"""Boundaries of many rows, drawn together: what the rows may share without a bias.
+
+The gradient summed over the rows of a batch is a sum of one term for each row, and so is the mean
+over several draws of boundaries on the same data. By linearity, any joint law of the rows'
+boundaries leaves the expectation alone as long as the boundaries of each row, taken by
+themselves, follow the truncation law. The joint law sets the variance:
+
+    Var(Σ_b g_b) = Σ_b Var(g_b) + Σ_{b ≠ b'} Cov(g_b, g_b')
+
+shared       row b's boundaries are row 0's
+independent  no covariances
+antithetic   rows 2i and 2i + 1 take u and 1 − u: one is short where the other is long
+stratified   R rows take one u from each of R equal parts of (0, 1], in a random order
+
+u is the uniform that the j-th segment's length is made from, length > k ⟺ u ≤ S(k); the uniforms
+of different j are independent. Antithetic and stratified variates: Owen, "Monte Carlo theory,
+methods and examples" (2013), chapters 8 and 10.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp.truncation.base import TruncationLaw, check_law, full_precision_uniform
+from artbp.truncation.deterministic import check_length
+
+Coupling = Literal["shared", "independent", "antithetic", "stratified"]
+
+
+def sample_row_gates(
+    law: TruncationLaw, rng_key: jax.Array, num_steps: int, num_rows: int, coupling: Coupling
+) -> jax.Array:
+    """Draws the gates (1 − X_t)/(1 − c_t) of many rows, for `artbp.unroll`; boundaries are 0.
+
+        gates[:, b] ~ law.sample_gates(key, num_steps)     for every row b by itself
+
+    whatever the coupling, so the gradient summed over the rows is unbiased under each of them.
+
+    Args:
+      law: must have `length_at`, as all random laws here do, unless the coupling is "shared" or
+        "independent".
+      rng_key: consumed.
+      num_steps: T.
+      num_rows: R, of the batch; or draws of boundaries on the same data. Where R is odd, the last
+        row has no antithetic partner.
+      coupling: "shared": `law.sample_gates(rng_key, T)` in every row. "independent": row b is
+        `law.sample_gates(split(rng_key, R)[b], T)`. "antithetic", "stratified": see the top of
+        this module. Danger: couplings make the rows of a batch depend on each other; a variance
+        estimated from the spread between rows is then wrong.
+
+    Returns:
+      float `[T, R]`, in JAX's default float dtype.
+
+    Raises:
+      TypeError: law is not a `TruncationLaw`.
+      ValueError: an unknown coupling, num_steps or num_rows not an integer ≥ 1.
+      NotImplementedError: the coupling needs `length_at`, which this law lacks.
+    """
+    check_law(law)
+    check_coupling(coupling)
+    num_steps = check_length(num_steps, "num_steps")
+    num_rows = check_length(num_rows, "num_rows")
+    segments = jnp.arange(num_steps, dtype=jnp.int32)  # as many as there are at most
+
+    def lengths_of(segment: jax.Array) -> jax.Array:
+        if coupling == "shared":
+            return jnp.broadcast_to(law.length_of(rng_key, segment), (num_rows,))
+        if coupling == "independent":
+            row_keys = jax.random.split(rng_key, num_rows)
+            return jax.vmap(law.length_of, in_axes=(0, None))(row_keys, segment)
+        uniforms = _antithetic if coupling == "antithetic" else _stratified
+        return law.length_at(uniforms(jax.random.fold_in(rng_key, segment), num_rows))
+
+    return _gates(law, jax.vmap(lengths_of)(segments))
+
+
+def check_coupling(coupling: str) -> None:
+    """Raises ValueError unless `coupling` names one."""
+    if coupling not in get_args(Coupling):
+        raise ValueError(f"coupling={coupling!r}; expected one of {', '.join(get_args(Coupling))}.")
+
+
+def antithetic_uniforms(u: jax.Array, swap: jax.Array) -> jax.Array:
+    """u/2 and 1 − u/2, in this order or swapped: float32 `[2, n]` from u, swap `[n]`.
+
+    A uniform and its reflection. Not (u, 1 − u) as such: for a u near 1 the difference would be
+    a multiple of 2⁻²⁴, too coarse for the tail of a law, and might be 0.
+    """
+    low = u / 2
+    pair = jnp.stack([low, 1 - low])
+    return jnp.where(swap[None], pair[::-1], pair)
+
+
+def stratified_uniforms(u: jax.Array, strata: jax.Array) -> jax.Array:
+    """(strata + u)/R, float32 `[R]`, from u in (0, 1] and a permutation of 0, …, R − 1.
+
+    Each row meets each stratum equally often, so that it is uniform by itself.
+    """
+    return (strata.astype(u.dtype) + u) / u.dtype.type(u.shape[0])
+
+
+def _antithetic(rng_key: jax.Array, num_rows: int) -> jax.Array:
+    uniform_key, swap_key = jax.random.split(rng_key)
+    num_pairs = -(-num_rows // 2)
+    u = jax.vmap(full_precision_uniform)(jax.random.split(uniform_key, num_pairs))
+    pairs = antithetic_uniforms(u, jax.random.bernoulli(swap_key, shape=(num_pairs,)))
+    return jnp.ravel(pairs.T)[:num_rows]
+
+
+def _stratified(rng_key: jax.Array, num_rows: int) -> jax.Array:
+    uniform_key, order_key = jax.random.split(rng_key)
+    u = jax.vmap(full_precision_uniform)(jax.random.split(uniform_key, num_rows))
+    return stratified_uniforms(u, jax.random.permutation(order_key, num_rows))
+
+
+def _gates(law: TruncationLaw, lengths: jax.Array) -> jax.Array:
+    """The gates [T, R] of rows whose j-th segment has the length lengths[j]; int32 `[T, R]`."""
+    rows = jnp.arange(lengths.shape[1], dtype=jnp.int32)
+
+    def step(
+        state: tuple[jax.Array, jax.Array], _: None
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        age, segment = state
+        boundary = age == lengths[segment, rows]
+        gates = jnp.where(boundary, 0.0, law.compensation(age))
+        return (jnp.where(boundary, 1, age + 1), segment + boundary.astype(jnp.int32)), gates
+
+    start = (jnp.ones_like(rows), jnp.zeros_like(rows))
+    return lax.scan(step, start, length=lengths.shape[0])[1]
