@@ -5,7 +5,7 @@ and ARTBP (Tallec & Ollivier, arXiv 1705.08209), whose random boundaries and com
 flow make the truncated gradient unbiased.
 """
 
-from artbp import cells, truncation, unrolls
+from artbp import cells, diagnostics, truncation, unrolls
 from artbp.estimators import (
     REGISTRY,
     EstimatorInfo,
@@ -46,6 +46,7 @@ __all__ = [
     "bptt",
     "by_row",
     "cells",
+    "diagnostics",
     "fused_unroll",
     "gate",
     "independent_rows",

@@ -1,0 +1,60 @@
+"""Measuring truncation on your own model: bias, noise, and how far back gradients come from.
+
+gradient_report        bias of TBPTT, noise of ARTBP, noise of the data: one model, one unit
+exact_expectation      mean and covariance of any estimator over its boundaries, by enumeration
+truncation_covariance  the covariance that random boundaries add, exactly; small models
+truncation_variance    its trace with an interval, for models of any size
+variance_along         the variance along one direction, exactly, for models of any size
+sampled_bias           the bias of random boundaries, with an interval from the exact variance
+lag_profile            gradients by lag: their decay, their Gram matrix, the growth of the dynamics
+clipping_report        what clipping the gradient of each segment does to an estimator
+multi_draw_gradient    several draws of boundaries on one forward pass; `coupling_variance`
+"""
+
+from artbp.diagnostics.clipping import ClippingReport, clipping_report
+from artbp.diagnostics.expectation import ExactExpectation, exact_expectation
+from artbp.diagnostics.gradient_report import (
+    GradientReport,
+    TruncationBias,
+    TruncationNoise,
+    describe,
+    gradient_report,
+)
+from artbp.diagnostics.lag_profile import LagProfile, lag_profile
+from artbp.diagnostics.sampled_bias import SampledBias, sampled_bias
+from artbp.diagnostics.variance import (
+    TruncationVariance,
+    truncation_covariance,
+    truncation_variance,
+    variance_along,
+)
+from artbp.diagnostics.variance_reduction import (
+    SampledTrace,
+    coupling_variance,
+    gradients_of_gates,
+    multi_draw_gradient,
+)
+
+__all__ = [
+    "ClippingReport",
+    "ExactExpectation",
+    "GradientReport",
+    "LagProfile",
+    "SampledBias",
+    "SampledTrace",
+    "TruncationBias",
+    "TruncationNoise",
+    "TruncationVariance",
+    "clipping_report",
+    "coupling_variance",
+    "describe",
+    "exact_expectation",
+    "gradient_report",
+    "gradients_of_gates",
+    "lag_profile",
+    "multi_draw_gradient",
+    "sampled_bias",
+    "truncation_covariance",
+    "truncation_variance",
+    "variance_along",
+]

@@ -1,0 +1,167 @@
+"""The expectation of a gradient estimator over its boundaries, by enumeration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import flatten_util, lax
+
+from artbp.estimators.base import GradientEstimator
+from artbp.stream import Stream
+from artbp.truncation.base import TruncationLaw, check_law
+from artbp.truncation.replay import replay
+from artbp.unrolls.checks import check_params, check_positive
+
+# 2^15 patterns; each step more doubles them.
+_LONGEST = 16
+
+
+class ExactExpectation(NamedTuple):
+    """What `exact_expectation` returns.
+
+    Attributes:
+      mean: E[g], like params, float64.
+      covariance: E[(g − E g)(g − E g)ᵀ], NumPy float64 `[P, P]`, in the order of
+        `jax.flatten_util.ravel_pytree(params)`.
+      total_probability: of the patterns that were run; 1 to round-off, or something is wrong.
+      num_patterns: how many patterns have a probability above 0 and were run.
+    """
+
+    mean: Any
+    covariance: np.ndarray
+    total_probability: float
+    num_patterns: int
+
+
+def exact_expectation(
+    make_estimator: Callable[[TruncationLaw], GradientEstimator],
+    law: TruncationLaw,
+    params: Any,
+    carry: Any,
+    stream: Stream,
+    *,
+    batch_size: int = 256,
+) -> ExactExpectation:
+    """Mean and covariance of an estimator's gradient over one pass, by running every pattern.
+
+        for X in all 2^(T−1) boundary patterns:
+            g = sum of the gradients of one pass with make_estimator(replay(lengths of X, law))
+            mean += P(X) · g,   P(X) = Π_t c(k_t)^X_t (1 − c(k_t))^(1 − X_t),   k_t the age
+
+    Compare `mean` with the gradient of full BPTT: the difference is the bias, free of noise. Only
+    the boundaries are averaged over. Other draws of an estimator come from one fixed key.
+
+    Args:
+      make_estimator: called with a `truncation.replay` whose lengths are traced; for example
+        `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so the policy
+        is "dynamic" or None. It may ignore the law it is given: with `truncation.never()` as the
+        law, any estimator is run once.
+      law: the law of the boundaries, shared by the rows. A fixed law has one pattern.
+      params: float64.
+      carry: at the beginning of the stream.
+      stream: at most 16 steps. Its end cuts nothing and is in no pattern.
+      batch_size: patterns side by side. It changes memory and time, never the result.
+
+    Raises:
+      TypeError: law is not a `TruncationLaw`; params that are not floats.
+      ValueError: more than 16 steps; JAX or the params are not in float64; a bad batch_size.
+
+    Source: the law of the patterns is that of arXiv 1705.08209, §4.
+    """
+    check_law(law)
+    check_positive(batch_size=batch_size, integer=True)
+    check_params(params)
+    _check_float64(params)
+    stream.check_lengths()
+    if stream.num_steps > _LONGEST:
+        raise ValueError(
+            f"The stream has {stream.num_steps} steps, hence 2^{stream.num_steps - 1} boundary "
+            f"patterns; expected at most {_LONGEST}. Take a shorter window, or "
+            "truncation_covariance, which needs no enumeration."
+        )
+    lengths, probabilities = _patterns(law, stream.num_steps)
+    _, to_tree = flatten_util.ravel_pytree(params)
+
+    def start(row: jax.Array) -> Any:
+        estimator = make_estimator(replay(row, law))
+        return estimator.init(params, carry, rng_key=jax.random.key(0))
+
+    def segment(row: jax.Array, state: Any) -> tuple[jax.Array, Any, jax.Array]:
+        estimator = make_estimator(replay(row, law))
+        grads, state, info = estimator.estimate(params, state, stream)
+        return flatten_util.ravel_pytree(grads)[0], state, info.end_of_stream
+
+    @jax.jit
+    def gradients(rows: jax.Array) -> jax.Array:
+        def body(loop: tuple[Any, ...]) -> tuple[Any, ...]:
+            total, state, done = loop
+            grads, state, at_end = jax.vmap(segment)(rows, state)
+            # A pass that is over goes round again until all are, and no longer counts.
+            total = jnp.where(done[:, None], total, total + grads)
+            return total, state, done | at_end
+
+        size = flatten_util.ravel_pytree(params)[0].size
+        done = jnp.zeros(rows.shape[:1], bool)
+        loop = (jnp.zeros((rows.shape[0], size)), jax.vmap(start)(rows), done)
+        return lax.while_loop(lambda loop: ~jnp.all(loop[2]), body, loop)[0]
+
+    batch_size = min(batch_size, len(lengths))
+    padded = np.concatenate([lengths, np.repeat(lengths[:1], -len(lengths) % batch_size, axis=0)])
+    weights = np.zeros(len(padded))
+    weights[: len(lengths)] = probabilities
+    # Moments about a point among the gradients: nothing cancels.
+    origin = np.asarray(gradients(jnp.asarray(padded[:batch_size])))[0]
+    mean, second = np.zeros(origin.size), np.zeros((origin.size, origin.size))
+    for first in range(0, len(padded), batch_size):
+        batch = slice(first, first + batch_size)
+        offsets = np.asarray(gradients(jnp.asarray(padded[batch]))) - origin
+        mean += weights[batch] @ offsets
+        second += offsets.T @ (weights[batch, None] * offsets)
+    return ExactExpectation(
+        mean=to_tree(jnp.asarray(origin + mean)),
+        covariance=second - np.outer(mean, mean),
+        total_probability=float(probabilities.sum()),
+        num_patterns=len(lengths),
+    )
+
+
+def _patterns(law: TruncationLaw, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """(segment lengths int32 `[N, T]`, padded with 1; probabilities `[N]`), those above 0 only."""
+    bits = np.arange(2 ** (num_steps - 1))[:, None] >> np.arange(num_steps - 1)[None, :]
+    boundaries = (bits & 1).astype(bool)
+    age = np.ones(len(boundaries), int)
+    probabilities = np.ones(len(boundaries))
+    lengths = np.ones((len(boundaries), num_steps), np.int32)
+    segment = np.zeros(len(boundaries), int)
+    rows = np.arange(len(boundaries))
+    for boundary in boundaries.T:
+        hazard = np.asarray(law.hazard(age))
+        probabilities = probabilities * np.where(boundary, hazard, 1 - hazard)
+        lengths[rows, segment] = age
+        segment = segment + boundary
+        age = np.where(boundary, 1, age + 1)
+    lengths[rows, segment] = age
+    # Passes of as many segments side by side wait least for each other.
+    order = np.argsort(segment, kind="stable")
+    order = order[probabilities[order] > 0]
+    return lengths[order], probabilities[order]
+
+
+def _check_float64(params: Any) -> None:
+    """Raises ValueError unless JAX computes in float64 and every leaf of params is float64."""
+    if jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            "Exact expectations need float64, which is switched off in JAX. Put the call and the "
+            "making of its arrays inside `with jax.enable_x64(True):`."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.result_type(leaf) != jnp.float64:
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; expected "
+                "float64. Cast params, carry and stream, for example with "
+                "jax.tree.map(lambda x: x.astype(float), params)."
+            )

@@ -1,0 +1,70 @@
+"""Whether perturbations of the carry grow or die out: the leading Lyapunov exponent."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp import _tree
+from artbp.diagnostics.crossing import Window
+from artbp.unrolls.checks import Cell
+
+Dynamics = Literal["exploding", "long memory", "vanishing"]
+
+
+@partial(jax.jit, static_argnames=("cell", "num_rows"))
+def growth_rate(cell: Cell, window: Window, rng_key: jax.Array, num_rows: int | None) -> jax.Array:
+    """Mean log growth of a perturbation per step, each row's by itself, the first quarter left out
+    while it turns to the leading direction. A reset moves the point, not the perturbation."""
+    stream = window.stream
+
+    def step(tangent: Any, t: jax.Array) -> tuple[Any, jax.Array]:
+        carry = _tree.index(window.carries, t)
+        if stream.resets is not None:
+            reset = jnp.asarray(_tree.index(stream.resets, t), bool)
+            carry = _tree.select(reset, window.initial_carry, carry)
+        floats, rest = _tree.partition(carry)
+
+        def after(floats: Any) -> Any:
+            x = _tree.index(stream.xs, t)
+            return _tree.partition(cell(window.params, _tree.combine(floats, rest), x)[0])[0]
+
+        moved = jax.jvp(after, (floats,), (tangent,))[1]
+        norms = row_norms(moved, num_rows)
+        by_row = norms if num_rows is not None else norms[0]
+        factor = jnp.where(by_row > 0, 1 / jnp.where(by_row > 0, by_row, 1), 0)
+        moved = jax.tree.map(
+            lambda leaf: leaf * _tree.align(factor, leaf).astype(leaf.dtype), moved
+        )
+        return moved, jnp.mean(jnp.log(norms))
+
+    leaves, treedef = jax.tree.flatten(_tree.partition(window.initial_carry)[0])
+    keys = jax.random.split(rng_key, len(leaves))
+    start = treedef.unflatten(
+        [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    )
+    times = jnp.arange(stream.num_steps, dtype=jnp.int32)
+    _, logs = lax.scan(step, start, times)
+    return jnp.mean(logs[stream.num_steps // 4 :])
+
+
+def row_norms(tree: Any, num_rows: int | None) -> jax.Array:
+    """The norm over all leaves, `[B]`, or `[1]` without rows."""
+    dtype = jnp.result_type(float)
+    squares = [
+        jnp.sum(jnp.reshape(jnp.abs(leaf).astype(dtype) ** 2, (num_rows or 1, -1)), axis=1)
+        for leaf in jax.tree.leaves(tree)
+    ]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def dynamics_of(growth: float, num_lags: int) -> Dynamics:
+    """Whether a perturbation changes by more than a factor e over the lags, and which way."""
+    log_growth = growth * num_lags
+    if log_growth > 1:
+        return "exploding"
+    return "vanishing" if log_growth < -1 else "long memory"

@@ -1,0 +1,206 @@
+"""How far back gradients come from: their size by lag, its decay, and how perturbations grow."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from artbp import _tree
+from artbp.diagnostics.crossing import (
+    Window,
+    check_rows,
+    count_rows,
+    lag_gradients,
+    lag_projections,
+    make_window,
+    random_signs,
+    step_at,
+)
+from artbp.diagnostics.growth import Dynamics, dynamics_of, growth_rate, row_norms
+from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
+from artbp.estimators.stepwise import Steps
+from artbp.stream import Stream
+from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.readout import LossFn
+
+
+class LagProfile(NamedTuple):
+    """What `lag_profile` measures. NumPy float64; R = num_lags.
+
+    Attributes:
+      lags: k = 1, …, R, in time steps, the axis of the three that follow.
+      loss_norms: `[R]`, ‖∂ℓ_t/∂s_{t−k}‖, the mean over t and over the rows of the batch, each with
+        a norm of its own over the whole carry.
+      gradient_norms: `[R]`, γ_k = ‖(∂F_{t−k}/∂θ)ᵀ ∂ℓ_t/∂s_{t−k}‖ with ℓ_t summed over rows, the
+        mean over t.
+      bias_bounds: `[R]`, E(K) = Σ_{k>K} γ_k for K = k: at most so much of the gradient per time
+        step is lost by a look-back of K steps, if what lies beyond lag R decays as fitted.
+      gram: `[R, R]`, mean over u of ⟨G_{u,m}, G_{u,m'}⟩ for m, m' = 0, …, R − 1, what
+        `artbp.truncation.streaming_variance` and `optimal` take. With per_row, the sum over the
+        rows of each row's own: for boundaries that the rows draw independently.
+      decay_rate: β, the factor per step of γ_k from `fitted_from` on, by least squares on its log.
+      time_constant: −1/ln β in time steps; ∞ where nothing decays. The half-life is ln 2 of it.
+      growth_rate: the leading Lyapunov exponent, per step: mean log growth of a perturbation of
+        the carry.
+      dynamics: "exploding" where growth_rate · R > 1, "vanishing" where it is < −1, "long memory"
+        in between: over the lags measured, a perturbation changes by less than a factor e.
+    """
+
+    lags: np.ndarray
+    loss_norms: np.ndarray
+    gradient_norms: np.ndarray
+    bias_bounds: np.ndarray
+    gram: np.ndarray
+    decay_rate: float
+    time_constant: float
+    growth_rate: float
+    dynamics: Dynamics
+
+
+def lag_profile(
+    cell: Cell,
+    loss_fn: LossFn,
+    params: Any,
+    carry: Any,
+    stream: Stream,
+    *,
+    num_lags: int,
+    rng_key: jax.Array,
+    num_samples: int | None = None,
+    num_probes: int | None = None,
+    fitted_from: int | None = None,
+    per_row: bool = False,
+) -> LagProfile:
+    """Measures on a window how gradients shrink with lag, to see where K or L0 must lie.
+
+        γ_k   = mean over t of ‖(∂F_{t−k}/∂θ)ᵀ ∂ℓ_t/∂s_{t−k}‖      one loss, k steps back
+        Γ_mm' = mean over u of ⟨G_{u,m}, G_{u,m'}⟩                  all later losses, m steps back
+
+    Lag 1 is the carry that enters the step whose loss it is. There is no lag 0: ℓ_t is a function
+    of y_t, which need not be a function of the carry after step t.
+
+    Only whole profiles count: t has R steps before it; u has R steps up to it and at least R losses
+    behind it, whose cotangents b_u are those of the window alone. So T ≥ 2·R, and b_u lacks what
+    comes from beyond the window: less than what lag R still carries.
+
+    Cost: per t and per u a backward pass of R steps with weight gradients. Memory: 2·T carries, and
+    with num_probes None, R gradients.
+
+    Args:
+      cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`; the
+        stream is the window.
+      num_lags: R ≥ 3.
+      rng_key: for the steps, the probes and the perturbation; consumed.
+      num_samples: how many t and how many u, drawn without replacement. None: all.
+      num_probes: random directions that the Gram of a step is estimated from, without bias and
+        without holding R gradients. None: exactly.
+      fitted_from: the first lag of the fit. Default: R/4.
+      per_row: see `LagProfile.gram`. Danger: rows must then not interact in the cell.
+
+    Raises:
+      TypeError, ValueError: as `estimate` of `artbp.artbp`; a stream of fewer than 2·R steps; a bad
+        option.
+
+    Source: γ and E(K): Aicher, Foti & Fox, arXiv 1905.07473, with the differences that
+    `artbp.adaptive_tbptt` states. Lyapunov exponent: Benettin et al., Meccanica 15 (1980).
+    """
+    fitted_from = max(1, num_lags // 4) if fitted_from is None else fitted_from
+    for name, count in (("num_samples", num_samples), ("num_probes", num_probes)):
+        check_positive(integer=True, **({} if count is None else {name: count}))
+    check_positive(integer=True, num_lags=num_lags, fitted_from=fitted_from)
+    if num_lags < fitted_from + 2:
+        raise ValueError(
+            f"num_lags={num_lags}, fitted_from={fitted_from}: a slope needs three lags at least; "
+            "expected num_lags ≥ fitted_from + 2."
+        )
+    if stream.num_steps < 2 * num_lags:
+        raise ValueError(
+            f"The stream has {stream.num_steps} steps and num_lags={num_lags}; expected "
+            "num_steps ≥ 2 · num_lags, so that every profile is whole."
+        )
+    window = make_window(cell, loss_fn, params, carry, stream)
+    loss_key, crossing_key, probe_key, growth_key = jax.random.split(rng_key, 4)
+    losses = _draw(loss_key, num_lags, stream.num_steps, num_samples)
+    crossings = _draw(crossing_key, num_lags, stream.num_steps - num_lags + 1, num_samples)
+    num_rows = count_rows(cell, loss_fn, window)
+
+    found = [_back_from_loss(cell, loss_fn, window, t, num_lags, num_rows) for t in losses]
+    loss_norms, gradient_norms = np.mean(np.asarray(found, np.float64), axis=0)
+
+    own_rows = check_rows(cell, loss_fn, window) if per_row else None
+    gram = np.zeros((num_lags, num_lags))
+    for i, u in enumerate(crossings):
+        for probe in range(num_probes or 1):
+            if num_probes is None:
+                parts = lag_gradients(cell, window, u, num_lags, own_rows)
+            else:
+                key = jax.random.fold_in(jax.random.fold_in(probe_key, i), probe)
+                signs = random_signs(key, window.params)
+                parts = lag_projections(cell, window, u, signs, num_lags, own_rows)
+            flat = np.asarray(parts, np.float64).reshape(num_lags, -1)
+            gram += flat @ flat.T / (len(crossings) * (num_probes or 1))
+
+    lags = np.arange(1, num_lags + 1)
+    norms = jnp.asarray(gradient_norms, jnp.result_type(float))
+    rate = fitted_decay_rate(norms, fitted_from)
+    bounds = bias_bound(norms, rate, fitted_from, jnp.asarray(lags, jnp.int32))
+    decay_rate = float(rate)
+    growth = float(growth_rate(cell, window, growth_key, num_rows))
+    return LagProfile(
+        lags=lags,
+        loss_norms=loss_norms,
+        gradient_norms=gradient_norms,
+        bias_bounds=np.asarray(bounds, np.float64),
+        gram=gram,
+        decay_rate=decay_rate,
+        time_constant=_time_constant(decay_rate),
+        growth_rate=growth,
+        dynamics=dynamics_of(growth, num_lags),
+    )
+
+
+def _draw(rng_key: jax.Array, first: int, end: int, number: int | None) -> np.ndarray:
+    """first, …, end − 1, or `number` of them; int32."""
+    steps = np.arange(first, end, dtype=np.int32)
+    if number is None or number >= len(steps):
+        return steps
+    return np.asarray(jax.random.choice(rng_key, steps, (number,), replace=False), np.int32)
+
+
+@partial(jax.jit, static_argnames=("cell", "loss_fn", "num_lags", "num_rows"))
+def _back_from_loss(
+    cell: Cell,
+    loss_fn: LossFn,
+    window: Window,
+    t: jax.Array,
+    num_lags: int,
+    num_rows: int | None,
+) -> tuple[jax.Array, jax.Array]:
+    """(‖∂ℓ_t/∂s‖, ‖its part of the gradient‖), each for the lags 1, …, R of one step t."""
+    steps = Steps(cell, loss_fn, window.stream, window.initial_carry)
+    floats, rest = _tree.partition(_tree.index(window.carries, t))
+
+    def loss(floats: Any) -> jax.Array:
+        _, y = steps.run(window.params, _tree.combine(floats, rest), t)
+        return steps.loss(window.params, y, t)[0]
+
+    def back(cotangent: Any, lag: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+        step, floats = step_at(cell, window, t - lag)
+        grads, entering = jax.vjp(step, window.params, floats)[1](cotangent)
+        norms = jnp.mean(row_norms(cotangent, num_rows)), optax.tree.norm(grads)
+        return entering, norms
+
+    lags = jnp.arange(1, num_lags + 1, dtype=jnp.int32)
+    return lax.scan(back, jax.grad(loss)(floats), lags)[1]
+
+
+def _time_constant(decay_rate: float) -> float:
+    if decay_rate >= 1:
+        return float("inf")
+    return float(-1 / np.log(decay_rate)) if decay_rate > 0 else 0.0

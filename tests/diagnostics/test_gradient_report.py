@@ -1,0 +1,191 @@
+"""The gradient report against plain loops over windows, and against cases with a known answer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import flatten_util
+from problems import make_problem
+
+import artbp
+from artbp import truncation
+from artbp.diagnostics import describe, gradient_report, truncation_covariance
+
+WINDOW, WINDOWS = 12, 9
+LAW = truncation.polynomial(4, 4)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    with jax.enable_x64(True):
+        return make_problem("rnn", WINDOW * WINDOWS + 5, resets=True, mask=True)
+
+
+def windows(problem):
+    """(carry that enters, window) one after the other."""
+    carry, stream = problem.carry, problem.stream
+    for i in range(WINDOWS):
+        steps = slice(i * WINDOW, (i + 1) * WINDOW)
+        window = artbp.Stream(
+            stream.xs[steps], stream.targets[steps], stream.resets[steps], stream.mask[steps]
+        )
+        yield carry, window
+        carry, _ = artbp.unroll(
+            problem.cell,
+            problem.params,
+            carry,
+            window.xs,
+            resets=window.resets,
+            initial_carry=problem.carry,
+        )
+
+
+def gradient(problem, carry, window, gates):
+    def loss(params):
+        _, ys = artbp.unroll(
+            problem.cell,
+            params,
+            carry,
+            window.xs,
+            gates=gates,
+            resets=window.resets,
+            initial_carry=problem.carry,
+        )
+        losses = jax.vmap(problem.loss_fn, (None, 0, 0))(params, ys, window.targets)
+        return jnp.sum(jnp.where(window.mask, losses, 0.0))
+
+    return flatten_util.ravel_pytree(jax.grad(loss)(problem.params))[0]
+
+
+def report(problem, **options):
+    options = {"truncation_lengths": (1, 4), "laws": (), "num_samples": 2, **options}
+    return gradient_report(
+        problem.cell,
+        problem.loss_fn,
+        problem.params,
+        problem.carry,
+        problem.stream,
+        window_length=WINDOW,
+        rng_key=jax.random.key(0),
+        **options,
+    )
+
+
+def test_equals_a_loop_over_windows(problem, float64):
+    """K = 1, where every offset gives the same cuts; each window is a group of its own."""
+    found = report(problem)
+    compute = jax.jit(lambda carry, window, gates: gradient(problem, carry, window, gates))
+    whole, cut = (
+        np.array([compute(*at, jnp.full(WINDOW, gate)) for at in windows(problem)])
+        for gate in (1.0, 0.0)
+    )
+
+    def of_means(a, b):
+        """⟨E a, E b⟩ from pairs of different windows."""
+        products = a @ b.T
+        return (products.sum() - np.trace(products)) / (WINDOWS * (WINDOWS - 1))
+
+    norm2 = of_means(whole, whole)
+    bias = found.biases[0]
+    np.testing.assert_allclose(found.gradient_norm, norm2**0.5, rtol=1e-9)
+    noise2 = np.mean(np.sum(whole**2, axis=1)) - norm2
+    np.testing.assert_allclose(found.data_noise, (noise2 / norm2) ** 0.5, rtol=1e-9)
+    difference = cut - whole
+    np.testing.assert_allclose(bias.projection, of_means(difference, whole) / norm2, rtol=1e-9)
+    expected = max(of_means(difference, difference), 0) / norm2
+    np.testing.assert_allclose(bias.relative_bias**2, expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        bias.cosine,
+        of_means(cut, whole) / (norm2 * of_means(cut, cut)) ** 0.5,
+        rtol=1e-9,
+    )
+    np.testing.assert_allclose(bias.windows_to_matter, noise2 / norm2 / expected, rtol=1e-9)
+    # By hand: leave one window out, Student's t with 8 degrees of freedom.
+    left_out = []
+    for c in range(WINDOWS):
+        rest = np.arange(WINDOWS) != c
+        d, g = difference[rest].sum(0), whole[rest].sum(0)
+        dot = d @ g - np.sum(difference[rest] * whole[rest])
+        left_out.append(dot / (g @ g - np.sum(whole[rest] ** 2)))
+    half_width = 2.3060041 * np.sqrt(8 / 9 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
+    np.testing.assert_allclose(bias.projection_half_width, half_width, rtol=1e-6)
+
+
+def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
+    """All windows, many samples: within the interval, and a wrong law is not."""
+    found = report(
+        problem, truncation_lengths=(), laws=(LAW,), num_samples=60, num_variance_windows=WINDOWS
+    )
+    traces = [
+        np.trace(
+            truncation_covariance(
+                problem.cell,
+                problem.loss_fn,
+                LAW,
+                problem.params,
+                carry,
+                window,
+                initial_carry=problem.carry,
+            )
+        )
+        for carry, window in windows(problem)
+    ]
+    exact = np.sqrt(np.mean(traces)) / found.gradient_norm
+    (noise,) = found.noises
+    low, high = noise.interval
+    assert low < exact < high
+    assert not low < 1.5 * exact < high
+    np.testing.assert_allclose(noise.relative_noise, exact, rtol=0.25)
+    np.testing.assert_allclose(noise.mean_length, 4, rtol=1e-6)
+    # E[L²] = L0 + 2 L0 (L0 − 1)(α − 2)/(α − 3) = 52
+    np.testing.assert_allclose(noise.mean_memory, 13, rtol=1e-3)
+    assert "ARTBP with" in describe(found)
+
+
+def test_no_bias_where_nothing_reaches_back(float64):
+    """A cell without memory: whatever is cut, the gradient is the same."""
+    keys = jax.random.split(jax.random.key(0))
+    stream = artbp.Stream(*(jax.random.normal(key, (120, 2)) for key in keys))
+    found = gradient_report(
+        lambda params, carry, x: (params * x, params * x),
+        lambda params, y, target: (y - target) ** 2,
+        jnp.asarray(2.0),
+        jnp.zeros(2),
+        stream,
+        window_length=10,
+        truncation_lengths=(1, 3),
+        laws=(),
+        rng_key=jax.random.key(1),
+    )
+    for bias in found.biases:
+        assert bias.relative_bias < 1e-12
+        assert abs(bias.projection) < 1e-12
+    assert "No bias" in describe(found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"truncation_lengths": (12,)}, "expected integers from 1 to window_length − 1 = 11"),
+        ({"confidence": 1.0}, "confidence=1.0"),
+        ({"laws": (4,)}, "expected a truncation law"),
+    ],
+)
+def test_bad_options(problem, float64, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        report(problem, **options)
+
+
+def test_too_few_windows(problem, float64):
+    with pytest.raises(ValueError, match="2 windows of 50"):
+        gradient_report(
+            problem.cell,
+            problem.loss_fn,
+            problem.params,
+            problem.carry,
+            problem.stream,
+            window_length=50,
+            truncation_lengths=(1,),
+            laws=(),
+            rng_key=jax.random.key(0),
+        )

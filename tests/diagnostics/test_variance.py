@@ -1,0 +1,171 @@
+"""The variance formula against enumeration, and its sampled trace against the exact one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from problems import (
+    CELLS,
+    ages,
+    as_function,
+    gated_gradient,
+    make_problem,
+    patterns,
+    probability,
+)
+
+import artbp
+from artbp import truncation
+from artbp.diagnostics import truncation_covariance, truncation_variance
+from artbp.diagnostics.interval import student_t_quantile
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+LAW = truncation.polynomial(3, 4)
+WRONG = truncation.polynomial(3.3, 4)
+
+
+def moments(problem, law, rows=None):
+    """The covariance by enumeration: of boundaries that rows share, or of each row's own.
+
+    Rows that draw by themselves: the product of the patterns of two rows, gates `[T, 2]`.
+    """
+    one_row = patterns(problem.stream.num_steps)
+    gates = np.array([np.where(p, 0.0, law.compensation(ages(p))) for p in one_row])
+    weights = np.array([probability(p, law) for p in one_row])
+    if rows == 2:
+        first, second = np.divmod(np.arange(len(gates) ** 2), len(gates))
+        gates = np.stack([gates[first], gates[second]], axis=-1)
+        weights = weights[first] * weights[second]
+    flat = jax.jit(jax.vmap(lambda gates: ravel_pytree(gated_gradient(problem, gates))[0]))
+    gradients = np.asarray(flat(jnp.asarray(gates)))
+    offsets = gradients - weights @ gradients
+    return offsets.T @ (weights[:, None] * offsets)
+
+
+def covariance(problem, law=LAW, **options):
+    return truncation_covariance(
+        problem.cell, problem.loss_fn, law, problem.params, problem.carry, problem.stream, **options
+    )
+
+
+def distance(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_formula_equals_enumeration(name):
+    problem = make_problem(name, 8, resets=True, mask=True)
+    expected = moments(problem, LAW)
+    assert distance(covariance(problem), expected) < 1e-10
+    assert distance(covariance(problem, WRONG), expected) > 0.01
+
+
+def test_rows_with_boundaries_of_their_own():
+    problem = make_problem("lstm", 5, resets=True, mask=True)
+    expected = moments(problem, LAW, rows=2)
+    assert distance(covariance(problem, per_row=True), expected) < 1e-10
+    assert distance(covariance(problem), expected) > 0.01
+
+
+def awkward_problem():
+    """No batch, a carry with an integer, a loss that reads the carry before the step through y."""
+
+    def cell(params, carry, x):
+        h, count = carry
+        new = jnp.tanh(params["w"] * h + x) + 0.1 * jnp.sin(count.astype(float)) * params["b"]
+        return (new, count + jnp.ones_like(count)), h * new
+
+    def loss_fn(params, y, target):
+        return (params["b"] * y - target) ** 2
+
+    keys = jax.random.split(jax.random.key(5))
+    stream = artbp.Stream(jax.random.normal(keys[0], (7,)), jax.random.normal(keys[1], (7,)))
+    params = {"w": jnp.array(0.9), "b": jnp.array(0.7)}
+    carry = (jnp.array(0.2), jnp.array(3, jnp.int32))
+    return make_problem("rnn", 7)._replace(
+        cell=cell, loss_fn=loss_fn, params=params, carry=carry, stream=stream
+    )
+
+
+def test_a_carry_with_integers_and_no_batch():
+    problem = awkward_problem()
+    assert distance(covariance(problem), moments(problem, LAW)) < 1e-10
+    with pytest.raises(ValueError, match="per_row=True needs losses of shape"):
+        covariance(problem, per_row=True)
+
+
+def test_laws_that_cut_for_sure_have_a_bias_and_no_variance():
+    problem = make_problem("rnn", 4)
+    with pytest.raises(ValueError, match=r"c\(3\) = 1 .* a bias, not a variance"):
+        covariance(problem, truncation.fixed(3))
+    # A law that outlives the stream never cuts.
+    assert not covariance(problem, truncation.fixed(4)).any()
+    assert not covariance(problem, truncation.never()).any()
+
+
+@pytest.mark.parametrize("per_row", [False, True], ids=["shared", "per row"])
+def test_the_sampled_trace_covers_the_exact_one(per_row):
+    """At a level of 99.9 % each, fixed key: whole and leaf by leaf. Of another law it does not."""
+    problem = as_function(make_problem("lstm", 16, resets=True))
+    arguments = (problem.params, problem.carry, problem.stream)
+    exact = np.diagonal(covariance(problem, per_row=per_row))
+    _, to_tree = ravel_pytree(problem.params)
+    exact_leaves = jax.tree.map(lambda leaf: float(jnp.sum(leaf)), to_tree(jnp.asarray(exact)))
+    found, wrong = truncation_variance(
+        problem.cell,
+        problem.loss_fn,
+        [LAW, truncation.polynomial(4.5, 4)],
+        *arguments,
+        rng_key=jax.random.key(2),
+        num_samples=600,
+        confidence=0.999,
+        per_row=per_row,
+    )
+    assert abs(found.trace - exact.sum()) < found.half_width < 0.3 * found.trace
+    quantile = found.half_width / found.standard_error
+    for leaf, error, expected in zip(
+        jax.tree.leaves(found.per_leaf),
+        jax.tree.leaves(found.per_leaf_standard_error),
+        jax.tree.leaves(exact_leaves),
+        strict=True,
+    ):
+        assert abs(leaf - expected) <= quantile * error
+    assert found.per_leaf["readout"] == exact_leaves["readout"] == 0
+    assert sum(jax.tree.leaves(found.per_leaf)) == pytest.approx(found.trace)
+    assert abs(wrong.trace - exact.sum()) > wrong.half_width
+
+
+def test_one_gate_and_one_parameter_leave_nothing_to_chance():
+    """z = ±1 and u = 1 always: every sample is the trace, c/(1 − c)·(dℓ_2/dθ through step 1)²."""
+    found = truncation_variance(
+        lambda theta, carry, x: (0.5 * carry + theta, 0.5 * carry + theta),
+        lambda theta, y, target: 3 * y,
+        LAW,
+        jnp.array(0.3),
+        jnp.array(1.0),
+        artbp.Stream(None, num_steps=2),
+        rng_key=jax.random.key(0),
+        num_samples=3,
+    )
+    hazard = LAW.hazard(1)
+    assert found.trace == pytest.approx(hazard / (1 - hazard) * 1.5**2, rel=1e-13)
+    assert found.half_width < 1e-12
+
+
+def test_student_quantiles():
+    from scipy.stats import t
+
+    for freedom in (1, 2, 7, 399, 5000):
+        for confidence in (0.5, 0.95, 0.999):
+            expected = t.ppf((1 + confidence) / 2, freedom)
+            assert student_t_quantile(confidence, freedom) == pytest.approx(expected, rel=1e-7)
+
+
+def test_bad_numbers_of_samples():
+    problem = make_problem("rnn", 4)
+    arguments = (problem.cell, problem.loss_fn, LAW, problem.params, problem.carry, problem.stream)
+    for options in ({"num_samples": 1}, {"num_samples": 8, "confidence": 1.0}):
+        with pytest.raises(ValueError, match="two samples at least"):
+            truncation_variance(*arguments, rng_key=jax.random.key(0), **options)
