@@ -12,9 +12,10 @@ from experiments.common.workdir import open_workdir
 from experiments.k1k2 import report
 from experiments.k1k2.config import arms, check_config, default_config
 from experiments.k1k2.figures import make_figure
-from experiments.k1k2.texts import read_texts
+from experiments.k1k2.texts import GENERATED, read_texts
 from experiments.k1k2.timing import seconds_per_update
 from experiments.k1k2.training import say_on_stderr, train_all
+from experiments.ptb.data import DATA_DIR_VARIABLE
 
 
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
@@ -29,6 +30,8 @@ def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine)
     show_progress = command_line.progress_bar is not False
     say = say_on_stderr if show_progress else lambda line: None
     wanted = arms(config)
+    if texts.name == GENERATED:
+        print(f"No {DATA_DIR_VARIABLE} and no data_dir: this run is on {GENERATED}.")
     say(f"{texts.name}: {len(wanted)} arms.")
     trained = train_all(config, texts, wanted, say)
     say("Measuring seconds per update.")

@@ -42,9 +42,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.learning_rates = (5e-3, 1e-2, 2e-2, 4e-2, 8e-2)
     config.num_bins = 40  # points of a curve; a multiple of 4
     config.held_out_steps = 1000  # time steps of the held-out text, in `batch` rows
-    # Seconds per update: the shortest of so many rounds, in each of which every arm has its turn.
+    # Seconds per update: median of so many rounds, in each of which every arm has its turn.
     config.timing_rounds = 15
-    config.timing_steps = 256
+    config.timing_steps = 1024
     config.num_threads = 2  # arms trained at the same time
     return config
 

@@ -12,6 +12,7 @@ from experiments.common.errors import ConfigError
 from experiments.ptb.data import DATA_DIR_VARIABLE, Corpus, batch_rows, penn_treebank
 from experiments.ptb.generated import generated_corpus
 
+GENERATED = "generated text"
 _SHORTEST_LINE = 20  # characters; the generated text is at least as long as needed
 
 
@@ -40,7 +41,7 @@ def read_texts(config: Any) -> Texts:
     """
     num_runs = config.num_tuning_runs + config.num_seeds
     folder = config.data_dir or os.environ.get(DATA_DIR_VARIABLE)
-    name = "Penn Treebank characters" if folder else "generated text"
+    name = "Penn Treebank characters" if folder else GENERATED
     if folder:
         corpus = penn_treebank(folder)
     else:

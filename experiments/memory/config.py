@@ -40,9 +40,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.mean_length = 8
     config.alpha = 4.0
     # Lags that have a training of their own, and that the tables show.
-    config.lags = (4, 8, 12, 16, 24, 31)
+    config.lags = (1, 8, 16, 24, 31)
     # Adam's, for each arm and each training the best of these.
-    config.learning_rates = (1e-3, 3e-3, 1e-2, 3e-2)
+    config.learning_rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     config.test_episodes = 64
     config.num_threads = 2  # arms trained at the same time
     return config

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.common.figures import COLOURS, STYLE
@@ -51,14 +52,15 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
     shifts = np.linspace(0.96, 1.04, len(chosen))
     for arm, row, colour, width, shift in zip(chosen, rows, colours, widths, shifts, strict=True):
         every_lag, own_lag = (np.array(row[f"accuracy_{kind}"]) for kind in TRAININGS)
-        frozen = arm.kind == "frozen"
-        pen = {"color": colour, "linestyle": (0, (4, 2)) if frozen else "-"}
-        _draw_band(left, every, every_lag[:, 1:], arm, pen | {"linewidth": 2 if frozen else width})
-        _draw_bars(right, shift * np.array(config.lags), own_lag, arm, pen | {"linewidth": 2})
+        pen = _pen(arm, colour)
+        broad = pen if arm.kind == "frozen" else pen | {"linewidth": width}
+        _draw_band(left, every, every_lag[:, 1:], arm, broad)
+        _draw_bars(right, shift * np.array(config.lags), own_lag, arm, pen)
     left.set_title("Trained on the loss at every lag", loc="left")
     right.set_title("Trained on the loss at that lag alone", loc="left")
     for axes in (left, right):
         _finish(axes, config)
+    _name_coinciding(left, rows)
     _draw_key(figure, chosen, colours)
     return figure
 
@@ -72,6 +74,11 @@ def _colours(chosen: Sequence[Arm]) -> list[str]:
         matplotlib.colors.to_hex(shades[windows.index(arm)]) if _is_window(arm) else own[arm.kind]
         for arm in chosen
     ]
+
+
+def _pen(arm: Arm, colour: str) -> dict[str, Any]:
+    linestyle = (0, (4, 2)) if arm.kind == "frozen" else "-"
+    return {"color": colour, "linestyle": linestyle, "linewidth": 2}
 
 
 def _is_window(arm: Arm) -> bool:
@@ -112,6 +119,30 @@ def _mark_k2(
         )
 
 
+def coinciding(rows: Sequence[Row], lowest: float = 0.99) -> list[Row]:
+    """The methods with a mean accuracy of at least `lowest` at every lag from 1 on."""
+    return [row for row in rows if np.mean(row["accuracy_every_lag"], axis=0)[1:].min() >= lowest]
+
+
+def _name_coinciding(axes: Axes, rows: Sequence[Row]) -> None:
+    """Under the lines that lie on one another at the top: which they are, and how high."""
+    together = coinciding(rows)
+    if len(together) < 2:
+        return
+    means = [np.mean(row["accuracy_every_lag"], axis=0)[1:].min() for row in together]
+    height = "100%" if min(means) == 1 else f"{np.floor(1000 * min(means)) / 10:g}% or more"
+    words = "\n".join(row["method"] for row in together)
+    axes.text(
+        1,
+        0.955,
+        f"{len(together)} lines on one another,\nat {height} at every lag:\n{words}",
+        va="top",
+        color="0.3",
+        fontsize=9,
+        linespacing=1.4,
+    )
+
+
 def _finish(axes: Axes, config: Any) -> None:
     axes.set(xscale="log", xlabel="lag d in steps", ylabel="test accuracy")
     axes.set(xlim=(0.93, config.episode_length * 1.05), ylim=(0.15, 1.03))
@@ -127,7 +158,8 @@ def _finish(axes: Axes, config: Any) -> None:
 
 def _draw_key(figure: Figure, chosen: Sequence[Arm], colours: Sequence[str]) -> None:
     for i, (arm, colour) in enumerate(zip(chosen, colours, strict=True)):
+        height = 0.70 - 0.065 * i
+        ends = (0.436, 0.452)
+        figure.add_artist(Line2D(ends, [height] * 2, **_pen(arm, colour)))
         ink = tuple(0.75 * part for part in to_rgb(colour))
-        figure.text(
-            0.438, 0.70 - 0.065 * i, "━ " + arm.label, color=ink, fontweight="bold", fontsize=9
-        )
+        figure.text(0.459, height, arm.label, color=ink, fontweight="bold", fontsize=9, va="center")

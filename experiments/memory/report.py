@@ -36,6 +36,8 @@ def make_rows(config: Any, results: Sequence[Result]) -> list[Row]:
                 "tuning_loss": result.tuning.tolist(),
                 "accuracy_every_lag": np.round(every_lag, 5).tolist(),
                 "accuracy_own_lag": np.round(own_lag, 5).tolist(),
+                # At every lag, after training on the first of `lags` alone.
+                "accuracy_first_lag": np.round(result.accuracy[:, 1], 5).tolist(),
                 "reach_every_lag": reach(every_lag.mean(0)[1:], range(1, config.episode_length)),
                 "reach_own_lag": reach(own_lag.mean(0), config.lags),
             }
@@ -78,6 +80,11 @@ def columns(config: Any, training: str) -> list[Column]:
 
 def notes(config: Any, rows: Sequence[Row]) -> str:
     """What is in the table, and the second one: trained on one lag alone."""
+    longest = config.lags[-1]
+    farther = ", ".join(
+        f"{row['method']} {100 * np.array(row['accuracy_first_lag'])[:, longest].mean():.1f}"
+        for row in rows
+    )
     return f"""\
 Above: trained on the loss at every lag. Test accuracy in %, mean ± standard deviation of \
 {config.num_seeds} seeds; chance is {CHANCE:.0%}. One of 4 items is shown, distractors follow, \
@@ -94,4 +101,6 @@ grid). All methods see as many time steps; updates come every k2 steps.
 Below: each lag has a training of its own, on the loss at that lag alone.
 
 {markdown_table(rows, columns(config, "own_lag"))}
+Trained on the loss at lag {config.lags[0]} alone, accuracy at lag {longest} in %: {farther}.
+
 Made by `python -m experiments.memory` with the configuration in config.json."""

@@ -40,13 +40,7 @@ def error_figure(
                 colour = COLOURS[free_steps.index(result.arm.free_steps)]
                 height = _draw(axes, result.errors, colour)
                 labels.append((height, result.arm.label, colour))
-        for values, words in (
-            (baselines.persistence, "no change"),
-            (baselines.constant, "always the mean"),
-        ):
-            horizons = np.arange(1, len(values) + 1)
-            axes.plot(horizons, values, color="0.55", linewidth=1.2, linestyle=(0, (4, 2)))
-            labels.append((float(values[-1]), words, "0.4"))
+        _draw_baselines(axes, baselines)
         _finish(axes, f"trained with {NAMES[estimator]}", results[0].errors.shape[-1])
         _label(axes, labels)
     panels[0].set_ylabel("normalised forecast error")
@@ -64,8 +58,30 @@ def _draw(axes: Axes, errors: np.ndarray, colour: str) -> float:
     return float(middle[-1])
 
 
+def _draw_baselines(axes: Axes, baselines: Baselines) -> None:
+    """Their words stand on the lines, not at the ends, where many lines meet."""
+    highest = int(np.argmax(baselines.persistence))
+    horizons = np.arange(1, len(baselines.constant) + 1)
+    for values, words, dashes, index, side in (
+        (baselines.persistence, "no change", (5, 2), highest, "center"),
+        (baselines.constant, "always the mean", (1, 1.5), 0, "left"),
+    ):
+        axes.plot(horizons, values, color="0.45", linewidth=1.4, linestyle=(0, dashes))
+        axes.annotate(
+            words,
+            (horizons[index], values[index]),
+            xytext=(4 if side == "left" else 0, 3),
+            textcoords="offset points",
+            ha=side,
+            va="bottom",
+            color="0.35",
+            fontsize=9.5,
+        )
+
+
 def _finish(axes: Axes, title: str, max_horizon: int) -> None:
     axes.set(xscale="log", yscale="log", xlim=(1, max_horizon), xlabel="steps ahead")
+    axes.margins(y=0.08)  # room for words above the highest line
     ticks = [steps for steps in (1, 2, 5, 10, 20, 50, 100, 200) if steps <= max_horizon]
     axes.set_xticks(ticks, [str(steps) for steps in ticks])
     axes.xaxis.set_tick_params(which="minor", bottom=False)
@@ -87,6 +103,6 @@ def _label(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
             transform=axes.transAxes,
             va="center",
             color=colour,
-            fontweight="bold" if colour in COLOURS else "normal",
+            fontweight="bold",
             fontsize=9.5,
         )

@@ -1,8 +1,10 @@
 """The experiment at a tiny size: what it writes, what it says, and what it refuses."""
 
 import json
+import types
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -12,11 +14,15 @@ from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, ExperimentError
 from experiments.common.metrics import read_metrics
 from experiments.k1k2 import __main__ as experiment
+from experiments.k1k2 import texts as texts_module
+from experiments.k1k2 import training
 from experiments.k1k2.config import MODES, Arm, arms, check_config, default_config
-from experiments.k1k2.report import interval
-from experiments.k1k2.texts import read_texts
+from experiments.k1k2.report import interval, make_rows
+from experiments.k1k2.texts import Texts, read_texts
 from experiments.k1k2.timing import seconds_per_update
-from experiments.ptb.vocabulary import DataError
+from experiments.k1k2.training import Runs, last_quarter
+from experiments.ptb.data import Corpus
+from experiments.ptb.vocabulary import DataError, Vocabulary
 
 CONFIG = Path(__file__).parents[3] / "configs" / "k1k2" / "default.py"
 TINY = (
@@ -25,9 +31,10 @@ TINY = (
     "num_steps=48",
     "batch=2",
     "hidden_size=4",
+    "k1=2",
     "k2=3",
-    "k1_sweep=(1,)",
-    "k2_sweep=(1,)",
+    "k1_sweep=(2,)",
+    "k2_sweep=(3,)",
     "learning_rates=(1e-2, 3e-2)",
     "num_bins=4",
     "held_out_steps=20",
@@ -36,7 +43,8 @@ TINY = (
 )
 
 
-TIMES = np.array([[3.0, 4, 5, 1, 1, 1], [2, 4, 3, 1, 1, 1], [4, 4, 8, 1, 1, 1]])  # seconds
+# Seconds of an update in each round. Medians of ratios to the first arm: 1, 2, 5/3, 1/3, ...
+TIMES = np.array([[3.0, 9, 5, 1, 1, 1], [2, 4, 3, 1, 1, 1], [4, 4, 8, 1, 1, 1]])
 
 
 @pytest.fixture(autouse=True)
@@ -80,10 +88,11 @@ def test_writes_its_files(finished):
         best = min(row["tuning_bits"], key=row["tuning_bits"].get)
         assert row["learning_rate"] == float(best)
         assert row["rate_at_edge"]  # there are two rates
-    assert [row["seconds"] for row in rows] == [48 * time for time in (2, 4, 3, 1, 1, 1)]
-    assert [row["time_ratio"] for row in rows[:3]] == [1, 4 / 3, 5 / 3]  # medians of ratios
+    assert [row["seconds_per_update"] for row in rows] == pytest.approx([3, 6, 5, 1, 1, 1])
+    assert [row["seconds"] for row in rows] == pytest.approx([72, 144, 120, 48, 48, 48])
+    assert [row["time_ratio"] for row in rows[:3]] == pytest.approx([1, 2, 5 / 3])
     for row in rows:
-        assert row["equal_time_seconds"] == 48
+        assert row["equal_time_seconds"] == pytest.approx(48)
         share = 48 / row["seconds"]  # of its curve, when the fastest arm has finished
         assert row["equal_time_bits"] == pytest.approx(
             row["curve_bits"][min(int(4 * share), 3)], abs=1e-4
@@ -95,11 +104,11 @@ def test_writes_its_files(finished):
 
 def test_modes_are_the_same_at_one_and_differ_beyond(finished):
     rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))
-    for k2 in (1, 3):
-        curves = [row["tuning_bits"] for row in rows if (row["k1"], row["k2"]) == (1, k2)]
+    for pair in ((1, 1), (2, 3)):
+        curves = [row["tuning_bits"] for row in rows if (row["k1"], row["k2"]) == pair]
         assert len(curves) == 3
         pairs = [(curves[0], curves[1]), (curves[0], curves[2]), (curves[1], curves[2])]
-        assert all((first == second) == (k2 == 1) for first, second in pairs)
+        assert all((first == second) == (pair == (1, 1)) for first, second in pairs)
     table = (finished / "table.md").read_text(encoding="utf-8")
     assert "At k1 = k2 = 1 the largest difference between modes" in table
     assert "is 0 bits" in table
@@ -120,6 +129,62 @@ def test_texts_of_runs_do_not_overlap():
     for (_, targets), (xs, _) in zip(texts.runs, texts.runs[1:], strict=False):
         np.testing.assert_array_equal(targets[-1], xs[0])  # one goes on where the other ends
     assert texts.held_out[0].shape == (20, 2)
+
+
+def test_held_out_text_is_of_the_validation_split(monkeypatch):
+    splits = {name: np.full(1000, i, np.int32) for i, name in enumerate(("train", "valid", "test"))}
+    corpus = Corpus(Vocabulary("abc"), **splits)
+    monkeypatch.setattr(texts_module, "generated_corpus", lambda seed, num_lines: corpus)
+    texts = read_texts(load())
+    assert all((part == 0).all() for run in texts.runs for part in run)
+    assert all((part == 1).all() for part in texts.held_out)
+
+
+def test_learning_rates_are_chosen_by_the_end_of_runs_that_are_not_reported(monkeypatch):
+    """With a stub in place of training, whose losses say which run it was given.
+
+    The losses of a run: 100 · rate, the symbol of its text, 0, its first weight − 10 · rate.
+    """
+
+    def train_whole(estimator, optimizer, rate, params, carry, stream, key, *, edges):
+        loss = jnp.stack([100 * rate, stream.xs[0, 0].astype(float), 0.0, params - 10 * rate])
+        return types.SimpleNamespace(params=params, loss=loss, num_updates=jnp.array(7))
+
+    model = types.SimpleNamespace(
+        cell=None,
+        initial_carry=lambda params, batch: None,
+        loss_fn=lambda params, ys, targets: params,
+    )
+    monkeypatch.setattr(training, "train_whole", train_whole)
+    monkeypatch.setattr(training, "character_model", lambda *sizes: model)
+    monkeypatch.setattr(training, "make_estimator", lambda *arguments: None)
+    monkeypatch.setattr(training, "bits", lambda nats: nats)
+    monkeypatch.setattr(training.artbp, "unroll", lambda *arguments: (None, None))
+    slices = [(np.full((48, 2), i), np.full((48, 2), i)) for i in range(5)]
+    first_params = np.array([1.0, 2.0, 10.0, 20.0, 30.0])
+    arm = Arm(1, 3, "stored")
+    texts = Texts("", 5, slices, slices[0])
+    runs = training.train_arm(load("num_seeds=3"), texts, arm, first_params)
+    np.testing.assert_allclose(runs.tuning, [1.4, 1.2], rtol=1e-6)
+    assert runs.learning_rate == 3e-2
+    np.testing.assert_array_equal(runs.curves[:, 1], [2, 3, 4])  # runs 0 and 1 are to tune on
+    np.testing.assert_array_equal(runs.held_out, [10, 20, 30])
+    np.testing.assert_allclose(runs.last_quarter, np.array([10, 20, 30]) - 0.3, rtol=1e-6)
+
+
+def test_the_last_quarter_and_the_first_tenth():
+    np.testing.assert_array_equal(last_quarter(np.arange(16.0).reshape(2, 8)), [6.5, 14.5])
+    config = load("num_bins=20")
+    curves = np.zeros((2, 20))
+    curves[:, :3] = [[1, 3, 100], [2, 4, 100]]
+    other = np.zeros(2)
+    trained = [
+        Runs(Arm(2, 3, mode), other, 1e-2, bits, other, 24)
+        for mode, bits in (("stored", np.zeros((2, 20))), ("reforward", curves))
+    ]
+    rows = make_rows(config, "", trained, np.ones((1, 2)))
+    assert rows[1]["early_difference"] == interval(np.array([2.0, 3.0]))  # two bins of twenty
+    assert rows[1]["difference"] == 0
 
 
 def test_the_default_fits_into_the_generated_text():
@@ -156,7 +221,7 @@ def test_the_interval_is_that_of_a_paired_t_test():
         ("num_steps=0", "num_steps was given 0"),
         ("num_tuning_runs=0", "num_tuning_runs was given 0"),
         ("num_seeds=1", "an interval needs at least 2"),
-        ("k2=1", "differ for k2 > k1 only"),
+        ("k2=2", "differ for k2 > k1 only"),
         ("k1_sweep=()", "k1_sweep is empty"),
         ("k2_sweep=(0,)", "k2_sweep was given 0"),
         ("k1_sweep=(1.5,)", r"k1_sweep was given 1\.5"),

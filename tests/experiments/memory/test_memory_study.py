@@ -1,6 +1,7 @@
 """The experiment at a tiny size; the stream; and what the gradient of each arm reaches."""
 
 import json
+import types
 from pathlib import Path
 
 import jax
@@ -14,10 +15,12 @@ from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, ExperimentError
 from experiments.common.metrics import read_metrics
 from experiments.memory import __main__ as experiment
+from experiments.memory import training
 from experiments.memory.config import Arm, arms, check_config, default_config
 from experiments.memory.episodes import CHANCE, NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
+from experiments.memory.figures import coinciding
 from experiments.memory.report import reach
-from experiments.memory.training import accuracy, make_estimator
+from experiments.memory.training import Result, accuracy, make_estimator
 from experiments.tasks import losses
 
 CONFIG = Path(__file__).parents[3] / "configs" / "memory" / "default.py"
@@ -119,15 +122,59 @@ def test_the_gradient_reaches_the_item_for_lags_below_k2(kind, length):
 
 
 def test_accuracy_is_per_lag():
-    """A network that remembers nothing and always answers 0."""
+    """A network that remembers nothing and always answers 0, which is right at lag 3 only."""
     key = jax.random.key(1)
     params = {
         "cell": artbp.cells.lstm.init(key, NUM_SYMBOLS, 4),
         "readout": {"kernel": jnp.zeros((4, NUM_ITEMS)), "bias": jnp.array([1.0, 0, 0, 0])},
     }
     stream = make_stream(key, 6, 8, 2)
-    share = float(np.mean(np.asarray(stream.targets) == 0))
-    np.testing.assert_allclose(accuracy(params, stream, 8), np.full(8, share), rtol=1e-6)
+    lags = np.broadcast_to(np.tile(np.arange(8), 6)[:, None], (48, 2))
+    stream = artbp.Stream(stream.xs, jnp.array((lags != 3).astype(int)), resets=stream.resets)
+    np.testing.assert_array_equal(accuracy(params, stream, 8), np.arange(8) == 3)
+
+
+def test_each_lag_of_its_own_takes_the_training_on_that_lag():
+    arm = Arm("tbptt", 4, "")
+    result = Result(arm, np.zeros((1, 3)), np.zeros(3), np.arange(24).reshape(2, 3, 4))
+    # Training i of a seed holds 4 i, ..., 4 i + 3; the second seed's begin at 12.
+    np.testing.assert_array_equal(result.own_lag((1, 3)), [[5, 11], [17, 23]])
+
+
+def test_learning_rates_are_chosen_by_the_end_of_runs_that_are_not_reported(monkeypatch):
+    """With a stub in place of training, whose losses and weights say which run it was given.
+
+    The loss of the last bin falls with the rate, that of the first rises with it.
+    """
+
+    def train_whole(estimator, optimizer, rate, params, carry, stream, key, *, edges):
+        np.testing.assert_array_equal(edges, [0, 96, 128])  # the last quarter is a bin
+        mark = params["mark"]
+        loss = jnp.stack([100 * rate, mark - 10 * rate])
+        return types.SimpleNamespace(params={"mark": mark}, loss=loss)
+
+    monkeypatch.setattr(training, "train_whole", train_whole)
+    monkeypatch.setattr(
+        training, "accuracy", lambda params, test, length: jnp.full(length, params["mark"])
+    )
+    config = load("num_seeds=3")
+    cell = artbp.cells.lstm.init(jax.random.key(0), NUM_SYMBOLS, 4)
+    runs = [
+        ({"cell": cell, "mark": jnp.array(mark)}, jax.random.key(0))
+        for mark in (1.0, 2.0, 10.0, 20.0, 30.0)
+    ]
+    result = training.train_arm(config, Arm("tbptt", 4, ""), runs)
+    np.testing.assert_allclose(result.tuning, [[1.4] * 3, [1.2] * 3], rtol=1e-6)
+    np.testing.assert_array_equal(result.learning_rates, [3e-2] * 3)
+    np.testing.assert_array_equal(result.accuracy[:, 0, 0], [10, 20, 30])
+
+
+def test_the_figure_names_the_lines_that_lie_on_one_another():
+    def row(*accuracies):
+        return {"method": str(accuracies), "accuracy_every_lag": [accuracies, accuracies]}
+
+    rows = [row(0.3, 1.0, 1.0), row(1.0, 1.0, 0.5), row(1.0, 1.0, 0.995)]
+    assert coinciding(rows) == [rows[0], rows[2]]  # lag 0 does not count
 
 
 @pytest.mark.parametrize(

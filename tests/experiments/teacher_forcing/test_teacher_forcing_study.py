@@ -11,6 +11,7 @@ from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, ExperimentError
 from experiments.common.metrics import read_metrics
 from experiments.teacher_forcing import __main__ as experiment
+from experiments.teacher_forcing import data, forecasts, study
 from experiments.teacher_forcing.config import check_config, default_config
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "teacher_forcing"
@@ -28,9 +29,12 @@ TINY = (
 )
 
 
+def load(*overrides):
+    return load_config(default_config(), CONFIGS / "default.py", (*TINY, *overrides))
+
+
 def run(workdir, *overrides, tensorboard=False):
-    config = load_config(default_config(), CONFIGS / "default.py", (*TINY, *overrides))
-    experiment.main(config, CommandLine(workdir, False, tensorboard, False))
+    experiment.main(load(*overrides), CommandLine(workdir, False, tensorboard, False))
 
 
 def test_it_writes_its_files_and_the_same_numbers_again(tmp_path, capsys):
@@ -65,6 +69,34 @@ def test_it_writes_its_files_and_the_same_numbers_again(tmp_path, capsys):
     again = json.loads((tmp_path / "two" / "results.json").read_text(encoding="utf-8"))
     for row, same in zip(rows, again, strict=True):
         np.testing.assert_allclose(row["mean_error"], same["mean_error"], rtol=1e-5)
+
+
+def test_every_seed_validation_and_test_have_a_series_of_their_own(monkeypatch):
+    """With stubs that hand on the task's seed: in the series, the losses and the errors."""
+
+    def series(seed, num_rows, num_steps):
+        values = np.arange(num_steps)[:, None, None] + np.full((1, num_rows, 1), 1000.0 * seed)
+        return data.Series(values, values + 1)
+
+    def train(params, rates, stream, rng_key):
+        return params, np.full((len(rates), 1), stream.xs.value[0, 0, 0])
+
+    def normalised_errors(all_params, given, *, warm_up):
+        return np.full((2, 12), given.values[0, 0, 0])
+
+    monkeypatch.setattr(data, "series", series)
+    monkeypatch.setattr(forecasts, "series", series)
+    monkeypatch.setattr(forecasts, "normalised_errors", normalised_errors)
+    monkeypatch.setattr(study, "trainer", lambda *arguments: train)
+    monkeypatch.setattr(study.model, "init", lambda key, hidden_size: None)
+    results, _ = study.run_arms(load("num_seeds=3", "num_threads=1"), show_progress=False)
+    assert len(results) == 4
+    for result in results:
+        trained = [int(loss) // 1000 for loss in result.training_loss[:, 0]]
+        validation, test = int(result.scores[0]) // 1000, int(result.errors[0, 0]) // 1000
+        assert trained == [0, 2, 4]
+        assert len({*trained, validation, test}) == 5
+        assert (validation, test) == (data.VALIDATION_SEED, data.TEST_SEED)
 
 
 @pytest.mark.parametrize(
