@@ -39,7 +39,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.clip_bounds = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     config.clipping_radius = 1.2
     config.clipping_learning_rates = (0.01, 0.1)
-    config.num_bias_keys = 2000
+    # Draws of the boundaries, for each of `num_seeds` draws of weights and sequence.
+    config.num_bias_keys = 400
     # Panel of the trainings: which spectral radius it shows.
     config.figure_radius = 1.5
     # Trainings at the same time, each in a thread of its own.

@@ -15,7 +15,7 @@ from experiments.common.tables import Row
 from experiments.influence_balancing.figures import spread
 from experiments.stability.bound import Steps
 from experiments.stability.methods import NAMES
-from experiments.stability.report import clip_words, part
+from experiments.stability.report import best_row, clip_words, part
 from experiments.stability.training import ARMS, FAILED_ABOVE
 
 BLUE, GREEN, _, VERMILLION, ORANGE, PURPLE, *_ = COLOURS
@@ -34,8 +34,8 @@ def draw(config: Any, rows: Sequence[Row], steps: Mapping[float, Steps]) -> Figu
     """The figure."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13.5, 9.6))
-        norms = figure.add_axes((0.06, 0.545, 0.29, 0.33))
-        trainings = figure.add_axes((0.545, 0.545, 0.27, 0.33))
+        norms = figure.add_axes((0.06, 0.565, 0.29, 0.32))
+        trainings = figure.add_axes((0.545, 0.565, 0.27, 0.32))
         bound = figure.add_axes((0.06, 0.065, 0.29, 0.36))
         progress = figure.add_axes((0.545, 0.29, 0.27, 0.135))
         bias = figure.add_axes((0.545, 0.065, 0.27, 0.15))
@@ -62,7 +62,7 @@ def draw(config: Any, rows: Sequence[Row], steps: Mapping[float, Steps]) -> Figu
 
 def _norms(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(yscale="log", xlabel="spectral radius ρ", ylabel="norm of the gradient")
-    axes.set_title("1  Gradient norm of one sequence", fontweight="bold")
+    axes.set_title("1  Gradient norm of one sequence", fontweight="bold", loc="left")
     labels = []
     for name, colour in TRUNCATION_COLOURS.items():
         own = [row for row in rows if row["truncation"] == name]
@@ -72,7 +72,7 @@ def _norms(axes: Axes, rows: Sequence[Row]) -> None:
         )
         axes.plot(radii, middle, color=colour, linewidth=2.2, marker="o", markersize=4, zorder=3)
         axes.fill_between(radii, low, high, color=colour, alpha=0.13, linewidth=0)
-        labels.append((middle[-1], NAMES[name], colour))
+        labels.append((middle[-1], NAMES[name], {"color": colour}))
     axes.set_xticks(sorted({row["spectral_radius"] for row in rows}))
     _label_ends(axes, labels)
     _small(axes, 0.02, 0.98, "lines: median of draws\nbands: 5 % to 95 %")
@@ -80,45 +80,66 @@ def _norms(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _trainings(axes: Axes, rows: Sequence[Row], config: Any) -> None:
     axes.set(xscale="log", yscale="log", xlabel="learning rate η", ylabel="loss at the end")
-    axes.set_title(f"2  Training from ρ = {config.figure_radius:g}", fontweight="bold")
+    axes.set_title(f"2  Training from ρ = {config.figure_radius:g}", fontweight="bold", loc="left")
     rows = [row for row in rows if row["spectral_radius"] == config.figure_radius]
     labels = []
     for arm in ARMS:
-        colour = TRUNCATION_COLOURS[arm.truncation]
+        pen = {"color": TRUNCATION_COLOURS[arm.truncation], "linestyle": CLIP_DASHES[arm.clip]}
         own = [row for row in rows if row["arm"] == arm.label]
-        rates = np.array([row["learning_rate"] for row in own])
-        losses = np.array([row["loss_median"] for row in own])
-        failed = np.flatnonzero(losses > FAILED_ABOVE)
-        # A line ends where it first fails: beyond, they would all lie upon each other.
-        end = int(failed[0]) + 1 if len(failed) else len(losses)
-        shown = np.where(losses > FAILED_ABOVE, TOP, losses)[:end]
-        axes.plot(
-            rates[:end],
-            shown,
-            color=colour,
-            linewidth=2.0,
-            linestyle=CLIP_DASHES[arm.clip],
-            marker="o",
-            markersize=4,
-            zorder=3,
-        )
-        words = arm.label
-        if len(failed):
-            axes.plot(rates[end - 1], TOP, "X", color=colour, markersize=10, zorder=4)
-            words += f"\n   fails from η = {rates[end - 1]:g}"
-        labels.append((shown[-1] * (2 - end / len(losses)), words, colour))
+        # A line ends where most runs fail at this rate and all larger ones: beyond, the lines
+        # would all lie upon each other.
+        good = np.flatnonzero([row["loss_median"] <= FAILED_ABOVE for row in own])
+        end = int(good[-1]) + 2 if len(good) else 1
+        own, num_rates = own[:end], len(own)
+        rates = [row["learning_rate"] for row in own]
+        height = _outcomes(axes, rates, own, pen)[-1]
+        best = best_row(own)
+        if best["failed"] == 0:
+            at = best["learning_rate"], best["loss_median"]
+            axes.plot(*at, "D", color=pen["color"], markersize=9, mec="white", zorder=5)
+        failing = [row["learning_rate"] for row in own if row["failed"] > 0]
+        words = arm.label + (f"\nfirst failure at η = {failing[0]:g}" if failing else "")
+        labels.append((height * (2 - len(own) / num_rates), words, pen))
     _level(axes, 1.0)
     axes.set_ylim(top=1.3 * TOP)
-    _small(axes, 0.02, 0.95, f"✕ fails: loss above {FAILED_ABOVE:g}\n– – predicting the mean")
+    _small(
+        axes,
+        0.0,
+        -0.155,
+        f"median of {config.num_seeds} seeds; a run fails when its loss is above {FAILED_ABOVE:g}"
+        "\n○ some fail   ✕ most fail   ◆ best where none fails   – – predicting the mean",
+    )
     _label_ends(axes, labels, gap=0.115)
+
+
+def _outcomes(
+    axes: Axes, places: Sequence[float] | np.ndarray, rows: Sequence[Row], pen: Mapping[str, Any]
+) -> np.ndarray:
+    """Median losses: dots, hollow where some runs fail, and a cross at the top where most do.
+
+    Returns:
+        The heights drawn.
+    """
+    losses = np.array([row["loss_median"] for row in rows])
+    heights = np.where(losses > FAILED_ABOVE, TOP, losses)
+    colour = pen["color"]
+    axes.plot(places, heights, linewidth=2.0, zorder=3, **pen)
+    for place, height, row in zip(places, heights, rows, strict=True):
+        if height == TOP:
+            axes.plot(place, height, "X", color=colour, markersize=10, zorder=4)
+        elif row["failed"] > 0:
+            axes.plot(place, height, "o", mfc="white", mec=colour, mew=1.8, markersize=7, zorder=4)
+        else:
+            axes.plot(place, height, "o", color=colour, markersize=4, zorder=4)
+    return heights
 
 
 def _bound(axes: Axes, steps: Mapping[float, Steps], rows: Sequence[Row]) -> None:
     axes.set(yscale="log", xlabel="spectral radius ρ at the start of the run")
     axes.set_ylabel("|change of the loss| ÷ (L · η · $\\theta_c$)")
     held, total = (sum(row[name] for row in rows) for name in ("num_held", "num_steps"))
-    axes.set_title(f"3  Steps clipped to $\\theta_c$: bound held at {held:,} of {total:,}")
-    axes.title.set_fontweight("bold")
+    title = f"3  Steps of clipped runs: bound held at {held:,} of {total:,}"
+    axes.set_title(title, fontweight="bold", loc="left")
     step_bound = rows[0]["learning_rate"] * rows[0]["clip_bound"]
     for place, one in enumerate(steps.values()):
         ratio = one.change / (one.lipschitz * step_bound)
@@ -129,10 +150,13 @@ def _bound(axes: Axes, steps: Mapping[float, Steps], rows: Sequence[Row]) -> Non
     _level(axes, 1.0, "bound")
     axes.set_ylim(top=30)
     axes.set_xticks(range(len(steps)), [f"{radius:g}" for radius in steps])
+    shares = [row["share_clipped"] for row in rows]
     axes.text(
         1.02,
         0.5,
         "one dot: one step\nfrom left to right:\nfirst to last\n\nblack: median\n\n"
+        f"clipped to $\\theta_c$: {100 * min(shares):.0f} to\n"
+        f"{100 * max(shares):.0f} % of the steps\n\n"
         "L: largest norm\nof the gradient of\nthe loss along\nthe step",
         transform=axes.transAxes,
         va="center",
@@ -144,34 +168,37 @@ def _bound(axes: Axes, steps: Mapping[float, Steps], rows: Sequence[Row]) -> Non
 def _progress(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set(xscale="log", yscale="log", ylabel="loss at the end")
     radius = rows[0]["spectral_radius"]
-    axes.set_title(f"4  Price of clipping: progress (ARTBP, ρ = {radius:g})", fontweight="bold")
+    title = f"4  Price of clipping: progress (ARTBP, ρ = {radius:g})"
+    axes.set_title(title, fontweight="bold", loc="left")
     rates = list(dict.fromkeys(row["learning_rate"] for row in rows))
     labels = []
     shades = matplotlib.colormaps["cividis"](np.linspace(0.1, 0.8, len(rates)))
     for rate, colour in zip(rates, shades, strict=True):
         own = [row for row in rows if row["learning_rate"] == rate]
-        bounds, losses = _with_unclipped(own, "loss_median")
-        shown = np.minimum(losses, TOP)
-        axes.plot(bounds, shown, color=colour, marker="o", markersize=4, linewidth=2)
-        failed = losses > FAILED_ABOVE
-        axes.plot(bounds[failed], shown[failed], "X", color=colour, markersize=10)
-        labels.append((shown[-1], f"η = {rate:g}", colour))
+        bounds = _with_unclipped(own, "norm_bound")
+        heights = _outcomes(axes, bounds, own, {"color": colour})
+        labels.append((heights[-1], f"η = {rate:g}", {"color": colour}))
     _unclipped_tick(axes, bounds)
     _label_ends(axes, labels, gap=0.14)
 
 
 def _bias(axes: Axes, rows: Sequence[Row]) -> None:
-    axes.set(xscale="log", ylim=(0, 1.08), xlabel="clip bound, on the norm or on each value")
+    axes.set(xscale="log", xlabel="clip bound, on the norm or on each value")
     axes.set_ylabel("|mean − BPTT|\n÷ |BPTT|")
-    axes.set_title("Bias of the mean of clipped gradients", fontweight="bold")
+    axes.set_title("Bias of the mean of clipped gradients", fontweight="bold", loc="left")
     for kind, colour in (("norm", VERMILLION), ("value", PURPLE)):
         own = [row for row in rows if clip_words(row)[0] in (kind, "none")]
-        bounds, values = _with_unclipped(own, "relative_bias", f"{kind}_bound")
-        axes.plot(bounds, values, color=colour, marker="o", markersize=4, linewidth=2)
-        middle = len(values) - 3
+        bounds = _with_unclipped(own, f"{kind}_bound")
+        low, middle, high = (
+            np.array([row[f"relative_bias_{word}"] for row in own])
+            for word in ("smallest", "median", "largest")
+        )
+        axes.plot(bounds, middle, color=colour, marker="o", markersize=4, linewidth=2, zorder=3)
+        axes.fill_between(bounds, low, high, color=colour, alpha=0.15, linewidth=0)
+        at = len(middle) - 3
         axes.annotate(
             f"by {kind}",
-            (bounds[middle], values[middle]),
+            (bounds[at], middle[at]),
             xytext=(8, 4) if kind == "norm" else (-8, -4),
             textcoords="offset points",
             ha="left" if kind == "norm" else "right",
@@ -179,20 +206,28 @@ def _bias(axes: Axes, rows: Sequence[Row]) -> None:
             color=colour,
             fontweight="bold",
         )
+    axes.set_ylim(bottom=0)
     unclipped = rows[-1]
-    error = unclipped["relative_standard_error"]
+    low, high = (unclipped[f"relative_standard_error_{w}"] for w in ("smallest", "largest"))
+    words = f"standard error\n{low:.2f} to {high:.2f}"
     _unclipped_tick(axes, bounds)
-    _label_ends(axes, [(unclipped["relative_bias"], f"standard\nerror {error:.2f}", "0.35")])
+    _label_ends(axes, [(unclipped["relative_bias_median"], words, {"color": "0.35"})])
+    axes.text(
+        1.02,
+        1.0,
+        f"line: median of {unclipped['num_draws']}\ndraws of weights\nand sequence\n"
+        "band: all draws",
+        transform=axes.transAxes,
+        va="top",
+        color="0.35",
+        fontsize=8.5,
+    )
 
 
-def _with_unclipped(
-    rows: Sequence[Row], field: str, bound: str = "norm_bound"
-) -> tuple[np.ndarray, np.ndarray]:
-    """(bounds, values); no clipping stands right of the largest bound."""
-    bounds = np.array([row[bound] for row in rows])
-    finite = bounds[np.isfinite(bounds)]
-    values = np.array([row[field] for row in rows], float)
-    return np.where(np.isfinite(bounds), bounds, 4 * finite.max()), values
+def _with_unclipped(rows: Sequence[Row], field: str) -> np.ndarray:
+    """The bounds; no clipping stands right of the largest."""
+    bounds = np.array([row[field] for row in rows])
+    return np.where(np.isfinite(bounds), bounds, 4 * bounds[np.isfinite(bounds)].max())
 
 
 def _unclipped_tick(axes: Axes, bounds: np.ndarray) -> None:
@@ -221,21 +256,29 @@ def _level(axes: Axes, height: float, words: str = "") -> None:
 
 
 def _label_ends(
-    axes: Axes, labels: Sequence[tuple[float, str, Any]], *, gap: float = 0.065
+    axes: Axes, labels: Sequence[tuple[float, str, Mapping[str, Any]]], *, gap: float = 0.065
 ) -> None:
-    """Words right of the axes at these heights, moved apart where they are too near."""
+    """Words right of the axes at these heights, moved apart where they are too near.
+
+    A label is (height, words, pen): with a sample of the line where the pen has a linestyle.
+    """
     ordered = sorted(labels, key=lambda label: label[0])
     heights = np.array([(1.0, label[0]) for label in ordered])
     places = axes.transAxes.inverted().transform(axes.transData.transform(heights))[:, 1]
     places = spread(places.tolist(), gap=gap, low=0.0, high=1.0)
-    for place, (_, words, colour) in zip(places, ordered, strict=True):
+    for place, (_, words, pen) in zip(places, ordered, strict=True):
+        left = 1.02
+        if "linestyle" in pen:
+            sample: Any = {"transform": axes.transAxes, "clip_on": False, "linewidth": 2.0}
+            axes.plot([left, left + 0.085], [place, place], **sample, **pen)
+            left += 0.105
         axes.text(
-            1.02,
+            left,
             place,
             words,
             transform=axes.transAxes,
             va="center",
-            color=colour,
+            color=pen["color"],
             fontweight="bold",
             fontsize=9.5,
             linespacing=0.95,

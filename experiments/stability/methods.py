@@ -55,8 +55,8 @@ class Truncation:
     def gates(self, rng_key: jax.Array, num_steps: int) -> jax.Array:
         """Of one draw, [num_steps]; those of BPTT and TBPTT do not depend on the key."""
         if not self.name.startswith("artbp"):
-            ends = jnp.arange(1, num_steps + 1) % self.steps_per_update == 0
-            return jnp.where(ends, 0.0, 1.0)
+            inside = jnp.arange(1, num_steps + 1) % self.steps_per_update != 0
+            return inside.astype(float)  # of the type that ARTBP's have: compiled for both at once
         return self.law().sample_gates(rng_key, num_steps)
 
     def estimator(self, num_rows: int) -> artbp.GradientEstimator:

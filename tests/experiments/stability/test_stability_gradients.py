@@ -121,6 +121,7 @@ def small_config(**fields):
         "alpha": 4.0,
         "num_norm_draws": 3,
         "spectral_radii": (0.5, 2.0),
+        "num_seeds": 1,
         "num_bias_keys": 3,
         "clipping_radius": 1.1,
         "clip_bounds": (0.3, 2.0),
@@ -140,7 +141,8 @@ def test_norms_grow_with_the_radius_and_truncation_holds_them_down():
 def test_the_mean_of_clipped_segments_against_a_loop_in_python():
     params, stream = make()
     bounds = [methods.Clip(norm=0.3), methods.Clip(value=0.2), methods.Clip()]
-    mean, error = clipping.mean_clipped(small_config(), params, stream, bounds)
+    average = clipping.averaging(small_config(), bounds)
+    mean, error = average(params, stream, jax.random.key(1))
     keys = jax.random.split(jax.random.key(1), 3)
     segments = [one_pass("artbp_polynomial", params, stream, key) for key in keys]
     clip = jax.jit(methods.clip)
@@ -153,15 +155,28 @@ def test_the_mean_of_clipped_segments_against_a_loop_in_python():
 
 
 def test_bias_is_nothing_but_chance_without_clipping_and_more_with_it():
-    rows = clipping.bias(small_config(num_bias_keys=400))
+    rows = clipping.bias(small_config(num_bias_keys=400, num_seeds=2))
     by_bounds = {(row["norm_bound"], row["value_bound"]): row for row in rows}
     assert len(rows) == 2 * 2 + 1
     unclipped = by_bounds[np.inf, np.inf]
     # The squared difference is on average the squared standard error: 3 of it is far out.
-    assert unclipped["relative_bias"] < 3 * unclipped["relative_standard_error"]
+    chance = unclipped["relative_standard_error_largest"]
+    assert unclipped["relative_bias_largest"] < 3 * chance
     clipped = by_bounds[0.3, np.inf]
-    assert clipped["relative_bias"] > 10 * clipped["relative_standard_error"]
-    assert clipped["relative_norm"] < unclipped["relative_norm"]
+    error = clipped["relative_standard_error_largest"]
+    assert clipped["relative_bias_smallest"] > 10 * error
+    assert clipped["relative_norm_largest"] < unclipped["relative_norm_smallest"]
+    # The draws differ, and the median of two lies halfway.
+    low, middle, high = (clipped[f"cosine_{w}"] for w in ("smallest", "median", "largest"))
+    assert low < high
+    assert middle == pytest.approx((low + high) / 2)
+    assert clipped["num_draws"] == 2
+
+
+def test_numbers_over_draws():
+    found = clipping.over_draws([{"a": 1.0, "b": 5.0}, {"a": 4.0, "b": 6.0}, {"a": 2.0, "b": 7.0}])
+    assert [found[f"a_{word}"] for word in ("median", "smallest", "largest")] == [2, 1, 4]
+    assert [found[f"b_{word}"] for word in ("median", "smallest", "largest")] == [6, 5, 7]
 
 
 def test_compare():

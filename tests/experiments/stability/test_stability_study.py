@@ -1,19 +1,21 @@
 """Outcomes of trainings, and the whole experiment at a tiny size."""
 
 import json
+import types
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, ExperimentError
 from experiments.common.metrics import read_metrics
 from experiments.stability import __main__ as experiment
-from experiments.stability import methods, report, system, training
+from experiments.stability import figure, methods, report, system, training
 from experiments.stability.config import check_config, default_config
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "stability"
@@ -135,6 +137,40 @@ def test_summary_of_an_arm():
     artbp = report.summary(rows, "ARTBP", 1.0)
     assert (artbp["best_rate"], artbp["at_edge"], artbp["largest_stable_rate"]) == (0.1, True, 0.1)
     assert artbp["at_tbptt_rate"]["failed"] == 0.4
+
+
+def test_the_best_points_of_the_figure_are_those_of_the_table():
+    config = types.SimpleNamespace(figure_radius=1.0, num_seeds=5)
+    rates = (0.1, 0.2, 0.4, 0.8, 1.6)
+    # The lowest median is of a rate where one run fails; the best comes after a rate where most do.
+    outcomes = ((0.5, 0.0), (0.1, 0.2), (np.inf, 0.6), (0.3, 0.0), (9.0, 1.0))
+    rows = [
+        {
+            "arm": arm.label,
+            "spectral_radius": 1.0,
+            "learning_rate": rate,
+            "loss_median": loss,
+            "failed": failed,
+        }
+        for arm in training.ARMS
+        for rate, (loss, failed) in zip(rates, outcomes, strict=True)
+    ]
+    axes = Figure().subplots()
+    figure._trainings(axes, rows, config)
+
+    def marked(marker, face=None):
+        return {
+            (line.get_xdata()[0], line.get_ydata()[0])
+            for line in axes.lines
+            if line.get_marker() == marker and face in (None, line.get_markerfacecolor())
+        }
+
+    best = report.summary(rows, "ARTBP", 1.0)["best"]
+    assert marked("D") == {(best["learning_rate"], best["loss_median"])} == {(0.8, 0.3)}
+    assert marked("o", "white") == {(0.2, 0.1)}
+    assert marked("X") == {(0.4, figure.TOP), (1.6, figure.TOP)}
+    words = [text.get_text() for text in axes.texts]
+    assert "TBPTT\nfirst failure at η = 0.2" in words
 
 
 @pytest.mark.parametrize(
