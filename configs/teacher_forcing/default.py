@@ -3,8 +3,8 @@
     python -m experiments.teacher_forcing --config configs/teacher_forcing/default.py \
         --workdir results/teacher_forcing
 
-Expected result: experiments/results/teacher_forcing/table.md; in the mean over horizons, 10 steps of
-feedback forecast better than teacher forcing, 50 and 200 worse.
+Expected result: experiments/results/teacher_forcing/table.md; in the mean over horizons, 10 steps
+of feedback forecast better than teacher forcing, 50 and 200 worse.
 """
 
 from experiments.teacher_forcing.config import default_config
