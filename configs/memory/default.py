@@ -2,9 +2,9 @@
 
     python -m experiments.memory --config configs/memory/default.py --workdir DIR
 
-Expected time: 27 minutes on 2 x86-64 cores busy with other work.
+Expected time: 12 minutes on 2 x86-64 cores busy with other work.
 Expected result: experiments/results/memory/table.md; with a loss at every lag all but the readout
-alone get 100 % at every lag, with a loss at lag 31 alone only full BPTT and ARTBP come near it.
+alone get 100 % at every lag, with a loss at lag 31 alone full BPTT and ARTBP come nearest to it.
 """
 
 from experiments.memory.config import default_config
