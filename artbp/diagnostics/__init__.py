@@ -6,6 +6,7 @@ truncation_covariance  the covariance that random boundaries add, exactly; small
 truncation_variance    its trace with an interval, for models of any size
 variance_along         the variance along one direction, exactly, for models of any size
 sampled_bias           the bias of random boundaries, with an interval from the exact variance
+shadow                 bias and noise beside a running training, without touching it
 lag_profile            gradients by lag: their decay, their Gram matrix, the growth of the dynamics
 clipping_report        what clipping the gradient of each segment does to an estimator
 multi_draw_gradient    several draws of boundaries on one forward pass; `coupling_variance`
@@ -22,6 +23,7 @@ from artbp.diagnostics.gradient_report import (
 )
 from artbp.diagnostics.lag_profile import LagProfile, lag_profile
 from artbp.diagnostics.sampled_bias import SampledBias, sampled_bias
+from artbp.diagnostics.shadow import shadow
 from artbp.diagnostics.variance import (
     TruncationVariance,
     truncation_covariance,
@@ -54,6 +56,7 @@ __all__ = [
     "lag_profile",
     "multi_draw_gradient",
     "sampled_bias",
+    "shadow",
     "truncation_covariance",
     "truncation_variance",
     "variance_along",

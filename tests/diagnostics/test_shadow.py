@@ -1,0 +1,151 @@
+"""The shadow measurement against plain gradients, and a training that it leaves alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from problems import make_problem
+
+import artbp
+from artbp import truncation
+from artbp.diagnostics import shadow
+
+LAW = truncation.polynomial(5, 4)
+NUM_STEPS, WINDOW, HISTORY = 60, 12, 60
+
+
+def make(**options):
+    return make_problem("rnn", NUM_STEPS, batch=3, resets=True, mask=True, **options)
+
+
+def train(problem, rate, every=None, num_updates=10):
+    """(params and state after some updates, what was measured)."""
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
+    estimate = jax.jit(estimator.estimate, donate_argnums=1)
+    measure = jax.jit(
+        shadow(
+            problem.cell,
+            problem.loss_fn,
+            window_length=WINDOW,
+            truncation_lengths=(3,),
+            law=LAW,
+            history_length=HISTORY,
+        )
+    )
+    params, measured = problem.params, []
+    state = estimator.init(params, problem.carry, rng_key=jax.random.key(4))
+    for step in range(num_updates):
+        if every and step % every == 0:
+            measured.append(measure(params, state, problem.stream, jax.random.key(step)))
+        grads, state, _ = estimate(params, state, problem.stream)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
+    return params, state, measured
+
+
+def test_the_trajectory_is_the_same_bit_for_bit():
+    problem = make()
+    alone, alone_state, _ = train(problem, 0.02)
+    beside, beside_state, measured = train(problem, 0.02, every=3)
+    assert len(measured) == 4
+    jax.tree.map(np.testing.assert_array_equal, alone, beside)
+    jax.tree.map(np.testing.assert_array_equal, alone_state.carry, beside_state.carry)
+    assert all(np.isfinite(value) for metrics in measured for value in metrics.values())
+
+
+def test_the_carry_of_a_training_is_that_of_older_params(float64):
+    """No error where the params stand still, and one that grows with the learning rate."""
+    problem = make()
+    errors = {}
+    for rate in (0.0, 0.01, 0.03):
+        *_, measured = train(problem, rate, every=1, num_updates=4)
+        errors[rate] = [float(metrics["carry_error"]) for metrics in measured]
+    assert max(errors[0.0]) < 1e-12
+    assert errors[0.01][0] < 1e-12  # at the start of the stream nothing is old
+    assert 1e-6 < errors[0.01][-1] < errors[0.03][-1]
+
+
+@pytest.mark.parametrize("position", [0, 25, 55])
+def test_equals_plain_gradients(position, float64):
+    """From the middle of the stream, and where it ends within the window; two of three rows."""
+    problem = make()
+    stream, rows = problem.stream, slice(2)
+    carry, _ = artbp.unroll(
+        problem.cell,
+        problem.params,
+        problem.carry,
+        stream.xs[:position],
+        resets=stream.resets[:position],
+        initial_carry=problem.carry,
+    )
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    state = state._replace(position=jnp.int32(position), carry=carry)
+    key = jax.random.key(9)
+    measure = shadow(
+        problem.cell,
+        problem.loss_fn,
+        window_length=WINDOW,
+        truncation_lengths=(1, 5),
+        law=LAW,
+        num_draws=3,
+        num_rows=2,
+    )
+    found = jax.jit(measure)(problem.params, state, stream, key)
+
+    steps = slice(position, position + WINDOW)
+    xs, targets = stream.xs[steps, rows], stream.targets[steps, rows]
+    resets, mask = stream.resets[steps, rows], stream.mask[steps, rows]
+
+    @jax.jit
+    def gradient(gates):
+        def loss(params):
+            _, ys = artbp.unroll(
+                problem.cell,
+                params,
+                carry[rows],
+                xs,
+                gates=gates[: len(xs)],
+                resets=resets,
+                initial_carry=problem.carry[rows],
+            )
+            losses = jax.vmap(problem.loss_fn, (None, 0, 0))(params, ys, targets)
+            return jnp.sum(jnp.where(mask, losses, 0.0))
+
+        return ravel_pytree(jax.grad(loss)(problem.params))[0]
+
+    whole = gradient(jnp.ones(WINDOW))
+    size = np.linalg.norm(whole)
+    np.testing.assert_allclose(found["gradient_norm"], size, rtol=1e-10)
+    for length in (1, 5):
+        cut = gradient(jnp.where(jnp.arange(1, WINDOW + 1) % length == 0, 0.0, 1.0))
+        error = cut - whole
+        np.testing.assert_allclose(found[f"bias_{length}"], np.linalg.norm(error) / size, rtol=1e-9)
+        np.testing.assert_allclose(
+            found[f"projection_{length}"], error @ whole / size**2, rtol=1e-9, atol=1e-12
+        )
+    drawn = [gradient(LAW.sample_gates(k, WINDOW)) - whole for k in jax.random.split(key, 3)]
+    expected = np.sqrt(np.mean(np.sum(np.square(drawn), axis=1))) / size
+    np.testing.assert_allclose(found["artbp_noise"], expected, rtol=1e-9)
+    assert set(found) == {
+        "gradient_norm",
+        "bias_1",
+        "projection_1",
+        "bias_5",
+        "projection_5",
+        "artbp_noise",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"truncation_lengths": (8,)}, "window_length − 1 = 7"),
+        ({"history_length": -1}, "history_length=-1"),
+        ({"num_rows": 0}, "num_rows"),
+        ({"law": 5}, "expected a truncation law"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        shadow(lambda p, s, x: (s, s), lambda p, y, t: y, window_length=8, **options)
