@@ -1,6 +1,7 @@
 """Measuring truncation on your own model: bias, noise, and how far back gradients come from.
 
-gradient_report        bias of TBPTT, noise of ARTBP, noise of the data: one model, one unit
+gradient_report        bias of TBPTT, noise of ARTBP, noise of the data: one model, one unit;
+                       `describe` says it in words, `plot_report` draws it
 exact_expectation      mean and covariance of any estimator over its boundaries, by enumeration
 truncation_covariance  the covariance that random boundaries add, exactly; small models
 truncation_variance    its trace with an interval, for models of any size
@@ -14,12 +15,14 @@ multi_draw_gradient    several draws of boundaries on one forward pass; `couplin
 
 from artbp.diagnostics.clipping import ClippingReport, clipping_report
 from artbp.diagnostics.expectation import ExactExpectation, exact_expectation
+from artbp.diagnostics.figure import plot_report
 from artbp.diagnostics.gradient_report import (
     GradientReport,
     TruncationBias,
     TruncationNoise,
     describe,
     gradient_report,
+    law_name,
 )
 from artbp.diagnostics.lag_profile import LagProfile, lag_profile
 from artbp.diagnostics.sampled_bias import SampledBias, sampled_bias
@@ -54,7 +57,9 @@ __all__ = [
     "gradient_report",
     "gradients_of_gates",
     "lag_profile",
+    "law_name",
     "multi_draw_gradient",
+    "plot_report",
     "sampled_bias",
     "shadow",
     "truncation_covariance",

@@ -7,6 +7,7 @@ and its spread from window to window the noise of the data.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -217,22 +218,42 @@ def describe(report: GradientReport) -> str:
     seen = [bias for bias in report.biases if bias.interval[0] > 0]
     if seen:
         longest = max(seen, key=lambda bias: bias.truncation_length)
+        windows = longest.windows_to_matter
+        noise = (
+            f"as much as the noise of an average over {round(windows):,} windows"
+            if windows >= 1.5
+            else "as much as the noise of a single window, or more"
+        )
         parts.append(
-            f"TBPTT {longest.truncation_length} is biased by {longest.relative_bias:.2%} of the "
-            f"gradient ({longest.projection:+.2%} along it), as much as the noise of an average "
-            f"over {max(1, round(longest.windows_to_matter)):,} windows."
+            f"TBPTT {longest.truncation_length} is biased by {_percent(longest.relative_bias)} of "
+            f"the gradient, {noise}."
         )
         wrong = [b.truncation_length for b in seen if b.projection + b.projection_half_width < -1]
         if wrong:
-            parts.append(f"TBPTT up to {max(wrong)} steps has the wrong sign.")
+            parts.append(f"TBPTT with K up to {max(wrong)} has the wrong sign.")
     elif report.biases:
         parts.append("No bias of TBPTT is seen at these lengths.")
     if report.noises:
         best = min(report.noises, key=lambda one: one.relative_noise)
         parts.append(
-            f"ARTBP with {best.law} adds {best.variance_to_data:.2%} to the variance of the data."
+            f"ARTBP with {law_name(best.law)} adds {_percent(best.variance_to_data)} to the "
+            "variance of the data."
         )
     return " ".join(parts)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def law_name(law: TruncationLaw) -> str:
+    """In the words of the call that makes it, such as "polynomial(16, 4)"."""
+    name = type(law).__name__.lower()
+    if not dataclasses.is_dataclass(law):
+        return name
+    values = [getattr(law, field.name) for field in dataclasses.fields(law)]
+    words = [f"{v:g}" if isinstance(v, (int, float)) else f"{np.size(v)} ages" for v in values]
+    return f"{name}({', '.join(words)})"
 
 
 class _Sums:

@@ -9,7 +9,7 @@ does not depend on luck.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ class SampledBias(NamedTuple):
 def sampled_bias(
     cell: Cell,
     loss_fn: LossFn,
-    law: TruncationLaw,
+    laws: TruncationLaw | Sequence[TruncationLaw],
     params: Any,
     carry: Any,
     stream: Stream,
@@ -61,21 +61,23 @@ def sampled_bias(
     initial_carry: Any = None,
     sample_gates: Callable[[jax.Array, int], jax.Array] | None = None,
     batch_size: int = 64,
-) -> SampledBias:
+) -> Any:
     """Tests a rule of random boundaries for bias along the gradient, on data and params as given.
 
         g = BPTT gradient of the stream
         for d in range(num_draws):  ĝ_d = gradient with the gates sample_gates(key_d, T)
         bias = mean_d ⟨ĝ_d − g, g⟩ / ‖g‖²  ±  z · √(Var⟨ĝ, g⟩ / num_draws) / ‖g‖²
 
-    The variance is that of ARTBP under `law`, exact. So the interval is honest as soon as the mean
-    is nearly normal, which it is for draws by the hundred, and another rule than the law's own is
-    seen wherever its mean is off by more than a few standard errors.
+    The variance is that of ARTBP under the law, exact. So the interval is honest as soon as the
+    mean is nearly normal, which it is for draws by the hundred, and another rule than the law's own
+    is seen wherever its mean is off by more than a few standard errors.
 
-    Cost: one forward pass for `batch_size` draws, a backward pass for each, and `variance_along`.
+    Cost: one forward pass for `batch_size` draws, a backward pass for each, and `variance_along`,
+    which several laws share.
 
     Args:
-      cell, loss_fn, law, params, carry, stream: as for `artbp.artbp`; one window.
+      cell, loss_fn, params, carry, stream: as for `artbp.artbp`; one window.
+      laws: one law, or several, each with draws of its own.
       rng_key: consumed.
       num_draws: draws of boundaries, shared by the rows of a batch. Rounded up to whole batches.
       confidence: two-sided level; for M intervals that are to hold together take 1 − 0.05/M.
@@ -83,36 +85,50 @@ def sampled_bias(
       sample_gates: `(rng_key, T) -> gates [T]`, the rule under test. Default: that of the law.
       batch_size: draws on one forward pass; memory grows with it.
 
+    Returns:
+      A `SampledBias`, or a list of them where `laws` is a sequence.
+
     Raises:
-      TypeError, ValueError: as `truncation_covariance`; bad options.
+      TypeError, ValueError: as `truncation_covariance`; bad options; a gradient of zero.
     """
-    check_law(law)
+    several = isinstance(laws, Sequence)
+    all_laws = list(laws) if several else [laws]
+    for law in all_laws:
+        check_law(law)
     check_positive(integer=True, num_draws=num_draws, batch_size=batch_size)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}; expected a number between 0 and 1.")
-    sample_gates = law.sample_gates if sample_gates is None else sample_gates
     num_batches = -(-num_draws // batch_size)
-    keys = jax.random.split(rng_key, (num_batches, batch_size))
-    gradient, mean = _mean_product(
-        cell, loss_fn, params, carry, stream, keys, initial_carry, sample_gates
-    )
+    gradient, means = None, []
+    for i, law in enumerate(all_laws):
+        keys = jax.random.split(jax.random.fold_in(rng_key, i), (num_batches, batch_size))
+        rule = law.sample_gates if sample_gates is None else sample_gates
+        gradient, mean = _mean_product(
+            cell, loss_fn, params, carry, stream, keys, initial_carry, rule
+        )
+        means.append(float(mean))
     size2 = float(optax.tree.norm(gradient, squared=True))
     if size2 == 0:
         raise ValueError("The gradient of this stream is zero: nothing can be relative to it.")
-    variance = variance_along(
-        cell, loss_fn, law, params, carry, stream, gradient, initial_carry=initial_carry
+    variances = variance_along(
+        cell, loss_fn, all_laws, params, carry, stream, gradient, initial_carry=initial_carry
     )
-    deviation = np.sqrt(variance) / size2
-    error = deviation / np.sqrt(num_batches * batch_size)
     quantile = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
-    return SampledBias(
-        bias=float(mean) / size2,
-        standard_error=float(error),
-        half_width=float(quantile * error),
-        deviation=float(deviation),
-        num_draws=num_batches * batch_size,
-        confidence=confidence,
-    )
+    results = []
+    for mean, variance in zip(means, variances, strict=True):
+        deviation = float(np.sqrt(variance)) / size2
+        error = deviation / float(np.sqrt(num_batches * batch_size))
+        results.append(
+            SampledBias(
+                bias=mean / size2,
+                standard_error=error,
+                half_width=quantile * error,
+                deviation=deviation,
+                num_draws=num_batches * batch_size,
+                confidence=confidence,
+            )
+        )
+    return results if several else results[0]
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn", "sample_gates"))

@@ -187,37 +187,43 @@ def truncation_variance(
 def variance_along(
     cell: Cell,
     loss_fn: LossFn,
-    law: TruncationLaw,
+    laws: TruncationLaw | Sequence[TruncationLaw],
     params: Any,
     carry: Any,
     stream: Stream,
     direction: Any,
     *,
     initial_carry: Any = None,
-) -> float:
+) -> Any:
     """Var(⟨g, z⟩), the variance of the ARTBP gradient along one direction z, exactly.
 
         zᵀ Cov(g) z = Σ_u Σ_k p_u(k) · c(k)/(1 − c(k)) · (v_u(k) · z)²
 
     for models of any size: nothing as large as the params is stored but z. Boundaries are shared by
     the rows. Cost: for each of T − 1 steps a backward pass over the steps before it that leaves the
-    weights alone, and a JVP of the cell per leaf over them.
+    weights alone, and a JVP of the cell per leaf over them; another law costs nothing.
 
     Args:
-      cell, loss_fn, law, params, carry, stream, initial_carry: as for `truncation_covariance`.
+      cell, loss_fn, params, carry, stream, initial_carry: as for `truncation_covariance`.
+      laws: one law, or several.
       direction: z, like params.
+
+    Returns:
+      A float, or a list of them where `laws` is a sequence.
 
     Raises:
       TypeError, ValueError: as `truncation_covariance`.
     """
-    weights = age_weights(law, stream.num_steps)
+    several = isinstance(laws, Sequence)
+    all_weights = [age_weights(law, stream.num_steps) for law in (laws if several else [laws])]
     window = make_window(cell, loss_fn, params, carry, stream, initial_carry)
-    total = 0.0
+    totals = [0.0] * len(all_weights)
     for u in steps_of(window):
         products = lag_projections(cell, window, u, direction, stream.num_steps - 1)
         along = np.asarray(products, np.float64)[:u].sum(axis=-1)  # over the leaves
-        total += float(np.sum(scaled_by_age(weights, along) ** 2))
-    return total
+        for i, weights in enumerate(all_weights):
+            totals[i] += float(np.sum(scaled_by_age(weights, along) ** 2))
+    return totals if several else totals[0]
 
 
 def _summarise(samples: np.ndarray, treedef: Any, confidence: float) -> TruncationVariance:

@@ -1,0 +1,116 @@
+"""The gradient report as a figure. Needs matplotlib, which the library does not."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from artbp.diagnostics.gradient_report import GradientReport, TruncationNoise, describe, law_name
+
+# Okabe & Ito's: told apart by readers with any colour vision, on white and on black.
+_BIAS, _NOISE, _DATA = "#0072B2", "#D55E00", "#7F7F7F"
+# Line styles, and how a label draws them.
+_DASHES = (("-", "—"), ("--", "- -"), (":", "···"), ("-.", "-·-"))
+_MANY = 100
+
+
+def plot_report(report: GradientReport, axes: Any = None) -> Any:
+    """Draws bias of TBPTT, noise of ARTBP and noise of the data on one axis; returns the axes.
+
+    Sizes are relative to the norm of the gradient of one window. What lies above the dashed line
+    drowns a single window's gradient; what lies above the dotted line is still there when
+    100 windows are averaged. The title says what limits the model, in the words of `describe`.
+
+    Args:
+      report: from `gradient_report`.
+      axes: matplotlib axes to draw on. Default: those of a new figure.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+    """
+    if axes is None:
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ImportError(
+                "plot_report draws with matplotlib, which is not installed: pip install matplotlib."
+            ) from error
+        axes = Figure(figsize=(9, 5.5), layout="constrained").add_subplot()
+
+    labels: list[tuple[float, str, str]] = []  # what stands at the right edge, and where
+    levels = [(report.data_noise, (0, (6, 3)), "noise of the data, one window")]
+    levels += [(report.data_noise / np.sqrt(_MANY), (0, (1, 2)), f"mean of {_MANY} windows")]
+    for level, dashes, text in levels:
+        axes.axhline(level, color=_DATA, linestyle=dashes, linewidth=1.5)
+        labels.append((level, text, _DATA))
+    seen = [bias for bias in report.biases if bias.relative_bias > 0]
+    if seen:
+        x = [bias.truncation_length for bias in seen]
+        y = np.array([bias.relative_bias for bias in seen])
+        low, high = np.array([bias.interval for bias in seen]).T
+        axes.errorbar(x, y, yerr=[y - low, high - y], color=_BIAS, marker="o", capsize=3)
+        labels.append((y[-1], "bias of TBPTT", _BIAS))
+    families = _families(report.noises).items()
+    for (family, noises), (dashes, sample) in zip(families, itertools.cycle(_DASHES), strict=False):
+        x = [noise.mean_length for noise in noises]
+        y = np.array([noise.relative_noise for noise in noises])
+        low, high = np.array([noise.interval for noise in noises]).T
+        axes.errorbar(
+            x, y, yerr=[y - low, high - y], color=_NOISE, linestyle=dashes, marker="D", capsize=3
+        )
+        labels.append((y[-1], f"{sample} noise of ARTBP, {family}", _NOISE))
+
+    lengths = {bias.truncation_length for bias in report.biases}
+    lengths |= {noise.mean_length for noise in report.noises}
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="K of TBPTT, mean length of ARTBP's segments (time steps)",
+        ylabel=f"÷ gradient of {report.window_length} steps",
+    )
+    axes.set_xticks(sorted(lengths), [f"{length:g}" for length in sorted(lengths)])
+    axes.minorticks_off()
+    # Lines and marks alone set the range: an interval that holds zero has no lower end here.
+    heights = [label[0] for label in labels]
+    heights += [bias.relative_bias for bias in seen]
+    heights += [noise.relative_noise for noise in report.noises]
+    axes.set_ylim(0.6 * min(heights), 1.7 * max(heights))
+    low, high = np.log(axes.get_ylim())
+    places = _spread([(np.log(label[0]) - low) / (high - low) for label in labels])
+    for place, (_, text, colour) in zip(places, labels, strict=True):
+        axes.text(
+            1.02,
+            place,
+            text,
+            color=colour,
+            fontweight="bold",
+            fontsize=9,
+            va="center",
+            transform=axes.transAxes,
+        )
+    axes.set_title("\n".join(textwrap.wrap(describe(report), 80)), fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _spread(places: Sequence[float], gap: float = 0.06) -> list[float]:
+    """The places, moved up where they would lie on one another, in the same order."""
+    moved = list(places)
+    order = np.argsort(places)
+    for below, above in itertools.pairwise(order):
+        moved[above] = max(moved[above], moved[below] + gap)
+    return moved
+
+
+def _families(noises: Sequence[TruncationNoise]) -> dict[str, list[TruncationNoise]]:
+    """Laws that differ in their mean length alone, by increasing mean length."""
+    families: dict[str, list[TruncationNoise]] = {}
+    for noise in sorted(noises, key=lambda noise: noise.mean_length):
+        name, _, arguments = law_name(noise.law).partition("(")
+        rest = arguments.rstrip(")").partition(", ")[2]
+        families.setdefault(f"{name}, α = {rest}" if rest else name, []).append(noise)
+    return families

@@ -1,0 +1,247 @@
+"""One system: its report over many windows, intervals on one, enumeration, online estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import flatten_util
+from scipy import stats
+
+import artbp
+from artbp import diagnostics, truncation
+from experiments.bias.problems import Problem
+from experiments.common.tables import Row
+
+_ENUMERATED_STEPS = 9
+_OFFSETS = 16  # of TBPTT's cuts, evenly spread, over which its bias on one window is averaged
+
+
+def tested_laws(config: Any) -> list[truncation.TruncationLaw]:
+    """The laws whose bias gets an interval."""
+    length = config.mean_length
+    return [
+        truncation.geometric(length),
+        truncation.polynomial(length, 4),
+        truncation.polynomial(length, 6),
+    ]
+
+
+def truncation_lengths(config: Any) -> list[int]:
+    """Powers of two below half a window."""
+    return [2**i for i in range(20) if 2 ** (i + 1) < config.window_length]
+
+
+def each_confidence(config: Any) -> float:
+    """The level of one interval, so that all of them hold together."""
+    number = len(config.problems) * (len(truncation_lengths(config)) + len(tested_laws(config)))
+    return 1 - (1 - config.family_level) / number
+
+
+def measure(
+    config: Any, name: str, problem: Problem, rng_key: jax.Array, say: Callable[[str], None]
+) -> tuple[list[Row], diagnostics.GradientReport]:
+    """The rows of one problem, and its report for the figure."""
+    report_key, draw_key, online_key = jax.random.split(rng_key, 3)
+    everything = (problem.cell, problem.loss_fn)
+    confidence = each_confidence(config)
+    laws = [
+        law
+        for length in config.mean_lengths
+        for law in (
+            truncation.geometric(length),
+            truncation.polynomial(length, 4),
+            truncation.polynomial(length, 6),
+        )
+    ]
+    report = diagnostics.gradient_report(
+        *everything,
+        problem.params,
+        problem.carry,
+        problem.stream,
+        window_length=config.window_length,
+        truncation_lengths=truncation_lengths(config),
+        laws=laws,
+        rng_key=report_key,
+        num_variance_windows=config.num_variance_windows,
+        num_samples=config.num_samples,
+        confidence=confidence,
+    )
+    say(f"{name}: {diagnostics.describe(report)}")
+    window = first_window(problem, config.window_length)
+    on_window = biases_on_window(problem, window, truncation_lengths(config))
+    rows: list[Row] = []
+    for bias, given in zip(report.biases, on_window, strict=True):
+        rows.append(
+            {
+                "problem": name,
+                "estimator": f"TBPTT {bias.truncation_length}",
+                "kind": "tbptt",
+                "length": bias.truncation_length,
+                "bias": bias.relative_bias,
+                "bias_interval": list(bias.interval),
+                "projection": bias.projection,
+                "projection_half_width": bias.projection_half_width,
+                "cosine": bias.cosine,
+                "on_window": given,
+            }
+        )
+    rows += artbp_rows(config, name, problem, window, report, rows, draw_key)
+    if problem.is_small:
+        rows += online_rows(config, name, problem, window, online_key)
+    return rows, report
+
+
+def first_window(problem: Problem, length: int) -> artbp.Stream:
+    """The first steps of the stream."""
+    stream = problem.stream
+    xs, targets = jax.tree.map(lambda leaf: leaf[:length], (stream.xs, stream.targets))
+    return artbp.Stream(xs, targets, num_steps=length)
+
+
+def biases_on_window(problem: Problem, window: artbp.Stream, lengths: Sequence[int]) -> list[float]:
+    """⟨ĝ(K) − g, g⟩ / ‖g‖² of TBPTT for each K, the mean over offsets of the cuts."""
+    num_steps = window.num_steps
+    done = np.arange(1, num_steps + 1)
+
+    @jax.jit
+    def gradients(gates: jax.Array) -> jax.Array:
+        found = diagnostics.gradients_of_gates(
+            problem.cell, problem.loss_fn, problem.params, problem.carry, window, gates
+        )
+        return jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])(found)
+
+    whole = np.asarray(gradients(jnp.ones((_OFFSETS, num_steps)))[0], np.float64)
+    biases = []
+    for length in lengths:
+        offsets = np.floor(np.arange(_OFFSETS) * length / _OFFSETS)
+        gates = np.where((done[None] + offsets[:, None]) % length == 0, 0.0, 1.0)
+        found = np.asarray(gradients(jnp.asarray(gates)), np.float64)
+        biases.append(float(np.mean((found - whole) @ whole) / (whole @ whole)))
+    return biases
+
+
+def artbp_rows(
+    config: Any,
+    name: str,
+    problem: Problem,
+    window: artbp.Stream,
+    report: diagnostics.GradientReport,
+    tbptt: Sequence[Row],
+    rng_key: jax.Array,
+) -> list[Row]:
+    """Noise for every law; for those of `mean_length` the bias on one window with its interval."""
+    arguments = (problem.params, problem.carry, window)
+    laws, confidence = tested_laws(config), each_confidence(config)
+    nearest = min(tbptt, key=lambda row: abs(row["length"] - config.mean_length))
+
+    def sampled(num_draws: int) -> list[diagnostics.SampledBias]:
+        return diagnostics.sampled_bias(
+            problem.cell,
+            problem.loss_fn,
+            laws,
+            *arguments,
+            rng_key,
+            num_draws=num_draws,
+            confidence=confidence,
+        )
+
+    # A few draws first, for the deviation, which is exact; then as many as the interval needs.
+    deviation = max(found.deviation for found in sampled(1))
+    aim = 0.9 * config.half_width_share * abs(nearest["on_window"])
+    quantile = stats.norm.ppf((1 + confidence) / 2)
+    wanted = config.max_draws if aim == 0 else int(np.ceil((quantile * deviation / aim) ** 2))
+    found = dict(zip(laws, sampled(int(np.clip(wanted, 64, config.max_draws))), strict=True))
+    rows: list[Row] = []
+    for noise in report.noises:
+        row: Row = {
+            "problem": name,
+            "estimator": f"ARTBP, {diagnostics.law_name(noise.law)}",
+            "kind": "artbp",
+            "length": noise.mean_length,
+            "mean_memory": noise.mean_memory,
+            "noise": noise.relative_noise,
+            "noise_interval": list(noise.interval),
+            "variance_to_data": noise.variance_to_data,
+        }
+        if noise.law in found:
+            bias = found[noise.law]
+            row |= {
+                "on_window": bias.bias,
+                "on_window_half_width": bias.half_width,
+                "num_draws": bias.num_draws,
+                "tbptt_on_window": nearest["on_window"],
+            }
+        if problem.is_small:
+            row["enumeration_error"] = enumeration_error(problem, noise.law)
+        rows.append(row)
+    return rows
+
+
+def enumeration_error(problem: Problem, law: truncation.TruncationLaw) -> float:
+    """‖E ĝ − g‖ / ‖g‖ over all boundary patterns of the first few steps, float64."""
+    short = first_window(problem, _ENUMERATED_STEPS)
+
+    def make_estimator(law: truncation.TruncationLaw) -> artbp.GradientEstimator:
+        return artbp.artbp(problem.cell, problem.loss_fn, law, block_size=4)
+
+    exact = diagnostics.exact_expectation(make_estimator, law, problem.params, problem.carry, short)
+    gates = jnp.ones((1, _ENUMERATED_STEPS))
+    whole = diagnostics.gradients_of_gates(
+        problem.cell, problem.loss_fn, problem.params, problem.carry, short, gates
+    )
+    mean, gradient = (np.asarray(flatten_util.ravel_pytree(t)[0]) for t in (exact.mean, whole))
+    return float(np.linalg.norm(mean - gradient) / np.linalg.norm(gradient))
+
+
+def online_rows(
+    config: Any, name: str, problem: Problem, window: artbp.Stream, rng_key: jax.Array
+) -> list[Row]:
+    """RTRL, SnAp-1 and UORO over the window, with frozen params: bias along g, and noise."""
+    confidence = each_confidence(config)
+    gates = jnp.ones((1, window.num_steps))
+    gradient = diagnostics.gradients_of_gates(
+        problem.cell, problem.loss_fn, problem.params, problem.carry, window, gates
+    )
+    whole = np.asarray(flatten_util.ravel_pytree(gradient)[0])
+    rows: list[Row] = []
+    for estimator_name in ("rtrl", "snap1", "uoro"):
+        row = artbp.REGISTRY[estimator_name]
+        estimator = row.build(problem.cell, problem.loss_fn, config.mean_length)
+
+        @jax.jit
+        @jax.vmap
+        def one_pass(key: jax.Array, estimator: Any = estimator) -> jax.Array:
+            def segment(loop: Any) -> Any:
+                total, state, _ = loop
+                grads, state, info = estimator.estimate(problem.params, state, window)
+                flat = flatten_util.ravel_pytree(grads)[0]
+                return total + flat, state, info.end_of_stream
+
+            state = estimator.init(problem.params, problem.carry, rng_key=key)
+            start = (jnp.zeros(whole.shape), state, jnp.asarray(False))
+            return jax.lax.while_loop(lambda loop: ~loop[2], segment, start)[0]
+
+        num_keys = config.num_keys if row.random else 1
+        found = np.asarray(one_pass(jax.random.split(rng_key, num_keys)))
+        along = (found - whole) @ whole / (whole @ whole)
+        half_width = 0.0
+        if num_keys > 1:
+            quantile = stats.t.ppf((1 + confidence) / 2, num_keys - 1)
+            half_width = float(quantile * along.std(ddof=1) / np.sqrt(num_keys))
+        size2 = np.sum(np.square(found - found.mean(0)), axis=1).sum() / max(num_keys - 1, 1)
+        rows.append(
+            {
+                "problem": name,
+                "estimator": estimator_name,
+                "kind": "online",
+                "on_window": float(along.mean()),
+                "on_window_half_width": half_width,
+                "noise": float(np.sqrt(size2 / (whole @ whole))),
+                "num_draws": num_keys,
+            }
+        )
+    return rows

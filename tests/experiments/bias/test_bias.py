@@ -1,0 +1,145 @@
+"""The bias laboratory at a tiny size, and the verdicts that its table states."""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import artbp
+from artbp import truncation
+from experiments.bias import __main__ as experiment
+from experiments.bias import measure, problems, report
+from experiments.bias.config import PROBLEMS, check_config, default_config
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError
+
+CONFIG = Path(__file__).parents[3] / "configs" / "bias" / "default.py"
+TINY = (
+    "problems=('short memory',)",
+    "window_length=32",
+    "num_windows=8",
+    "mean_lengths=(4,)",
+    "mean_length=4",
+    "num_variance_windows=2",
+    "num_samples=2",
+    "max_draws=128",
+    "num_keys=3",
+    "rows=2",
+    "short_memory=4",
+)
+
+
+def load(*overrides):
+    return load_config(default_config(), CONFIG, (*TINY, *overrides))
+
+
+def run(workdir, *overrides, tensorboard=False):
+    experiment.main(load(*overrides), CommandLine(workdir, False, tensorboard, False))
+
+
+def test_writes_its_files(tmp_path, capsys, monkeypatch):
+    # Each law is three programs to compile, which is most of this test's time: one is enough.
+    law = truncation.polynomial(4, 4)
+    monkeypatch.setattr(measure, "tested_laws", lambda config: [law])
+    monkeypatch.setattr(measure, "enumeration_error", lambda problem, law: 0.0)
+    run(tmp_path)
+    files = {"config.json", "metrics.jsonl", "results.json", "table.md", "bias.png", "bias.svg"}
+    assert {path.name for path in tmp_path.iterdir()} == files
+    rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    names = [row["estimator"] for row in rows]
+    assert names[:4] == ["TBPTT 1", "TBPTT 2", "TBPTT 4", "TBPTT 8"]
+    assert "ARTBP, polynomial(4, 4)" in names
+    assert names[-3:] == ["rtrl", "snap1", "uoro"]
+    by_name = {row["estimator"]: row for row in rows}
+    # The gradient of what looks back one step is too small; looking farther, it is less so.
+    biases = [by_name[f"TBPTT {k}"]["on_window"] for k in (1, 2, 4, 8)]
+    assert all(-1 < a < b < 0 for a, b in itertools.pairwise(biases))
+    tested = by_name["ARTBP, polynomial(4, 4)"]
+    assert tested["num_draws"] == 128
+    assert abs(tested["on_window"]) < tested["on_window_half_width"]
+    assert abs(by_name["rtrl"]["on_window"]) < 1e-12
+    assert abs(by_name["snap1"]["on_window"]) < 1e-12  # one state a row: nothing is left out
+    assert by_name["uoro"]["noise"] > 0
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert table in capsys.readouterr().out
+    assert "The noise of the data is" in table
+
+
+def test_enumeration_finds_no_bias(float64):
+    problem = problems.make("short memory", load(), jax.random.key(0))
+    assert measure.enumeration_error(problem, truncation.polynomial(4, 4)) < 1e-12
+
+
+def test_bias_on_a_window_in_closed_form(float64):
+    """s ← s + θ with loss s at every step: looking back K steps counts K in place of t."""
+
+    def cell(theta, carry, x):
+        carry = carry + theta
+        return carry, carry
+
+    stream = artbp.Stream(None, num_steps=32)
+    problem = problems.Problem(
+        "", cell, lambda theta, y, target: y, jnp.asarray(1.0), jnp.asarray(0.0), stream, True
+    )
+    (found,) = measure.biases_on_window(problem, stream, [16])
+    whole = 32 * 33 / 2
+    # Offset o: segments of 16 − o, 16 and o steps, of n(n + 1)/2 each.
+    cut = np.mean([sum(n * (n + 1) / 2 for n in (16 - o, 16, o)) for o in range(16)])
+    np.testing.assert_allclose(found, cut / whole - 1, rtol=1e-12)
+
+
+def test_verdicts():
+    rows = [
+        {"problem": "p", "kind": "tbptt", "length": 4, "bias_interval": [0.1, 0.2]},
+        {"problem": "p", "kind": "tbptt", "length": 16, "bias_interval": [0.0, 0.2]},
+        {"problem": "p", "kind": "tbptt", "length": 32, "bias_interval": [0.1, 0.2]},
+    ]
+    for bias, half_width in ((0.01, 0.02), (0.03, 0.02), (0.01, 0.05)):
+        rows.append(
+            {
+                "problem": "p",
+                "kind": "artbp",
+                "length": 16,
+                "on_window": bias,
+                "on_window_half_width": half_width,
+                "tbptt_on_window": -0.2,
+            }
+        )
+    (verdict,) = report.shown(rows)
+    counts = {"biased": 1, "short": 2, "unbiased": 2, "narrow": 2, "tested": 3}
+    assert verdict == {"problem": "p", **counts}
+
+
+def test_the_levels_hold_together():
+    config = load("problems=('short memory', 'long memory')", "family_level=0.9")
+    assert len(measure.truncation_lengths(config)) == 4
+    np.testing.assert_allclose(measure.each_confidence(config), 1 - 0.1 / (2 * (4 + 3)))
+    assert default_config().problems == PROBLEMS
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("problems=('chess',)", "chess"),
+        ("num_windows=4", "8 or more"),
+        ("mean_lengths=(64,)", "below window_length = 32"),
+        ("family_level=1.0", "between 0 and 1"),
+        ("short_memory=0", "more than 0"),
+        ("max_draws=0", "max_draws is 0"),
+    ],
+)
+def test_bad_configurations_are_refused_before_anything_is_written(tmp_path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        run(tmp_path / "run", override)
+    assert not (tmp_path / "run").exists()
+    check_config(load())
+
+
+def test_no_tensorboard(tmp_path):
+    with pytest.raises(ExperimentError, match="tensorboard"):
+        run(tmp_path, tensorboard=True)
