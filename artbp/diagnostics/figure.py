@@ -1,4 +1,4 @@
-"""The gradient report as a figure. Needs matplotlib, which the library does not."""
+"""The gradient report as a figure, on axes of matplotlib, which the library does not import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DASHES = (("-", "—"), ("--", "- -"), (":", "···"), ("-.", "-·-"))
 _MANY = 100
 
 
-def plot_report(report: GradientReport, axes: Any = None) -> Any:
+def plot_report(report: GradientReport, axes: Any) -> Any:
     """Draws bias of TBPTT, noise of ARTBP and noise of the data on one axis; returns the axes.
 
     Sizes are relative to the norm of the gradient of one window. What lies above the dashed line
@@ -27,20 +27,8 @@ def plot_report(report: GradientReport, axes: Any = None) -> Any:
 
     Args:
       report: from `gradient_report`.
-      axes: matplotlib axes to draw on. Default: those of a new figure.
-
-    Raises:
-      ImportError: matplotlib is not installed.
+      axes: matplotlib axes to draw on, such as `matplotlib.pyplot.figure().add_subplot()`.
     """
-    if axes is None:
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "plot_report draws with matplotlib, which is not installed: pip install matplotlib."
-            ) from error
-        axes = Figure(figsize=(9, 5.5), layout="constrained").add_subplot()
-
     labels: list[tuple[float, str, str]] = []  # what stands at the right edge, and where
     levels = [(report.data_noise, (0, (6, 3)), "noise of the data, one window")]
     levels += [(report.data_noise / np.sqrt(_MANY), (0, (1, 2)), f"mean of {_MANY} windows")]

@@ -40,7 +40,7 @@ KERNELS = [
     ("name", "policy", "block_size"),
     [
         # Cells whose steps are run by the same code as another's: fewer block sizes.
-        (name, *kernel)
+        pytest.param(name, *kernel, marks=[pytest.mark.slow] if kernel in KERNELS[4:] else [])
         for name in [*CELLS, "derived lstm", "derived gru"]
         for kernel in (KERNELS if name in ("lstm", "derived lstm") else KERNELS[:4])
     ],
@@ -98,7 +98,7 @@ def test_segment_by_segment(policy, float64):
         start += length
 
 
-@policies
+@pytest.mark.parametrize("policy", ["dynamic", "pow2"])
 def test_own_boundaries_are_those_of_sample_gates(policy, float64):
     """Over two passes: the zeros of the law's gates, but for the ends of the stream."""
     problem = make_problem("rnn", 40)
@@ -269,8 +269,7 @@ def test_online_updates_use_the_current_params(float64):
     assert relative_error(total, expected) < 1e-13
 
 
-@policies
-def test_a_flax_cell_drops_in(policy):
+def test_a_flax_cell_drops_in():
     """Any function of the signature is a cell: here flax's LSTM, with its own carry."""
     import flax.linen as nn
 
@@ -283,7 +282,6 @@ def test_a_flax_cell_drops_in(policy):
             module.apply,
             lambda params, y, target: jnp.sum((y - 1) ** 2, axis=-1),
             truncation.polynomial(4, 4),
-            policy=policy,
         )
         state = estimator.init(params, carry, rng_key=jax.random.key(3))
         grads, _, info = estimator.estimate(params, state, artbp.Stream(xs))
@@ -339,7 +337,7 @@ def test_missing_observations_are_masked(policy, float64):
     assert relative_error(found, expected) < 1e-14
 
 
-@policies
+@pytest.mark.parametrize("policy", ["dynamic", "exact"])
 def test_masks_and_resets_shared_by_the_rows(policy, float64):
     """[T] means the same as [T, B] with equal rows."""
     problem = make_problem("gru", 15)
@@ -380,9 +378,9 @@ def test_a_law_of_ones_own(float64):
     assert relative_error(total, gated_gradient(problem, law.sample_gates(key, 40))) < 1e-13
 
 
-@policies
+@pytest.mark.parametrize("policy", ["dynamic", "pow2"])
 def test_a_bfloat16_model(policy):
-    """Close to float32 for every policy: the gates themselves are never rounded to bfloat16."""
+    """Close to float32: the gates themselves are never rounded to bfloat16."""
     problem = make_problem("lstm", 30)
 
     def cast(tree, dtype):
@@ -436,8 +434,10 @@ def test_the_way_back_sees_the_noise_of_the_forward_pass(impl, float64):
     np.testing.assert_allclose(grads, jax.grad(total)(params), rtol=1e-12)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("num_symbols", [4, 12])  # fewer and more than hidden units
+# Fewer symbols than hidden units, and more.
+@pytest.mark.parametrize(
+    ("policy", "num_symbols"), [("dynamic", 4), ("dynamic", 12), ("pow2", 4), ("exact", 12)]
+)
 def test_symbols_as_inputs_of_an_lstm_with_params_in_any_mapping(policy, num_symbols, float64):
     cell = cells.lstm.with_params(lambda params: params["cell"])
     own = cells.lstm.init(jax.random.key(0), num_symbols, 8, dtype=jnp.float64)

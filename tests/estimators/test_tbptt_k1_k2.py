@@ -111,7 +111,13 @@ OVERLAPPING = [
 OTHERS = [(k1, k2, "stored", "new") for k1 in (1, 2, 3, 5) for k2 in (1, 2, 3, 5) if k2 <= k1]
 
 
-@pytest.mark.parametrize(("k1", "k2", "mode", "losses"), OVERLAPPING + OTHERS)
+@pytest.mark.parametrize(
+    ("k1", "k2", "mode", "losses"),
+    [
+        pytest.param(*case, marks=[pytest.mark.slow] if case[0] == 3 else [])
+        for case in OVERLAPPING + OTHERS
+    ],
+)
 def test_equals_its_definition(k1, k2, mode, losses, twin, float64):
     """With an update after each estimate, so that the modes differ."""
     found = gradients_of(twin.problem, sgd, k1=k1, k2=k2, mode=mode, losses=losses)

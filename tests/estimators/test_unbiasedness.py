@@ -31,6 +31,13 @@ LAWS = {
     "polynomial 6": truncation.polynomial(3, 6),
     "geometric": truncation.geometric(3),
 }
+# Every cell with the paper's law, and the LSTM with each.
+CASES = [
+    pytest.param(name, law, id=f"{name}-{law_name}")
+    for name in CELLS
+    for law_name, law in LAWS.items()
+    if name == "lstm" or law_name == "polynomial 4"
+]
 TOLERANCE = 1e-12
 VISIBLE = 0.01
 
@@ -95,8 +102,7 @@ def _replayed(segment_lengths, cap):
     return (pieces + [1] * NUM_STEPS)[:NUM_STEPS]
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(("name", "law"), CASES)
 def test_the_gated_unroll_is_unbiased(name, law):
     problem = make_problem(name, NUM_STEPS, resets=True, mask=True)
     assert bias_of_unroll(problem, law) < TOLERANCE
@@ -104,8 +110,7 @@ def test_the_gated_unroll_is_unbiased(name, law):
     assert bias_of_unroll(problem, law, lambda pattern: np.where(pattern, 0.0, 1.0)) > VISIBLE
 
 
-@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(("name", "law"), CASES)
 def test_the_streaming_estimator_is_unbiased(name, law):
     problem = make_problem(name, NUM_STEPS)
     assert bias_of_estimator(problem, law) < TOLERANCE

@@ -97,7 +97,7 @@ PATHS = {  # the cell for the unroll, that for the fused unroll, whether inputs 
 # Each backward pass written by hand, and the linear cell's, at every length; where only the input
 # differs, or the backward pass is derived, fewer.
 CASES = [
-    (path, num_steps)
+    pytest.param(path, num_steps, marks=[pytest.mark.slow] if num_steps in (2, 3, 64) else [])
     for i, path in enumerate(PATHS)
     for num_steps in (LENGTHS if i < 4 else [1, 257] if i == 4 else [1, 17])
 ]

@@ -11,6 +11,7 @@ from experiments.common.errors import TrainingInterruptedError
 from experiments.common.metrics import read_metrics
 
 
+@pytest.mark.slow
 def test_same_trajectory_as_compiled_and_resumes(uninterrupted, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     result = tiny_run.run(whole, policy="pow2", driver="host")

@@ -30,7 +30,7 @@ def in_python(estimator, optimizer, problem, key):
         return params, sums / counts, lengths
 
 
-@pytest.mark.parametrize("name", ["artbp_polynomial_4", "tbptt_stored", "adaptive_tbptt", "pes"])
+@pytest.mark.parametrize("name", ["artbp_polynomial_4", "adaptive_tbptt"])
 def test_equals_the_loop_in_python_for_every_learning_rate(name, float64):
     problem = make_problem("rnn", 40, mask=True)
     estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 4)
