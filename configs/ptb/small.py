@@ -25,6 +25,7 @@ def get_config():
     config.batch = 64
     config.mean_length = 50
     config.alpha = 4.0
+    config.shadow = {"every": 100}
     config.model = {"cell": "lstm", "hidden_size": 128}
     config.optimizer = {"name": "adam", "learning_rate": 8e-3}  # tbptt's: 1.6e-2
     return config

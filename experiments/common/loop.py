@@ -25,6 +25,7 @@ What a run means, whatever is in flight, saved or killed meanwhile:
                 grads, estimator_state, info = estimate(params, estimator_state, stream)
                 params, opt_state = optimizer step                       # one per segment
             write one "train" row of metrics                # a chunk
+            every measure_every updates: write one "measurement" row: measure(...)
         write one "evaluation" row of metrics: evaluate(params)
         save the parameters if they are the best so far; save a checkpoint
 
@@ -50,7 +51,7 @@ from experiments.common.interrupts import catch_interrupts
 from experiments.common.metrics import MetricsWriter
 from experiments.common.options import LoopOptions
 from experiments.common.progress import Progress, ProgressBar
-from experiments.common.session import Session
+from experiments.common.session import Measure, Session
 from experiments.common.workdir import Workdir
 
 __all__ = ["LoopOptions", "TrainResult", "train"]
@@ -82,6 +83,7 @@ def train(
     workdir: Workdir,
     options: LoopOptions,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+    measure: Measure | None = None,
 ) -> TrainResult:
     """Trains `params`, one update per segment, or goes on with the run that `workdir` holds.
 
@@ -94,6 +96,7 @@ def train(
         {"kind": "train", "epoch", "chunk", "update", "time_step", "loss", "bits", "segments",
          "mean_length", "max_length", "max_compensation", "max_weight", "max_gradient_norm",
          "time": {"elapsed_seconds", "steps_per_second"}}
+        {"kind": "measurement", "epoch", "update", "time_step", <the values of measure>, "time"}
         {"kind": "evaluation", "epoch", "update", "time_step", "train_loss", "train_bits",
          <the values of evaluate>, "is_best" (with best_metric only), "time": {...}}
 
@@ -111,6 +114,10 @@ def train(
         options: see `LoopOptions`.
         evaluate: called with the parameters after each epoch. It must not keep them: the next
             chunk reuses their memory.
+        measure: called with the parameters, the estimator's state, the stream and the number of
+            updates so far, see `LoopOptions.measure_every`; what it returns are numbers, such as
+            those of `artbp.diagnostics.shadow`. It must keep nothing either, and the run goes on
+            as without it, bit for bit.
 
     Raises:
         TrainingDivergedError: a segment had a loss or a gradient that was not finite, or a loss
@@ -148,7 +155,16 @@ def train(
             catch_interrupts() as interrupts,
         ):
             session = Session(
-                run_chunk, stream, state, progress, options, evaluate, checkpoints, metrics, bar
+                run_chunk,
+                stream,
+                state,
+                progress,
+                options,
+                evaluate,
+                measure,
+                checkpoints,
+                metrics,
+                bar,
             )
             session.to_the_end(interrupts)
     return TrainResult(params=session.state.params, progress=progress)

@@ -19,6 +19,9 @@ class LoopOptions:
             where it is smallest; None keeps no best parameters.
         max_loss: a segment whose mean loss exceeds it counts as diverged (never, by default; a
             loss that is not finite always does).
+        measure_every: with a `measure`, one measurement at the end of the first chunk that is at
+            least so many updates after the last one (or after the start). Part of the run's
+            identity: another number gives the same parameters but other rows.
         checkpoint_every_seconds: a checkpoint when the last one is older than that. There is one
             after every epoch and on interruption in any case.
         driver: "compiled" runs a chunk as one program, for estimators that can be traced (policy
@@ -32,13 +35,14 @@ class LoopOptions:
     segments_per_chunk: int = 100
     best_metric: str | None = None
     max_loss: float = math.inf
+    measure_every: int = 100
     checkpoint_every_seconds: float = 300.0
     driver: Literal["compiled", "host"] = "compiled"
     tensorboard: bool = False
     progress_bar: bool | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "segments_per_chunk"):
+        for name in ("num_epochs", "segments_per_chunk", "measure_every"):
             if getattr(self, name) < 1:
                 raise ExperimentError(f"{name} is {getattr(self, name)}: expected 1 or more.")
         if self.driver not in ("compiled", "host"):

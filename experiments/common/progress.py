@@ -20,6 +20,8 @@ class Progress:
         epochs: passes of the stream that are complete.
         evaluated_epochs: those of them that were evaluated.
         chunks, updates, time_steps: trained so far, over all epochs.
+        measurements: taken so far.
+        measured_updates: the updates that had been made when the last of them was taken.
         epoch_loss_sum, epoch_num_losses: of the pass that is going on.
         best_value, best_epoch: of the metric that chooses the best parameters; None before.
         metrics_cursor: bytes of the metrics file that belong to the counters above.
@@ -31,6 +33,8 @@ class Progress:
     chunks: int = 0
     updates: int = 0
     time_steps: int = 0
+    measurements: int = 0
+    measured_updates: int = 0
     epoch_loss_sum: float = 0.0
     epoch_num_losses: int = 0
     best_value: float | None = None
@@ -40,8 +44,8 @@ class Progress:
 
     @property
     def milestones(self) -> int:
-        """Grows with every chunk and every evaluation: names a checkpoint."""
-        return self.chunks + self.evaluated_epochs
+        """Grows with every row of metrics: names a checkpoint."""
+        return self.chunks + self.measurements + self.evaluated_epochs
 
     def count(self, records: SegmentRecord) -> None:
         """Adds the segments of a chunk, all of them good."""

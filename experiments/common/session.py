@@ -22,6 +22,9 @@ from experiments.common.metrics import MetricsWriter
 from experiments.common.options import LoopOptions
 from experiments.common.progress import Progress, ProgressBar, losses, summarise
 
+# measure(params, estimator_state, stream, updates) -> numbers
+Measure = Callable[[Any, Any, artbp.Stream, int], Mapping[str, Any]]
+
 
 class Session:
     """One session of a run: the state on the device, the counters on the host, the outputs."""
@@ -34,6 +37,7 @@ class Session:
         progress: Progress,
         options: LoopOptions,
         evaluate: Callable[[Any], Mapping[str, float]] | None,
+        measure: Measure | None,
         checkpoints: Checkpoints,
         metrics: MetricsWriter,
         bar: ProgressBar,
@@ -44,6 +48,7 @@ class Session:
         self.progress = progress
         self.options = options
         self.evaluate = evaluate
+        self.measure = measure
         self.checkpoints = checkpoints
         self.metrics = metrics
         self.bar = bar
@@ -60,6 +65,7 @@ class Session:
                 or self.is_finished
                 or self.epoch_is_over
                 or self.save_is_due
+                or self.measurement_may_be_due(in_flight)
             )
             ahead = None if pause else self.dispatch()
             if in_flight is not None:
@@ -69,10 +75,15 @@ class Session:
                 continue
             # Nothing is in flight: self.state is the state that self.progress counts up to.
             interrupted = interrupts.signal_name is not None
-            # An interrupted run leaves the evaluation, which may take long, to the resumed one.
-            if self.epoch_is_over and not interrupted:
-                self.finish_epoch()
-            if self.progress.milestones > self.saved_milestones:
+            # An interrupted run leaves measurement and evaluation, which may take long, to the
+            # resumed one.
+            save = interrupted or self.save_is_due or self.epoch_is_over
+            if not interrupted:
+                if self.measurement_is_due:
+                    self.write_measurement()
+                if self.epoch_is_over:
+                    self.finish_epoch()
+            if save and self.progress.milestones > self.saved_milestones:
                 self.save()
             if self.is_finished:
                 return
@@ -95,6 +106,17 @@ class Session:
         age = self.progress.elapsed_seconds - self.saved_seconds
         is_new = self.progress.milestones > self.saved_milestones
         return is_new and age >= self.options.checkpoint_every_seconds
+
+    @property
+    def measurement_is_due(self) -> bool:
+        new_updates = self.progress.updates - self.progress.measured_updates
+        return self.measure is not None and new_updates >= self.options.measure_every
+
+    def measurement_may_be_due(self, in_flight: chunks.Chunk | None) -> bool:
+        """Once the chunk in flight is recorded: nobody knows yet how many updates it makes."""
+        at_most = 0 if in_flight is None else self.options.segments_per_chunk
+        new_updates = self.progress.updates + at_most - self.progress.measured_updates
+        return self.measure is not None and new_updates >= self.options.measure_every
 
     def dispatch(self) -> chunks.Chunk:
         allowed = self.progress.evaluated_epochs + 1
@@ -121,6 +143,24 @@ class Session:
         row["time"] = self.time_fields(int(np.sum(records.length, dtype=np.int64)))
         self.metrics.write(row)
         self.bar.advance(row)
+
+    def write_measurement(self) -> None:
+        """Measures on the state that the counters stand at, and writes the row."""
+        assert self.measure is not None
+        progress, state = self.progress, self.state
+        values = self.measure(state.params, state.estimator_state, self.stream, progress.updates)
+        self.metrics.write(
+            {
+                "kind": "measurement",
+                "epoch": progress.epochs + (not self.epoch_is_over),  # of the last update
+                "update": progress.updates,
+                "time_step": progress.time_steps,
+                **{name: float(value) for name, value in jax.device_get(dict(values)).items()},
+                "time": self.time_fields(),
+            }
+        )
+        progress.measurements += 1
+        progress.measured_updates = progress.updates
 
     def finish_epoch(self) -> None:
         """Evaluates, writes the row, and keeps the parameters if they are the best."""

@@ -1,7 +1,7 @@
 """Character language model on Penn Treebank: truncated BPTT against ARTBP.
 
 python -m experiments.ptb --config configs/ptb/small.py --workdir DIR         one run
-python -m experiments.ptb.study --config configs/ptb/small.py --workdir DIR   the comparison
+python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR   the comparison
 python -m experiments.sample --workdir DIR                                    text from a run
 
 vocabulary          the symbols of a text and their numbers
@@ -9,6 +9,6 @@ data, generated     the text, and rows for training
 model               one recurrent layer, a readout, cross-entropy
 evaluate            bits per character by streaming evaluation
 config              every field of a configuration, and the estimator that it names
+watch               bias and noise of truncated gradients, beside a run
 run                 one run, from a configuration to results.json
-study, report       many runs: learning rates tuned, seeds paired, the table with its interval
 """

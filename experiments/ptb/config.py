@@ -42,6 +42,18 @@ def default_config() -> ml_collections.ConfigDict:
     config.optimizer.clip_value = None  # clipping biases a random gradient, see
     config.optimizer.clip_norm = None  # experiments.common.optimizers.CLIPPING_HELP
 
+    # Bias and noise of truncated gradients beside the training, see artbp.diagnostics.shadow and
+    # experiments.ptb.watch. It changes nothing but the rows of metrics.
+    config.shadow = ml_collections.ConfigDict()
+    config.shadow.every = 0  # updates between measurements, at the end of a row of metrics; 0: none
+    config.shadow.window_length = 256
+    config.shadow.truncation_lengths = (10, 50, 200)
+    config.shadow.mean_length = 50  # L0 and alpha of the ARTBP whose noise is measured,
+    config.shadow.alpha = 4.0  # whatever the run itself truncates with
+    config.shadow.num_draws = 8
+    config.shadow.history_length = 256
+    config.shadow.num_rows = 8  # of the batch
+
     # "compiled" runs many segments in one program; "host" runs them one by one, with the
     # segment kernel that suits the device (see artbp's policies).
     config.driver = "compiled"

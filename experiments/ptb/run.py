@@ -21,6 +21,7 @@ from experiments.common.config import check_seed
 from experiments.common.errors import ConfigError
 from experiments.common.loop import LoopOptions, train
 from experiments.common.optimizers import make_optimizer
+from experiments.common.session import Measure
 from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb import data
 from experiments.ptb.config import make_estimator
@@ -28,6 +29,7 @@ from experiments.ptb.evaluate import bits_per_character
 from experiments.ptb.generated import generated_corpus
 from experiments.ptb.model import CharacterModel, model_from_config
 from experiments.ptb.vocabulary import NEWLINE, write_vocabulary
+from experiments.ptb.watch import make_measure
 
 DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -63,6 +65,7 @@ class Prepared(NamedTuple):
     estimator: artbp.GradientEstimator
     optimizer: optax.GradientTransformation
     options: LoopOptions
+    measure: Measure | None
     xs: np.ndarray
     targets: np.ndarray
     left_over: int
@@ -78,12 +81,14 @@ def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
     corpus = load_corpus(config, data_dir)
     num_symbols = len(corpus.vocabulary)
     model = model_from_config(config, num_symbols)
+    measure = make_measure(config, model)
     options = LoopOptions(
         num_epochs=config.num_epochs,
         best_metric="valid_bpc",
         # Ten times what a guess among all symbols costs counts as diverged.
         max_loss=10 * math.log(num_symbols),
         driver=config.driver,
+        measure_every=config.shadow.every or 1,
     )
     return Prepared(
         corpus,
@@ -91,6 +96,7 @@ def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
         make_estimator(config, model),
         make_optimizer(**config.optimizer),
         options,
+        measure,
         *data.batch_rows(corpus.train, config.batch),
     )
 
@@ -109,14 +115,15 @@ def run(
         ExperimentError: bad input, a diverged or an interrupted run; see the subclasses. Bad input
             leaves no workdir behind.
     """
-    corpus, model, estimator, optimizer, options, xs, targets, left_over = prepare(config, data_dir)
+    prepared = prepare(config, data_dir)
+    corpus, model, xs = prepared.corpus, prepared.model, prepared.xs
     workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
     write_vocabulary(workdir, corpus.vocabulary)
     steps = xs.shape[0]
     print(
         f"{config.data.source}: {_show_counts(corpus)}\n"
-        f"training on {config.batch} rows of {steps:,} steps; {left_over} symbols at the end of "
-        "the text left over",
+        f"training on {config.batch} rows of {steps:,} steps; {prepared.left_over} symbols "
+        "at the end of the text left over",
         flush=True,
     )
 
@@ -124,19 +131,20 @@ def run(
     params = model.init(init_key)
     newline = corpus.vocabulary.symbols.index(NEWLINE)
     result = train(
-        estimator,
-        optimizer,
-        artbp.Stream(jnp.asarray(xs), jnp.asarray(targets)),
+        prepared.estimator,
+        prepared.optimizer,
+        artbp.Stream(jnp.asarray(xs), jnp.asarray(prepared.targets)),
         params,
         model.initial_carry(params, config.batch),
         rng_key=boundary_key,
         workdir=workdir,
         options=dataclasses.replace(
-            options,
+            prepared.options,
             tensorboard=command_line.tensorboard,
             progress_bar=command_line.progress_bar,
         ),
         evaluate=lambda p: {"valid_bpc": bits_per_character(model, p, corpus.valid, newline)},
+        measure=prepared.measure,
     )
     with Checkpoints(workdir.checkpoints_path) as checkpoints:
         best_params, record = checkpoints.restore_best(result.params)
@@ -152,7 +160,7 @@ def run(
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
         "characters": corpus.counts(),
         "steps_per_epoch": steps,
-        "left_over_symbols": left_over,
+        "left_over_symbols": prepared.left_over,
         "config": config.to_dict(),
         "time": {"elapsed_seconds": result.progress.elapsed_seconds},
     }

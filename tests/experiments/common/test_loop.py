@@ -66,7 +66,9 @@ def test_chunk_length_changes_rows_but_not_parameters(uninterrupted, tmp_path):
         result.params,
         uninterrupted[1].params,
     )
-    assert len(read_metrics(tmp_path / "metrics.jsonl")) == 4  # two chunks, two evaluations
+    assert (
+        len(read_metrics(tmp_path / "metrics.jsonl")) == 6
+    )  # a chunk, a measurement, an evaluation for each epoch
 
 
 def test_arguments_are_not_donated(tmp_path):
@@ -100,3 +102,16 @@ def test_unknown_best_metric(tmp_path):
 def test_options_out_of_range(wrong):
     with pytest.raises(ExperimentError, match=next(iter(wrong))):
         LoopOptions(**({"num_epochs": 1} | wrong))
+
+
+def test_measurements_change_no_parameter_and_come_when_they_are_due(uninterrupted, tmp_path):
+    measured, rows = tiny_run.outcome(*uninterrupted)
+    result = tiny_run.run(tmp_path, measured=False)
+    unmeasured, other_rows = tiny_run.outcome(tmp_path, result)
+    tiny_run.assert_same_outcome(
+        (unmeasured, other_rows), (measured, [r for r in rows if r["kind"] != "measurement"])
+    )
+    # Chunks of 5 updates and of 4 at the end of an epoch; every 7 updates at the least.
+    updates = [row["update"] for row in rows if row["kind"] == "measurement"]
+    assert updates == [10, 20, 29, 39, 48]
+    assert all(row["gradient_norm"] > 0 for row in rows if row["kind"] == "measurement")

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import artbp
+from artbp.diagnostics import shadow
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.loop import LoopOptions, train
 from experiments.common.metrics import MetricsWriter, read_metrics
@@ -73,6 +74,17 @@ def mean_loss(params, stream):
     return jnp.mean(loss_fn(params, ys, stream.targets))
 
 
+@functools.cache
+def make_measure():
+    law = artbp.truncation.polynomial(5.0, 4.0)
+    watch = jax.jit(shadow(cell, loss_fn, window_length=6, truncation_lengths=(2,), law=law))
+
+    def measure(params, state, stream, updates):
+        return watch(params, state, stream, jax.random.fold_in(jax.random.key(3), updates))
+
+    return measure
+
+
 def evaluate(params):
     sys.audit("tiny_run.evaluate", "params")
     loss = float(mean_loss(params, make_stream()))
@@ -80,12 +92,21 @@ def evaluate(params):
 
 
 def run(
-    path, *, resume=False, policy=None, optimizer=None, params=None, stream=None, **option_changes
+    path,
+    *,
+    measured=True,
+    resume=False,
+    policy=None,
+    optimizer=None,
+    params=None,
+    stream=None,
+    **option_changes,
 ):
     params = make_params() if params is None else params
     options = {
         "num_epochs": 2,
         "segments_per_chunk": 5,
+        "measure_every": 7,
         "best_metric": "valid_loss",
         "checkpoint_every_seconds": 0.0,
         "progress_bar": False,
@@ -100,6 +121,7 @@ def run(
         workdir=open_workdir(path, {"seed": 2}, resume=resume),
         options=LoopOptions(**options | option_changes),
         evaluate=evaluate,
+        measure=make_measure() if measured else None,
     )
 
 

@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from experiments.ptb import report
-from experiments.ptb.report import Arm, Interval, Outcome
+from experiments.ptb_study import report
+from experiments.ptb_study.arms import Arm
+from experiments.ptb_study.report import Interval, Outcome, Run
+
+ARMS = {"tbptt": Arm((), (1e-3,), None), "artbp": Arm((), (1e-3,), "tbptt")}
 
 
-def _outcome(purpose, method, rate, seed, valid=1.5, test=1.4, failure=None):
-    return Outcome(Arm(purpose, method, rate, seed), valid, test, failure)
+def _outcome(purpose, arm, rate, seed, valid=1.5, test=1.4, failure=None):
+    return Outcome(Run(purpose, arm, rate, seed), valid, test, failure)
 
 
 def test_interval_by_hand():
@@ -41,7 +44,7 @@ def test_differences_are_paired_by_seed_and_failures_left_out():
         _outcome("compare", "tbptt", 2e-3, 3, failure="diverged"),
         _outcome("tune", "tbptt", 2e-3, 0, test=7.0),
     ]
-    difference = report.paired_difference(outcomes, "artbp", "test_bpc")
+    difference = report.paired_difference(outcomes, "artbp", "tbptt", "test_bpc")
     assert difference.n == 2
     assert difference.mean == pytest.approx((-0.01 + 0.02) / 2)
 
@@ -70,24 +73,24 @@ def test_best_rate_is_by_validation_among_the_tuning_runs():
     ],
 )
 def test_the_sentence_claims_no_more_than_the_interval(interval, expected, absent):
-    sentence = report.verdict("artbp", interval, interval.n, [])
+    sentence = report.verdict("artbp", "tbptt", interval, interval.n, [])
     assert expected in sentence and absent not in sentence
 
 
 def test_nothing_is_claimed_of_the_seeds_that_happened_to_finish():
     rows = [("artbp", 1, 1.1), ("artbp", 2, 1.1), ("tbptt", 1, 1.3), ("tbptt", 2, 1.3001)]
-    outcomes = [_outcome("compare", method, 1e-3, seed, test=test) for method, seed, test in rows]
-    complete = report.markdown(outcomes, ["tbptt", "artbp"], [1, 2], "")
+    outcomes = [_outcome("compare", arm, 1e-3, seed, test=test) for arm, seed, test in rows]
+    complete = report.markdown(outcomes, ARMS, [1, 2], "")
     assert "lower (better)" in complete
     assert "initial parameters and truncation draws only" in complete, "without tuning too"
     outcomes.append(_outcome("compare", "artbp", 1e-3, 3, failure="diverged, see logs/x.log"))
-    text = report.markdown(outcomes, ["tbptt", "artbp"], [1, 2, 3], "")
+    text = report.markdown(outcomes, ARMS, [1, 2, 3], "")
     assert (
         "artbp against tbptt: 2 of 3 seeds; artbp diverged on seed 3, tbptt has not finished on "
         "seed 3. Nothing is claimed."
     ) in text
     assert "better" not in text
-    assert "against" not in report.markdown(outcomes, ["artbp"], [1, 2, 3], "")
+    assert "against" not in report.markdown(outcomes, {"artbp": ARMS["artbp"]}, [1, 2, 3], "")
 
 
 def test_table_of_an_unfinished_study_shows_what_there_is():
@@ -97,7 +100,7 @@ def test_table_of_an_unfinished_study_shows_what_there_is():
         _outcome("tune", "artbp", 1e-3, 0, failure="diverged, see logs/x.log"),
         _outcome("compare", "tbptt", 2e-3, 1, valid=1.61234, test=1.51234),
     ]
-    text = report.markdown(outcomes, ["tbptt", "artbp"], [1], "SETTING")
+    text = report.markdown(outcomes, ARMS, [1], "SETTING")
     assert "| tbptt | 0.002 | 1 | 1.6123 | 1.5123 |" in text
     assert "| artbp | 0.001 | 0 | diverged, see logs/x.log |  |" in text
     assert "yes, at the edge of the grid" in text and "SETTING" in text

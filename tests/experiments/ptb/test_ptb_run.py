@@ -41,6 +41,10 @@ def _run(workdir, *overrides, resume=False, data_dir=None):
     return run(_config(*overrides), tiny_ptb.command_line(workdir, resume), data_dir)
 
 
+def _as_json(value):
+    return json.loads(json.dumps(value))
+
+
 @pytest.mark.parametrize(
     ("method", "more"),
     [
@@ -67,7 +71,7 @@ def test_each_method_learns(tmp_path, method, more, capsys):
     newline = vocabulary.symbols.index(NEWLINE)
     untrained = bits_per_character(prepared.model, params, prepared.corpus.test, newline)
     assert 0 < results["test_bpc"] < untrained - 0.3
-    assert json.loads((tmp_path / "run" / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == _as_json(results)
     printed = capsys.readouterr().out
     assert f"{results['left_over_symbols']} symbols at the end of the text left over" in printed
     assert f"test {results['test_bpc']:.4f} bits per character" in printed
@@ -79,7 +83,7 @@ def test_a_huge_finite_loss_stops_the_run(tmp_path):
     assert not (tmp_path / "run" / "results.json").exists()
 
 
-@pytest.mark.parametrize("module", ["experiments.ptb", "experiments.ptb.study"])
+@pytest.mark.parametrize("module", ["experiments.ptb", "experiments.ptb_study"])
 def test_help_lists_flags_fields_and_the_price_of_clipping(module):
     root = CONFIGS.parents[1]
     command = [sys.executable, "-m", module, "--help"]
@@ -113,6 +117,22 @@ def test_results_are_those_of_the_best_parameters(finished_run):
     assert results["best_epoch"] == best["epoch"]
 
 
+def test_watched_or_not_the_training_is_the_same(finished_run, tmp_path):
+    _, unwatched = finished_run
+    small = ["window_length=40", "truncation_lengths=(10, 20)", "history_length=20", "num_rows=2"]
+    shadow = [f"shadow.{field}" for field in ["every=1", *small]]
+    watched = _run(tmp_path / "run", *shadow)
+    same = {"config": None, "time": None}
+    assert {**watched, **same} == {**unwatched, **same}
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    measurements = [row for row in rows if row["kind"] == "measurement"]
+    assert [row["epoch"] for row in measurements] == [1, 2]
+    for row in measurements:
+        assert 0 < row["bias_20"] < row["bias_10"] < 1 and row["artbp_noise"] > 0
+        # The carry between two passes is the initial one, whatever the parameters.
+        assert row["carry_error"] < 1e-6
+
+
 def test_a_workdir_holds_one_run(finished_run):
     workdir, results = finished_run
     with pytest.raises(WorkdirError, match="seed"):
@@ -139,6 +159,10 @@ def test_a_workdir_holds_one_run(finished_run):
         ("optimizer.options.momentum=0.9", "adam does not take"),
         ("seed=4294967296", "seed is 4294967296"),
         ("num_epochs=0", "num_epochs is 0"),
+        ("shadow.every=-1", "shadow.every is -1"),
+        ("shadow.num_rows=5", "shadow.num_rows is 5: expected 1 to batch = 4"),
+        ("shadow.truncation_lengths=[300]", "shadow: truncation_lengths holds 300"),
+        ("shadow.alpha=2.0", "shadow: .*alpha"),
         ("driver=fast", "driver is 'fast'"),
         ("data.source=ptb", "no file .*ptb.train.txt"),
     ],
@@ -147,7 +171,7 @@ def test_bad_input_is_named_and_leaves_no_workdir(tmp_path, override, what):
     empty = tmp_path / "no_data"
     empty.mkdir()
     with pytest.raises(ExperimentError, match=what):
-        _run(tmp_path / "run", override, data_dir=empty)
+        _run(tmp_path / "run", "shadow.every=1", "shadow.num_rows=4", override, data_dir=empty)
     assert not (tmp_path / "run").exists()
 
 

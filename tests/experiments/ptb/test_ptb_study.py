@@ -7,56 +7,58 @@ import pytest
 import tiny_ptb
 
 from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
-from experiments.ptb.report import Arm, Outcome
-from experiments.ptb.study import Plan, Study, run_study
+from experiments.ptb_study.arms import ARMS
+from experiments.ptb_study.report import Outcome, Run
+from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study
 
 ROOT = pathlib.Path(__file__).parents[3]
-PLAN = Plan(["tbptt", "artbp"], [1e-3, 2e-3], tuning_seed=0, seeds=[1, 2])
+TBPTT, ARTBP = "tbptt50", "artbp-alpha4"
+PLAN = Plan(chosen_arms([TBPTT, ARTBP], [1e-3, 2e-3]), tuning_seed=0, seeds=[1, 2])
 
 
-def test_the_comparison_of_a_method_comes_after_its_tuning():
-    tuning = [arm for method in PLAN.methods for arm in PLAN.tuning_arms(method)]
-    assert PLAN.arms([]) == tuning
-    assert {(arm.method, arm.learning_rate, arm.seed) for arm in tuning} == {
-        (method, rate, 0) for method in ("tbptt", "artbp") for rate in (1e-3, 2e-3)
+def test_the_comparison_of_an_arm_comes_after_its_tuning():
+    tuning = [run for name in PLAN.arms for run in PLAN.tuning_runs(name)]
+    assert PLAN.runs([]) == tuning
+    assert {(run.arm, run.learning_rate, run.seed) for run in tuning} == {
+        (name, rate, 0) for name in (TBPTT, ARTBP) for rate in (1e-3, 2e-3)
     }
     done = [
-        Outcome(Arm("tune", "tbptt", 1e-3, 0), 1.5, 1.4),
-        Outcome(Arm("tune", "tbptt", 2e-3, 0), 1.6, 1.3),
-        Outcome(Arm("tune", "artbp", 1e-3, 0), 1.5, 1.4),
+        Outcome(Run("tune", TBPTT, 1e-3, 0), 1.5, 1.4),
+        Outcome(Run("tune", TBPTT, 2e-3, 0), 1.6, 1.3),
+        Outcome(Run("tune", ARTBP, 1e-3, 0), 1.5, 1.4),
     ]
-    compared = [Arm("compare", "tbptt", 1e-3, seed) for seed in (1, 2)]
-    assert PLAN.arms(done) == [*tuning, *compared]
-    done.append(Outcome(Arm("tune", "artbp", 2e-3, 0), failure="diverged"))
-    assert {arm for arm in PLAN.arms(done) if arm.purpose == "compare"} == {
+    compared = [Run("compare", TBPTT, 1e-3, seed) for seed in (1, 2)]
+    assert PLAN.runs(done) == [*tuning, *compared]
+    done.append(Outcome(Run("tune", ARTBP, 2e-3, 0), failure="diverged"))
+    assert {run for run in PLAN.runs(done) if run.purpose == "compare"} == {
         *compared,
-        *(Arm("compare", "artbp", 1e-3, seed) for seed in (1, 2)),
+        *(Run("compare", ARTBP, 1e-3, seed) for seed in (1, 2)),
     }
 
 
 def test_a_single_rate_needs_no_tuning():
-    plan = Plan(["artbp"], [1e-3], tuning_seed=0, seeds=[1])
-    assert plan.arms([]) == [Arm("compare", "artbp", 1e-3, 1)]
+    plan = Plan(chosen_arms([ARTBP], [1e-3]), tuning_seed=0, seeds=[1])
+    assert plan.runs([]) == [Run("compare", ARTBP, 1e-3, 1)]
 
 
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        ({"methods": ["tbppt"]}, "--methods"),
-        ({"methods": []}, "--methods"),
+        ({"arms": ["tbppt50"]}, "--arms holds .'tbppt50'.: expected some of tbptt50, tbptt200"),
+        ({"arms": []}, "--arms"),
         ({"rates": [0.0]}, "--rates"),
         ({"rates": [float("inf")]}, "--rates"),
         ({"rates": [1e-3, 0.001]}, "--rates .* each value once"),
-        ({"methods": ["artbp", "artbp"]}, "--methods .* each value once"),
+        ({"arms": [ARTBP, ARTBP]}, "--arms .* each value once"),
         ({"seeds": [1, 1]}, "--seeds .* each value once"),
         ({"seeds": [2**40]}, "--seeds is 1099511627776"),
         ({"seeds": [0, 1]}, "--tuning_seed 0 is among --seeds"),
     ],
 )
 def test_a_bad_plan_is_refused(change, what):
-    given = {"methods": ["artbp"], "rates": [1e-3], "tuning_seed": 0, "seeds": [1]}
+    given = {"arms": [ARTBP], "rates": [1e-3], "tuning_seed": 0, "seeds": [1]} | change
     with pytest.raises(ConfigError, match=what):
-        Plan(**given | change)
+        Plan(chosen_arms(given["arms"], given["rates"]), given["tuning_seed"], given["seeds"])
 
 
 def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, monkeypatch, capsys):
@@ -67,23 +69,23 @@ def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, mo
     folder = tmp_path / "study"
     study = Study(folder, str(config_path), overrides)
     # The second rate overflows at once.
-    plan = Plan(["artbp"], [1e-2, 1e38], tuning_seed=0, seeds=[])
+    plan = Plan(chosen_arms([ARTBP], [1e-2, 1e38]), tuning_seed=0, seeds=[])
 
-    outcomes = {outcome.arm.learning_rate: outcome for outcome in run_study(study, plan, jobs=2)}
+    outcomes = {outcome.run.learning_rate: outcome for outcome in run_study(study, plan, jobs=2)}
     assert outcomes[1e-2].failure is None and 0 < outcomes[1e-2].test_bpc < 6
-    assert outcomes[1e38].failure == "diverged, see logs/tune-artbp-rate1e+38-seed0.log"
-    assert "TrainingDivergedError" in study.log_path(outcomes[1e38].arm).read_text()
+    assert outcomes[1e38].failure == "diverged, see logs/tune-artbp-alpha4-rate1e+38-seed0.log"
+    assert "TrainingDivergedError" in study.log_path(outcomes[1e38].run).read_text()
     rows = json.loads((folder / "results.json").read_text())
     assert {row["learning_rate"]: row["failure"] is None for row in rows} == {
         1e-2: True,
         1e38: False,
     }
-    assert "| artbp | 0.01 | 0 |" in (folder / "table.md").read_text()
+    assert "| artbp-alpha4 | 0.01 | 0 |" in (folder / "table.md").read_text()
 
     capsys.readouterr()
-    only_finished = Plan(["artbp"], [1e-2], tuning_seed=5, seeds=[0])
-    (folder / "runs" / "tune-artbp-rate0.01-seed0").rename(
-        folder / "runs" / "compare-artbp-rate0.01-seed0"
+    only_finished = Plan(chosen_arms([ARTBP], [1e-2]), tuning_seed=5, seeds=[0])
+    (folder / "runs" / "tune-artbp-alpha4-rate0.01-seed0").rename(
+        folder / "runs" / "compare-artbp-alpha4-rate0.01-seed0"
     )
     [kept] = run_study(study, only_finished, jobs=1)
     assert kept.test_bpc == outcomes[1e-2].test_bpc and "start" not in capsys.readouterr().out
@@ -92,7 +94,7 @@ def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, mo
     with pytest.raises(WorkdirError, match=r"study_of\.batch: 4 there, 8 given"):
         run_study(other, only_finished, jobs=1)
     with pytest.raises(WorkdirError, match="another configuration"):
-        other.finished(kept.arm)
+        other.finished(kept.run)
 
 
 def test_the_folder_of_a_run_is_left_alone(finished_run):
@@ -103,7 +105,7 @@ def test_the_folder_of_a_run_is_left_alone(finished_run):
     assert (workdir / "results.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("override", ["data.source=wiki", "data.source=ptb", "mean_length=1"])
+@pytest.mark.parametrize("override", ["data.source=wiki", "data.source=ptb", "batch=0"])
 def test_a_bad_configuration_fails_once_and_before_anything_is_written(tmp_path, override):
     overrides = [*tiny_ptb.OVERRIDES, override]
     study = Study(tmp_path / "study", None, overrides, data_dir=str(tmp_path))
@@ -113,6 +115,31 @@ def test_a_bad_configuration_fails_once_and_before_anything_is_written(tmp_path,
 
 
 def test_no_rate_is_chosen_while_a_tuning_run_has_failed_otherwise_than_by_diverging():
-    [one, two] = PLAN.tuning_arms("artbp")
+    [one, two] = PLAN.tuning_runs(ARTBP)
     done = [Outcome(one, 1.5, 1.4), Outcome(two, failure="exit code 2, see logs/x.log")]
-    assert all(arm.purpose == "tune" for arm in PLAN.arms(done))
+    assert all(run.purpose == "tune" for run in PLAN.runs(done))
+
+
+def test_arms_differ_in_what_their_names_say_and_each_is_paired_with_its_own_optimiser(tmp_path):
+    study = Study(tmp_path, str(ROOT / "configs" / "ptb" / "small.py"), [])
+    configs = {name: study.config(Run("compare", name, 1e-3, 1)) for name in ARMS}
+    told = {
+        name: (c.method, c.mean_length, c.alpha if "tbptt" not in name else None, c.optimizer.name)
+        for name, c in configs.items()
+    }
+    assert told == {
+        "tbptt50": ("tbptt", 50, None, "adam"),
+        "tbptt200": ("tbptt", 200, None, "adam"),
+        "artbp-alpha4": ("artbp", 50, 4.0, "adam"),
+        "artbp-alpha6": ("artbp", 50, 6.0, "adam"),
+        "uncompensated": ("uncompensated", 50, 4.0, "adam"),
+        "sgd-tbptt50": ("tbptt", 50, None, "sgd"),
+        "sgd-artbp-alpha4": ("artbp", 50, 4.0, "sgd"),
+    }
+    assert all(c.draw_offset and c.shadow.every == 100 for c in configs.values())
+    for name, arm in ARMS.items():
+        if arm.reference is not None:
+            assert configs[name].optimizer == configs[arm.reference].optimizer
+            assert arm.rates == ARMS[arm.reference].rates
+    # What is tuned is not watched: the parameters are the same, and it takes less time.
+    assert study.config(Run("tune", TBPTT, 1e-3, 0)).shadow.every == 0
