@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.common.config import check_seed, load_config
 from experiments.common.errors import (
@@ -104,6 +105,28 @@ def _check_each_once(name: str, given: Sequence[Any], shown: Sequence[Any]) -> N
         raise ConfigError(f"--{name} is {list(given)}: expected each value once.")
 
 
+Cores = frozenset[int]
+
+
+class Running(NamedTuple):
+    """A run that goes on, and the cores that it has to itself; none where they cannot be set."""
+
+    process: subprocess.Popen
+    cores: Cores
+
+
+def shares_of_the_cores(jobs: int) -> list[Cores]:
+    """The cores dealt out to so many processes; empty sets where an operating system cannot.
+
+    Two processes with threads on all the cores take turns on each of them: of two trainings on two
+    cores either makes 1.25 times as many steps per second on a core of its own.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return [frozenset()] * jobs
+    cores = sorted(os.sched_getaffinity(0))
+    return [frozenset(cores[i::jobs] or [cores[i % len(cores)]]) for i in range(jobs)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """Folder and base configuration of the runs.
@@ -164,8 +187,8 @@ class Study:
             )
         return Outcome(run, results["valid_bpc"], results["test_bpc"])
 
-    def start(self, run: Run) -> subprocess.Popen:
-        """Starts the process of a run, or resumes it."""
+    def start(self, run: Run, cores: Cores) -> Running:
+        """Starts the process of a run on these cores, or resumes it."""
         command = [sys.executable, "-m", "experiments.ptb", "--resume", "--noprogress_bar"]
         command += ["--workdir", str(self.folder / "runs" / run.name), *self.run_arguments]
         command += ["--data_dir", self.data_dir] if self.data_dir else []
@@ -176,9 +199,12 @@ class Study:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
             # A session of its own: Ctrl-C comes to this process, which passes it on once.
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
+        if cores and process.poll() is None:
+            os.sched_setaffinity(process.pid, cores)
+        return Running(process, cores)
 
     def log_path(self, run: Run) -> pathlib.Path:
         """What the process of a run prints."""
@@ -219,28 +245,29 @@ def run_study(study: Study, plan: Plan, *, jobs: int) -> list[Outcome]:
         raise ConfigError(f"--jobs is {jobs}: expected 1 or more.")
     study.claim(plan)
     outcomes: list[Outcome] = []
-    running: dict[Run, subprocess.Popen] = {}
+    running: dict[Run, Running] = {}
+    idle = shares_of_the_cores(jobs)
     with catch_interrupts() as interrupts:
         try:
             while True:
-                outcomes += _collect(study, running)
-                for run in _missing(study, plan, outcomes, running)[: jobs - len(running)]:
+                outcomes += _collect(study, running, idle)
+                for run in _missing(study, plan, outcomes, running)[: len(idle)]:
                     print(f"start   {run.name}", flush=True)
-                    running[run] = study.start(run)
+                    running[run] = study.start(run, idle.pop())
                 study.write_report(plan, outcomes)
                 if not running:
                     return outcomes
                 _wait_for_one(running, interrupts)
         finally:
             # Interrupted or failed: the processes save a checkpoint and end.
-            for process in running.values():
+            for process, _ in running.values():
                 process.terminate()
-            for process in running.values():
+            for process, _ in running.values():
                 process.wait()
 
 
 def _missing(
-    study: Study, plan: Plan, outcomes: list[Outcome], running: dict[Run, subprocess.Popen]
+    study: Study, plan: Plan, outcomes: list[Outcome], running: dict[Run, Running]
 ) -> list[Run]:
     """The runs left to start. Outcomes found on disk are added to `outcomes` first."""
     while True:
@@ -252,10 +279,14 @@ def _missing(
         outcomes += found  # once more: a tuning that is complete makes further runs known
 
 
-def _collect(study: Study, running: dict[Run, subprocess.Popen]) -> list[Outcome]:
+def _collect(study: Study, running: dict[Run, Running], idle: list[Cores]) -> list[Outcome]:
     """Takes the processes that have ended out of `running`, and gives their outcomes."""
-    ended = [run for run, process in running.items() if process.poll() is not None]
-    return [_outcome(study, run, running.pop(run).returncode) for run in ended]
+    outcomes = []
+    for run in [run for run, (process, _) in running.items() if process.poll() is not None]:
+        process, cores = running.pop(run)
+        idle.append(cores)
+        outcomes.append(_outcome(study, run, process.returncode))
+    return outcomes
 
 
 def _outcome(study: Study, run: Run, exit_code: int) -> Outcome:
@@ -271,8 +302,8 @@ def _outcome(study: Study, run: Run, exit_code: int) -> Outcome:
     return Outcome(run, failure=failure)
 
 
-def _wait_for_one(running: dict[Run, subprocess.Popen], interrupts: Interrupts) -> None:
-    while all(process.poll() is None for process in running.values()):
+def _wait_for_one(running: dict[Run, Running], interrupts: Interrupts) -> None:
+    while all(process.poll() is None for process, _ in running.values()):
         if interrupts.signal_name:
             raise TrainingInterruptedError(
                 f"{interrupts.signal_name}: the same command goes on with the study."

@@ -1,6 +1,7 @@
 """Which runs a study makes, and one small study as processes."""
 
 import json
+import os
 import pathlib
 
 import pytest
@@ -9,7 +10,7 @@ import tiny_ptb
 from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
 from experiments.ptb_study.arms import ARMS
 from experiments.ptb_study.report import Outcome, Run
-from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study
+from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study, shares_of_the_cores
 
 ROOT = pathlib.Path(__file__).parents[3]
 TBPTT, ARTBP = "tbptt50", "artbp-alpha4"
@@ -143,3 +144,14 @@ def test_arms_differ_in_what_their_names_say_and_each_is_paired_with_its_own_opt
             assert arm.rates == ARMS[arm.reference].rates
     # What is tuned is not watched: the parameters are the same, and it takes less time.
     assert study.config(Run("tune", TBPTT, 1e-3, 0)).shadow.every == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be set here")
+def test_cores_are_dealt_out_and_no_process_is_left_without():
+    cores = os.sched_getaffinity(0)
+    for jobs in range(1, 2 * len(cores) + 2):
+        shares = shares_of_the_cores(jobs)
+        assert len(shares) == jobs and all(shares)
+        assert frozenset().union(*shares) == cores
+        if jobs <= len(cores):
+            assert sum(map(len, shares)) == len(cores)
