@@ -6,7 +6,8 @@
 2. Each arm at its rate, with each of --seeds. A seed fixes the initial parameters and the cuts.
    The initial parameters are common to the arms, and the cuts to those that draw from the same law;
    the order of the data never changes.
-3. `table.md` and `results.json` (one object per run) in --workdir, rewritten after every run.
+3. `table.md` and `results.json` (one object per run) in --workdir, rewritten after every run; at
+   the end `ptb_study.png` and `.svg`, and `limits.md`: what limits a model of each of two arms.
 
 Every run is a process of its own with its own folder in --workdir/runs and its log in
 --workdir/logs. The same command again goes on where it was: finished runs are kept, others resumed,
@@ -19,11 +20,18 @@ from absl import flags
 
 from experiments.common import cli
 from experiments.common.errors import ConfigError, ExperimentError
+from experiments.common.figures import save
 from experiments.common.optimizers import CLIPPING_HELP
+from experiments.common.workdir import write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import DATA_DIR
+from experiments.ptb_study import limits, watched
 from experiments.ptb_study.arms import ARMS
+from experiments.ptb_study.figure import draw
 from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study
+
+# Whose first seed is looked at in `limits.md`.
+REPORTED = ("tbptt50", "artbp-alpha4")
 
 _ARMS = flags.DEFINE_list("arms", list(ARMS), "Arms to compare, of those in arms.py.")
 _RATES = flags.DEFINE_list(
@@ -46,6 +54,15 @@ def _main(_: Any, command_line: cli.CommandLine) -> None:
         command_line.workdir, flags.FLAGS.config, flags.FLAGS.set, DATA_DIR.value, passed_on
     )
     outcomes = run_study(study, plan, jobs=_JOBS.value)
+    found = watched.measurements(study.folder, outcomes, list(plan.arms))
+    figure = draw(plan.arms, outcomes, found, watched_arm=next(iter(plan.arms)))
+    save(figure, study.folder / "ptb_study.png")
+    reports = {}
+    for run in [o.run for o in outcomes if o.failure is None and o.run.purpose == "compare"]:
+        if run.arm in REPORTED and run.seed == plan.seeds[0]:
+            report = limits.report_of_run(study.folder / "runs" / run.name, DATA_DIR.value)
+            reports |= {run.name: report} if report is not None else {}
+    write_atomically(study.folder / "limits.md", limits.markdown(reports))
     print((study.folder / "table.md").read_text(encoding="utf-8"))
     failed = [o.run.name for o in outcomes if o.failure and not o.diverged]
     if failed:

@@ -24,7 +24,7 @@ from experiments.common.interrupts import Interrupts, catch_interrupts
 from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import prepare
-from experiments.ptb_study import report
+from experiments.ptb_study import report, watched
 from experiments.ptb_study.arms import ARMS, Arm
 from experiments.ptb_study.report import Outcome, Run
 
@@ -215,7 +215,8 @@ class Study:
         rows = [outcome.as_row() for outcome in outcomes]
         write_atomically(self.folder / "results.json", json.dumps(rows, indent=2) + "\n")
         text = report.markdown(outcomes, plan.arms, plan.seeds, self._setting())
-        write_atomically(self.folder / "table.md", text)
+        found = watched.measurements(self.folder, outcomes, list(plan.arms))
+        write_atomically(self.folder / "table.md", text + watched.markdown(found))
 
     def _setting(self) -> str:
         config: Any = load_config(default_config(), self.config_path, self.overrides)

@@ -1,0 +1,190 @@
+"""What a training ends with, from the bias and the variance of its gradient alone.
+
+Summed over a segment and averaged over B rows, the gradient per time step has
+
+    drift       λ (θ − θ')          λ = Σ_k p_k h_k²,    θ' = Σ_k p_k h_k w_k / λ
+    noise       D(θ)/B + V(θ, B)    per time step, in the long run
+
+with p_k the share of steps whose gradient sees lag k: 1 for ARTBP, (1 − k/K)₊ for TBPTT. D is the
+long-run variance of the (truncated) gradient over the data, in closed form because everything is
+Gaussian. V, which ARTBP's boundaries add, is `artbp.truncation.streaming_variance` of the lags of
+the crossing gradient, whose Gram matrix is known in closed form too. It does not vanish with B,
+because the rows share their boundaries. Both are quadratic in θ.
+
+SGD with a constant rate is then a linear recursion for the mean and the mean square of θ − θ',
+and the excess loss at its end is minimised over the rates of a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from artbp.truncation import TruncationLaw, streaming_variance
+from experiments.phase.system import System
+
+
+class Gradient(NamedTuple):
+    """Of one estimator on one system, per time step, averaged over B rows.
+
+    The variance is `row_noise / B + shared_noise`, each given as (a, b, c) of a + b x + c x² with
+    x = θ − θ'.
+
+    Attributes:
+      slope: λ.
+      fixed_point: θ'.
+      row_noise: of the data, and of what the boundaries do to each row by itself.
+      shared_noise: what the boundaries do to all rows alike.
+      segment: mean time steps from one update to the next.
+    """
+
+    slope: float
+    fixed_point: float
+    row_noise: np.ndarray
+    shared_noise: np.ndarray
+    segment: float
+
+
+def tbptt_gradient(system: System, truncation_length: int) -> Gradient:
+    """TBPTT with cuts at every multiple of K."""
+    h, w = system.filters()
+    share = np.maximum(0, 1 - np.arange(len(h)) / truncation_length)
+    slope = float(share @ h**2)
+    fixed_point = float(share @ (h * w)) / slope
+    noise = _quadratic(
+        lambda theta: _data_noise_of_segments(system, theta, truncation_length), fixed_point
+    )
+    return Gradient(slope, fixed_point, noise, np.zeros(3), truncation_length)
+
+
+def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gradient | None:
+    """ARTBP with boundaries shared by the rows; None where its variance is infinite."""
+    at = system.optimum
+    try:
+        shared, of_rows = (
+            _quadratic(
+                lambda theta, part=part: streaming_variance(
+                    law, crossing_grams(system, theta)[part]
+                ),
+                at,
+            )
+            for part in (0, 1)
+        )
+    except ValueError:
+        # `streaming_variance` refuses a law whose variance lies beyond all lags.
+        return None
+    data = _quadratic(lambda theta: _data_noise(system, theta), at)
+    return Gradient(system.curvature, at, data + of_rows, shared, mean_length)
+
+
+def excess_loss(
+    system: System, gradient: Gradient, batch: int, rate: float, start: float, num_steps: int
+) -> float:
+    """E ½ Λ (θ − θ*)² after so many time steps of SGD at a constant rate, from θ = start.
+
+        x ← (1 − η λ n) x + noise of variance η² n (a + b x + c x²),      x = θ − θ'
+
+    for each segment of n steps; infinity where the mean square does not settle.
+    """
+    a, b, c = gradient.row_noise / batch + gradient.shared_noise
+    n = gradient.segment
+    keep = 1 - rate * gradient.slope * n
+    grown = keep**2 + rate**2 * n * c
+    if abs(keep) >= 1 or grown >= 1:
+        return np.inf
+    # (mean, mean square) ← move · (mean, mean square) + push
+    move = np.array([[keep, 0.0], [rate**2 * n * b, grown]])
+    push = np.array([0.0, rate**2 * n * a])
+    settled = np.linalg.solve(np.eye(2) - move, push)
+    x = start - gradient.fixed_point
+    passed = np.linalg.matrix_power(move, round(num_steps / n))
+    mean, square = passed @ (np.array([x, x**2]) - settled) + settled
+    off = gradient.fixed_point - system.optimum
+    return float(0.5 * system.curvature * (square + 2 * mean * off + off**2))
+
+
+def crossing_grams(system: System, theta: float) -> tuple[np.ndarray, np.ndarray]:
+    """(P, Q) with E⟨G_m, G_m'⟩ = P + Q/B: of the crossing gradient, averaged over B rows.
+
+        G_m = ρ^m x_{u−m} b_u,    b_u = g Σ_{i≥1} ρ^{i−1} e_{u+i},    e = o − y
+
+    With μ_m = E[x_{u−m} b_u] and all Gaussian,
+
+        P = ρ^{m+m'} μ_m μ_m',    Q = P + δ_{mm'} ρ^{2m} E[b²]
+
+    up to the lag at which ρ^m is e⁻⁴.
+    """
+    h, w = system.filters()
+    error, decay = theta * h - w, system.decay
+    # x_{u−m} comes back in e_{u+i} with the weight error_{m+i}: μ_m = g error_{m+1} + ρ μ_{m+1}.
+    mean = np.zeros(len(error))
+    for m in reversed(range(len(error) - 1)):
+        mean[m] = system.gain * error[m + 1] + decay * mean[m + 1]
+    cotangent = system.gain * decay ** np.arange(len(error) - 1)
+    square = _long_run(_products(cotangent, cotangent), _errors(system, error))
+    powers = decay ** np.arange(int(4 * system.memory) + 16)
+    mean = mean[: len(powers)] * powers
+    shared = np.outer(mean, mean)
+    return shared, shared + np.diag(square * powers**2)
+
+
+def _data_noise(system: System, theta: float) -> float:
+    """Σ_j Cov(e_t φ_t, e_{t+j} φ_{t+j}) with φ = h∗x: for Gaussians, Σ_j R_ee R_φφ + R_eφ R_φe."""
+    h, w = system.filters()
+    error = theta * h - w
+    crossed = _products(error, h)
+    both = _long_run(_errors(system, error), _products(h, h))
+    return both + float(np.sum(crossed * crossed[::-1]))
+
+
+def _data_noise_of_segments(system: System, theta: float, length: int) -> float:
+    """The same per time step with φ cut at every multiple of `length`.
+
+    φ of two segments share no x, and neither does e of one segment with φ of a later one: the sum
+    is over pairs within a segment.
+    """
+    h, w = system.filters()
+    error = theta * h - w
+    errors = _errors(system, error)
+    ages = np.arange(length)
+    lags = ages[:, None] - ages[None, :]
+
+    def within(values: np.ndarray) -> np.ndarray:
+        """Row t: the weights of x_0, …, x_{length−1} of the segment in step t."""
+        padded = np.pad(values, (0, max(0, length - len(values))))
+        return np.where(lags >= 0, padded[np.maximum(lags, 0)], 0.0)
+
+    reach = within(h)
+    crossed = within(error) @ reach.T
+    middle = len(errors) // 2
+    total = errors[middle + np.clip(lags, -middle, middle)] * (reach @ reach.T)
+    return float(np.sum(total + crossed * crossed.T)) / length
+
+
+def _errors(system: System, error: np.ndarray) -> np.ndarray:
+    """R_ee at the lags −n, …, n: that of error∗x − σ ε."""
+    result = _products(error, error)
+    result[len(result) // 2] += system.noise**2
+    return result
+
+
+def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Σ_k first_k second_{k+j} at the lags j = −n, …, n, of arrays of one length."""
+    size = 2 * len(first)
+    spectrum = np.conj(np.fft.rfft(first, size)) * np.fft.rfft(second, size)
+    return np.roll(np.fft.irfft(spectrum, size), len(first) - 1)[: 2 * len(first) - 1]
+
+
+def _long_run(first: np.ndarray, second: np.ndarray) -> float:
+    """Σ_j of the products of two symmetric functions of the lag, given at −n, …, n."""
+    short, long = sorted((first, second), key=len)
+    middle, half = len(long) // 2, len(short) // 2
+    return float(short @ long[middle - half : middle + half + 1])
+
+
+def _quadratic(function: Callable[[float], float], around: float) -> np.ndarray:
+    """(a, b, c) of a + b x + c x² with x = θ − around."""
+    below, at, above = (function(around + x) for x in (-1.0, 0.0, 1.0))
+    return np.array([at, (above - below) / 2, (above + below) / 2 - at])

@@ -1,0 +1,75 @@
+"""The table: predicted and observed at every trained point, and who won."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.common.tables import Column, Row
+from experiments.phase.estimators import Contender
+from experiments.phase.study import Point
+
+COLUMNS: list[Column] = [
+    ("memory ÷ L0", lambda row: f"{row['memory']:g}"),
+    ("rows", lambda row: str(row["batch"])),
+    ("estimator", lambda row: row["estimator"]),
+    ("excess loss, predicted", lambda row: _number(row["predicted"])),
+    ("observed", lambda row: f"{_number(row['observed'])} ± {_number(row['standard_error'])}"),
+    ("median", lambda row: _number(row["median"])),
+    ("rate, predicted", lambda row: _number(row["predicted_rate"])),
+    ("chosen", lambda row: _number(row["rate"]) + (" \\*" if row["at_edge"] else "")),
+    ("predicted to win", lambda row: "yes" if row["predicted_winner"] else ""),
+    ("won", lambda row: ("yes, " + row["verdict"]) if row["winner"] else ""),
+]
+
+
+def table_rows(everyone: Sequence[Contender], points: Sequence[Point]) -> list[Row]:
+    """A row for each contender at each point."""
+    rows = []
+    for point in points:
+        for i, contender in enumerate(everyone):
+            excess = point.trained[i].excess
+            rows.append(
+                {
+                    "memory": point.memory,
+                    "batch": point.batch,
+                    "estimator": contender.label,
+                    "predicted": point.predicted[i].excess,
+                    "predicted_rate": point.predicted[i].rate,
+                    "observed": float(excess.mean()),
+                    "standard_error": float(excess.std(ddof=1) / np.sqrt(len(excess))),
+                    "median": float(np.median(excess)),
+                    "rate": point.trained[i].rate,
+                    "at_edge": point.trained[i].at_edge,
+                    "predicted_winner": i == point.predicted_winner,
+                    "winner": i == point.observed_winner,
+                    "verdict": point.verdict,
+                }
+            )
+    return rows
+
+
+def note(config: Any, points: Sequence[Point]) -> str:
+    """What the columns mean, and how often the prediction held."""
+    verdicts = [point.verdict for point in points]
+    return f"""\
+At {verdicts.count("as predicted")} of {len(points)} points the predicted estimator won; at \
+{verdicts.count("not told apart")} it was not told apart from the winner (within two standard \
+errors of the paired difference), at {verdicts.count("otherwise")} another one won.
+
+Excess loss: ½ Λ (θ − θ\\*)² after {config.num_steps:,} time steps of SGD from \
+θ = {config.start:g}; mean ± standard error over {config.num_seeds} seeds, at the rate with the \
+least mean over {config.num_tuning_seeds} other seeds, of {config.rates_per_decade} per decade \
+from 10^{config.first_rate:g} to 10^{config.last_rate:g} (\\*: the first or the last of them). The \
+prediction knows bias, data noise and the exact variance of the boundaries, and nothing of the \
+trainings; where the variance of a law is infinite it has none. The system is in \
+`experiments/phase/system.py`: one parameter, S = {config.later_power:g}, σ = {config.noise:g}, \
+L0 = {config.mean_length}.
+
+Made by `python -m experiments.phase` with the configuration in config.json."""
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}" if np.isfinite(value) else "none"

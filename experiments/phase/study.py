@@ -1,0 +1,148 @@
+"""The predicted map, and the points of it that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.phase import training
+from experiments.phase.config import rates
+from experiments.phase.estimators import Contender
+from experiments.phase.prediction import Gradient, excess_loss
+from experiments.phase.system import System
+
+
+class Predicted(NamedTuple):
+    """The least excess loss over the rates, and the rate; infinity and NaN where there is none."""
+
+    excess: float
+    rate: float
+
+
+class Point(NamedTuple):
+    """One trained point. Lists follow the contenders.
+
+    Attributes:
+        memory: τ ÷ L0.
+        batch: rows.
+        predicted, trained: of each contender.
+    """
+
+    memory: float
+    batch: int
+    predicted: list[Predicted]
+    trained: list[training.Trained]
+
+    @property
+    def predicted_winner(self) -> int:
+        """Index of the contender with the least predicted excess."""
+        return int(np.argmin([one.excess for one in self.predicted]))
+
+    @property
+    def observed_winner(self) -> int:
+        """Index of the contender with the least mean excess over the seeds reported."""
+        means = [one.excess.mean() for one in self.trained]
+        return int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
+
+    @property
+    def lead(self) -> tuple[float, float]:
+        """Excess of the predicted winner minus that of the observed one, over paired seeds.
+
+        Returns:
+            (mean, standard error); zeros where they are the same.
+        """
+        difference = (
+            self.trained[self.predicted_winner].excess - self.trained[self.observed_winner].excess
+        )
+        return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+
+    @property
+    def verdict(self) -> str:
+        """Whether the winner is the predicted one, or at least not told apart from it."""
+        if self.predicted_winner == self.observed_winner:
+            return "as predicted"
+        mean, error = self.lead
+        return "not told apart" if not mean > 2 * error else "otherwise"
+
+
+class Map(NamedTuple):
+    """Attributes:
+    memories: τ ÷ L0, `[M]`.
+    batches: `[N]`.
+    excess: least over the rates, `[contenders, M, N]`.
+    """
+
+    memories: np.ndarray
+    batches: np.ndarray
+    excess: np.ndarray
+
+
+def predict_map(config: Any, everyone: Sequence[Contender]) -> Map:
+    """Predictions on a grid, in factors of √2 of the memory and 2 of the rows."""
+    memories = _powers(config.memories, np.sqrt(2.0))
+    batches = np.unique(_powers(config.batches, 2.0).round().astype(int))
+    excess = np.full((len(everyone), len(memories), len(batches)), np.inf)
+    for i, memory in enumerate(memories):
+        system = make_system(config, memory)
+        for e, contender in enumerate(everyone):
+            gradient = contender.gradient(system)
+            for j, batch in enumerate(batches):
+                excess[e, i, j] = predict(config, system, gradient, int(batch)).excess
+    return Map(memories, batches, excess)
+
+
+def predict(config: Any, system: System, gradient: Gradient | None, batch: int) -> Predicted:
+    """The best that SGD at one of the rates is predicted to end with."""
+    if gradient is None:
+        return Predicted(np.inf, np.nan)
+    tried = [
+        Predicted(
+            excess_loss(system, gradient, batch, rate, config.start, config.num_steps), float(rate)
+        )
+        for rate in rates(config)
+    ]
+    return min(tried)
+
+
+def train_points(
+    config: Any, everyone: Sequence[Contender], say: Callable[[str], None]
+) -> list[Point]:
+    """Trains every contender at every point of the configuration."""
+    jobs = [(contender, batch) for batch in config.trained_batches for contender in everyone]
+
+    def of_batch(job: tuple[Contender, int]) -> dict[float, training.Trained]:
+        contender, batch = job
+        run = training.make_run(contender, batch, config.num_steps)
+        found = {}
+        for memory in config.trained_memories:
+            found[memory] = training.train(run, make_system(config, memory), rates(config), config)
+            mean = found[memory].excess.mean()
+            say(f"{contender.label}, {batch} rows, memory {memory:g} L0: {mean:.3g}")
+        return found
+
+    # XLA leaves small loops to one core, and lets go of Python's lock while it works.
+    with ThreadPoolExecutor(config.num_threads) as pool:
+        trained = dict(zip([(c.name, b) for c, b in jobs], pool.map(of_batch, jobs), strict=True))
+    points = []
+    for memory in config.trained_memories:
+        system = make_system(config, memory)
+        gradients = [contender.gradient(system) for contender in everyone]
+        for batch in config.trained_batches:
+            predicted = [predict(config, system, gradient, batch) for gradient in gradients]
+            found = [trained[contender.name, batch][memory] for contender in everyone]
+            points.append(Point(memory, batch, predicted, found))
+    return points
+
+
+def make_system(config: Any, memory: float) -> System:
+    """The system whose memory is so many times L0."""
+    return System(memory * config.mean_length, config.later_power, config.noise)
+
+
+def _powers(limits: Sequence[float], factor: float) -> np.ndarray:
+    least, most = limits
+    number = round(np.log(most / least) / np.log(factor)) + 1
+    return np.geomspace(float(least), float(most), number)

@@ -1,0 +1,179 @@
+"""The closed forms of the phase map against samples, and a small map with its trainings."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from artbp import truncation
+from artbp.diagnostics import truncation_covariance
+from artbp.truncation import streaming_variance
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError
+from experiments.phase import prediction, study
+from experiments.phase.__main__ import main
+from experiments.phase.config import check_config, default_config
+from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
+from experiments.phase.training import Trained
+
+SYSTEM = System(memory=3.0, later_power=0.5, noise=1.5)
+THETA = 0.9
+ROOT = pathlib.Path(__file__).parents[3]
+
+
+def _stream(num_steps, batch, seed=0):
+    key = jax.random.key(seed)
+    return make_stream(key, SYSTEM.decay, SYSTEM.gain, SYSTEM.noise, num_steps, batch)
+
+
+def _sample_gradients(length, num_rows=4000):
+    """Summed gradients of windows of `length` steps, cut at both ends, in a stationary stream."""
+    h, w = SYSTEM.filters()
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((num_rows, len(h) + length))
+    error = np.zeros((num_rows, length))
+    reach = np.zeros((num_rows, length))
+    for t in range(length):
+        before = x[:, : len(h) + t + 1][:, ::-1][:, : len(h)]
+        error[:, t] = before @ (THETA * h - w) - SYSTEM.noise * rng.standard_normal(num_rows)
+        reach[:, t] = before[:, : t + 1] @ h[: t + 1]
+    return (error * reach).sum(axis=1)
+
+
+@pytest.mark.parametrize("length", [1, 5, 40])
+def test_drift_and_data_noise_of_tbptt_are_those_of_samples(length):
+    gradient = prediction.tbptt_gradient(SYSTEM, length)
+    samples = _sample_gradients(length)
+    error = samples.std() / np.sqrt(len(samples))
+    drift = length * gradient.slope * (THETA - gradient.fixed_point)
+    assert abs(samples.mean() - drift) < 4 * error  # false alarms below 1e-4
+    x = THETA - gradient.fixed_point
+    variance = length * gradient.row_noise @ [1, x, x**2]
+    # The kurtosis of sums of products is below 9: five standard errors.
+    assert abs(samples.var() / variance - 1) < 5 * np.sqrt(8 / len(samples))
+    assert gradient.fixed_point == pytest.approx(1) if length == 1 else gradient.fixed_point < 1
+
+
+def test_windows_without_end_are_the_whole_gradient():
+    whole = prediction.artbp_gradient(SYSTEM, truncation.polynomial(8, 4), 8)
+    long = prediction.tbptt_gradient(SYSTEM, 1500)
+    assert whole.slope == pytest.approx(long.slope, rel=2e-3)
+    assert whole.fixed_point == SYSTEM.optimum == pytest.approx(long.fixed_point, abs=1e-3)
+    # With boundaries that cut nothing, the noise of ARTBP is that of the data.
+    data = prediction._data_noise(SYSTEM, THETA)
+    assert data == pytest.approx(prediction._data_noise_of_segments(SYSTEM, THETA, 400), rel=1e-2)
+
+
+def test_noise_of_the_boundaries_is_the_exact_covariance_of_the_library():
+    law, batch, steps = truncation.polynomial(6, 4), 2, 160
+    shared, of_rows = prediction.crossing_grams(SYSTEM, THETA)
+    predicted = streaming_variance(law, shared + of_rows / batch)
+    with jax.enable_x64(True):
+        params = {"theta": jnp.asarray(THETA)}
+        carry = initial_carry(SYSTEM.decay, SYSTEM.gain, batch)
+
+        found = [
+            truncation_covariance(
+                cell, loss_fn, law, params, carry, _stream(steps, batch, seed)
+            ).item()
+            / batch**2
+            for seed in range(24)
+        ]
+    mean, error = np.mean(found) / steps, np.std(found, ddof=1) / np.sqrt(len(found)) / steps
+    # The first and the last steps of a stream have less behind or before them: below 5 % here.
+    assert abs(mean - predicted) < 4 * error + 0.05 * predicted
+    assert error < 0.1 * predicted
+    # A control: a row by itself is told apart.
+    alone = streaming_variance(law, shared + of_rows)
+    assert abs(mean - alone) > 4 * error + 0.05 * alone
+
+
+def test_the_moments_at_the_end_are_those_of_the_recursion():
+    gradient = prediction.Gradient(0.8, 0.6, np.array([2.0, 0.3, 0.7]), np.array([0.1, 0, 0.2]), 4)
+    rate, batch, start, steps = 0.02, 3, 1.7, 200
+    mean, square = start - 0.6, (start - 0.6) ** 2
+    a, b, c = gradient.row_noise / batch + gradient.shared_noise
+    for _ in range(steps // 4):
+        keep = 1 - rate * 0.8 * 4
+        noise = rate**2 * 4 * (a + b * mean + c * square)
+        mean, square = keep * mean, keep**2 * square + noise
+    off = 0.6 - SYSTEM.optimum
+    expected = 0.5 * SYSTEM.curvature * (square + 2 * mean * off + off**2)
+    found = prediction.excess_loss(SYSTEM, gradient, batch, rate, start, steps)
+    assert found == pytest.approx(expected, rel=1e-10)
+    assert prediction.excess_loss(SYSTEM, gradient, batch, 1.0, start, steps) == np.inf
+
+
+def test_a_law_of_infinite_variance_is_predicted_to_lose():
+    geometric = truncation.geometric(8)
+    assert prediction.artbp_gradient(System(6.0, 0.5, 1.0), geometric, 8) is not None
+    beyond = System(64.0, 0.5, 1.0)
+    assert prediction.artbp_gradient(beyond, geometric, 8) is None
+    assert study.predict(default_config(), beyond, None, 4).excess == np.inf
+
+
+def test_a_small_map_with_its_trainings(tmp_path):
+    small = [
+        *("mean_length=8", "num_steps=800", "memories=(0.25,1.0)", "batches=(4,16)"),
+        *("trained_memories=(0.5,)", "trained_batches=(16,)", "rates_per_decade=2"),
+        *("num_seeds=32", "num_tuning_seeds=8"),
+    ]
+    config = load_config(default_config(), ROOT / "configs" / "phase" / "default.py", small)
+    main(config, CommandLine(tmp_path / "run", False, False, False))
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"phase.png", "phase.svg", "table.md", "results.json", "config.json"} <= names
+    rows = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [row["estimator"].split(",")[0] for row in rows[::2]] == ["TBPTT 8", "ARTBP 8"]
+    for row in rows:
+        assert row["rate"] == pytest.approx(row["predicted_rate"], rel=3)
+        off = abs(row["observed"] - row["predicted"])
+        assert off < 5 * row["standard_error"] + 0.3 * row["predicted"]
+    assert rows[0]["observed"] > 2 * min(row["observed"] for row in rows)
+
+
+def _trained(values):
+    return Trained(1e-3, False, np.asarray(values, float))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "excess", "verdict"),
+    [
+        ((1.0, 2.0), ([1, 1.1, 0.9], [2, 2.1, 1.9]), "as predicted"),
+        ((1.0, 2.0), ([2, 2.1, 1.9], [1, 1.1, 0.9]), "otherwise"),
+        ((1.0, 2.0), ([1, 3.0, 2.0], [2, 1.0, 2.5]), "not told apart"),
+        ((1.0, np.inf), ([1, 1, 1.2], [np.nan, 1, 1]), "as predicted"),
+    ],
+)
+def test_a_winner_is_another_one_only_where_seeds_tell_them_apart(predicted, excess, verdict):
+    losses = [study.Predicted(value, 1e-3) for value in predicted]
+    point = study.Point(1.0, 1, losses, [_trained(values) for values in excess])
+    assert point.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_seeds", 1, "num_seeds was given 1"),
+        ("alpha", 3.0, "more than 3"),
+        ("memories", (2.0, 1.0), "the least and the most"),
+        ("trained_batches", (), "expected positive numbers"),
+        ("first_rate", 0.0, "the smaller one first"),
+        ("noise", -1.0, "deviation of 0 or more"),
+    ],
+)
+def test_bad_configurations_are_refused(field, value, message):
+    config = default_config()
+    config[field] = value
+    with pytest.raises(ConfigError, match=message):
+        check_config(config)
+
+
+def test_tensorboard_is_refused(tmp_path):
+    line = CommandLine(tmp_path / "run", False, True, False)
+    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
+        main(load_config(default_config()), line)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,82 @@
+"""What a study makes of the measurements of its runs."""
+
+import json
+
+import pytest
+
+from experiments.ptb_study import figure, limits, watched
+from experiments.ptb_study.arms import ARMS
+from experiments.ptb_study.report import Outcome, Run
+
+ARM, OTHER = "tbptt50", "artbp-alpha4"
+
+
+def _study(folder):
+    """Two runs of one arm with measurements, and another arm that measured nothing."""
+    outcomes = []
+    for seed, offset in ((1, 0.0), (2, 0.2)):
+        outcomes += [Outcome(Run("compare", name, 1e-2, seed), 1.8, 1.7) for name in (ARM, OTHER)]
+        outcomes.append(Outcome(Run("tune", ARM, 1e-2, seed), 1.8, 1.7))
+        rows = [{"kind": "train", "epoch": 1, "update": 1, "time_step": 50, "loss": 3.0}]
+        for epoch in (1, 2):
+            rows.append(
+                {
+                    "kind": "measurement",
+                    "epoch": epoch,
+                    "update": epoch,
+                    "time_step": 50 * epoch,
+                    "artbp_noise": 0.5 + offset,
+                    "bias_50": None if seed == 2 and epoch == 2 else 0.1 * epoch + offset,
+                    "bias_10": 0.4,
+                    "gradient_norm": 2.0,
+                    "projection_50": -0.01,
+                    "carry_error": 0.03,
+                    "time": {},
+                }
+            )
+        for name, written in ((ARM, rows), (OTHER, rows[:1])):
+            path = folder / "runs" / Run("compare", name, 1e-2, seed).name
+            path.mkdir(parents=True)
+            lines = "".join(json.dumps(row) + "\n" for row in written)
+            (path / "metrics.jsonl").write_text(lines)
+    return outcomes
+
+
+def test_medians_over_seeds_epoch_by_epoch(tmp_path):
+    found = watched.measurements(tmp_path, _study(tmp_path), [ARM, OTHER])
+    assert list(found) == [ARM] and len(found[ARM]) == 4
+    assert watched.names(found[ARM]) == ["bias_10", "bias_50", "artbp_noise", "carry_error"]
+    # A value that was not finite is left out: what is left in epoch 2 is the first seed's.
+    assert watched.median_by_epoch(found[ARM], "bias_50") == {1: pytest.approx(0.2), 2: 0.2}
+    text = watched.markdown(found)
+    assert "| tbptt50 | 0.400 → 0.400 | 0.200 → 0.200 | 0.600 → 0.600 | 0.030 → 0.030 |" in text
+    assert watched.markdown({}) == ""
+
+
+def test_the_figure_labels_what_was_measured(tmp_path):
+    outcomes = _study(tmp_path)
+    found = watched.measurements(tmp_path, outcomes, [ARM])
+    drawn = figure.draw(
+        {name: ARMS[name] for name in (ARM, OTHER)}, outcomes, found, watched_arm=ARM
+    )
+    left, right = drawn.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["artbp-alpha4\nminus tbptt50"]
+    assert {text.get_text() for text in right.texts} == {
+        *("bias of TBPTT 10", "bias of TBPTT 50", "noise of ARTBP", "carry of older parameters"),
+    }
+    empty = figure.draw({ARM: ARMS[ARM]}, outcomes, {}, watched_arm=ARM)
+    assert not empty.axes[1].lines
+
+
+def test_the_report_of_a_run_is_of_its_best_parameters_and_its_text(finished_run, monkeypatch):
+    workdir, _ = finished_run
+    assert limits.report_of_run(workdir, None) is None, "too short a text"
+    small = {"WINDOW_LENGTH": 24, "NUM_WINDOWS": 10, "ROWS": 2, "_SETTLING": 20}
+    for name, value in (small | {"TRUNCATION_LENGTHS": (4, 12), "MEAN_LENGTH": 6}).items():
+        monkeypatch.setattr(limits, name, value)
+    report = limits.report_of_run(workdir, None)
+    assert report.num_windows == 10 and report.window_length == 24
+    assert [bias.truncation_length for bias in report.biases] == [4, 12]
+    text = limits.markdown({"one": report})
+    assert text.count("| one | TBPTT") == 2 and text.count("| one | ARTBP, ") == 2
+    assert "- one: " in text and "nan" not in text
