@@ -1,0 +1,92 @@
+"""The page "Choosing a truncation": its code runs as it stands and prints what the page shows."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "choosing.md"
+NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+
+
+def blocks(page, language):
+    """The fenced blocks of a language, one after the other."""
+    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+
+
+def check_printed(printed, shown):
+    """The same words; numbers within 2 %, or one unit of the last digit shown.
+
+    They are of params that are drawn, not trained, so other versions of JAX and other processors
+    move them by rounding alone.
+    """
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
+    for found, expected in zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True):
+        unit = 10.0 ** -len(expected.partition(".")[2])
+        value = float(expected.replace(",", ""))
+        tolerance = max(1.01 * unit, 0.02 * value)
+        assert float(found.replace(",", "")) == pytest.approx(value, abs=tolerance)
+
+
+def test_the_code_of_the_page_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # it saves a figure
+    page = PAGE.read_text(encoding="utf-8")
+    # As a user's JAX is, not as the other tests are run.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        exec(compile(blocks(page, "python"), str(PAGE), "exec"), {})
+    check_printed(capsys.readouterr().out.strip(), blocks(page, "text").strip())
+    assert (tmp_path / "truncation.svg").stat().st_size > 10_000
+
+
+def test_another_text_is_noticed():
+    shown = "TBPTT 16: bias 0.21 [0.12, 0.27]\nmemory of 1,061 steps"
+    check_printed(shown.replace("0.21", "0.22"), shown)  # rounding
+    for old, new in [("0.21", "0.25"), ("16", "18"), ("1,061", "1,161"), ("bias", "noise")]:
+        with pytest.raises(AssertionError):
+            check_printed(shown.replace(old, new), shown)
+
+
+def test_its_numbers_of_the_bias_experiment_are_those_of_the_table():
+    """What the page says in words, read from the committed table."""
+    text = (PAGE.parents[1] / "experiments/results/bias/table.md").read_text(encoding="utf-8")
+    rows = {
+        tuple(cells[:2]): cells
+        for cells in ([c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines())
+        if len(cells) == 9
+    }
+
+    def bias(estimator):
+        return float(rows["characters", estimator][2].split()[0])
+
+    def to_data(problem, estimator):
+        return float(rows[problem, estimator][7])
+
+    noise = re.search(r"characters: The noise of the data is ([\d.]+) times", text)
+    assert noise is not None
+    data = float(noise[1])
+    said = [
+        bias("TBPTT 16"),
+        bias("TBPTT 64"),
+        data,
+        (data / bias("TBPTT 64")) ** 2,
+        to_data("characters", "ARTBP, polynomial(16, 4)"),
+        to_data("long memory", "ARTBP, polynomial(16, 4)"),
+        to_data("long memory", "ARTBP, geometric(8)"),
+        to_data("balancing", "ARTBP, polynomial(64, 4)"),
+    ]
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    found = re.search(
+        r"TBPTT 16 lacks ([\d.]+) % of the gradient and TBPTT 64 ([\d.]+) %.*?one window's data "
+        r"noise is ([\d.]+) %: averages over about ([\d.]+) windows.*?adds "
+        r"([\d.]+) % to the variance.*?"
+        r"`polynomial\(16, 4\)` has ([\d.]+) times.*?`geometric\(8\)` ([\d.]+) · 10⁸ times.*?"
+        r"`polynomial\(64, 4\)` has ([\d.]+) times",
+        page,
+    )
+    scale = np.array([100, 100, 100, 1, 100, 1, 1e-8, 1])
+    assert found is not None
+    np.testing.assert_allclose(
+        [float(number) for number in found.groups()], scale * said, rtol=0.03
+    )
