@@ -151,6 +151,9 @@ def test_the_second_moment_is_a_bound_and_no_aim():
     assert moments(tight)[1] == pytest.approx(120.0, rel=1e-6)
     assert moments(loose)[1] < 250
     assert streaming_variance(loose, gram) < streaming_variance(tight, gram)
+    # However far off it is.
+    far = optimal(gram, mean_length=mean, second_moment=1e6)
+    assert streaming_variance(far, gram) == pytest.approx(streaming_variance(loose, gram), rel=1e-6)
     # Here steps run into the bound from within, and must not leave it.
     parts = np.random.default_rng(1).normal(size=(16, 3)) * 0.85 ** np.arange(16)[:, None]
     held = optimal(parts @ parts.T, mean_length=mean, second_moment=126.0)
