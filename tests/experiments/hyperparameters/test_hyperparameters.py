@@ -1,0 +1,304 @@
+"""Inner trainings, sign map, outer training, against slow twins; the whole at a tiny size."""
+
+import functools
+import json
+import types
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError
+from experiments.hyperparameters import __main__ as experiment
+from experiments.hyperparameters import landscape, problems, report, signs, training
+from experiments.hyperparameters.config import check_config, default_config
+from experiments.hyperparameters.methods import Method, methods
+
+CONFIG_FILE = Path(__file__).parents[3] / "configs" / "hyperparameters" / "default.py"
+TINY = (
+    "quadratic_steps=12",
+    "network_steps=10",
+    "num_directions=4",
+    "num_inputs=3",
+    "num_hidden=3",
+    "num_classes=3",
+    "minibatch_size=4",
+    "num_scored=5",
+    "truncation_lengths=(2, 4)",
+    "alphas=(4.0,)",
+    "mean_length=3",
+    "pes_pairs=2",
+    "grid_size=3",
+    "num_scoring=2",
+    "num_sign_points=3",
+    "num_sign_trainings=3",
+    "num_draws=2",
+    "num_exact_draws=2",
+    "num_trainings=3",
+    "outer_rates=(0.01, 0.1)",
+    "num_tuning_seeds=1",
+    "num_seeds=2",
+)
+
+
+def tiny_config(*overrides):
+    return load_config(default_config(), CONFIG_FILE, (*TINY, *overrides))
+
+
+def loop_loss(problem, start, end, key):
+    """The mean meta loss of a plain Python loop over the inner training."""
+    carry, stream = drawn(problem.draw)(key)
+    params, losses = problems.hyperparameters(start, end), []
+    step = one_step(problem.cell, problem.loss_fn)
+    for t in range(problem.num_steps):
+        x = jax.tree.map(lambda leaf, t=t: np.asarray(leaf)[t], stream.xs)
+        carry, loss = step(params, carry, x)
+        losses.append(loss)
+    return np.mean(losses)
+
+
+# Compiled once: what is done outside `jit` compiles one operation at a time.
+drawn = functools.cache(jax.jit)
+
+
+@functools.cache
+def one_step(cell, loss_fn):
+    def step(params, carry, x):
+        carry, y = cell(params, carry, x)
+        return carry, loss_fn(params, y, None)
+
+    return jax.jit(step)
+
+
+def test_the_quadratic_is_the_expectation_of_sgd_itself(float64):
+    config = tiny_config("num_directions=3", "quadratic_steps=8")
+    problem = problems.quadratic(config)
+    params = problems.hyperparameters(0.9, 0.2)
+    curvature = np.arange(1, 4) ** -1.0
+    rng = np.random.default_rng(0)
+    weights = np.ones((400_000, 3))
+    carry, _ = problem.draw(jax.random.key(0))
+    for t in range(8):
+        rate = 0.9 ** (1 - t / 7) * 0.2 ** (t / 7)
+        noise = np.sqrt(config.gradient_noise * curvature) * rng.standard_normal(weights.shape)
+        weights -= rate * (curvature * weights + noise)
+        carry, y = problem.cell(params, carry, None)
+    sampled = 0.5 * (weights**2) @ curvature
+    error = sampled.std() / np.sqrt(len(sampled))
+    assert abs(problem.loss_fn(params, y, None) - sampled.mean()) < 4 * error
+    assert error < 0.005 * sampled.mean()
+
+
+def test_the_network_is_sgd_of_optax_and_its_loss_a_divergence(float64):
+    problem = problems.network(tiny_config())
+    shape = problems.Network(3, 3, 3)
+    carry, stream = drawn(problem.draw)(jax.random.key(1))
+    weights = carry[0]
+    inputs, one_hot = stream.xs
+
+    def loss(weights):
+        w = weights[:9].reshape(3, 3)
+        hidden = jnp.tanh(inputs[0] @ w + weights[9:12])
+        logits = hidden @ weights[12:21].reshape(3, 3) + weights[21:]
+        return jnp.mean(optax.softmax_cross_entropy(logits, one_hot[0]))
+
+    params = problems.hyperparameters(0.7, 0.1)
+    (after, step), y = problem.cell(params, carry, (inputs[0], one_hot[0]))
+    np.testing.assert_allclose(after, weights - 0.7 * jax.grad(loss)(weights), rtol=1e-12)
+    assert (int(step), len(weights)) == (1, shape.size)
+    np.testing.assert_array_equal(y, after)
+    assert float(problem.loss_fn(params, y, None)) > 0
+    teacher_key = jax.random.split(jax.random.key(0))[0]
+    teacher = shape.init(teacher_key, 3.0)
+    assert float(problem.loss_fn(params, teacher, None)) == pytest.approx(0, abs=1e-14)
+    np.testing.assert_array_equal(one_hot.sum(axis=-1), 1)
+
+
+def test_rates_of_a_schedule():
+    params = problems.hyperparameters(0.8, 0.002)
+    found = [float(problems.rate_at(params, jnp.asarray(t), 5)) for t in range(5)]
+    np.testing.assert_allclose(found, np.geomspace(0.8, 0.002, 5), rtol=1e-5)
+    np.testing.assert_allclose(problems.rates_of(params), (0.8, 0.002), rtol=1e-5)
+
+
+EVERYONE = [Method("bptt", 10), Method("tbptt", 4), Method("artbp", 3, 4.0)]
+
+
+def test_slopes_of_the_network_against_a_python_loop_and_the_estimators(float64):
+    config = tiny_config()
+    problem = problems.network(config)
+    keys = jax.random.split(jax.random.key(5), 2)
+    slopes = signs._slopes(problem, EVERYONE, keys, 2)
+    direction = jnp.array([0.3, 1.0])
+    found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), direction))[0]  # [trainings, methods]
+    assert found.shape == (2, 3)
+    step = 1e-5
+    estimator = EVERYONE[1].estimator(config, problem)
+    estimate = jax.jit(estimator.estimate)
+    params = problems.hyperparameters(0.4, 0.1)
+    for i, key in enumerate(keys):
+        ends = [
+            loop_loss(problem, 0.4 * np.exp(0.3 * s), 0.1 * np.exp(s), key) for s in (step, -step)
+        ]
+        np.testing.assert_allclose(found[i, 0], (ends[0] - ends[1]) / (2 * step), rtol=1e-6)
+        carry, stream = drawn(problem.draw)(key)
+        state, total, ended = estimator.init(params, carry, rng_key=key), 0.0, False
+        while not ended:
+            grads, state, info = estimate(params, state, stream)
+            total += 0.3 * grads["log_rate_start"] + grads["log_rate_end"]
+            ended = bool(info.end_of_stream)
+        np.testing.assert_allclose(found[i, 1], total, rtol=1e-10)
+        assert abs(found[i, 1] - found[i, 0]) > 0.02 * abs(found[i, 0])
+
+
+def test_artbp_has_no_bias_on_the_quadratic_where_tbptt_is_seen_to_have_one(float64):
+    problem = problems.quadratic(tiny_config())
+    keys = jax.random.split(jax.random.key(5), 1)
+    slopes = signs._slopes(problem, EVERYONE, keys, 4096)
+    found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), jnp.array([0.3, 1.0])))[0, 0]
+    params = problems.hyperparameters(0.4, 0.1)
+    along = signs.direction_of((0.3, 1.0))
+    errors = signs._exact_errors(problem, EVERYONE, params, along, keys[0], 4096)
+    error = errors[EVERYONE[2]]
+    assert 0 < abs(found[2] - found[0]) < 4 * error
+    assert abs(found[1] - found[0]) > 8 * error
+
+
+def test_an_outer_training_against_a_loop_in_python(float64):
+    config = tiny_config()
+    problem = problems.quadratic(config)
+    method = Method("tbptt", 4)
+    estimator = method.estimator(config, problem)
+    params = problems.hyperparameters(0.05, 0.05)
+    trainings = jax.jit(jax.vmap(problem.draw))(jax.random.split(jax.random.key(0), 3))
+    keys = jax.random.split(jax.random.key(1), 3)
+    path = jax.jit(
+        lambda rate: training.outer_training(problem, estimator, params, rate, trainings, keys)
+    )(0.1)
+    assert path.rates.shape == (4, 2)
+    assert int(path.num_updates) == 9  # 4 + 4 + 4 steps, three times
+    adam, estimate = optax.scale_by_adam(), jax.jit(estimator.estimate)
+    opt_state, done = adam.init(params), 0
+    for i in range(3):
+        np.testing.assert_allclose(path.rates[i], problems.rates_of(params), rtol=1e-7)
+        carry, stream = jax.tree.map(lambda leaf, i=i: leaf[i], trainings)
+        state = estimator.init(params, carry, rng_key=keys[i])
+        for _ in range(3):
+            grads, state, info = estimate(params, state, stream)
+            updates, opt_state = adam.update(grads, opt_state)
+            rate = 0.1 * (1 - done / 36)
+            params = jax.tree.map(lambda x, u, r=rate: x - r * u, params, updates)
+            done += int(info.length)
+    np.testing.assert_allclose(path.rates[3], problems.rates_of(params), rtol=1e-7)
+
+
+def test_the_outer_rate_is_chosen_on_the_medians_and_never_where_runs_diverge():
+    assert training.chosen_rate([[3.0, 1.0, 0.1], [3.0, 1.0, np.inf]]) == 1
+    assert training.chosen_rate([[3.0, np.nan], [3.0, np.nan]]) == 0
+    assert training.chosen_rate([[2.0, 1.0], [2.0, 1.5], [2.0, 9.0]]) == 1
+
+
+def test_the_grid_finds_its_best_and_scores_are_those_of_a_loop(float64):
+    problem = problems.network(tiny_config())
+    found = landscape.make(tiny_config(), problem)
+    assert found.losses.shape == (3, 3)
+    assert found.best_loss == found.losses.min()
+    for i in range(3):
+        one = [loop_loss(problem, found.start_rates[i], found.end_rates[2], k) for k in found.keys]
+        np.testing.assert_allclose(found.losses[i, 2], np.mean(one), rtol=1e-10)
+    mean, last = landscape.scores(problem, found, np.array([[[0.1, 0.1], [np.nan, 0.1]]]))
+    assert mean.shape == last.shape == (1, 2)
+    assert np.isfinite(mean[0, 0])
+    assert np.isinf(mean[0, 1])
+
+
+def sign_row(method, rate, slope, **fields):
+    kind = method.split()[0].lower().replace("full", "bptt")
+    row = {"part": "signs", "problem": "quadratic", "line": "constant", "rate": rate}
+    row |= {"method": method, "kind": kind, "slope": slope, "data_error": 0.0}
+    return row | {"bias": 0.0, "bias_error": 0.0} | fields
+
+
+def test_wrong_signs_are_counted_where_the_truth_is_known():
+    truth = [-1.0, -0.5, 0.01, 2.0]
+    rates = (0.1, 0.2, 0.4, 0.8)
+    rows = [
+        sign_row("full BPTT", r, s, data_error=e)
+        for r, s, e in zip(rates, truth, (0.1, 0.1, 0.1, 0.1), strict=True)
+    ]
+    rows += [sign_row("TBPTT 4", r, s) for r, s in zip(rates, (-1, 1, -1, 1), strict=True)]
+    rows += [
+        sign_row("ARTBP 16", r, s, bias=b, bias_error=1.0)
+        for r, s, b in zip(rates, truth, (0.1, 1.9, -2.1, 3.0), strict=True)
+    ]
+    found = {r["method"]: r for r in report.sign_rows(rows) if r["line"] == "constant"}
+    assert found["TBPTT 4"]["wrong_rates"] == [0.2]
+    assert found["TBPTT 4"]["unsure"] == found["full BPTT"]["unsure"] == 1
+    assert found["full BPTT"]["wrong_rates"] == found["ARTBP 16"]["wrong_rates"] == []
+    assert found["ARTBP 16"]["unsure"] == 3  # within 1.96 of its own standard error, 1
+    assert (found["ARTBP 16"]["zero_inside"], found["ARTBP 16"]["tested"]) == (2, 4)
+    assert found["TBPTT 4"]["turns_at"] == pytest.approx(np.sqrt(0.02))
+    share = 0.5 / 0.51
+    assert found["full BPTT"]["turns_at"] == pytest.approx(0.2 * 2**share)
+
+
+def test_methods_and_what_they_cost():
+    config = tiny_config("alphas=(4.0, 6.0)")
+    everyone = methods(config, types.SimpleNamespace(num_steps=20))
+    labels = [method.label for method in everyone]
+    assert labels == [
+        "full BPTT",
+        "TBPTT 2",
+        "TBPTT 4",
+        "ARTBP 3, α = 4",
+        "ARTBP 3, α = 6",
+        "PES 3",
+    ]
+    assert [method.evaluations for method in everyone] == [3, 3, 3, 3, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("problems=('quadratic', 'cubic')", "cubic"),
+        ("truncation_lengths=(4, 12)", "12"),
+        ("alphas=(2.5,)", "more than 3"),
+        ("outer_rates=(0.1, 0.01)", "rising"),
+        ("start_range=(0.1, 0.2, 0.3)", "two rates"),
+        ("num_seeds=0", "at least 1"),
+        ("num_sign_trainings=1", "at least 2"),
+        ("first_rate=0.0", "more than 0"),
+        ("mean_length=1", "at least 2"),
+        ("seed=-1", "seed"),
+    ],
+)
+def test_bad_values_are_refused(override, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        experiment.main(tiny_config(override), CommandLine(tmp_path / "new", False, False, False))
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_default_is_accepted_and_tensorboard_refused(tmp_path):
+    check_config(load_config(default_config(), CONFIG_FILE))
+    with pytest.raises(ExperimentError, match="tensorboard"):
+        experiment.main(tiny_config(), CommandLine(tmp_path / "new", False, True, False))
+
+
+def test_it_writes_its_files(tmp_path, capsys):
+    config = tiny_config("problems=('quadratic',)", "truncation_lengths=(4,)")
+    experiment.main(config, CommandLine(tmp_path, False, False, False))
+    names = {path.name for path in tmp_path.iterdir()}
+    expected = {"config.json", "results.json", "table.md"}
+    assert names == expected | {"hyperparameters.png", "hyperparameters.svg"}
+    rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    counts = {"landscape": 1, "signs": 2 * 3 * 3, "training": 4}
+    assert {name: len(report.part(rows, name)) for name in counts} == counts
+    assert all(r["inner_steps"] == 36 for r in report.part(rows, "training"))
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert table.strip() in capsys.readouterr().out
+    assert table.count("\n## ") == 2
