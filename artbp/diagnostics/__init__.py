@@ -16,15 +16,15 @@ multi_draw_gradient    several draws of boundaries on one forward pass; `couplin
 from artbp.diagnostics.clipping import ClippingReport, clipping_report
 from artbp.diagnostics.expectation import ExactExpectation, exact_expectation
 from artbp.diagnostics.figure import plot_report
-from artbp.diagnostics.gradient_report import (
+from artbp.diagnostics.gradient_report import gradient_report
+from artbp.diagnostics.lag_profile import LagProfile, lag_profile
+from artbp.diagnostics.report import (
     GradientReport,
     TruncationBias,
     TruncationNoise,
     describe,
-    gradient_report,
     law_name,
 )
-from artbp.diagnostics.lag_profile import LagProfile, lag_profile
 from artbp.diagnostics.sampled_bias import SampledBias, sampled_bias
 from artbp.diagnostics.shadow import shadow
 from artbp.diagnostics.variance import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from artbp.diagnostics.gradient_report import GradientReport, TruncationNoise, describe, law_name
+from artbp.diagnostics.report import GradientReport, TruncationNoise, describe, law_name
 
 # Okabe & Ito's: told apart by readers with any colour vision, on white and on black.
 _BIAS, _NOISE, _DATA = "#0072B2", "#D55E00", "#7F7F7F"

@@ -7,10 +7,9 @@ and its spread from window to window the noise of the data.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,8 @@ import numpy as np
 from jax import flatten_util
 
 from artbp import _tree
-from artbp.diagnostics.interval import student_t_quantile
+from artbp.diagnostics.report import GradientReport
+from artbp.diagnostics.report_statistics import GradientSums, summarise
 from artbp.diagnostics.variance import truncation_variance
 from artbp.diagnostics.variance_reduction import gradients_of_gates
 from artbp.stream import Stream
@@ -31,75 +31,6 @@ from artbp.unrolls.unroll import unroll
 # one of so many runs of windows at a time.
 _MOST_GROUPS = 16
 _FEWEST_WINDOWS = 8
-
-
-class TruncationBias(NamedTuple):
-    """The bias of TBPTT(K), cuts every K steps at an offset drawn for each window; floats.
-
-    Attributes:
-      truncation_length: K, also its memory and update delay, in time steps.
-      relative_bias: ‖E ĝ − E g‖ / ‖E g‖. 0 where the estimate of its square is negative, as half
-        of those of no bias are.
-      interval: of relative_bias, (low, high).
-      projection: ⟨E ĝ − E g, E g⟩ / ‖E g‖²: −1 where nothing is left along the gradient, below −1
-        where the sign is wrong.
-      projection_half_width: of its interval.
-      cosine: between E ĝ and E g.
-      bias_to_noise: bias ÷ standard deviation of one window's gradient.
-      windows_to_matter: 1/bias_to_noise²: averaged over so many windows, the noise is as large as
-        the bias.
-    """
-
-    truncation_length: int
-    relative_bias: float
-    interval: tuple[float, float]
-    projection: float
-    projection_half_width: float
-    cosine: float
-    bias_to_noise: float
-    windows_to_matter: float
-
-
-class TruncationNoise(NamedTuple):
-    """The noise that a law's random boundaries add to ARTBP's gradient of one window; floats.
-
-    Attributes:
-      law: the truncation law.
-      relative_noise: √(trace of the covariance) / ‖E g‖.
-      interval: of relative_noise, (low, high).
-      variance_to_data: trace ÷ that of the data, per window.
-      mean_length: E[L], the update delay on average, in time steps.
-      mean_memory: E[L²]/E[L], the mean length of the segment that a random step is in: what memory
-        has to hold and a gradient to wait for, as a step sees it. Infinite for α ≤ 3.
-    """
-
-    law: TruncationLaw
-    relative_noise: float
-    interval: tuple[float, float]
-    variance_to_data: float
-    mean_length: float
-    mean_memory: float
-
-
-class GradientReport(NamedTuple):
-    """What `gradient_report` measures; relative to the norm of the gradient of one window.
-
-    Attributes:
-      window_length, num_windows: W and N.
-      gradient_norm: ‖E g‖, of the losses of one window, summed.
-      data_noise: √(trace of the covariance of one window's gradient) / ‖E g‖.
-      biases: of TBPTT, for each truncation length.
-      noises: of ARTBP, for each law.
-      confidence: level of the intervals, each by itself.
-    """
-
-    window_length: int
-    num_windows: int
-    gradient_norm: float
-    data_noise: float
-    biases: list[TruncationBias]
-    noises: list[TruncationNoise]
-    confidence: float
 
 
 def gradient_report(
@@ -178,7 +109,7 @@ def gradient_report(
     spread = np.linspace(0, num_windows - 1, min(num_variance_windows, num_windows)).astype(int)
     offset_key, sample_key = jax.random.split(rng_key)
 
-    sums = _Sums(min(_MOST_GROUPS, num_windows), num_windows)
+    sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
     traces = []
     carry = initial_carry
     for i in range(num_windows):
@@ -205,95 +136,7 @@ def gradient_report(
         sums.add(i, gradients)
         if on_window is not None:
             on_window(i + 1, num_windows)
-    return _summarise(sums, lengths, laws, traces, window_length, confidence)
-
-
-def describe(report: GradientReport) -> str:
-    """In two or three sentences: what limits training on this model, and what truncation adds."""
-    noise = report.data_noise
-    parts = [
-        f"The noise of the data is {noise:.3g} times the gradient of one window of "
-        f"{report.window_length} steps."
-    ]
-    seen = [bias for bias in report.biases if bias.interval[0] > 0]
-    if seen:
-        longest = max(seen, key=lambda bias: bias.truncation_length)
-        windows = longest.windows_to_matter
-        noise = (
-            f"as much as the noise of an average over {round(windows):,} windows"
-            if windows >= 1.5
-            else "as much as the noise of a single window, or more"
-        )
-        parts.append(
-            f"TBPTT {longest.truncation_length} is biased by {_percent(longest.relative_bias)} of "
-            f"the gradient, {noise}."
-        )
-        wrong = [b.truncation_length for b in seen if b.projection + b.projection_half_width < -1]
-        if wrong:
-            parts.append(f"TBPTT with K up to {max(wrong)} has the wrong sign.")
-    elif report.biases:
-        parts.append("No bias of TBPTT is seen at these lengths.")
-    if report.noises:
-        best = min(report.noises, key=lambda one: one.relative_noise)
-        parts.append(
-            f"ARTBP with {law_name(best.law)} adds {_percent(best.variance_to_data)} to the "
-            "variance of the data."
-        )
-    return " ".join(parts)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
-
-
-def law_name(law: TruncationLaw) -> str:
-    """In the words of the call that makes it, such as "polynomial(16, 4)"."""
-    name = type(law).__name__.lower()
-    if not dataclasses.is_dataclass(law):
-        return name
-    values = [getattr(law, field.name) for field in dataclasses.fields(law)]
-    words = [f"{v:g}" if isinstance(v, (int, float)) else f"{np.size(v)} ages" for v in values]
-    return f"{name}({', '.join(words)})"
-
-
-class _Sums:
-    """Sums of gradients over runs of windows, `[groups, patterns, P]`, and of squared norms."""
-
-    def __init__(self, num_groups: int, num_windows: int):
-        self.group_of = np.arange(num_windows) * num_groups // num_windows
-        self.counts = np.bincount(self.group_of)
-        self.squares = np.zeros(num_groups)
-        self.gradients: jax.Array | None = None
-
-    def add(self, window: int, gradients: jax.Array) -> None:
-        """Adds the gradients of one window, `[patterns, P]`; pattern 0 is that without cuts."""
-        if self.gradients is None:
-            self.gradients = jnp.zeros((len(self.counts), *gradients.shape), gradients.dtype)
-        group = self.group_of[window]
-        self.gradients = _add_to_group(self.gradients, np.int32(group), gradients)
-        self.squares[group] += float(jnp.sum(gradients[0] ** 2))
-
-    def products(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Inner products of groups a and b: of g and g, `[a, b]`, and for every other pattern of
-        its difference d = ĝ − g with itself and with g, `[patterns − 1, a, b]`; float64."""
-        assert self.gradients is not None
-        whole = np.asarray(self.gradients[:, 0], np.float64)
-        of_itself, with_whole = [], []
-        for pattern in range(1, self.gradients.shape[1]):
-            difference = np.asarray(self.gradients[:, pattern], np.float64) - whole
-            of_itself.append(difference @ difference.T)
-            with_whole.append(difference @ whole.T)
-        shape = (-1, len(whole), len(whole))
-        return (
-            whole @ whole.T,
-            np.reshape(of_itself, shape),
-            np.reshape(with_whole, shape),
-        )
-
-
-@partial(jax.jit, donate_argnums=0)
-def _add_to_group(sums: jax.Array, group: jax.Array, gradients: jax.Array) -> jax.Array:
-    return sums.at[group].add(gradients)
+    return summarise(sums, lengths, laws, traces, window_length, confidence)
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn"))
@@ -329,98 +172,3 @@ def _gates(lengths: np.ndarray, offsets: np.ndarray, num_steps: int) -> np.ndarr
     cut = (after[None, :] + offsets[:, None]) % lengths[:, None] == 0
     gates = np.concatenate([np.ones((1, num_steps)), np.where(cut, 0.0, 1.0)])
     return gates.astype(jnp.result_type(float))
-
-
-def _summarise(
-    sums: _Sums,
-    lengths: np.ndarray,
-    laws: Sequence[TruncationLaw],
-    traces: Sequence[Any],
-    window_length: int,
-    confidence: float,
-) -> GradientReport:
-    counts, number = sums.counts, len(sums.counts)
-    # Row c: without group c; the last row: all groups.
-    kept = np.concatenate([1.0 - np.eye(number), np.ones((1, number))])
-    quantile = student_t_quantile(confidence, number - 1)
-
-    def cross(products: np.ndarray) -> np.ndarray:
-        """⟨mean of one part, mean of another⟩ for each row of `kept`."""
-        between = products * (1 - np.eye(number))
-        pairs = np.outer(counts, counts) * (1 - np.eye(number))
-        return np.einsum("ca,ab,cb->c", kept, between, kept) / np.einsum(
-            "ca,ab,cb->c", kept, pairs, kept
-        )
-
-    def half_width(values: np.ndarray) -> float:
-        left_out = values[:-1]
-        spread = np.sum((left_out - left_out.mean()) ** 2)
-        return float(quantile * np.sqrt((number - 1) / number * spread))
-
-    whole, of_itself, with_whole = sums.products()
-    norm2 = cross(whole)
-    if norm2[-1] <= 0:
-        raise ValueError(
-            "The mean gradient cannot be told from zero on these windows, and nothing can be "
-            "measured relative to it. Give a longer stream, or params farther from an optimum."
-        )
-    data = (kept @ sums.squares) / (kept @ counts) - norm2
-    biases = []
-    for length, itself, along in zip(lengths, of_itself, with_whole, strict=True):
-        bias2, dot = cross(itself), cross(along)
-        relative2, projection = bias2 / norm2, dot / norm2
-        width = half_width(relative2)
-        low, high = (max(relative2[-1] + sign * width, 0.0) ** 0.5 for sign in (-1, 1))
-        relative = max(relative2[-1], 0.0) ** 0.5
-        length2 = norm2[-1] + 2 * dot[-1] + bias2[-1]
-        to_noise = relative * np.sqrt(norm2[-1] / data[-1])
-        biases.append(
-            TruncationBias(
-                truncation_length=int(length),
-                relative_bias=float(relative),
-                interval=(float(low), float(high)),
-                projection=float(projection[-1]),
-                projection_half_width=half_width(projection),
-                cosine=float((norm2[-1] + dot[-1]) / np.sqrt(norm2[-1] * max(length2, 1e-300))),
-                bias_to_noise=float(to_noise),
-                windows_to_matter=float(to_noise**-2) if to_noise > 0 else float("inf"),
-            )
-        )
-    noises = []
-    for i, law in enumerate(laws):
-        samples = np.array([trace[i].trace for trace in traces])
-        mean, width = samples.mean(), 0.0
-        if len(samples) > 1:
-            error = samples.std(ddof=1) / np.sqrt(len(samples))
-            width = student_t_quantile(confidence, len(samples) - 1) * error
-        low, high = (np.sqrt(max(mean + s * width, 0.0) / norm2[-1]) for s in (-1, 1))
-        mean_length, mean_memory = _moments(law)
-        noises.append(
-            TruncationNoise(
-                law=law,
-                relative_noise=float(np.sqrt(mean / norm2[-1])),
-                interval=(float(low), float(high)),
-                variance_to_data=float(mean / data[-1]),
-                mean_length=mean_length,
-                mean_memory=mean_memory,
-            )
-        )
-    return GradientReport(
-        window_length=window_length,
-        num_windows=int(counts.sum()),
-        gradient_norm=float(np.sqrt(norm2[-1])),
-        data_noise=float(np.sqrt(max(data[-1], 0.0) / norm2[-1])),
-        biases=biases,
-        noises=noises,
-        confidence=confidence,
-    )
-
-
-def _moments(law: TruncationLaw, num_ages: int = 2**20) -> tuple[float, float]:
-    """(E[L], E[L²]/E[L]) from the survival, the second infinite where its sum does not settle."""
-    ages = np.arange(num_ages)
-    survival = law.survival(ages)
-    mean = float(survival.sum())
-    second = np.cumsum((2 * ages + 1) * survival)
-    settled = second[-1] - second[num_ages // 2] < 0.01 * second[-1]
-    return mean, float(second[-1] / mean) if settled else float("inf")

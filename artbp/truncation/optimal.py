@@ -8,10 +8,10 @@ heavier tail at the same mean is often better, so laws are compared with both he
 over the hazards of the ages 1, …, n, the last of which goes on for ever, with V that of
 `streaming_variance`. Newton's method is run on the logits of the hazards, along the constraints: a
 damped step in their tangent space, then back onto them. The minimum is a local one, reached from
-the polynomial law of the same mean and second moment, where there is one with α > 4. Where G decays smoothly
-no second minimum has been seen, from starts with a peak of the hazard at any age. Where it changes
-sign from lag to lag there are several: of ten random Grams of rank 3, nine led to within 1.5 % of
-the best of twenty starts, and one to 51 % above it.
+the polynomial law of the same mean and second moment, where there is one with α > 4. Where G decays
+smoothly no second minimum has been seen, from starts with a peak of the hazard at any age. Where it
+changes sign from lag to lag there are several: of ten random Grams of rank 3, nine led to within
+1.5 % of the best of twenty starts, and one to 51 % above it.
 """
 
 from __future__ import annotations

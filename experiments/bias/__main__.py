@@ -1,6 +1,5 @@
 """python -m experiments.bias [--config FILE] [--set field=value] --workdir DIR."""
 
-import sys
 import time
 
 import jax
@@ -13,7 +12,6 @@ from experiments.bias.config import PROBLEMS, check_config, default_config
 from experiments.bias.figure import make_figure
 from experiments.bias.measure import measure
 from experiments.common import cli, figures, tables
-from experiments.common.errors import ExperimentError
 from experiments.common.metrics import MetricsWriter
 from experiments.common.workdir import open_workdir
 
@@ -21,15 +19,10 @@ from experiments.common.workdir import open_workdir
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Measures every system; writes bias.png and .svg, table.md, results.json and metrics."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError("--tensorboard was given: this experiment writes metrics.jsonl only.")
+    cli.refuse_tensorboard(command_line)
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-
-    def say(line: str) -> None:
-        if command_line.progress_bar is not False:
-            print(f"[{time.perf_counter() - started:.0f} s] {line}", file=sys.stderr, flush=True)
-
+    say = cli.say_on_stderr(command_line)
     rows, panels, sentences = [], [], []
     keys = jax.random.split(jax.random.key(config.seed), (len(PROBLEMS), 2))
     for name in config.problems:

@@ -4,7 +4,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments.common.config import check_seed
+from experiments.common.config import check_at_least, check_positive, check_seed
 from experiments.common.errors import ConfigError
 
 PROBLEMS = ("balancing", "short memory", "long memory", "random network", "characters")
@@ -52,9 +52,9 @@ def check_config(config: Any) -> None:
     if config.num_windows < 8:
         raise ConfigError(f"num_windows is {config.num_windows}: an interval needs 8 or more.")
     names = ("rows", "hidden_size", "character_hidden_size", "character_rows", "character_steps")
-    for name in (*names, "num_samples", "num_variance_windows", "max_draws", "num_keys"):
-        if config[name] < 1:
-            raise ConfigError(f"{name} is {config[name]}: expected 1 or more.")
+    names += ("num_samples", "num_variance_windows", "max_draws", "num_keys")
+    check_at_least(config, 1, *names)
+    check_positive(config, "short_memory", "long_memory")
     lengths = (*config.mean_lengths, config.mean_length)
     if min(lengths) <= 1 or max(lengths) >= config.window_length:
         raise ConfigError(
@@ -64,6 +64,3 @@ def check_config(config: Any) -> None:
     for name in ("family_level", "half_width_share"):
         if not 0 < config[name] < 1:
             raise ConfigError(f"{name} is {config[name]}: expected a number between 0 and 1.")
-    for name in ("short_memory", "long_memory"):
-        if not config[name] > 0:
-            raise ConfigError(f"{name} is {config[name]}: expected time steps, more than 0.")

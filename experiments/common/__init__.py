@@ -12,6 +12,7 @@ Read `loop` first: its docstring shows how an experiment is put together.
     chunks              many segments and updates per call, compiled or driven by the host
     progress            the host's counters of a run, and its progress bar
     interrupts          Ctrl-C and SIGTERM as a flag
+    threads             many jobs, a few at a time
     options             how a run is driven
     session             from the start or a checkpoint to the end or an interruption
     loop                `train`, which puts all of it together

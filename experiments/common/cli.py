@@ -8,6 +8,7 @@ python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] 
 
 import dataclasses
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from absl import flags
 
 from experiments.common.compilation_cache import enable_compilation_cache
 from experiments.common.config import describe, load_config
-from experiments.common.errors import WorkdirError
+from experiments.common.errors import ExperimentError, WorkdirError
 from experiments.common.guarded import run_guarded
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function get_config().")
@@ -79,3 +80,27 @@ def run(
         main(config, command_line)
 
     run_guarded(configured_main)
+
+
+def refuse_tensorboard(command_line: CommandLine) -> None:
+    """Raises ExperimentError for --tensorboard: for an experiment without the training loop."""
+    if command_line.tensorboard:
+        raise ExperimentError(
+            "--tensorboard was given: this experiment writes no TensorBoard events. Leave it out; "
+            "the numbers are in results.json, and in metrics.jsonl where there are curves."
+        )
+
+
+def say_on_stderr(command_line: CommandLine) -> Callable[[str], None]:
+    """`say(line)` prints a line of progress, with the seconds since this call before it.
+
+    With --noprogress_bar it prints nothing.
+    """
+    started = time.perf_counter()
+
+    def say(line: str) -> None:
+        if command_line.progress_bar is not False:
+            seconds = time.perf_counter() - started
+            print(f"[{seconds:4.0f} s] {line}", file=sys.stderr, flush=True)
+
+    return say

@@ -1,19 +1,17 @@
 """python -m experiments.compare [--config FILE] [--set field=value] [--workdir DIR]."""
 
 import itertools
-import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
 from absl import flags
 
 from experiments.common import cli
-from experiments.common.errors import ExperimentError
 from experiments.common.figures import save
 from experiments.common.tables import write_results
+from experiments.common.threads import in_threads
 from experiments.common.workdir import open_workdir
 from experiments.compare import report, trainings
 from experiments.compare.config import check_config, default_config
@@ -39,13 +37,12 @@ Made by `python -m experiments.compare` with the configuration in config.json.
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Trains every contender on every problem; writes the table, the figure and the numbers."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError("--tensorboard was given: this experiment has no curves to show.")
+    cli.refuse_tensorboard(command_line)
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
     everyone = _chosen(contenders(config.mean_length), config.estimators)
     everything = _chosen(problems(config), config.problems)
-    results = _train_all(config, everyone, everything, command_line.progress_bar is not False)
+    results = _train_all(config, everyone, everything, cli.say_on_stderr(command_line))
     rows = report.table_rows(everyone, everything, results)
     figure = report.figure(
         everyone,
@@ -75,7 +72,10 @@ def _subtitle(config: Any) -> str:
 
 
 def _train_all(
-    config: Any, everyone: list[Contender], everything: list[Problem], show_progress: bool
+    config: Any,
+    everyone: list[Contender],
+    everything: list[Problem],
+    say: Callable[[str], None],
 ) -> report.Results:
     pairs = list(itertools.product(everything, everyone))
     done = itertools.count(1)
@@ -83,17 +83,13 @@ def _train_all(
     def train(pair: tuple[Problem, Contender]) -> trainings.Result:
         problem, contender = pair
         result = trainings.train(config, contender, problem)
-        if show_progress:
-            line = (
-                f"[{next(done)}/{len(pairs)}] {problem.label}: {contender.label}: "
-                f"{result.score[1]:.2g} at rate {result.rate:g}; {result.seconds:.0f} s"
-            )
-            print(line, file=sys.stderr, flush=True)
+        say(
+            f"[{next(done)}/{len(pairs)}] {problem.label}: {contender.label}: "
+            f"{result.score[1]:.2g} at rate {result.rate:g}; {result.seconds:.0f} s"
+        )
         return result
 
-    # XLA leaves small loops to one core, and lets go of Python's lock while it works.
-    with ThreadPoolExecutor(config.num_threads) as pool:
-        found = list(pool.map(train, pairs))
+    found = in_threads(train, pairs, config.num_threads)
     keys = [(contender.name, problem.name) for problem, contender in pairs]
     return dict(zip(keys, found, strict=True))
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import ml_collections
 
+from experiments.common.config import check_at_least, check_positive
 from experiments.common.errors import ConfigError
 from experiments.compare.contenders import contenders
 from experiments.compare.problems import problems
@@ -39,23 +40,10 @@ def default_config() -> ml_collections.ConfigDict:
 
 def check_config(config: Any) -> None:
     """Raises ConfigError for a value that the comparison cannot run with."""
-    for name, least in (
-        ("mean_length", 2),
-        ("num_steps", 1),
-        ("num_learning_steps", 1),
-        ("num_seeds", 1),
-        ("distance", 1),
-        ("hidden_size", 1),
-        ("batch", 1),
-        ("num_threads", 1),
-    ):
-        if config[name] < least:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least {least}.")
-    for name in ("sgd_rates", "adam_rates"):
-        if not config[name] or any(not rate > 0 for rate in config[name]):
-            raise ConfigError(
-                f"{name} was given {tuple(config[name])}: expected one rate or more, above 0."
-            )
+    check_at_least(config, 2, "mean_length")
+    counts = ("num_steps", "num_learning_steps", "num_seeds", "distance", "hidden_size", "batch")
+    check_at_least(config, 1, *counts, "num_threads")
+    check_positive(config, "sgd_rates", "adam_rates")
     _known("estimators", config.estimators, [one.name for one in contenders(config.mean_length)])
     _known("problems", config.problems, [one.name for one in problems(config)])
     if not 0 < config.scored_part <= 1:

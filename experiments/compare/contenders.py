@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import artbp
 
 # Pairs of perturbations of the evolution strategies; their cost is proportional to it.
@@ -74,11 +72,11 @@ class Contender:
 
 
 def matched_horizon(mean_length: int, alpha: float = 4.0) -> int:
-    """E[L²]/E[L] of the polynomial law: the mean length of the segment that a random step is in."""
-    law = artbp.truncation.polynomial(mean_length, alpha)
-    ages = np.arange(0, 200_000)
-    # E[L²] = Σ_k (2 k + 1) S(k); the rest of the sum is below 1e-3 of it for α = 4.
-    return round(float(np.sum((2 * ages + 1) * law.survival(ages))) / mean_length)
+    """E[L²]/E[L] of the polynomial law: the mean length of the segment that a random step is in.
+
+    1 + 2 (L0 − 1)(α − 2)/(α − 3), rounded, for α > 3.
+    """
+    return round(1 + 2 * (mean_length - 1) * (alpha - 2) / (alpha - 3))
 
 
 def _evaluations_of_rtrl(size: Size) -> float:

@@ -117,7 +117,7 @@ def learning(
         }
         return params, cells.gru.initial_carry(params["cell"], batch)
 
-    params, carry = start(0)
+    params, carry = jax.eval_shape(lambda: start(0))
     size = Size(
         sum(leaf.size for leaf in jax.tree.leaves(params)),
         sum(leaf.size for leaf in jax.tree.leaves(carry)),

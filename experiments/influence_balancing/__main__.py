@@ -6,7 +6,6 @@ import ml_collections
 from absl import flags
 
 from experiments.common import cli
-from experiments.common.errors import ExperimentError
 from experiments.common.workdir import open_workdir
 from experiments.influence_balancing import curves, rates, settling
 from experiments.influence_balancing.config import check_config, default_config
@@ -17,16 +16,12 @@ _STUDIES = {"curves": curves.run, "rates": rates.run, "settling": settling.run}
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Runs the study that `config` names, and prints its table."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError(
-            "--tensorboard was given: this experiment writes its curves to metrics.jsonl only."
-        )
+    cli.refuse_tensorboard(command_line)
     # A run takes minutes and has no checkpoint: the same configuration runs again from the start,
     # and gives the same files.
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-    show_progress = command_line.progress_bar is not False
-    print(_STUDIES[str(config.study)](config, workdir, show_progress=show_progress))
+    print(_STUDIES[str(config.study)](config, workdir, cli.say_on_stderr(command_line)))
     seconds = time.perf_counter() - started
     print(f"{seconds:.0f} s in all. Figure, table and numbers: {workdir.path}")
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import ml_collections
 
+from experiments.common.config import check_at_least, check_not_empty, check_positive
 from experiments.common.errors import ConfigError
 from experiments.influence_balancing import methods, predictions
 from experiments.influence_balancing.training import SCHEDULES
@@ -61,17 +62,12 @@ def check_config(config: Any) -> None:
     _one_of("study", config.study, STUDIES)
     _one_of("loss_at", config.loss_at, LOSS_AT)
     _one_of("schedule", config.schedule, tuple(SCHEDULES))
-    for name in ("methods", "grid_eta_0", "grid_schedules"):
-        if not config[name]:
-            raise ConfigError(f"{name} is empty: name at least one.")
+    check_not_empty(config, "methods", "grid_schedules")
     for schedule in config.grid_schedules:
         _one_of("grid_schedules", schedule, GRID_SCHEDULES)
-    for name in ("num_keys", "num_steps", "num_unrolls", "num_bins", "num_threads"):
-        if config[name] < 1:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least 1.")
-    for rate in (config.eta_0, *config.grid_eta_0):
-        if not rate > 0:
-            raise ConfigError(f"A learning rate of {rate} was given: expected more than 0.")
+    counts = ("num_keys", "num_steps", "num_unrolls", "num_bins", "num_threads")
+    check_at_least(config, 1, *counts)
+    check_positive(config, "eta_0", "grid_eta_0")
     optimum = predictions.optimum(config.drive_noise)
     start = abs(config.theta_0 - optimum)
     if not 0 < config.tolerance < start:

@@ -5,7 +5,7 @@ taken once, at the end of each unroll, and the figure shows the long-run loss of
 against the number of unrolls, as that project does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from experiments.common.workdir import Workdir
 from experiments.influence_balancing import figures, methods, report, runs, system
 
 
-def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
+def run(config: Any, workdir: Workdir, say: Callable[[str], None]) -> str:
     """Trains the methods of `config`; writes loss.png, loss.svg, table.md, results.json, metrics.
 
     Returns:
@@ -33,7 +33,7 @@ def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
         eta_0=(config.eta_0,),
         schedules=(config.schedule,),
         describe=lambda method_run: outcome_words(row_of(method_run)),
-        show_progress=show_progress,
+        say=say,
     )
     rows = [row_of(method_run) for method_run in trained]
     with MetricsWriter(workdir.metrics_path) as writer:

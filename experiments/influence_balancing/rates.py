@@ -1,6 +1,7 @@
 """Study "rates": every method over a grid of learning rates and both readings of the schedule."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from experiments.common.figures import save
@@ -11,7 +12,7 @@ from experiments.influence_balancing import methods, outcomes, report, runs
 from experiments.influence_balancing.heat_map import heat_map
 
 
-def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
+def run(config: Any, workdir: Workdir, say: Callable[[str], None]) -> str:
     """Writes rates.png, rates.svg, table.md, results.json and metrics.
 
     All rates, schedules and keys of a method are rows of one compiled program.
@@ -26,7 +27,7 @@ def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
         eta_0=eta_0,
         schedules=schedules,
         describe=lambda method_run: _words(_rows(config, method_run)),
-        show_progress=show_progress,
+        say=say,
     )
     rows = [row for method_run in trained for row in _rows(config, method_run)]
     with MetricsWriter(workdir.metrics_path) as writer:

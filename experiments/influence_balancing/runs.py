@@ -4,7 +4,6 @@ XLA leaves small loops to one core, so methods are spread over threads: JAX lets
 lock while a program compiles or runs.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ def train_all(
     eta_0: tuple[float, ...],
     schedules: tuple[str, ...],
     describe: Callable[[Run], str],
-    show_progress: bool,
+    say: Callable[[str], None],
 ) -> list[Run]:
     """Trains every method on all combinations of schedules, rates and keys.
 
@@ -64,7 +63,7 @@ def train_all(
         methods: what to train.
         eta_0, schedules: the learning rates.
         describe: what became of a run, in a few words.
-        show_progress: prints a line to stderr for each method that has finished.
+        say: is given a line for each method that has finished.
 
     Returns:
         In the order of `methods`; rows ordered as in `training.make_rows`.
@@ -76,11 +75,7 @@ def train_all(
     def train(method: Method) -> Run:
         return _train(config, method, eta_0, schedules)
 
-    def show(line: str) -> None:
-        if show_progress:
-            print(line, file=sys.stderr, flush=True)
-
-    show(f"Training {len(methods)} methods, at most {config.num_threads} at a time.")
+    say(f"Training {len(methods)} methods, at most {config.num_threads} at a time.")
     # The random methods take the longest: first, so that no thread is left with one at the end.
     order = sorted(range(len(methods)), key=lambda i: not methods[i].is_random)
     num_finished = 0
@@ -91,7 +86,7 @@ def train_all(
             run = future.result()
             num_finished += 1
             seconds = run.timing.compile_seconds + run.timing.run_seconds
-            show(
+            say(
                 f"[{num_finished}/{len(methods)}] {run.method.label}: {describe(run)}; "
                 f"{seconds:.0f} s"
             )

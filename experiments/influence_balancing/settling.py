@@ -5,7 +5,7 @@ drive x_t = 1 + σ ε_t, each way to truncate has a resting place of its own; `p
 in closed form, and this study sets them beside what training finds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ _NOTE = (
 )
 
 
-def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
+def run(config: Any, workdir: Workdir, say: Callable[[str], None]) -> str:
     """Writes theta.png, theta.svg, table.md, results.json and metrics.
 
     Returns:
@@ -39,7 +39,7 @@ def run(config: Any, workdir: Workdir, *, show_progress: bool) -> str:
         eta_0=(config.eta_0,),
         schedules=(config.schedule,),
         describe=lambda method_run: words(_row(config, method_run)),
-        show_progress=show_progress,
+        say=say,
     )
     rows = [_row(config, method_run) for method_run in trained]
     with MetricsWriter(workdir.metrics_path) as writer:

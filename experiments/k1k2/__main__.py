@@ -6,7 +6,6 @@ import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures, tables
-from experiments.common.errors import ExperimentError
 from experiments.common.metrics import MetricsWriter
 from experiments.common.workdir import open_workdir
 from experiments.k1k2 import report
@@ -14,21 +13,19 @@ from experiments.k1k2.config import arms, check_config, default_config
 from experiments.k1k2.figures import make_figure
 from experiments.k1k2.texts import GENERATED, read_texts
 from experiments.k1k2.timing import seconds_per_update
-from experiments.k1k2.training import say_on_stderr, train_all
+from experiments.k1k2.training import train_all
 from experiments.ptb.data import DATA_DIR_VARIABLE
 
 
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Trains and times every arm; writes k1k2.png and .svg, table.md, results.json, metrics."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError("--tensorboard was given: this experiment writes metrics.jsonl only.")
+    cli.refuse_tensorboard(command_line)
     texts = read_texts(config)
     # A run takes minutes and has no checkpoint: the same configuration runs again from the start.
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-    show_progress = command_line.progress_bar is not False
-    say = say_on_stderr if show_progress else lambda line: None
+    say = cli.say_on_stderr(command_line)
     wanted = arms(config)
     if texts.name == GENERATED:
         print(f"No {DATA_DIR_VARIABLE} and no data_dir: this run is on {GENERATED}.")

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, get_args
 import ml_collections
 
 from artbp.estimators.tbptt_k1_k2 import Mode
-from experiments.common.config import check_seed
+from experiments.common.config import check_at_least, check_not_empty, check_positive, check_seed
 from experiments.common.errors import ConfigError
 
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -62,22 +62,19 @@ def check_config(config: Any) -> None:
     """Raises ConfigError for a value that the experiment cannot run with."""
     check_seed("seed", config.seed)
     names = ("num_steps", "batch", "hidden_size", "k1", "k2", "held_out_steps", "num_threads")
-    for name in (*names, "num_tuning_runs", "timing_rounds", "timing_steps"):
-        if config[name] < 1:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least 1.")
+    check_at_least(config, 1, *names, "num_tuning_runs", "timing_rounds", "timing_steps")
     if config.num_seeds < 2:
         raise ConfigError(f"num_seeds was given {config.num_seeds}: an interval needs at least 2.")
     if config.k2 <= config.k1:
         raise ConfigError(
             f"k1={config.k1} and k2={config.k2} were given: the modes differ for k2 > k1 only."
         )
-    for name in ("k1_sweep", "k2_sweep", "learning_rates"):
-        if not config[name]:
-            raise ConfigError(f"{name} is empty: name at least one number.")
+    check_positive(config, "learning_rates")
+    for name in ("k1_sweep", "k2_sweep"):
+        check_not_empty(config, name)
         for value in config[name]:
-            if not value > 0 or (name != "learning_rates" and not isinstance(value, int)):
-                kind = "numbers above 0" if name == "learning_rates" else "integers, 1 or more"
-                raise ConfigError(f"{name} was given {value!r}: expected {kind}.")
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} was given {value!r}: expected integers, 1 or more.")
     if config.num_bins % 4 or not 4 <= config.num_bins <= config.num_steps:
         raise ConfigError(
             f"num_bins was given {config.num_bins}: expected a multiple of 4, because the last "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +11,7 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.errors import TrainingInterruptedError
+from experiments.common.threads import in_threads
 from experiments.common.whole_run import train_whole
 from experiments.k1k2.config import Arm
 from experiments.k1k2.texts import Texts, run_keys
@@ -115,7 +113,7 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
 def train_all(
     config: Any, texts: Texts, arms: Sequence[Arm], say: Callable[[str], None]
 ) -> list[Runs]:
-    """Trains every arm, `num_threads` at a time; XLA leaves loops as small as these to one core.
+    """Trains every arm, `num_threads` at a time.
 
     Raises:
         TrainingInterruptedError: Ctrl-C.
@@ -134,16 +132,5 @@ def train_all(
 
     # The longest first, so that no thread is left with one at the end.
     order = sorted(arms, key=lambda arm: -arm.k2 / arm.k1)
-    pool = ThreadPoolExecutor(config.num_threads)
-    try:
-        futures = {arm: pool.submit(train, arm) for arm in order}
-        return [futures[arm].result() for arm in arms]
-    except KeyboardInterrupt:
-        raise TrainingInterruptedError("Stopped by Ctrl-C, without results.") from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def say_on_stderr(line: str) -> None:
-    """Prints a line of progress."""
-    print(line, file=sys.stderr, flush=True)
+    trained = dict(zip(order, in_threads(train, order, config.num_threads), strict=True))
+    return [trained[arm] for arm in arms]

@@ -6,25 +6,22 @@ import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures, tables
-from experiments.common.errors import ExperimentError
 from experiments.common.metrics import MetricsWriter
 from experiments.common.workdir import open_workdir
 from experiments.memory import report
 from experiments.memory.config import arms, check_config, default_config
 from experiments.memory.figures import make_figure
-from experiments.memory.training import say_on_stderr, train_all
+from experiments.memory.training import train_all
 
 
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Trains and tests every arm; writes memory.png and .svg, table.md, results.json, metrics."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError("--tensorboard was given: this experiment writes metrics.jsonl only.")
+    cli.refuse_tensorboard(command_line)
     # A run takes minutes and has no checkpoint: the same configuration runs again from the start.
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-    show_progress = command_line.progress_bar is not False
-    results = train_all(config, arms(config), say_on_stderr if show_progress else lambda line: None)
+    results = train_all(config, arms(config), cli.say_on_stderr(command_line))
     rows = report.make_rows(config, results)
     with MetricsWriter(workdir.metrics_path) as writer:
         for row in rows:

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 import ml_collections
 
-from experiments.common.config import check_seed
+from experiments.common.config import check_at_least, check_not_empty, check_positive, check_seed
 from experiments.common.errors import ConfigError
 
 
@@ -62,9 +62,8 @@ def arms(config: Any) -> list[Arm]:
 def check_config(config: Any) -> None:
     """Raises ConfigError for a value that the experiment cannot run with."""
     check_seed("seed", config.seed)
-    for name in ("num_tuning_runs", "batch", "hidden_size", "test_episodes", "num_threads"):
-        if config[name] < 1:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least 1.")
+    names = ("num_tuning_runs", "batch", "hidden_size", "test_episodes", "num_threads")
+    check_at_least(config, 1, *names)
     if config.num_seeds < 2:
         raise ConfigError(f"num_seeds was given {config.num_seeds}: a spread needs at least 2.")
     if config.num_episodes < 4:
@@ -72,9 +71,8 @@ def check_config(config: Any) -> None:
             f"num_episodes was given {config.num_episodes}: expected at least 4, because the loss "
             "of the last quarter chooses the learning rate."
         )
-    for name in ("windows", "lags", "learning_rates"):
-        if not config[name]:
-            raise ConfigError(f"{name} is empty: name at least one number.")
+    check_not_empty(config, "windows", "lags")
+    check_positive(config, "learning_rates")
     length = config.episode_length
     for k2 in config.windows:
         if not isinstance(k2, int) or not 1 <= k2 < length or length % k2:
@@ -88,9 +86,6 @@ def check_config(config: Any) -> None:
                 f"lags was given {lag!r}: expected integers from 1 to {length - 1}, the last step "
                 "of an episode."
             )
-    for rate in config.learning_rates:
-        if not rate > 0:
-            raise ConfigError(f"A learning rate of {rate} was given: expected more than 0.")
     if not 1 < config.mean_length < length:
         raise ConfigError(
             f"mean_length was given {config.mean_length}: expected an integer from 2 to "

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +11,7 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.errors import TrainingInterruptedError
+from experiments.common.threads import in_threads
 from experiments.common.whole_run import train_whole
 from experiments.memory.config import Arm
 from experiments.memory.episodes import NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
@@ -128,7 +126,7 @@ def accuracy(params: Any, stream: artbp.Stream, episode_length: int) -> jax.Arra
 
 
 def train_all(config: Any, arms: Sequence[Arm], say: Callable[[str], None]) -> list[Result]:
-    """Trains every arm, `num_threads` at a time; XLA leaves loops as small as these to one core.
+    """Trains every arm, `num_threads` at a time.
 
     Raises:
         TrainingInterruptedError: Ctrl-C.
@@ -147,18 +145,7 @@ def train_all(config: Any, arms: Sequence[Arm], say: Callable[[str], None]) -> l
         )
         return result
 
-    pool = ThreadPoolExecutor(config.num_threads)
-    try:
-        # ARTBP's random segments take the longest: first.
-        order = sorted(arms, key=lambda arm: arm.kind != "artbp")
-        futures = {arm: pool.submit(train, arm) for arm in order}
-        return [futures[arm].result() for arm in arms]
-    except KeyboardInterrupt:
-        raise TrainingInterruptedError("Stopped by Ctrl-C, without results.") from None
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def say_on_stderr(line: str) -> None:
-    """Prints a line of progress."""
-    print(line, file=sys.stderr, flush=True)
+    # ARTBP's random segments take the longest: first.
+    order = sorted(arms, key=lambda arm: arm.kind != "artbp")
+    trained = dict(zip(order, in_threads(train, order, config.num_threads), strict=True))
+    return [trained[arm] for arm in arms]

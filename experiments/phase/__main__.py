@@ -1,13 +1,11 @@
 """python -m experiments.phase [--config FILE] [--set field=value] [--workdir DIR]."""
 
-import sys
 import time
 
 import ml_collections
 from absl import flags
 
 from experiments.common import cli
-from experiments.common.errors import ExperimentError
 from experiments.common.figures import save
 from experiments.common.tables import write_results
 from experiments.common.workdir import open_workdir
@@ -19,16 +17,10 @@ from experiments.phase.estimators import contenders
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Predicts, trains, and writes the table, the figure and the numbers."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError("--tensorboard was given: this experiment writes no metrics.jsonl.")
+    cli.refuse_tensorboard(command_line)
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-
-    def say(line: str) -> None:
-        if command_line.progress_bar is not False:
-            seconds = time.perf_counter() - started
-            print(f"[{seconds:4.0f} s] {line}", file=sys.stderr, flush=True)
-
+    say = cli.say_on_stderr(command_line)
     everyone = contenders(config.mean_length, config.alpha)
     predicted = study.predict_map(config, everyone)
     say("map predicted")

@@ -5,7 +5,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments.common.config import check_seed
+from experiments.common.config import check_alpha, check_at_least, check_positive, check_seed
 from experiments.common.errors import ConfigError
 
 
@@ -44,23 +44,11 @@ def rates(config: Any) -> np.ndarray:
 def check_config(config: Any) -> None:
     """Raises ConfigError for a value that the experiment cannot run with."""
     check_seed("seed", config.seed)
-    names = ("num_steps", "rates_per_decade", "num_threads")
-    for name, least in [(name, 1) for name in names] + [
-        ("mean_length", 2),
-        ("num_tuning_seeds", 2),
-        ("num_seeds", 2),
-    ]:
-        if config[name] < least:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least {least}.")
-    if not config.alpha > 3:
-        raise ConfigError(
-            f"alpha was given {config.alpha}: expected more than 3, where E[L²] is finite."
-        )
-    if not config.later_power > 0 or not config.noise >= 0:
-        raise ConfigError(
-            f"later_power and noise were given {config.later_power} and {config.noise}: expected a "
-            "power above 0 and a deviation of 0 or more."
-        )
+    check_at_least(config, 1, "num_steps", "rates_per_decade", "num_threads")
+    check_at_least(config, 2, "mean_length", "num_tuning_seeds", "num_seeds")
+    check_alpha(config)
+    check_positive(config, "later_power", "trained_memories", "trained_batches")
+    check_at_least(config, 0, "noise")
     if not config.first_rate < config.last_rate:
         raise ConfigError(
             f"first_rate and last_rate were given {config.first_rate} and {config.last_rate}: "
@@ -70,6 +58,3 @@ def check_config(config: Any) -> None:
         given = config[name]
         if len(given) != 2 or not 0 < given[0] < given[1]:
             raise ConfigError(f"{name} was given {given}: expected the least and the most of it.")
-    for name in ("trained_memories", "trained_batches"):
-        if not config[name] or min(config[name]) <= 0:
-            raise ConfigError(f"{name} was given {config[name]}: expected positive numbers.")

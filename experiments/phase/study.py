@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.common.threads import in_threads
 from experiments.phase import training
 from experiments.phase.config import rates
 from experiments.phase.estimators import Contender
@@ -110,7 +110,11 @@ def predict(config: Any, system: System, gradient: Gradient | None, batch: int) 
 def train_points(
     config: Any, everyone: Sequence[Contender], say: Callable[[str], None]
 ) -> list[Point]:
-    """Trains every contender at every point of the configuration."""
+    """Trains every contender at every point of the configuration.
+
+    Raises:
+        TrainingInterruptedError: Ctrl-C.
+    """
     jobs = [(contender, batch) for batch in config.trained_batches for contender in everyone]
 
     def of_batch(job: tuple[Contender, int]) -> dict[float, training.Trained]:
@@ -123,9 +127,8 @@ def train_points(
             say(f"{contender.label}, {batch} rows, memory {memory:g} L0: {mean:.3g}")
         return found
 
-    # XLA leaves small loops to one core, and lets go of Python's lock while it works.
-    with ThreadPoolExecutor(config.num_threads) as pool:
-        trained = dict(zip([(c.name, b) for c, b in jobs], pool.map(of_batch, jobs), strict=True))
+    found_by_job = in_threads(of_batch, jobs, config.num_threads)
+    trained = dict(zip([(c.name, b) for c, b in jobs], found_by_job, strict=True))
     points = []
     for memory in config.trained_memories:
         system = make_system(config, memory)

@@ -1,6 +1,5 @@
 """python -m experiments.stability [--config FILE] [--set field=value] [--workdir DIR]."""
 
-import sys
 import time
 
 import jax
@@ -8,7 +7,6 @@ import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures
-from experiments.common.errors import ExperimentError
 from experiments.common.metrics import MetricsWriter
 from experiments.common.workdir import open_workdir
 from experiments.stability import bound, clipping, figure, norms, report, training
@@ -18,19 +16,11 @@ from experiments.stability.config import check_config, default_config
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Runs the four parts, writes tables, numbers and figure, and prints the tables."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError(
-            "--tensorboard was given: this experiment writes its numbers to metrics.jsonl only."
-        )
+    cli.refuse_tensorboard(command_line)
     # No checkpoint: the same configuration runs again from the start, and gives the same files.
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-
-    def say(line: str) -> None:
-        if command_line.progress_bar is not False:
-            seconds = time.perf_counter() - started
-            print(f"[{seconds:.0f} s] {line}", file=sys.stderr, flush=True)
-
+    say = cli.say_on_stderr(command_line)
     with jax.enable_x64(True):
         rows = norms.run(config)
         say("(i) gradient norms: done")

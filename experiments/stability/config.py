@@ -4,7 +4,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments.common.config import check_seed
+from experiments.common.config import check_alpha, check_at_least, check_positive, check_seed
 from experiments.common.errors import ConfigError
 
 
@@ -50,23 +50,16 @@ def default_config() -> ml_collections.ConfigDict:
 
 def check_config(config: Any) -> None:
     """Raises ConfigError for a value that the experiment cannot run with."""
-    positive = ("spectral_radii", "learning_rates", "clip_bounds", "clipping_learning_rates")
-    for name in positive:
-        values = tuple(config[name])
-        if not values:
-            raise ConfigError(f"{name} is empty: name at least one.")
-        if not all(value > 0 for value in values):
-            raise ConfigError(f"{name} was given {values}: expected numbers above 0.")
+    rising = ("spectral_radii", "learning_rates", "clip_bounds", "clipping_learning_rates")
+    for name in rising:
+        check_positive(config, name)
+        values = config[name]
         if list(values) != sorted(set(values)):
             raise ConfigError(f"{name} was given {values}: expected a rising order, each once.")
-    for name in ("clip_norm", "clip_value", "bound_learning_rate", "clipping_radius"):
-        if not config[name] > 0:
-            raise ConfigError(f"{name} was given {config[name]}: expected more than 0.")
+    check_positive(config, "clip_norm", "clip_value", "bound_learning_rate", "clipping_radius")
     counts = ("hidden_size", "num_rows", "sequence_length", "horizon", "num_sequences")
     counts += ("num_norm_draws", "num_seeds", "bound_updates", "num_bias_keys", "num_threads")
-    for name in counts:
-        if config[name] < 1:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least 1.")
+    check_at_least(config, 1, *counts)
     if config.num_sequences < 2:
         raise ConfigError("num_sequences was given 1: expected at least 2, the last to be scored.")
     if config.bound_points < 2:
@@ -83,11 +76,7 @@ def check_config(config: Any) -> None:
             f"mean_length was given {config.mean_length}: expected a divisor of sequence_length = "
             f"{config.sequence_length}, so that TBPTT cuts every sequence at the same steps."
         )
-    if not config.alpha > 3:
-        raise ConfigError(
-            f"alpha was given {config.alpha}: expected more than 3, so that the lengths have a "
-            "finite variance; the paper uses 4 and 6."
-        )
+    check_alpha(config)
     if config.figure_radius not in config.spectral_radii:
         raise ConfigError(
             f"figure_radius was given {config.figure_radius}: expected one of spectral_radii = "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 
 import artbp
 from experiments.common.tables import Row
+from experiments.common.threads import in_threads
 from experiments.common.whole_run import train_whole
 from experiments.stability import methods, system
 
@@ -65,6 +65,9 @@ def run(config: Any, say: Callable[[str], None]) -> list[Row]:
 
     The same seed means the same sequences, the same weights but for the factor ρ, and, for ARTBP,
     the same boundaries.
+
+    Raises:
+        TrainingInterruptedError: Ctrl-C.
     """
 
     def train(truncation: str) -> list[Row]:
@@ -78,8 +81,7 @@ def run(config: Any, say: Callable[[str], None]) -> list[Row]:
 
     # The longest first, so that no thread is left with it at the end.
     names = ("artbp_polynomial", "bptt", "tbptt")
-    with ThreadPoolExecutor(config.num_threads) as pool:
-        return [row for rows in pool.map(train, names) for row in rows]
+    return [row for rows in in_threads(train, names, config.num_threads) for row in rows]
 
 
 def arm_cases(config: Any, truncation: str) -> list[Case]:

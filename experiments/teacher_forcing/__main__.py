@@ -6,7 +6,6 @@ import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures, tables
-from experiments.common.errors import ExperimentError
 from experiments.common.metrics import MetricsWriter
 from experiments.common.workdir import open_workdir
 from experiments.teacher_forcing import figure, report, study
@@ -16,15 +15,11 @@ from experiments.teacher_forcing.config import check_config, default_config
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Runs the study, writes table, numbers and figure, and prints the table."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError(
-            "--tensorboard was given: this experiment writes its curves to metrics.jsonl only."
-        )
+    cli.refuse_tensorboard(command_line)
     # No checkpoint: the same configuration runs again from the start, and gives the same files.
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-    show_progress = command_line.progress_bar is not False
-    results, baselines = study.run_arms(config, show_progress=show_progress)
+    results, baselines = study.run_arms(config, cli.say_on_stderr(command_line))
     with MetricsWriter(workdir.metrics_path) as writer:
         report.write_curves(writer, results, baselines)
     drawn = figure.error_figure(

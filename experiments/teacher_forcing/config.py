@@ -4,7 +4,13 @@ from typing import Any
 
 import ml_collections
 
-from experiments.common.config import check_seed
+from experiments.common.config import (
+    check_alpha,
+    check_at_least,
+    check_not_empty,
+    check_positive,
+    check_seed,
+)
 from experiments.common.errors import ConfigError
 from experiments.teacher_forcing.training import ESTIMATORS
 
@@ -42,8 +48,7 @@ def default_config() -> ml_collections.ConfigDict:
 def check_config(config: Any) -> None:
     """Raises ConfigError for a value that the study cannot run with."""
     for name in ("free_steps", "estimators", "learning_rates"):
-        if not config[name]:
-            raise ConfigError(f"{name} is empty: name at least one.")
+        check_not_empty(config, name)
         if len(set(config[name])) < len(config[name]):
             raise ConfigError(f"{name} was given {tuple(config[name])}: name each once.")
     for name in config.estimators:
@@ -52,22 +57,11 @@ def check_config(config: Any) -> None:
                 f"estimators: {name!r} is unknown; expected some of {', '.join(ESTIMATORS)}."
             )
     counts = ("hidden_size", "batch_size", "num_steps", "truth_steps", "num_seeds", "num_windows")
-    for name in (*counts, "warm_up", "max_horizon", "num_threads"):
-        if config[name] < 1:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least 1.")
+    check_at_least(config, 1, *counts, "warm_up", "max_horizon", "num_threads")
+    check_at_least(config, 2, "mean_length")
+    check_positive(config, "learning_rates", "threshold")
+    check_alpha(config)
+    check_seed("seed", config.seed)
     for steps in config.free_steps:
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ConfigError(f"free_steps: {steps!r} was given; expected an integer, 0 or more.")
-    if config.mean_length < 2:
-        raise ConfigError(f"mean_length was given {config.mean_length}: expected at least 2.")
-    if not config.alpha > 3:
-        raise ConfigError(
-            f"alpha was given {config.alpha}: expected more than 3, so that the lengths have a "
-            "finite variance; the paper uses 4 and 6."
-        )
-    for rate in config.learning_rates:
-        if not rate > 0:
-            raise ConfigError(f"learning_rates: {rate} was given; expected more than 0.")
-    if not config.threshold > 0:
-        raise ConfigError(f"threshold was given {config.threshold}: expected more than 0.")
-    check_seed("seed", config.seed)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.common.errors import TrainingInterruptedError
+from experiments.common.threads import in_threads
 from experiments.teacher_forcing import data, forecasts, model
 from experiments.teacher_forcing.training import NAMES, trainer
 
@@ -85,7 +83,7 @@ class Baselines:
     constant: np.ndarray
 
 
-def run_arms(config: Any, *, show_progress: bool) -> tuple[list[ArmResult], Baselines]:
+def run_arms(config: Any, say: Callable[[str], None]) -> tuple[list[ArmResult], Baselines]:
     """Trains every arm with every seed at every rate.
 
     Seed i has its own series, initial weights and boundaries, the same for all arms.
@@ -100,18 +98,17 @@ def run_arms(config: Any, *, show_progress: bool) -> tuple[list[ArmResult], Base
     validation = forecasts.windows(data.VALIDATION_SEED, config.num_windows, **shape)
     test = forecasts.windows(data.TEST_SEED, config.num_windows, **shape)
 
-    def train(arm: Arm, seed: int) -> Trained:
+    def train(job: tuple[Arm, int]) -> Trained:
+        arm, seed = job
         return _train(config, arm, seed, training[seed], validation, test)
 
     results = []
     jobs = [(arm, seed) for arm in arms for seed in seeds]
-    trained = iter(_in_threads(train, jobs, config.num_threads))
+    trained = in_threads(train, jobs, config.num_threads)
     for number, arm in enumerate(arms, 1):
         result = choose(arm, config.learning_rates, [next(trained) for _ in seeds])
         results.append(result)
-        if show_progress:
-            line = f"[{number}/{len(arms)}] {arm.full_label}: rate {result.rate:g}"
-            print(line, file=sys.stderr, flush=True)
+        say(f"[{number}/{len(arms)}] {arm.full_label}: rate {result.rate:g}")
     mean = float(np.mean([given.values.mean(dtype=np.float64) for given in training.values()]))
     return results, Baselines(
         persistence=forecasts.persistence(test, warm_up=config.warm_up),
@@ -159,22 +156,3 @@ def _train(
         ),
         test_errors=forecasts.normalised_errors(all_params, test, warm_up=config.warm_up),
     )
-
-
-def _in_threads(
-    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], num_threads: int
-) -> Any:
-    """function(*job) for each job, in order. JAX lets go of Python's lock while it computes."""
-    pool = ThreadPoolExecutor(num_threads)
-    try:
-        futures = [pool.submit(function, *job) for job in jobs]
-        for future in futures:
-            yield future.result()
-    except KeyboardInterrupt:
-        raise TrainingInterruptedError(
-            "Stopped by Ctrl-C, without results. A compiled program cannot be stopped: the "
-            "process ends when those running are done."
-        ) from None
-    finally:
-        # Without waiting, so that an error is told at once; the interpreter waits at its exit.
-        pool.shutdown(wait=False, cancel_futures=True)

@@ -7,7 +7,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from experiments.common import cli
-from experiments.common.errors import TrainingInterruptedError
+from experiments.common.errors import ExperimentError, TrainingInterruptedError
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,24 @@ def test_exit_code_of_an_interrupted_run(monkeypatch, capsys):
 
     assert run(monkeypatch, ["--workdir", "w"], main) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def test_tensorboard_is_refused_where_it_is_given(tmp_path):
+    cli.refuse_tensorboard(cli.CommandLine(tmp_path, False, False, None))
+    with pytest.raises(ExperimentError, match="--tensorboard was given"):
+        cli.refuse_tensorboard(cli.CommandLine(tmp_path, False, True, None))
+
+
+@pytest.mark.parametrize("progress_bar", [None, False])
+def test_lines_of_progress_tell_the_seconds(progress_bar, tmp_path, capsys, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(cli.time, "perf_counter", lambda: now)
+    say = cli.say_on_stderr(cli.CommandLine(tmp_path, False, False, progress_bar))
+    now = 107.2
+    say("half of it is done")
+    printed = capsys.readouterr()
+    assert printed.err == ("" if progress_bar is False else "[   7 s] half of it is done\n")
+    assert printed.out == ""
 
 
 def test_compilation_cache(monkeypatch, tmp_path):

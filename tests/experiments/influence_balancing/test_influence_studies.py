@@ -14,14 +14,13 @@ from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.errors import (
     ConfigError,
-    ExperimentError,
     TrainingInterruptedError,
     WorkdirError,
 )
 from experiments.common.metrics import read_metrics
 from experiments.influence_balancing import __main__ as experiment
 from experiments.influence_balancing import methods, runs, settling
-from experiments.influence_balancing.config import check_config, default_config
+from experiments.influence_balancing.config import default_config
 from experiments.influence_balancing.training import Timing
 
 ROOT = Path(__file__).parents[3]
@@ -31,9 +30,9 @@ TINY = ("num_keys=3", "num_steps=300", "num_unrolls=12", f"methods={METHODS}")
 COMMON_FILES = {"config.json", "metrics.jsonl", "results.json", "table.md"}
 
 
-def run(config_name, workdir, *overrides, tensorboard=False):
+def run(config_name, workdir, *overrides):
     config = load_config(default_config(), CONFIGS / f"{config_name}.py", (*TINY, *overrides))
-    experiment.main(config, CommandLine(workdir, False, tensorboard, None))
+    experiment.main(config, CommandLine(workdir, False, False, None))
 
 
 @pytest.mark.parametrize(
@@ -86,30 +85,6 @@ def test_the_same_run_again_gives_the_same_numbers_and_another_one_is_refused(tm
     assert numbers() == first
 
 
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("methods=('tbptt',)", "unknown method 'tbptt'"),
-        ("methods=('artbp-1-alpha-4',)", "mean_length"),
-        ("methods=()", "methods is empty"),
-        ("schedule=steps", "expected one of time steps, updates, constant"),
-        ("grid_schedules=('constant',)", "grid_schedules was given 'constant'"),
-        ("grid_schedules=()", "grid_schedules is empty"),
-        ("grid_eta_0=()", "grid_eta_0 is empty"),
-        ("tolerance=0.0", "tolerance"),
-        ("tolerance=0.67", "tolerance"),
-        ("num_keys=0", "num_keys"),
-        ("eta_0=-1.0", "learning rate"),
-        ("drive_noise=1.0", "settling"),
-        ("loss_at=end", "loss_at"),
-    ],
-)
-def test_bad_configurations_are_refused_before_anything_is_written(override, words, tmp_path):
-    with pytest.raises(ConfigError, match=words):
-        run("default", tmp_path / "run", override)
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_loss_at_the_unroll_end_needs_an_integer_length(tmp_path):
     with pytest.raises(ConfigError, match="expected an integer"):
         run("persistent_es", tmp_path / "run", "methods=('artbp-16.5-alpha-4',)")
@@ -138,7 +113,7 @@ def test_interruption_cancels_what_has_not_started(monkeypatch):
             eta_0=(1.0,),
             schedules=("constant",),
             describe=press_ctrl_c,
-            show_progress=True,
+            say=lambda line: None,
         )
     assert caught.value.exit_code == 130
     may_end.set()
@@ -154,16 +129,6 @@ def test_settles_is_said_only_of_keys_at_their_prediction():
     assert settling.words(row) == "at θ ≈ 0.500 (predicted 0.250)"
     row |= {"predicted_theta": None, "outcome": "still moving"}
     assert settling.words(row) == "at θ ≈ 0.500, still moving, as predicted"
-
-
-def test_tensorboard_is_refused(tmp_path):
-    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
-        run("default", tmp_path / "run", tensorboard=True)
-
-
-def test_every_config_file_is_valid():
-    for path in sorted(CONFIGS.glob("*.py")):
-        check_config(load_config(default_config(), path))
 
 
 def test_command_line_without_a_workdir_uses_results(tmp_path):

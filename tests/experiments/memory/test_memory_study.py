@@ -12,11 +12,10 @@ import pytest
 import artbp
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
-from experiments.common.errors import ConfigError, ExperimentError
 from experiments.common.metrics import read_metrics
 from experiments.memory import __main__ as experiment
 from experiments.memory import training
-from experiments.memory.config import Arm, arms, check_config, default_config
+from experiments.memory.config import Arm, arms, default_config
 from experiments.memory.episodes import CHANCE, NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
 from experiments.memory.figures import coinciding
 from experiments.memory.report import reach
@@ -43,8 +42,8 @@ def load(*overrides):
     return load_config(default_config(), CONFIG, (*TINY, *overrides))
 
 
-def run(workdir, *overrides, tensorboard=False):
-    experiment.main(load(*overrides), CommandLine(workdir, False, tensorboard, None))
+def run(workdir, *overrides):
+    experiment.main(load(*overrides), CommandLine(workdir, False, False, None))
 
 
 def test_writes_its_files(tmp_path, capsys, monkeypatch):
@@ -183,35 +182,3 @@ def test_the_figure_names_the_lines_that_lie_on_one_another():
 )
 def test_reach(accuracies, expected):
     assert reach(np.array(accuracies), (1, 3, 7)) == expected
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("seed=-1", "seed is -1"),
-        ("num_tuning_runs=0", "num_tuning_runs was given 0"),
-        ("batch=0", "batch was given 0"),
-        ("num_seeds=1", "a spread needs at least 2"),
-        ("num_episodes=3", "expected at least 4"),
-        ("windows=()", "windows is empty"),
-        ("windows=(3,)", "integers that divide episode_length = 8"),
-        ("windows=(8,)", "and are smaller"),
-        ("lags=(8,)", "integers from 1 to 7"),
-        ("learning_rates=(0.0,)", r"A learning rate of 0\.0"),
-        ("mean_length=8", "less than an episode"),
-        ("alpha=2.0", "more than 2"),
-    ],
-)
-def test_bad_configurations_are_refused_before_anything_is_written(override, words, tmp_path):
-    with pytest.raises(ConfigError, match=words):
-        run(tmp_path / "run", override)
-    assert not (tmp_path / "run").exists()
-
-
-def test_tensorboard_is_refused(tmp_path):
-    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
-        run(tmp_path / "run", tensorboard=True)
-
-
-def test_the_configuration_file_is_valid():
-    check_config(load_config(default_config(), CONFIG))

@@ -13,10 +13,9 @@ from artbp.diagnostics import truncation_covariance
 from artbp.truncation import streaming_variance
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
-from experiments.common.errors import ConfigError, ExperimentError
 from experiments.phase import prediction, study
 from experiments.phase.__main__ import main
-from experiments.phase.config import check_config, default_config
+from experiments.phase.config import default_config
 from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
 from experiments.phase.training import Trained
 
@@ -152,28 +151,3 @@ def test_a_winner_is_another_one_only_where_seeds_tell_them_apart(predicted, exc
     losses = [study.Predicted(value, 1e-3) for value in predicted]
     point = study.Point(1.0, 1, losses, [_trained(values) for values in excess])
     assert point.verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("num_seeds", 1, "num_seeds was given 1"),
-        ("alpha", 3.0, "more than 3"),
-        ("memories", (2.0, 1.0), "the least and the most"),
-        ("trained_batches", (), "expected positive numbers"),
-        ("first_rate", 0.0, "the smaller one first"),
-        ("noise", -1.0, "deviation of 0 or more"),
-    ],
-)
-def test_bad_configurations_are_refused(field, value, message):
-    config = default_config()
-    config[field] = value
-    with pytest.raises(ConfigError, match=message):
-        check_config(config)
-
-
-def test_tensorboard_is_refused(tmp_path):
-    line = CommandLine(tmp_path / "run", False, True, False)
-    with pytest.raises(ExperimentError, match=r"metrics\.jsonl"):
-        main(load_config(default_config()), line)
-    assert not (tmp_path / "run").exists()

@@ -1,0 +1,127 @@
+"""What a gradient report holds, and what it says in words."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from artbp.truncation.base import TruncationLaw
+
+
+class TruncationBias(NamedTuple):
+    """The bias of TBPTT(K), cuts every K steps at an offset drawn for each window; floats.
+
+    Attributes:
+      truncation_length: K, also its memory and update delay, in time steps.
+      relative_bias: ‖E ĝ − E g‖ / ‖E g‖. 0 where the estimate of its square is negative, as half
+        of those of no bias are.
+      interval: of relative_bias, (low, high).
+      projection: ⟨E ĝ − E g, E g⟩ / ‖E g‖²: −1 where nothing is left along the gradient, below −1
+        where the sign is wrong.
+      projection_half_width: of its interval.
+      cosine: between E ĝ and E g.
+      bias_to_noise: bias ÷ standard deviation of one window's gradient.
+      windows_to_matter: 1/bias_to_noise²: averaged over so many windows, the noise is as large as
+        the bias.
+    """
+
+    truncation_length: int
+    relative_bias: float
+    interval: tuple[float, float]
+    projection: float
+    projection_half_width: float
+    cosine: float
+    bias_to_noise: float
+    windows_to_matter: float
+
+
+class TruncationNoise(NamedTuple):
+    """The noise that a law's random boundaries add to ARTBP's gradient of one window; floats.
+
+    Attributes:
+      law: the truncation law.
+      relative_noise: √(trace of the covariance) / ‖E g‖.
+      interval: of relative_noise, (low, high).
+      variance_to_data: trace ÷ that of the data, per window.
+      mean_length: E[L], the update delay on average, in time steps.
+      mean_memory: E[L²]/E[L], the mean length of the segment that a random step is in: what memory
+        has to hold and a gradient to wait for, as a step sees it. Infinite for α ≤ 3.
+    """
+
+    law: TruncationLaw
+    relative_noise: float
+    interval: tuple[float, float]
+    variance_to_data: float
+    mean_length: float
+    mean_memory: float
+
+
+class GradientReport(NamedTuple):
+    """What `gradient_report` measures; relative to the norm of the gradient of one window.
+
+    Attributes:
+      window_length, num_windows: W and N.
+      gradient_norm: ‖E g‖, of the losses of one window, summed.
+      data_noise: √(trace of the covariance of one window's gradient) / ‖E g‖.
+      biases: of TBPTT, for each truncation length.
+      noises: of ARTBP, for each law.
+      confidence: level of the intervals, each by itself.
+    """
+
+    window_length: int
+    num_windows: int
+    gradient_norm: float
+    data_noise: float
+    biases: list[TruncationBias]
+    noises: list[TruncationNoise]
+    confidence: float
+
+
+def describe(report: GradientReport) -> str:
+    """In two or three sentences: what limits training on this model, and what truncation adds."""
+    noise = report.data_noise
+    parts = [
+        f"The noise of the data is {noise:.3g} times the gradient of one window of "
+        f"{report.window_length} steps."
+    ]
+    seen = [bias for bias in report.biases if bias.interval[0] > 0]
+    if seen:
+        longest = max(seen, key=lambda bias: bias.truncation_length)
+        windows = longest.windows_to_matter
+        noise = (
+            f"as much as the noise of an average over {round(windows):,} windows"
+            if windows >= 1.5
+            else "as much as the noise of a single window, or more"
+        )
+        parts.append(
+            f"TBPTT {longest.truncation_length} is biased by {_percent(longest.relative_bias)} of "
+            f"the gradient, {noise}."
+        )
+        wrong = [b.truncation_length for b in seen if b.projection + b.projection_half_width < -1]
+        if wrong:
+            parts.append(f"TBPTT with K up to {max(wrong)} has the wrong sign.")
+    elif report.biases:
+        parts.append("No bias of TBPTT is seen at these lengths.")
+    if report.noises:
+        best = min(report.noises, key=lambda one: one.relative_noise)
+        parts.append(
+            f"ARTBP with {law_name(best.law)} adds {_percent(best.variance_to_data)} to the "
+            "variance of the data."
+        )
+    return " ".join(parts)
+
+
+def law_name(law: TruncationLaw) -> str:
+    """In the words of the call that makes it, such as "polynomial(16, 4)"."""
+    name = type(law).__name__.lower()
+    if not dataclasses.is_dataclass(law):
+        return name
+    values = [getattr(law, field.name) for field in dataclasses.fields(law)]
+    words = [f"{v:g}" if isinstance(v, (int, float)) else f"{np.size(v)} ages" for v in values]
+    return f"{name}({', '.join(words)})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:,.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"

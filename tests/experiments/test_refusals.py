@@ -1,0 +1,166 @@
+"""What the experiments refuse, before they write anything: bad configurations and --tensorboard."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from experiments.common.cli import CommandLine
+from experiments.common.config import load_config
+from experiments.common.errors import ConfigError, ExperimentError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+EXPERIMENTS = (
+    "bias",
+    "compare",
+    "influence_balancing",
+    "k1k2",
+    "memory",
+    "phase",
+    "stability",
+    "teacher_forcing",
+)
+BAD = {
+    "bias": [
+        ("problems=('chess',)", "chess"),
+        ("num_windows=4", "8 or more"),
+        ("mean_lengths=(256,)", "below window_length = 256"),
+        ("family_level=1.0", "between 0 and 1"),
+        ("short_memory=0", "short_memory was given 0.* more than 0"),
+        ("max_draws=0", "max_draws was given 0"),
+    ],
+    "compare": [
+        ("mean_length=1", "mean_length was given 1"),
+        ("num_seeds=0", "num_seeds was given 0"),
+        ("sgd_rates=(0.0,)", r"sgd_rates was given \(0\.0,\)"),
+        ("scored_part=0.0", "scored_part"),
+        ("estimators=('adam',)", "'adam' is unknown"),
+        ("problems=('chess',)", "'chess' is unknown"),
+    ],
+    "influence_balancing": [
+        ("methods=('tbptt',)", "unknown method 'tbptt'"),
+        ("methods=('artbp-1-alpha-4',)", "mean_length"),
+        ("methods=()", "methods is empty"),
+        ("schedule=steps", "expected one of time steps, updates, constant"),
+        ("grid_schedules=('constant',)", "grid_schedules was given 'constant'"),
+        ("grid_schedules=()", "grid_schedules is empty"),
+        ("grid_eta_0=()", "grid_eta_0 is empty"),
+        ("tolerance=0.0", "tolerance"),
+        ("tolerance=0.67", "tolerance"),
+        ("num_keys=0", "num_keys was given 0"),
+        ("eta_0=-1.0", r"eta_0 was given -1\.0"),
+        ("drive_noise=1.0", "settling"),
+        ("loss_at=end", "loss_at"),
+    ],
+    "k1k2": [
+        ("seed=-1", "seed is -1"),
+        ("num_steps=0", "num_steps was given 0"),
+        ("num_tuning_runs=0", "num_tuning_runs was given 0"),
+        ("num_seeds=1", "an interval needs at least 2"),
+        ("k2=1", "differ for k2 > k1 only"),
+        ("k1_sweep=()", "k1_sweep is empty"),
+        ("k2_sweep=(0,)", "k2_sweep was given 0"),
+        ("k1_sweep=(1.5,)", r"k1_sweep was given 1\.5"),
+        ("learning_rates=(-1.0,)", r"learning_rates was given \(-1\.0,\)"),
+        ("num_bins=6", "a multiple of 4"),
+        ("k1_sweep=(160,)", "expected at least 6400"),
+    ],
+    "memory": [
+        ("seed=-1", "seed is -1"),
+        ("num_tuning_runs=0", "num_tuning_runs was given 0"),
+        ("batch=0", "batch was given 0"),
+        ("num_seeds=1", "a spread needs at least 2"),
+        ("num_episodes=3", "expected at least 4"),
+        ("windows=()", "windows is empty"),
+        ("windows=(3,)", "integers that divide episode_length = 32"),
+        ("windows=(32,)", "and are smaller"),
+        ("lags=(32,)", "integers from 1 to 31"),
+        ("learning_rates=(0.0,)", r"learning_rates was given \(0\.0,\)"),
+        ("mean_length=32", "less than an episode"),
+        ("alpha=2.0", "more than 2"),
+    ],
+    "phase": [
+        ("num_seeds=1", "num_seeds was given 1"),
+        ("alpha=3.0", "more than 3"),
+        ("memories=(2.0, 1.0)", "the least and the most"),
+        ("trained_batches=()", "trained_batches is empty"),
+        ("trained_memories=(0.0,)", "expected numbers above 0"),
+        ("first_rate=0.0", "the smaller one first"),
+        ("later_power=0.0", r"later_power was given 0\.0"),
+        ("noise=-1.0", r"noise was given -1\.0: expected at least 0"),
+    ],
+    "stability": [
+        ("spectral_radii=()", "spectral_radii is empty"),
+        ("spectral_radii=(1.5, 0.8)", "rising order"),
+        ("learning_rates=(0.0, 0.1)", "expected numbers above 0"),
+        ("clip_norm=0.0", r"clip_norm was given 0\.0"),
+        ("num_seeds=0", "num_seeds was given 0"),
+        ("num_sequences=1", "expected at least 2"),
+        ("bound_points=1", "both ends"),
+        ("mean_length=201", "from 2 to sequence_length"),
+        ("mean_length=15", "divisor"),
+        ("alpha=2.5", r"alpha was given 2\.5"),
+        ("figure_radius=1.1", "one of spectral_radii"),
+        ("seed=-1", "seed is -1"),
+    ],
+    "teacher_forcing": [
+        ("free_steps=()", "free_steps is empty"),
+        ("free_steps=(-1,)", "free_steps: -1 was given"),
+        ("free_steps=(5, 5)", "name each once"),
+        ("estimators=('rtrl',)", "'rtrl' is unknown"),
+        ("learning_rates=(0.0,)", "expected numbers above 0"),
+        ("num_seeds=0", "num_seeds was given 0"),
+        ("mean_length=1", "mean_length was given 1"),
+        ("alpha=3.0", r"alpha was given 3\.0"),
+        ("threshold=-1.0", "threshold"),
+        ("seed=-1", "seed is -1"),
+    ],
+}
+
+
+def load(experiment, file="default.py", overrides=()):
+    config = importlib.import_module(f"experiments.{experiment}.config")
+    return load_config(config.default_config(), CONFIGS / experiment / file, overrides)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """`run(experiment, *overrides, tensorboard=False)`, which fails where the run would begin."""
+
+    def begin(*arguments, **options):
+        pytest.fail("It was not refused.")
+
+    def run(experiment, *overrides, tensorboard=False):
+        module = importlib.import_module(f"experiments.{experiment}.__main__")
+        monkeypatch.setattr(module, "open_workdir", begin)
+        command_line = CommandLine(tmp_path / "run", False, tensorboard, False)
+        module.main(load(experiment, overrides=overrides), command_line)
+
+    yield run
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "override", "words"),
+    [(experiment, *case) for experiment, cases in BAD.items() for case in cases],
+)
+def test_bad_configurations_are_refused_before_anything_is_written(
+    experiment, override, words, run
+):
+    with pytest.raises(ConfigError, match=words):
+        run(experiment, override)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_tensorboard_is_refused(experiment, run):
+    with pytest.raises(ExperimentError, match=r"--tensorboard.*metrics\.jsonl"):
+        run(experiment, tensorboard=True)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "file"),
+    [(name, path.name) for name in EXPERIMENTS for path in sorted((CONFIGS / name).glob("*.py"))],
+)
+def test_every_config_file_is_valid(experiment, file):
+    config = importlib.import_module(f"experiments.{experiment}.config")
+    config.check_config(load(experiment, file))
