@@ -1,7 +1,6 @@
 """python -m experiments.hyperparameters [--config FILE] [--set field=value] [--workdir DIR]."""
 
 import json
-import sys
 import time
 
 import jax
@@ -9,7 +8,6 @@ import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures
-from experiments.common.errors import ExperimentError
 from experiments.common.metrics import without_nonfinite
 from experiments.common.workdir import open_workdir, write_atomically
 from experiments.hyperparameters import figure, report, study
@@ -19,16 +17,11 @@ from experiments.hyperparameters.config import check_config, default_config
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Runs both parts on each problem; writes tables, numbers and figure, and prints the tables."""
     check_config(config)
-    if command_line.tensorboard:
-        raise ExperimentError("--tensorboard was given: this experiment has no curves to show.")
+    cli.refuse_tensorboard(command_line)
     # No checkpoint: the same configuration runs again from the start, and gives the same files.
     workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
-
-    def say(line: str) -> None:
-        if command_line.progress_bar is not False:
-            print(f"[{time.perf_counter() - started:.0f} s] {line}", file=sys.stderr, flush=True)
-
+    say = cli.say_on_stderr(command_line)
     with jax.enable_x64(True):
         rows = study.run(config, say)
     figures.save(figure.draw(config, rows), workdir.path / "hyperparameters.png")

@@ -4,7 +4,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments.common.config import check_seed
+from experiments.common.config import check_at_least, check_positive, check_seed
 from experiments.common.errors import ConfigError
 from experiments.hyperparameters.problems import NAMES
 
@@ -80,15 +80,10 @@ def check_config(config: Any) -> None:
             raise ConfigError(f"{name} was given {tuple(config[name])}: expected two rates.")
     counts = ("num_directions", "num_inputs", "num_hidden", "minibatch_size", "num_scored")
     counts += ("pes_pairs", "num_scoring", "num_draws", "num_exact_draws", "num_trainings")
-    for name in (*counts, "num_tuning_seeds", "num_seeds", "num_threads"):
-        if config[name] < 1:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least 1.")
-    for name in ("num_classes", "grid_size", "num_sign_points", "num_sign_trainings"):
-        if config[name] < 2:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least 2.")
-    for name in ("gradient_noise", "teacher_gain", "pes_scale", "first_rate"):
-        if not config[name] > 0:
-            raise ConfigError(f"{name} was given {config[name]}: expected more than 0.")
+    check_at_least(config, 1, *counts, "num_tuning_seeds", "num_seeds", "num_threads")
+    check_at_least(config, 2, "num_classes", "grid_size", "num_sign_points", "num_sign_trainings")
+    check_at_least(config, 2, "mean_length")
+    check_positive(config, "gradient_noise", "teacher_gain", "pes_scale", "first_rate")
     shortest = min(config.quadratic_steps, config.network_steps)
     for length in (*config.truncation_lengths, config.mean_length):
         if not isinstance(length, int) or length >= shortest:
@@ -96,8 +91,6 @@ def check_config(config: Any) -> None:
                 f"truncation_lengths or mean_length holds {length}: expected whole numbers below "
                 f"quadratic_steps and network_steps, {shortest}: else nothing is truncated."
             )
-    if config.mean_length < 2:
-        raise ConfigError(f"mean_length was given {config.mean_length}: expected at least 2.")
     if not config.alphas[0] > 3:
         raise ConfigError(
             f"alphas was given {tuple(config.alphas)}: expected more than 3, so that the lengths "

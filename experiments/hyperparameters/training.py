@@ -16,7 +16,6 @@ of the noise is averaged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ import optax
 
 import artbp
 from experiments.common.tables import Row
+from experiments.common.threads import in_threads
 from experiments.hyperparameters.landscape import Landscape, scores
 from experiments.hyperparameters.methods import Method, methods
 from experiments.hyperparameters.problems import Params, Problem, hyperparameters, rates_of
@@ -108,8 +108,7 @@ def run(
         say(f"{problem.name}: trained with {method.label}")
         return row
 
-    with ThreadPoolExecutor(config.num_threads) as pool:
-        return list(pool.map(train, methods(config, problem)))
+    return list(in_threads(train, methods(config, problem), config.num_threads))
 
 
 def train_method(

@@ -13,6 +13,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = (
     "bias",
     "compare",
+    "hyperparameters",
     "influence_balancing",
     "k1k2",
     "memory",
@@ -36,6 +37,18 @@ BAD = {
         ("scored_part=0.0", "scored_part"),
         ("estimators=('adam',)", "'adam' is unknown"),
         ("problems=('chess',)", "'chess' is unknown"),
+    ],
+    "hyperparameters": [
+        ("problems=('quadratic', 'cubic')", "cubic"),
+        ("truncation_lengths=(4, 200)", "whole numbers below"),
+        ("alphas=(2.5,)", "more than 3"),
+        ("outer_rates=(0.1, 0.01)", "rising"),
+        ("start_range=(0.1, 0.2, 0.3)", "two rates"),
+        ("num_seeds=0", "num_seeds was given 0"),
+        ("num_sign_trainings=1", "at least 2"),
+        ("first_rate=0.0", r"first_rate was given 0\.0"),
+        ("mean_length=1", "mean_length was given 1"),
+        ("seed=-1", "seed is -1"),
     ],
     "influence_balancing": [
         ("methods=('tbptt',)", "unknown method 'tbptt'"),

@@ -13,10 +13,9 @@ import pytest
 
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
-from experiments.common.errors import ConfigError, ExperimentError
 from experiments.hyperparameters import __main__ as experiment
 from experiments.hyperparameters import landscape, problems, report, signs, training
-from experiments.hyperparameters.config import check_config, default_config
+from experiments.hyperparameters.config import default_config
 from experiments.hyperparameters.methods import Method, methods
 
 CONFIG_FILE = Path(__file__).parents[3] / "configs" / "hyperparameters" / "default.py"
@@ -260,33 +259,6 @@ def test_methods_and_what_they_cost():
         "PES 3",
     ]
     assert [method.evaluations for method in everyone] == [3, 3, 3, 3, 3, 5]
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("problems=('quadratic', 'cubic')", "cubic"),
-        ("truncation_lengths=(4, 12)", "12"),
-        ("alphas=(2.5,)", "more than 3"),
-        ("outer_rates=(0.1, 0.01)", "rising"),
-        ("start_range=(0.1, 0.2, 0.3)", "two rates"),
-        ("num_seeds=0", "at least 1"),
-        ("num_sign_trainings=1", "at least 2"),
-        ("first_rate=0.0", "more than 0"),
-        ("mean_length=1", "at least 2"),
-        ("seed=-1", "seed"),
-    ],
-)
-def test_bad_values_are_refused(override, words, tmp_path):
-    with pytest.raises(ConfigError, match=words):
-        experiment.main(tiny_config(override), CommandLine(tmp_path / "new", False, False, False))
-    assert not (tmp_path / "new").exists()
-
-
-def test_the_default_is_accepted_and_tensorboard_refused(tmp_path):
-    check_config(load_config(default_config(), CONFIG_FILE))
-    with pytest.raises(ExperimentError, match="tensorboard"):
-        experiment.main(tiny_config(), CommandLine(tmp_path / "new", False, True, False))
 
 
 def test_it_writes_its_files(tmp_path, capsys):
