@@ -2,7 +2,8 @@
 
     python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR --jobs 2
 
-1. Each arm at each of its rates, with --tuning_seed: the best validation bits choose its rate.
+1. Each arm at each of its rates, with each of --tuning_seeds: the best mean validation bits choose
+   its rate, among those that diverged on none.
 2. Each arm at its rate, with each of --seeds. A seed fixes the initial parameters and the cuts.
    The initial parameters are common to the arms, and the cuts to those that draw from the same law;
    the order of the data never changes.
@@ -37,17 +38,18 @@ _ARMS = flags.DEFINE_list("arms", list(ARMS), "Arms to compare, of those in arms
 _RATES = flags.DEFINE_list(
     "rates", [], "Learning rates to choose from, for every arm. Default: those of the arm."
 )
-_TUNING_SEED = flags.DEFINE_integer("tuning_seed", 0, "Seed of the runs that choose the rate.")
+_TUNING_SEEDS = flags.DEFINE_list("tuning_seeds", ["0", "100"], "Seeds that choose the rate.")
 _SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3", "4", "5"], "Seeds of the comparison.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time, as processes.")
 
 
 def _main(_: Any, command_line: cli.CommandLine) -> None:
     try:
-        rates, seeds = [float(r) for r in _RATES.value], [int(s) for s in _SEEDS.value]
+        rates = [float(rate) for rate in _RATES.value]
+        seeds, tuning_seeds = ([int(s) for s in f.value] for f in (_SEEDS, _TUNING_SEEDS))
     except ValueError as error:
-        raise ConfigError(f"--rates and --seeds are lists of numbers: {error}.") from error
-    plan = Plan(chosen_arms(_ARMS.value, rates), _TUNING_SEED.value, seeds)
+        raise ConfigError(f"--rates, --seeds, --tuning_seeds hold numbers: {error}.") from error
+    plan = Plan(chosen_arms(_ARMS.value, rates), tuning_seeds, seeds)
     passed_on = ["--tensorboard"] if command_line.tensorboard else []
     passed_on += [] if command_line.compilation_cache else ["--nocompilation_cache"]
     study = Study(

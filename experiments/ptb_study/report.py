@@ -89,14 +89,17 @@ def student_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def best_rate(outcomes: Sequence[Outcome], arm: str) -> float | None:
-    """The learning rate with the lowest validation bits among the tuning runs of `arm`.
+    """The learning rate with the lowest mean validation bits over the tuning seeds of `arm`.
 
-    None if no tuning run of that arm has finished with a number.
+    A rate at which one of them failed is never chosen. None where there is no other.
     """
-    tuned = [o for o in select(outcomes, "tune", arm) if o.failure is None]
-    if not tuned:
-        return None
-    return min(tuned, key=lambda outcome: outcome.valid_bpc).run.learning_rate
+    found: dict[float, list[float]] = {}
+    for outcome in select(outcomes, "tune", arm):
+        bits = math.inf if outcome.failure else outcome.valid_bpc
+        found.setdefault(outcome.run.learning_rate, []).append(bits)
+    means = {rate: statistics.fmean(bits) for rate, bits in found.items()}
+    best = min(means, key=lambda rate: means[rate], default=None)
+    return None if best is None or not math.isfinite(means[best]) else best
 
 
 def paired_difference(
@@ -211,8 +214,8 @@ def _tuning(outcomes: Sequence[Outcome], arms: Mapping[str, Arm]) -> list[str]:
         "",
         "## Learning rates tried",
         "",
-        "The learning rate of each arm was chosen by validation on one tuning seed, which is "
-        "not among the seeds compared.",
+        "The learning rate of each arm was chosen by the mean validation bits of seeds that are "
+        "not among those compared.",
         "",
         "| arm | learning rate | seed | valid bpc | chosen |",
         "|---|---|---|---|---|",

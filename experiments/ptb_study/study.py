@@ -39,7 +39,7 @@ class Plan:
     """
 
     arms: Mapping[str, Arm]
-    tuning_seed: int
+    tuning_seeds: Sequence[int]
     seeds: Sequence[int]
 
     def __post_init__(self) -> None:
@@ -48,22 +48,25 @@ class Plan:
                 raise ConfigError(f"--rates is {arm.rates}: expected finite positive numbers.")
             # As in the names of folders.
             _check_each_once("rates", arm.rates, [f"{rate:g}" for rate in arm.rates])
-        _check_each_once("seeds", self.seeds, self.seeds)
-        for seed in self.seeds:
-            check_seed("--seeds", seed)
-        check_seed("--tuning_seed", self.tuning_seed)
-        if self.tuning_seed in self.seeds:
+        for name, seeds in {"seeds": self.seeds, "tuning_seeds": self.tuning_seeds}.items():
+            _check_each_once(name, seeds, seeds)
+            for seed in seeds:
+                check_seed(f"--{name}", seed)
+        if not self.tuning_seeds:
+            raise ConfigError("--tuning_seeds is empty: name one at least.")
+        both = sorted(set(self.tuning_seeds) & set(self.seeds))
+        if both:
             raise ConfigError(
-                f"--tuning_seed {self.tuning_seed} is among --seeds too: the seeds compared "
-                "must not have chosen the learning rate."
+                f"--tuning_seeds and --seeds both hold {both}: the seeds compared must not have "
+                "chosen the learning rate."
             )
 
     def tuning_runs(self, name: str) -> list[Run]:
-        """One run per learning rate; none where there is no choice."""
+        """One run per learning rate and tuning seed; none where there is no choice."""
         rates = self.arms[name].rates
         if len(rates) < 2:
             return []
-        return [Run("tune", name, rate, self.tuning_seed) for rate in rates]
+        return [Run("tune", name, rate, seed) for seed in self.tuning_seeds for rate in rates]
 
     def runs(self, outcomes: Sequence[Outcome]) -> list[Run]:
         """All runs known so far: the comparison of an arm comes after its own tuning."""
@@ -150,7 +153,7 @@ class Study:
                 or is in use. Nothing is written then.
         """
         for name, arm in plan.arms.items():
-            run = Run("compare", name, arm.rates[0], plan.tuning_seed)
+            run = Run("compare", name, arm.rates[0], plan.tuning_seeds[0])
             prepare(self.config(run), self.data_dir)
         base = load_config(default_config(), self.config_path, self.overrides)
         # Named otherwise than in a run, so that the folder of a run is never taken for a study's.

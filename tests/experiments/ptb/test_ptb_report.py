@@ -59,6 +59,17 @@ def test_best_rate_is_by_validation_among_the_tuning_runs():
     ]
     assert report.best_rate(outcomes, "artbp") == 2e-3
     assert report.best_rate(outcomes, "uncompensated") is None
+    # A second tuning seed: the best mean, and never a rate that failed on one of them.
+    outcomes += [
+        _outcome("tune", "artbp", 1e-3, 9, valid=1.6),
+        _outcome("tune", "artbp", 2e-3, 9, valid=1.8),
+        _outcome("tune", "artbp", 5e-4, 0, valid=1.0),
+        _outcome("tune", "artbp", 5e-4, 9, failure="diverged"),
+    ]
+    assert report.best_rate(outcomes, "artbp") == 1e-3
+    assert (
+        report.best_rate([_outcome("tune", "artbp", 1e-3, 0, failure="diverged")], "artbp") is None
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study, sha
 
 ROOT = pathlib.Path(__file__).parents[3]
 TBPTT, ARTBP = "tbptt50", "artbp-alpha4"
-PLAN = Plan(chosen_arms([TBPTT, ARTBP], [1e-3, 2e-3]), tuning_seed=0, seeds=[1, 2])
+PLAN = Plan(chosen_arms([TBPTT, ARTBP], [1e-3, 2e-3]), tuning_seeds=[0], seeds=[1, 2])
 
 
 def test_the_comparison_of_an_arm_comes_after_its_tuning():
@@ -38,7 +38,7 @@ def test_the_comparison_of_an_arm_comes_after_its_tuning():
 
 
 def test_a_single_rate_needs_no_tuning():
-    plan = Plan(chosen_arms([ARTBP], [1e-3]), tuning_seed=0, seeds=[1])
+    plan = Plan(chosen_arms([ARTBP], [1e-3]), tuning_seeds=[0], seeds=[1])
     assert plan.runs([]) == [Run("compare", ARTBP, 1e-3, 1)]
 
 
@@ -53,13 +53,14 @@ def test_a_single_rate_needs_no_tuning():
         ({"arms": [ARTBP, ARTBP]}, "--arms .* each value once"),
         ({"seeds": [1, 1]}, "--seeds .* each value once"),
         ({"seeds": [2**40]}, "--seeds is 1099511627776"),
-        ({"seeds": [0, 1]}, "--tuning_seed 0 is among --seeds"),
+        ({"tuning_seeds": []}, "--tuning_seeds is empty"),
+        ({"seeds": [0, 1]}, r"--tuning_seeds and --seeds both hold \[0\]"),
     ],
 )
 def test_a_bad_plan_is_refused(change, what):
-    given = {"arms": [ARTBP], "rates": [1e-3], "tuning_seed": 0, "seeds": [1]} | change
+    given = {"arms": [ARTBP], "rates": [1e-3], "tuning_seeds": [0], "seeds": [1]} | change
     with pytest.raises(ConfigError, match=what):
-        Plan(chosen_arms(given["arms"], given["rates"]), given["tuning_seed"], given["seeds"])
+        Plan(chosen_arms(given["arms"], given["rates"]), given["tuning_seeds"], given["seeds"])
 
 
 def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, monkeypatch, capsys):
@@ -70,7 +71,7 @@ def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, mo
     folder = tmp_path / "study"
     study = Study(folder, str(config_path), overrides)
     # The second rate overflows at once.
-    plan = Plan(chosen_arms([ARTBP], [1e-2, 1e38]), tuning_seed=0, seeds=[])
+    plan = Plan(chosen_arms([ARTBP], [1e-2, 1e38]), tuning_seeds=[0], seeds=[])
 
     outcomes = {outcome.run.learning_rate: outcome for outcome in run_study(study, plan, jobs=2)}
     assert outcomes[1e-2].failure is None and 0 < outcomes[1e-2].test_bpc < 6
@@ -84,7 +85,7 @@ def test_a_study_runs_keeps_what_is_finished_and_survives_a_failure(tmp_path, mo
     assert "| artbp-alpha4 | 0.01 | 0 |" in (folder / "table.md").read_text()
 
     capsys.readouterr()
-    only_finished = Plan(chosen_arms([ARTBP], [1e-2]), tuning_seed=5, seeds=[0])
+    only_finished = Plan(chosen_arms([ARTBP], [1e-2]), tuning_seeds=[5], seeds=[0])
     (folder / "runs" / "tune-artbp-alpha4-rate0.01-seed0").rename(
         folder / "runs" / "compare-artbp-alpha4-rate0.01-seed0"
     )
