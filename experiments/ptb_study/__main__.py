@@ -57,7 +57,7 @@ def _main(_: Any, command_line: cli.CommandLine) -> None:
     )
     outcomes = run_study(study, plan, jobs=_JOBS.value)
     found = watched.measurements(study.folder, outcomes, list(plan.arms))
-    figure = draw(plan.arms, outcomes, found, watched_arm=next(iter(plan.arms)))
+    figure = draw(plan.arms, outcomes, found, seeds=plan.seeds, watched_arm=next(iter(plan.arms)))
     save(figure, study.folder / "ptb_study.png")
     reports = {}
     for run in [o.run for o in outcomes if o.failure is None and o.run.purpose == "compare"]:

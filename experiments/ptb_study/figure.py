@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,13 @@ from matplotlib.figure import Figure
 from experiments.common.figures import COLOURS, STYLE
 from experiments.ptb_study import watched
 from experiments.ptb_study.arms import Arm
-from experiments.ptb_study.report import LEVEL, Outcome, paired_difference, select
+from experiments.ptb_study.report import (
+    LEVEL,
+    Outcome,
+    paired_difference,
+    select,
+    unfinished,
+)
 
 _MEASURED = {
     "artbp_noise": ("noise of ARTBP", COLOURS[0]),
@@ -27,24 +34,28 @@ def draw(
     outcomes: Sequence[Outcome],
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
+    seeds: Sequence[int],
     watched_arm: str,
 ) -> Figure:
     """Both panels; the right one of the arm `watched_arm`, and empty where it measured nothing."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _differences(left, arms, outcomes)
+        _differences(left, arms, outcomes, seeds)
         _along_the_training(right, rows.get(watched_arm, []), watched_arm)
         return figure
 
 
-def _differences(axes: Any, arms: Mapping[str, Arm], outcomes: Sequence[Outcome]) -> None:
+def _differences(
+    axes: Any, arms: Mapping[str, Arm], outcomes: Sequence[Outcome], all_seeds: Sequence[int]
+) -> None:
+    nan = math.nan
     paired = [(name, arm.reference) for name, arm in arms.items() if arm.reference in arms]
     for y, (name, reference) in enumerate(paired):
         difference = paired_difference(outcomes, name, reference, "test_bpc")
         theirs = {o.run.seed: o.test_bpc for o in select(outcomes, "compare", name)}
         others = {o.run.seed: o.test_bpc for o in select(outcomes, "compare", reference)}
-        seeds = sorted(theirs.keys() & others)
+        seeds = [s for s in all_seeds if math.isfinite(theirs.get(s, nan) - others.get(s, nan))]
         axes.plot(
             [theirs[s] - others[s] for s in seeds],
             np.full(len(seeds), y - 0.22),
@@ -52,8 +63,12 @@ def _differences(axes: Any, arms: Mapping[str, Arm], outcomes: Sequence[Outcome]
             color=COLOURS[7],
             markersize=9,
         )
-        told_apart = abs(difference.mean) > difference.half_width
+        missing = unfinished(outcomes, name, reference, all_seeds)
+        told_apart = abs(difference.mean) > difference.half_width and not missing
         colour = COLOURS[7] if not told_apart else COLOURS[3 if difference.mean > 0 else 1]
+        if missing:
+            text = f"{difference.n} of {len(all_seeds)} seeds, nothing is claimed"
+            axes.annotate(text, (difference.mean, y + 0.3), ha="center", fontsize=8)
         axes.errorbar(
             difference.mean, y, xerr=difference.half_width, fmt="o", color=colour, linewidth=2
         )
@@ -67,7 +82,7 @@ def _differences(axes: Any, arms: Mapping[str, Arm], outcomes: Sequence[Outcome]
 
 
 def _along_the_training(axes: Any, rows: Sequence[Mapping[str, Any]], arm: str) -> None:
-    axes.set_title(f"Measured while {arm} trains, relative to a window's gradient", fontsize=10)
+    axes.set_title(f"Measured while {arm} trains: errors of one window's gradient", fontsize=10)
     if not rows:
         return
     steps = np.array([row["time_step"] for row in rows], float)
@@ -75,7 +90,7 @@ def _along_the_training(axes: Any, rows: Sequence[Mapping[str, Any]], arm: str) 
     bins = np.searchsorted(edges, steps, side="right") - 1
     biases = [name for name in watched.names(rows) if name.startswith("bias_")]
     styles = {
-        name: (f"bias of TBPTT {name.removeprefix('bias_')}", colour)
+        name: (f"error of TBPTT {name.removeprefix('bias_')}", colour)
         for name, colour in zip(biases, _BIAS_COLOURS, strict=False)
     }
     ends = []
@@ -90,7 +105,7 @@ def _along_the_training(axes: Any, rows: Sequence[Mapping[str, Any]], arm: str) 
         ends.append((line[-1], label, colour))
     axes.set(yscale="log", xlabel="time steps, thousands", xlim=(0, edges[-1] / 1000))
     _label_ends(axes, ends, edges[-1] / 1000)
-    axes.set_ylabel("share of the gradient's norm")
+    axes.set_ylabel("÷ norm of the window's gradient, median")
 
 
 def _label_ends(axes: Any, ends: Sequence[tuple[float, str, Any]], x: float) -> None:

@@ -72,6 +72,15 @@ def markdown(reports: Mapping[str, diagnostics.GradientReport]) -> str:
     """A table of the reports, by the names of their runs, and what each says limits the model."""
     rows = []
     for name, report in reports.items():
+        rows.append(
+            {
+                "run": name,
+                "estimator": "BPTT through the window",
+                "bias": "0",
+                "noise": f"{report.data_noise:.2f}",
+                "variance": "1",
+            }
+        )
         for bias in report.biases:
             low, high = bias.interval
             rows.append(
@@ -79,8 +88,8 @@ def markdown(reports: Mapping[str, diagnostics.GradientReport]) -> str:
                     "run": name,
                     "estimator": f"TBPTT {bias.truncation_length}",
                     "bias": f"{bias.relative_bias:.3f} [{low:.3f}, {high:.3f}]",
-                    "noise": f"{report.data_noise:.2f}",
-                    "variance": "1",
+                    "noise": "",
+                    "variance": "",
                 }
             )
         for noise in report.noises:
@@ -106,8 +115,8 @@ def markdown(reports: Mapping[str, diagnostics.GradientReport]) -> str:
     return f"""\
 # What limits the trained models
 
-At the parameters that validated best, on {NUM_WINDOWS} windows of {WINDOW_LENGTH} steps of training
-text, {ROWS} rows side by side.
+At the parameters that validated best, on at most {NUM_WINDOWS} windows of {WINDOW_LENGTH} steps of
+training text, at most {ROWS} rows side by side.
 
 {markdown_table(rows, columns)}
 {sentences}

@@ -1,4 +1,4 @@
-"""What the runs of a study measured on themselves: bias and noise of truncated gradients."""
+"""What the runs of a study measured on themselves: errors of truncated gradients."""
 
 from __future__ import annotations
 
@@ -44,27 +44,32 @@ def names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What was measured: "bias_50" and the like, shortest truncation first."""
     biases = [name for name in rows[0] if name.startswith("bias_")]
     biases.sort(key=lambda name: int(name.removeprefix("bias_")))
-    others = [n for n in rows[0] if n not in (*_COUNTERS, *biases, "gradient_norm")]
-    return [*biases, *(name for name in others if not name.startswith("projection_"))]
+    projections = [name.replace("bias_", "projection_") for name in biases]
+    others = [n for n in rows[0] if n not in (*_COUNTERS, *biases, *projections, "gradient_norm")]
+    return [*biases, *projections, *others]
 
 
-def median_by_epoch(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
-    """Median over seeds and measurements in each epoch; values that were not finite left out."""
+def by_epoch(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
+    """Over seeds and measurements in each epoch; values that were not finite left out.
+
+    The mean of a projection, which is a bias; the median of a norm, which is none.
+    """
+    summary = np.mean if name.startswith("projection_") else np.median
     epochs = sorted({row["epoch"] for row in rows})
     values = {
         epoch: [r[name] for r in rows if r["epoch"] == epoch and r[name] is not None]
         for epoch in epochs
     }
-    return {epoch: float(np.median(found)) for epoch, found in values.items() if found}
+    return {epoch: float(summary(found)) for epoch, found in values.items() if found}
 
 
 def markdown(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """A table of medians per epoch, with what they mean; nothing where nothing was measured."""
+    """A table epoch by epoch, with what it means; nothing where nothing was measured."""
     if not found:
         return ""
     measured = names(next(iter(found.values())))
     rows = [
-        {"arm": arm, **{name: median_by_epoch(rows, name) for name in measured}}
+        {"arm": arm, **{name: by_epoch(rows, name) for name in measured}}
         for arm, rows in found.items()
     ]
 
@@ -75,12 +80,14 @@ def markdown(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         rows, [("arm", lambda row: row["arm"]), *(column(name) for name in measured)]
     )
     return f"""
-## Bias and noise along the training
+## Errors along the training
 
 Measured beside each compared run with its own parameters, on the window that comes next, relative
-to the window's gradient: median over seeds and windows, epoch by epoch. bias_K: ‖ĝ(K) − g‖ ÷ ‖g‖ of
-TBPTT with cuts every K steps; artbp_noise: root mean square of ARTBP's ‖ĝ − g‖ ÷ ‖g‖ over its
-boundaries; carry_error: what it changes that the carry comes from older parameters. See
+to the window's gradient g, epoch by epoch. bias_K: ‖ĝ(K) − g‖ ÷ ‖g‖ of TBPTT with cuts every K
+steps; artbp_noise: root mean square of ARTBP's ‖ĝ − g‖ ÷ ‖g‖ over its boundaries; carry_error: what
+it changes that the carry comes from older parameters: medians over seeds and windows. These are
+errors of single windows: their spread from window to window is in them and does not average out.
+projection_K: ⟨ĝ(K) − g, g⟩ ÷ ‖g‖², the mean. The bias of the expected gradient is in limits.md. See
 `artbp.diagnostics.shadow`.
 
 {table}"""

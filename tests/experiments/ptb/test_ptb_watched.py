@@ -29,7 +29,8 @@ def _study(folder):
                     "bias_50": None if seed == 2 and epoch == 2 else 0.1 * epoch + offset,
                     "bias_10": 0.4,
                     "gradient_norm": 2.0,
-                    "projection_50": -0.01,
+                    "projection_50": -0.01 - 0.02 * (epoch == 2) * seed,
+                    "projection_10": -0.2,
                     "carry_error": 0.03,
                     "time": {},
                 }
@@ -45,11 +46,17 @@ def _study(folder):
 def test_medians_over_seeds_epoch_by_epoch(tmp_path):
     found = watched.measurements(tmp_path, _study(tmp_path), [ARM, OTHER])
     assert list(found) == [ARM] and len(found[ARM]) == 4
-    assert watched.names(found[ARM]) == ["bias_10", "bias_50", "artbp_noise", "carry_error"]
+    assert watched.names(found[ARM]) == [
+        *("bias_10", "bias_50", "projection_10", "projection_50", "artbp_noise", "carry_error")
+    ]
     # A value that was not finite is left out: what is left in epoch 2 is the first seed's.
-    assert watched.median_by_epoch(found[ARM], "bias_50") == {1: pytest.approx(0.2), 2: 0.2}
+    assert watched.by_epoch(found[ARM], "bias_50") == {1: pytest.approx(0.2), 2: 0.2}
+    assert watched.by_epoch(found[ARM], "projection_50")[2] == pytest.approx((-0.03 - 0.05) / 2)
     text = watched.markdown(found)
-    assert "| tbptt50 | 0.400 → 0.400 | 0.200 → 0.200 | 0.600 → 0.600 | 0.030 → 0.030 |" in text
+    assert (
+        "| tbptt50 | 0.400 → 0.400 | 0.200 → 0.200 | -0.200 → -0.200 | -0.010 → -0.040 | 0.600 →"
+        in text
+    )
     assert watched.markdown({}) == ""
 
 
@@ -57,14 +64,20 @@ def test_the_figure_labels_what_was_measured(tmp_path):
     outcomes = _study(tmp_path)
     found = watched.measurements(tmp_path, outcomes, [ARM])
     drawn = figure.draw(
-        {name: ARMS[name] for name in (ARM, OTHER)}, outcomes, found, watched_arm=ARM
+        {name: ARMS[name] for name in (ARM, OTHER)}, outcomes, found, seeds=[1, 2], watched_arm=ARM
     )
     left, right = drawn.axes
     assert [label.get_text() for label in left.get_yticklabels()] == ["artbp-alpha4\nminus tbptt50"]
     assert {text.get_text() for text in right.texts} == {
-        *("bias of TBPTT 10", "bias of TBPTT 50", "noise of ARTBP", "carry of older parameters"),
+        *("error of TBPTT 10", "error of TBPTT 50", "noise of ARTBP", "carry of older parameters"),
     }
-    empty = figure.draw({ARM: ARMS[ARM]}, outcomes, {}, watched_arm=ARM)
+    # A seed that failed: the interval of the others claims nothing.
+    failed = [o for o in outcomes if o.run != Run("compare", OTHER, 1e-2, 2)]
+    failed.append(Outcome(Run("compare", OTHER, 1e-2, 2), failure="diverged"))
+    arms = {name: ARMS[name] for name in (ARM, OTHER)}
+    left = figure.draw(arms, failed, found, seeds=[1, 2], watched_arm=ARM).axes[0]
+    assert [t.get_text() for t in left.texts] == ["1 of 2 seeds, nothing is claimed"]
+    empty = figure.draw({ARM: ARMS[ARM]}, outcomes, {}, seeds=[1, 2], watched_arm=ARM)
     assert not empty.axes[1].lines
 
 
