@@ -20,7 +20,9 @@ class LoopOptions:
         max_loss: a segment whose mean loss exceeds it counts as diverged (never, by default; a
             loss that is not finite always does).
         measure_every: with a `measure`, one measurement at the end of the first chunk that is at
-            least so many updates after the last one (or after the start). Part of the run's
+            least so many updates after the last one (or after the start). No chunk is dispatched
+            ahead of one, so that measuring as often as chunks end keeps the device waiting for the
+            host in between. Part of the run's
             identity: another number gives the same parameters but other rows.
         checkpoint_every_seconds: a checkpoint when the last one is older than that. There is one
             after every epoch and on interruption in any case.

@@ -35,7 +35,7 @@ def draw(config: Any, rows: Sequence[Row]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(15, 0.85 + 4.65 * len(grids)))
         height = figure.get_figheight()
-        title = "Short windows push a learning rate the wrong way; ARTBP's short segments do not"
+        title = "Short windows push a learning rate the wrong way; ARTBP on average does not"
         figure.text(0.012, 1 - 0.3 / height, title, fontsize=16, fontweight="bold", va="center")
         subtitle = (
             "The gradient of the training loss in the learning rate, through the inner training. "

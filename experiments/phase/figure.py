@@ -61,7 +61,6 @@ def _map(
     axes.minorticks_off()
     for point in points:
         i = point.observed_winner
-        agrees = point.verdict == "as predicted"
         axes.plot(
             point.memory,
             point.batch,
@@ -72,8 +71,8 @@ def _map(
             markeredgewidth=1.0,
             clip_on=False,
         )
-        if not agrees:
-            text = "tie" if point.verdict == "not told apart" else "otherwise"
+        if point.verdict != "yes":
+            text = "tie" if point.verdict == "tie" else "otherwise"
             axes.annotate(
                 text, (point.memory, point.batch), (0, 10), textcoords="offset points", ha="center"
             )
@@ -91,7 +90,7 @@ def _map(
         )
     axes.set_title(
         "Colour: predicted winner, paler where its lead over the other kind is small.\n"
-        "Marks: winner of the trainings",
+        "Marks: least mean loss of the trainings; tie: ARTBP and TBPTT not told apart",
         fontsize=10,
     )
 
@@ -115,7 +114,7 @@ def _losses(axes: Any, everyone: Sequence[Contender], points: Sequence[Point]) -
         axes.errorbar(
             x,
             y,
-            2 * np.minimum(errors, 0.45 * y),
+            [np.minimum(2 * errors, 0.98 * y), 2 * errors],
             fmt=_MARKERS[i],
             color=_COLOURS[i],
             markeredgecolor="black",
@@ -123,7 +122,7 @@ def _losses(axes: Any, everyone: Sequence[Contender], points: Sequence[Point]) -
             label=contender.label,
             linewidth=1,
         )
-    low, high = axes.get_xlim()[0], max(axes.get_xlim()[1], axes.get_ylim()[1])
+    high = max(axes.get_xlim()[1], axes.get_ylim()[1])
     axes.set(xscale="log", yscale="log")
     low = min(p.predicted[i].excess for p in points for i in range(len(everyone))) / 1.5
     axes.plot([low, high], [low, high], color=COLOURS[7], linewidth=1, zorder=0)

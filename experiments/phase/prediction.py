@@ -60,7 +60,12 @@ def tbptt_gradient(system: System, truncation_length: int) -> Gradient:
 
 
 def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gradient | None:
-    """ARTBP with boundaries shared by the rows; None where its variance is infinite."""
+    """ARTBP with boundaries shared by the rows.
+
+    Returns:
+        None where its variance is infinite, or so near to it that `streaming_variance` cannot sum
+        it from the lags of four memories.
+    """
     at = system.optimum
     try:
         shared, of_rows = (
@@ -73,7 +78,6 @@ def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gr
             for part in (0, 1)
         )
     except ValueError:
-        # `streaming_variance` refuses a law whose variance lies beyond all lags.
         return None
     data = _quadratic(lambda theta: _data_noise(system, theta), at)
     return Gradient(system.curvature, at, data + of_rows, shared, mean_length)

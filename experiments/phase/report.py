@@ -21,7 +21,8 @@ COLUMNS: list[Column] = [
     ("rate, predicted", lambda row: _number(row["predicted_rate"])),
     ("chosen", lambda row: _number(row["rate"]) + (" \\*" if row["at_edge"] else "")),
     ("predicted to win", lambda row: "yes" if row["predicted_winner"] else ""),
-    ("won", lambda row: ("yes, " + row["verdict"]) if row["winner"] else ""),
+    ("least observed", lambda row: "yes" if row["winner"] else ""),
+    ("predicted kind ahead by", lambda row: _lead(row) if row["predicted_winner"] else ""),
 ]
 
 
@@ -46,6 +47,9 @@ def table_rows(everyone: Sequence[Contender], points: Sequence[Point]) -> list[R
                     "predicted_winner": i == point.predicted_winner,
                     "winner": i == point.observed_winner,
                     "verdict": point.verdict,
+                    "lead": point.difference[0],
+                    "lead_standard_error": point.difference[1],
+                    "losses": [float(f"{loss:.6g}") for loss in excess],
                 }
             )
     return rows
@@ -55,20 +59,27 @@ def note(config: Any, points: Sequence[Point]) -> str:
     """What the columns mean, and how often the prediction held."""
     verdicts = [point.verdict for point in points]
     return f"""\
-At {verdicts.count("as predicted")} of {len(points)} points the predicted estimator won; at \
-{verdicts.count("not told apart")} it was not told apart from the winner (within two standard \
-errors of the paired difference), at {verdicts.count("otherwise")} another one won.
+The predicted kind, ARTBP or TBPTT, is ahead of the other by more than two standard errors at \
+{verdicts.count("yes")} of {len(points)} points; at {verdicts.count("tie")} the trainings do not \
+tell the kinds apart; at {verdicts.count("no")} the other kind is ahead. "Ahead by": the best of \
+the other kind minus the best of the predicted one, ± standard error over paired seeds.
 
 Excess loss: ½ Λ (θ − θ\\*)² after {config.num_steps:,} time steps of SGD from \
 θ = {config.start:g}; mean ± standard error over {config.num_seeds} seeds, at the rate with the \
 least mean over {config.num_tuning_seeds} other seeds, of {config.rates_per_decade} per decade \
 from 10^{config.first_rate:g} to 10^{config.last_rate:g} (\\*: the first or the last of them). The \
 prediction knows bias, data noise and the exact variance of the boundaries, and nothing of the \
-trainings; where the variance of a law is infinite it has none. The system is in \
+trainings; where the variance of a law is infinite, or cannot be summed from lags of four \
+memories, it has none. The system is in \
 `experiments/phase/system.py`: one parameter, S = {config.later_power:g}, σ = {config.noise:g}, \
 L0 = {config.mean_length}.
 
 Made by `python -m experiments.phase` with the configuration in config.json."""
+
+
+def _lead(row: Row) -> str:
+    lead = f"{_number(row['lead'])} ± {_number(row['lead_standard_error'])}"
+    return lead + {"yes": "", "tie": " (tie)", "no": " (no)"}[row["verdict"]]
 
 
 def _number(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,11 +28,13 @@ class Point(NamedTuple):
     Attributes:
         memory: τ ÷ L0.
         batch: rows.
+        unbiased: of each contender: whether it is of the kind ARTBP, or TBPTT.
         predicted, trained: of each contender.
     """
 
     memory: float
     batch: int
+    unbiased: list[bool]
     predicted: list[Predicted]
     trained: list[training.Trained]
 
@@ -44,28 +46,38 @@ class Point(NamedTuple):
     @property
     def observed_winner(self) -> int:
         """Index of the contender with the least mean excess over the seeds reported."""
-        means = [one.excess.mean() for one in self.trained]
-        return int(np.argmin(np.where(np.isfinite(means), means, np.inf)))
+        return self._best(range(len(self.trained)))
 
     @property
-    def lead(self) -> tuple[float, float]:
-        """Excess of the predicted winner minus that of the observed one, over paired seeds.
+    def difference(self) -> tuple[float, float]:
+        """Excess of the best of the other kind minus that of the best of the predicted kind.
 
         Returns:
-            (mean, standard error); zeros where they are the same.
+            (mean over paired seeds, its standard error); ±infinity and 0 where trainings of one of
+            them did not end with finite numbers.
         """
-        difference = (
-            self.trained[self.predicted_winner].excess - self.trained[self.observed_winner].excess
+        kind = self.unbiased[self.predicted_winner]
+        own, other = (
+            self.trained[self._best([i for i, u in enumerate(self.unbiased) if u == wanted])].excess
+            for wanted in (kind, not kind)
         )
-        return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        for excess, sign in ((own, -1), (other, 1)):
+            if not np.all(np.isfinite(excess)):
+                return sign * np.inf, 0.0
+        found = other - own
+        return float(found.mean()), float(found.std(ddof=1) / np.sqrt(len(found)))
 
     @property
     def verdict(self) -> str:
-        """Whether the winner is the predicted one, or at least not told apart from it."""
-        if self.predicted_winner == self.observed_winner:
-            return "as predicted"
-        mean, error = self.lead
-        return "not told apart" if not mean > 2 * error else "otherwise"
+        """Whether the predicted kind won, by two standard errors: "yes", "tie" or "no"."""
+        mean, error = self.difference
+        if abs(mean) <= 2 * error:
+            return "tie"
+        return "yes" if mean > 0 else "no"
+
+    def _best(self, among: Iterable[int]) -> int:
+        means = {i: float(self.trained[i].excess.mean()) for i in among}
+        return min(means, key=lambda i: means[i] if np.isfinite(means[i]) else np.inf)
 
 
 class Map(NamedTuple):
@@ -129,6 +141,7 @@ def train_points(
 
     found_by_job = in_threads(of_batch, jobs, config.num_threads)
     trained = dict(zip([(c.name, b) for c, b in jobs], found_by_job, strict=True))
+    unbiased = [contender.unbiased for contender in everyone]
     points = []
     for memory in config.trained_memories:
         system = make_system(config, memory)
@@ -136,7 +149,7 @@ def train_points(
         for batch in config.trained_batches:
             predicted = [predict(config, system, gradient, batch) for gradient in gradients]
             found = [trained[contender.name, batch][memory] for contender in everyone]
-            points.append(Point(memory, batch, predicted, found))
+            points.append(Point(memory, batch, unbiased, predicted, found))
     return points
 
 
