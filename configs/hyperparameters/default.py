@@ -3,8 +3,7 @@
     python -m experiments.hyperparameters --config configs/hyperparameters/default.py \
         --workdir results/hyperparameters
 
-Expected time: 6 min of processor time, 15 min on 2 x86-64 cores that four other programs shared;
-not yet timed on quiet ones.
+Expected time: 192 s on 2 cores of an x86-64 server.
 Expected result: experiments/results/hyperparameters/table.md; below the best rate at the end TBPTT
 has the wrong sign, and with 4 or 16 steps it learns a worse schedule than ARTBP 16.
 """

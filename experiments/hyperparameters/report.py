@@ -147,6 +147,8 @@ def _range(rates: Sequence[float]) -> str:
 
 
 def _number(value: float | None) -> str:
+    if value is not None and 1000 <= value < np.inf:
+        return f"{value:.0e}"
     return "∞" if value is None or not np.isfinite(value) else f"{value:.3f}"
 
 
