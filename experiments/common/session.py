@@ -65,7 +65,8 @@ class Session:
                 or self.is_finished
                 or self.epoch_is_over
                 or self.save_is_due
-                or self.measurement_may_be_due(in_flight)
+                # Nobody knows yet how many updates the chunk in flight makes.
+                or self.measurement_is_due(self.options.segments_per_chunk if in_flight else 0)
             )
             ahead = None if pause else self.dispatch()
             if in_flight is not None:
@@ -79,7 +80,7 @@ class Session:
             # resumed one.
             save = interrupted or self.save_is_due or self.epoch_is_over
             if not interrupted:
-                if self.measurement_is_due:
+                if self.measurement_is_due():
                     self.write_measurement()
                 if self.epoch_is_over:
                     self.finish_epoch()
@@ -107,15 +108,9 @@ class Session:
         is_new = self.progress.milestones > self.saved_milestones
         return is_new and age >= self.options.checkpoint_every_seconds
 
-    @property
-    def measurement_is_due(self) -> bool:
-        new_updates = self.progress.updates - self.progress.measured_updates
-        return self.measure is not None and new_updates >= self.options.measure_every
-
-    def measurement_may_be_due(self, in_flight: chunks.Chunk | None) -> bool:
-        """Once the chunk in flight is recorded: nobody knows yet how many updates it makes."""
-        at_most = 0 if in_flight is None else self.options.segments_per_chunk
-        new_updates = self.progress.updates + at_most - self.progress.measured_updates
+    def measurement_is_due(self, more_updates: int = 0) -> bool:
+        """Whether it is, or will be so many updates from now."""
+        new_updates = self.progress.updates + more_updates - self.progress.measured_updates
         return self.measure is not None and new_updates >= self.options.measure_every
 
     def dispatch(self) -> chunks.Chunk:

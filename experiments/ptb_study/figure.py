@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from experiments.ptb_study.report import (
     LEVEL,
     Outcome,
     paired_difference,
-    select,
+    paired_differences,
     unfinished,
 )
 
@@ -49,16 +48,13 @@ def draw(
 def _differences(
     axes: Any, arms: Mapping[str, Arm], outcomes: Sequence[Outcome], all_seeds: Sequence[int]
 ) -> None:
-    nan = math.nan
     paired = [(name, arm.reference) for name, arm in arms.items() if arm.reference in arms]
     for y, (name, reference) in enumerate(paired):
         difference = paired_difference(outcomes, name, reference, "test_bpc")
-        theirs = {o.run.seed: o.test_bpc for o in select(outcomes, "compare", name)}
-        others = {o.run.seed: o.test_bpc for o in select(outcomes, "compare", reference)}
-        seeds = [s for s in all_seeds if math.isfinite(theirs.get(s, nan) - others.get(s, nan))]
+        each = paired_differences(outcomes, name, reference, "test_bpc")
         axes.plot(
-            [theirs[s] - others[s] for s in seeds],
-            np.full(len(seeds), y - 0.22),
+            each,
+            np.full(len(each), y - 0.22),
             "|",
             color=COLOURS[7],
             markersize=9,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 import artbp
 from artbp import diagnostics, truncation
 from experiments.common.checkpoints import Checkpoints
-from experiments.common.config import load_config
 from experiments.common.tables import markdown_table
 from experiments.common.workdir import read_workdir
-from experiments.ptb.config import default_config
 from experiments.ptb.run import prepare
 
 WINDOW_LENGTH, NUM_WINDOWS, ROWS = 500, 48, 16
@@ -39,8 +37,7 @@ def report_of_run(folder: pathlib.Path, data_dir: str | None) -> diagnostics.Gra
         ExperimentError: the folder holds no finished run, or its text cannot be found.
     """
     workdir, values = read_workdir(folder)
-    # The fields as they are given on a command line, checked as there.
-    config = load_config(default_config(), overrides=_as_overrides(values))
+    config = ml_collections.FrozenConfigDict(values)
     prepared = prepare(config, data_dir)
     model = prepared.model
     like = jax.eval_shape(model.init, jax.random.key(0))
@@ -121,13 +118,3 @@ training text, at most {ROWS} rows side by side.
 {markdown_table(rows, columns)}
 {sentences}
 """
-
-
-def _as_overrides(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    overrides = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            overrides += _as_overrides(value, f"{prefix}{name}.")
-        else:
-            overrides.append(f"{prefix}{name}={value!r}")
-    return overrides

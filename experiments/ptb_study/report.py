@@ -102,9 +102,9 @@ def best_rate(outcomes: Sequence[Outcome], arm: str) -> float | None:
     return None if best is None or not math.isfinite(means[best]) else best
 
 
-def paired_difference(
+def paired_differences(
     outcomes: Sequence[Outcome], arm: str, reference: str, number: str
-) -> Interval:
+) -> list[float]:
     """`number` ("valid_bpc" or "test_bpc") of `arm` minus that of `reference`, per common seed."""
 
     def by_seed(name: str) -> dict[int, float]:
@@ -112,7 +112,14 @@ def paired_difference(
         return {o.run.seed: getattr(o, number) for o in chosen if o.failure is None}
 
     theirs, others = by_seed(arm), by_seed(reference)
-    return student_interval([theirs[s] - others[s] for s in sorted(theirs.keys() & others)])
+    return [theirs[seed] - others[seed] for seed in sorted(theirs.keys() & others)]
+
+
+def paired_difference(
+    outcomes: Sequence[Outcome], arm: str, reference: str, number: str
+) -> Interval:
+    """The mean of `paired_differences`, and its interval."""
+    return student_interval(paired_differences(outcomes, arm, reference, number))
 
 
 def unfinished(
