@@ -2,9 +2,11 @@
 
     python -m benchmarks.shadow [--rows 8] [--window 256] [--history 256] [--rounds 7]
                                 [--results FILE]
+    python -m benchmarks.shadow --run DIR      the share of the time of a finished experiments.ptb
 
-What limits it: the passes over the window. Where a row more is nearly free, so are few rows with
-many patterns of gates; the forward passes over history and window are in time steps, not rows.
+What limits it: the steps of the passes one after another where the watched rows are few, and a
+product of matrices for the weight gradient of each pattern of gates. The forward passes over
+history and window are shared by all patterns.
 
 LSTM 128, batch 64, 50 symbols, readout and cross-entropy, float32, ARTBP (L0 = 50, α = 4), Adam:
 100 updates in one program, alone, and followed by one measurement (bias of TBPTT 10, 50 and 200,
@@ -13,6 +15,8 @@ noise of 8 draws of boundaries, error of the carry). The params after both are c
 
 from __future__ import annotations
 
+import json
+import pathlib
 from typing import Any
 
 import jax
@@ -89,13 +93,35 @@ def measure(rows: int, window: int, history: int, rounds: int) -> list[dict[str,
     ]
 
 
+def share_of_a_run(folder: pathlib.Path) -> float:
+    """Time in measurements over time in training, from the clock in the rows of a run.
+
+    By medians, so that compilation, which is in the first of each, does not count.
+    """
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    seconds: dict[str, list[float]] = {"train": [], "measurement": [], "evaluation": []}
+    before = 0.0
+    for row in map(json.loads, lines):
+        now = row["time"]["elapsed_seconds"]
+        seconds[row["kind"]].append(now - before)
+        before = now
+    measured, trained = (
+        len(seconds[kind]) * float(np.median(seconds[kind])) for kind in ("measurement", "train")
+    )
+    return measured / trained
+
+
 def main() -> None:
     """Prints the table."""
     parser = common.make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=8, help="rows of the batch that are watched")
     parser.add_argument("--window", type=int, default=256, help="time steps")
     parser.add_argument("--history", type=int, default=256, help="time steps; 0 for none")
+    parser.add_argument("--run", type=pathlib.Path, help="folder of a run with measurements")
     arguments = parser.parse_args()
+    if arguments.run is not None:
+        print(f"measurements took {share_of_a_run(arguments.run):.1%} of the time of training")
+        return
     rows = measure(arguments.rows, arguments.window, arguments.history, arguments.rounds)
     columns = {
         "rows": "rows watched",

@@ -19,6 +19,7 @@ from artbp.truncation.base import TruncationLaw
 from artbp.truncation.coupling import Coupling, check_coupling, sample_row_gates
 from artbp.truncation.deterministic import check_length
 from artbp.unrolls.checks import Cell, check_params
+from artbp.unrolls.fused import fused_unroll, obstacle_to_fusion
 from artbp.unrolls.readout import LossFn, loss_and_count
 from artbp.unrolls.unroll import unroll
 
@@ -76,14 +77,18 @@ def gradients_of_gates(
             "steps, one pattern of gates for each of D gradients."
         )
     valid = jnp.ones((num_steps,), bool) if stream.mask is None else jnp.asarray(stream.mask, bool)
+    xs = _tree.as_arrays(stream.xs)
+    # Fused, a pattern more costs half as much: its weight gradient is not added up step by step.
+    is_fusable = obstacle_to_fusion(cell, params, carry, xs) is None
+    run = fused_unroll if is_fusable else unroll
 
     def gradient(gates: jax.Array) -> Any:
         def loss(params: Any) -> jax.Array:
-            _, ys = unroll(
+            _, ys = run(
                 cell,
                 params,
                 carry,
-                stream.xs,
+                xs,
                 gates=gates,
                 resets=stream.resets,
                 initial_carry=initial_carry,

@@ -55,18 +55,31 @@ def fused_unroll(
     """
     check_params(params)
     params, xs = _tree.as_arrays((params, xs))
-    carry, gates, resets, initial_carry, lengths, num_steps = check_arguments(
+    carry, gates, resets, initial_carry, lengths, _ = check_arguments(
         cell, params, carry, xs, gates, resets, initial_carry, lengths
     )
-    if not jax.tree.leaves(xs) or not num_steps:
-        raise ValueError("fused_unroll needs inputs of at least one step. Use artbp.unroll.")
+    obstacle = obstacle_to_fusion(cell, params, carry, xs)
+    if obstacle is not None:
+        raise ValueError(f"{obstacle} Use artbp.unroll.")
+    return _fused(cell, _Operands(params, carry, xs, gates, resets, initial_carry, lengths))
+
+
+def obstacle_to_fusion(cell: Cell, params: Any, carry: Any, xs: Any) -> str | None:
+    """Why `fused_unroll` refuses a cell with these arguments; None where it does not.
+
+    Raises:
+      ValueError: a cell with a recurrence of its own closes over traced arrays.
+    """
+    leaves = jax.tree.leaves(xs)
+    if not leaves or not leaves[0].shape[0]:
+        return "fused_unroll needs inputs of at least one step."
     _, constants = hoist_cell(cell, params, carry, _tree.index(xs, 0))
     if any(isinstance(constant, jax.core.Tracer) for constant in constants):
-        raise ValueError(
+        return (
             "The cell closes over a traced array, for which fused_unroll would return no gradient. "
-            "Hand it to the cell in params, or use artbp.unroll."
+            "Hand it to the cell in params."
         )
-    return _fused(cell, _Operands(params, carry, xs, gates, resets, initial_carry, lengths))
+    return None
 
 
 class _Operands(NamedTuple):

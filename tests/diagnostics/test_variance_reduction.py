@@ -15,6 +15,7 @@ from problems import (
     relative_error,
 )
 
+import artbp
 from artbp import truncation
 from artbp.diagnostics.variance_reduction import (
     coupling_variance,
@@ -107,10 +108,41 @@ def test_the_cell_runs_forward_once():
         params = jax.tree.map(lambda leaf: jnp.stack(7 * [leaf]), params)
         return jax.vmap(lambda p, g: gated_gradient(problem, g, p))(params, gates)
 
-    (shape,) = shapes_of("tanh", jax.make_jaxpr(ours)(problem.params).jaxpr)
-    assert 7 not in shape
+    shapes = shapes_of("tanh", jax.make_jaxpr(ours)(problem.params).jaxpr)
+    assert shapes and all(7 not in shape for shape in shapes)
     (shape,) = shapes_of("tanh", jax.make_jaxpr(control)(problem.params).jaxpr)
     assert 7 in shape
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_cells_that_cannot_be_fused(traced):
+    """One closes over a traced array, under vmap; one has no inputs."""
+    gates = jnp.asarray([[1.0, 0.0, 2.0, 1.0], [1.0, 1.0, 1.0, 0.5]])
+    xs = jnp.asarray([0.5, -1.0, 2.0, 0.3]) if traced else None
+    stream = artbp.Stream(xs, jnp.arange(4.0), num_steps=4)
+
+    def losses(params, y, target):
+        del params
+        return (y - target) ** 2
+
+    def gradients(decay, by_hand):
+        def cell(params, carry, x):
+            carry = decay * carry + params * (1.0 if x is None else x)
+            return carry, carry
+
+        def loss(params, gates):
+            _, ys = artbp.unroll(cell, params, jnp.asarray(0.1), xs, gates=gates)
+            return jnp.sum(losses(params, ys, stream.targets))
+
+        if by_hand:
+            return jax.vmap(jax.grad(loss), (None, 0))(jnp.asarray(0.7), gates)
+        return gradients_of_gates(cell, losses, 0.7, jnp.asarray(0.1), stream, gates)
+
+    decays = jnp.asarray([0.5, 0.9])
+    run = jax.vmap(gradients, (0, None)) if traced else lambda d, h: gradients(0.9, h)
+    found, expected = run(decays, False), run(decays, True)
+    assert relative_error(found, expected) < 1e-14
+    assert relative_error(found[..., 0], expected[..., 1]) > 0.01  # the control: gates matter
 
 
 def test_independent_draws_divide_the_variance():
