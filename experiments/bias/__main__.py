@@ -1,7 +1,5 @@
 """python -m experiments.bias [--config FILE] [--set field=value] --workdir DIR."""
 
-import time
-
 import jax
 import ml_collections
 from absl import flags
@@ -13,34 +11,29 @@ from experiments.bias.figure import make_figure
 from experiments.bias.measure import measure
 from experiments.common import cli, figures, tables
 from experiments.common.metrics import MetricsWriter
-from experiments.common.workdir import open_workdir
 
 
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Measures every system; writes bias.png and .svg, table.md, results.json and metrics."""
     check_config(config)
-    cli.refuse_tensorboard(command_line)
-    workdir = open_workdir(command_line.workdir, config, resume=True)
-    started = time.perf_counter()
-    say = cli.say_on_stderr(command_line)
-    rows, panels, sentences = [], [], []
-    keys = jax.random.split(jax.random.key(config.seed), (len(PROBLEMS), 2))
-    for name in config.problems:
-        data_key, measure_key = keys[PROBLEMS.index(name)]
-        # The character model is trained and measured as users do; the others to 1e-12.
-        with jax.enable_x64(name != "characters"):
-            problem = problems.make(name, config, data_key)
-            found, gradient_report = measure(config, name, problem, measure_key, say)
-        rows += found
-        panels.append((problem.label, gradient_report))
-        sentences.append((name, diagnostics.describe(gradient_report)))
-    with MetricsWriter(workdir.metrics_path) as writer:
-        for row in rows:
-            writer.write(row)
-    figures.save(make_figure(panels), workdir.path / "bias.png")
-    note = report.notes(config, rows, sentences)
-    print(tables.write_results(workdir.path, rows, report.COLUMNS, note))
-    print(f"{time.perf_counter() - started:.0f} s in all. Everything is in {workdir.path}")
+    with cli.from_the_start(config, command_line) as (workdir, say):
+        rows, panels, sentences = [], [], []
+        keys = jax.random.split(jax.random.key(config.seed), (len(PROBLEMS), 2))
+        for name in config.problems:
+            data_key, measure_key = keys[PROBLEMS.index(name)]
+            # The character model is trained and measured as users do; the others to 1e-12.
+            with jax.enable_x64(name != "characters"):
+                problem = problems.make(name, config, data_key)
+                found, gradient_report = measure(config, name, problem, measure_key, say)
+            rows += found
+            panels.append((problem.label, gradient_report))
+            sentences.append((name, diagnostics.describe(gradient_report)))
+        with MetricsWriter(workdir.metrics_path) as writer:
+            for row in rows:
+                writer.write(row)
+        figures.save(make_figure(panels), workdir.path / "bias.png")
+        note = report.notes(config, rows, sentences)
+        print(tables.write_results(workdir.path, rows, report.COLUMNS, note))
 
 
 if __name__ == "__main__":

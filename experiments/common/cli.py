@@ -6,10 +6,11 @@ python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] 
 `--help` lists these flags and every field of the configuration with its default.
 """
 
+import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ml_collections
@@ -19,6 +20,7 @@ from experiments.common.compilation_cache import enable_compilation_cache
 from experiments.common.config import describe, load_config
 from experiments.common.errors import ExperimentError, WorkdirError
 from experiments.common.guarded import run_guarded
+from experiments.common.workdir import Workdir, open_workdir
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function get_config().")
 _SET_HELP = "Overrides a field of the configuration: --set field=value, any number of times."
@@ -82,20 +84,28 @@ def run(
     run_guarded(configured_main)
 
 
-def refuse_tensorboard(command_line: CommandLine) -> None:
-    """Raises ExperimentError for --tensorboard: for an experiment without the training loop."""
+@contextlib.contextmanager
+def from_the_start(
+    config: ml_collections.FrozenConfigDict, command_line: CommandLine
+) -> Iterator[tuple[Workdir, Callable[[str], None]]]:
+    """The frame of an experiment of minutes, which keeps no checkpoint and no training loop.
+
+    with from_the_start(config, command_line) as (workdir, say): gives the folder, opened, and
+    `say(line)`, which prints a line of progress with the seconds so far, or nothing with
+    --noprogress_bar. At the end it prints the time in all.
+
+    The same configuration may run again in the same folder: from the start, to the same files.
+
+    Raises:
+        ExperimentError: --tensorboard was given, or the folder is not for this run. Nothing is
+            written then.
+    """
     if command_line.tensorboard:
         raise ExperimentError(
             "--tensorboard was given: this experiment writes no TensorBoard events. Leave it out; "
             "the numbers are in results.json, and in metrics.jsonl where there are curves."
         )
-
-
-def say_on_stderr(command_line: CommandLine) -> Callable[[str], None]:
-    """`say(line)` prints a line of progress, with the seconds since this call before it.
-
-    With --noprogress_bar it prints nothing.
-    """
+    workdir = open_workdir(command_line.workdir, config, resume=True)
     started = time.perf_counter()
 
     def say(line: str) -> None:
@@ -103,4 +113,6 @@ def say_on_stderr(command_line: CommandLine) -> Callable[[str], None]:
             seconds = time.perf_counter() - started
             print(f"[{seconds:4.0f} s] {line}", file=sys.stderr, flush=True)
 
-    return say
+    yield workdir, say
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.0f} s in all. Figures, tables and numbers: {workdir.path}")

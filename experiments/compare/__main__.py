@@ -1,7 +1,6 @@
 """python -m experiments.compare [--config FILE] [--set field=value] [--workdir DIR]."""
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from experiments.common import cli
 from experiments.common.figures import save
 from experiments.common.tables import write_results
 from experiments.common.threads import in_threads
-from experiments.common.workdir import open_workdir
 from experiments.compare import report, trainings
 from experiments.compare.config import check_config, default_config
 from experiments.compare.contenders import Contender, contenders
@@ -37,23 +35,20 @@ Made by `python -m experiments.compare` with the configuration in config.json.
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Trains every contender on every problem; writes the table, the figure and the numbers."""
     check_config(config)
-    cli.refuse_tensorboard(command_line)
-    workdir = open_workdir(command_line.workdir, config, resume=True)
-    started = time.perf_counter()
-    everyone = _chosen(contenders(config.mean_length), config.estimators)
-    everything = _chosen(problems(config), config.problems)
-    results = _train_all(config, everyone, everything, cli.say_on_stderr(command_line))
-    rows = report.table_rows(everyone, everything, results)
-    figure = report.figure(
-        everyone,
-        everything,
-        results,
-        title="Every way to truncate, at the same cost",
-        subtitle=_subtitle(config),
-    )
-    save(figure, workdir.path / "compare.png")
-    print(write_results(workdir.path, rows, report.columns(everything), _NOTE))
-    print(f"{time.perf_counter() - started:.0f} s in all. Figure, table, numbers: {workdir.path}")
+    with cli.from_the_start(config, command_line) as (workdir, say):
+        everyone = _chosen(contenders(config.mean_length), config.estimators)
+        everything = _chosen(problems(config), config.problems)
+        results = _train_all(config, everyone, everything, say)
+        rows = report.table_rows(everyone, everything, results)
+        figure = report.figure(
+            everyone,
+            everything,
+            results,
+            title="Every way to truncate, at the same cost",
+            subtitle=_subtitle(config),
+        )
+        save(figure, workdir.path / "compare.png")
+        print(write_results(workdir.path, rows, report.columns(everything), _NOTE))
 
 
 def _chosen(everything: list[Any], names: Sequence[str]) -> list[Any]:

@@ -1,7 +1,6 @@
 """python -m experiments.hyperparameters [--config FILE] [--set field=value] [--workdir DIR]."""
 
 import json
-import time
 
 import jax
 import ml_collections
@@ -9,7 +8,7 @@ from absl import flags
 
 from experiments.common import cli, figures
 from experiments.common.metrics import without_nonfinite
-from experiments.common.workdir import open_workdir, write_atomically
+from experiments.common.workdir import write_atomically
 from experiments.hyperparameters import figure, report, study
 from experiments.hyperparameters.config import check_config, default_config
 
@@ -17,20 +16,15 @@ from experiments.hyperparameters.config import check_config, default_config
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Runs both parts on each problem; writes tables, numbers and figure, and prints the tables."""
     check_config(config)
-    cli.refuse_tensorboard(command_line)
-    # No checkpoint: the same configuration runs again from the start, and gives the same files.
-    workdir = open_workdir(command_line.workdir, config, resume=True)
-    started = time.perf_counter()
-    say = cli.say_on_stderr(command_line)
-    with jax.enable_x64(True):
-        rows = study.run(config, say)
-    figures.save(figure.draw(config, rows), workdir.path / "hyperparameters.png")
-    table = report.tables(config, rows)
-    write_atomically(workdir.path / "table.md", table + "\n")
-    numbers = json.dumps(without_nonfinite(rows), ensure_ascii=False, allow_nan=False)
-    write_atomically(workdir.path / "results.json", numbers + "\n")
-    print(table)
-    print(f"\n{time.perf_counter() - started:.0f} s in all. Everything is in {workdir.path}")
+    with cli.from_the_start(config, command_line) as (workdir, say):
+        with jax.enable_x64(True):
+            rows = study.run(config, say)
+        figures.save(figure.draw(config, rows), workdir.path / "hyperparameters.png")
+        table = report.tables(config, rows)
+        write_atomically(workdir.path / "table.md", table + "\n")
+        numbers = json.dumps(without_nonfinite(rows), ensure_ascii=False, allow_nan=False)
+        write_atomically(workdir.path / "results.json", numbers + "\n")
+        print(table)
 
 
 if __name__ == "__main__":

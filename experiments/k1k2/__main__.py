@@ -1,13 +1,10 @@
 """python -m experiments.k1k2 [--config FILE] [--set field=value] --workdir DIR."""
 
-import time
-
 import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures, tables
 from experiments.common.metrics import MetricsWriter
-from experiments.common.workdir import open_workdir
 from experiments.k1k2 import report
 from experiments.k1k2.config import arms, check_config, default_config
 from experiments.k1k2.figures import make_figure
@@ -20,27 +17,22 @@ from experiments.ptb.data import DATA_DIR_VARIABLE
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Trains and times every arm; writes k1k2.png and .svg, table.md, results.json, metrics."""
     check_config(config)
-    cli.refuse_tensorboard(command_line)
     texts = read_texts(config)
-    # A run takes minutes and has no checkpoint: the same configuration runs again from the start.
-    workdir = open_workdir(command_line.workdir, config, resume=True)
-    started = time.perf_counter()
-    say = cli.say_on_stderr(command_line)
-    wanted = arms(config)
-    if texts.name == GENERATED:
-        print(f"No {DATA_DIR_VARIABLE} and no data_dir: this run is on {GENERATED}.")
-    say(f"{texts.name}: {len(wanted)} arms.")
-    trained = train_all(config, texts, wanted, say)
-    say("Measuring seconds per update.")
-    seconds = seconds_per_update(config, texts, wanted)
-    rows = report.make_rows(config, texts.name, trained, seconds)
-    with MetricsWriter(workdir.metrics_path) as writer:
-        for row in rows:
-            writer.write({"kind": "result", **row})
-    figures.save(make_figure(config, rows), workdir.path / "k1k2.png")
-    notes = report.notes(config, rows)
-    print(tables.write_results(workdir.path, rows, report.columns(config), notes))
-    print(f"{time.perf_counter() - started:.0f} s in all. Everything is in {workdir.path}")
+    with cli.from_the_start(config, command_line) as (workdir, say):
+        wanted = arms(config)
+        if texts.name == GENERATED:
+            print(f"No {DATA_DIR_VARIABLE} and no data_dir: this run is on {GENERATED}.")
+        say(f"{texts.name}: {len(wanted)} arms.")
+        trained = train_all(config, texts, wanted, say)
+        say("Measuring seconds per update.")
+        seconds = seconds_per_update(config, texts, wanted)
+        rows = report.make_rows(config, texts.name, trained, seconds)
+        with MetricsWriter(workdir.metrics_path) as writer:
+            for row in rows:
+                writer.write({"kind": "result", **row})
+        figures.save(make_figure(config, rows), workdir.path / "k1k2.png")
+        notes = report.notes(config, rows)
+        print(tables.write_results(workdir.path, rows, report.columns(config), notes))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """python -m experiments.phase [--config FILE] [--set field=value] [--workdir DIR]."""
 
-import time
-
 import ml_collections
 from absl import flags
 
 from experiments.common import cli
 from experiments.common.figures import save
 from experiments.common.tables import write_results
-from experiments.common.workdir import open_workdir
 from experiments.phase import figure, report, study
 from experiments.phase.config import check_config, default_config
 from experiments.phase.estimators import contenders
@@ -17,18 +14,14 @@ from experiments.phase.estimators import contenders
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Predicts, trains, and writes the table, the figure and the numbers."""
     check_config(config)
-    cli.refuse_tensorboard(command_line)
-    workdir = open_workdir(command_line.workdir, config, resume=True)
-    started = time.perf_counter()
-    say = cli.say_on_stderr(command_line)
-    everyone = contenders(config.mean_length, config.alpha)
-    predicted = study.predict_map(config, everyone)
-    say("map predicted")
-    points = study.train_points(config, everyone, say)
-    save(figure.draw(config, everyone, predicted, points), workdir.path / "phase.png")
-    rows = report.table_rows(everyone, points)
-    print(write_results(workdir.path, rows, report.COLUMNS, report.note(config, points)))
-    print(f"{time.perf_counter() - started:.0f} s in all. Figure, table, numbers: {workdir.path}")
+    with cli.from_the_start(config, command_line) as (workdir, say):
+        everyone = contenders(config.mean_length, config.alpha)
+        predicted = study.predict_map(config, everyone)
+        say("map predicted")
+        points = study.train_points(config, everyone, say)
+        save(figure.draw(config, everyone, predicted, points), workdir.path / "phase.png")
+        rows = report.table_rows(everyone, points)
+        print(write_results(workdir.path, rows, report.COLUMNS, report.note(config, points)))
 
 
 if __name__ == "__main__":

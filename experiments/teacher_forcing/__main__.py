@@ -1,13 +1,10 @@
 """python -m experiments.teacher_forcing [--config FILE] [--set field=value] [--workdir DIR]."""
 
-import time
-
 import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures, tables
 from experiments.common.metrics import MetricsWriter
-from experiments.common.workdir import open_workdir
 from experiments.teacher_forcing import figure, report, study
 from experiments.teacher_forcing.config import check_config, default_config
 
@@ -15,24 +12,19 @@ from experiments.teacher_forcing.config import check_config, default_config
 def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
     """Runs the study, writes table, numbers and figure, and prints the table."""
     check_config(config)
-    cli.refuse_tensorboard(command_line)
-    # No checkpoint: the same configuration runs again from the start, and gives the same files.
-    workdir = open_workdir(command_line.workdir, config, resume=True)
-    started = time.perf_counter()
-    results, baselines = study.run_arms(config, cli.say_on_stderr(command_line))
-    with MetricsWriter(workdir.metrics_path) as writer:
-        report.write_curves(writer, results, baselines)
-    drawn = figure.error_figure(
-        results,
-        baselines,
-        num_seeds=config.num_seeds,
-        title="Forecast error against horizon: fed the truth in training, or its own forecasts",
-    )
-    figures.save(drawn, workdir.path / "errors.png")
-    rows = report.rows_of(config, results, baselines)
-    print(tables.write_results(workdir.path, rows, report.columns(config), report.note(config)))
-    seconds = time.perf_counter() - started
-    print(f"{seconds:.0f} s in all. Figure, table and numbers: {workdir.path}")
+    with cli.from_the_start(config, command_line) as (workdir, say):
+        results, baselines = study.run_arms(config, say)
+        with MetricsWriter(workdir.metrics_path) as writer:
+            report.write_curves(writer, results, baselines)
+        drawn = figure.error_figure(
+            results,
+            baselines,
+            num_seeds=config.num_seeds,
+            title="Forecast error against horizon: fed the truth in training, or its own forecasts",
+        )
+        figures.save(drawn, workdir.path / "errors.png")
+        rows = report.rows_of(config, results, baselines)
+        print(tables.write_results(workdir.path, rows, report.columns(config), report.note(config)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common.cli import CommandLine
+from experiments.common import cli
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, ExperimentError
 
@@ -145,8 +145,8 @@ def run(monkeypatch, tmp_path):
 
     def run(experiment, *overrides, tensorboard=False):
         module = importlib.import_module(f"experiments.{experiment}.__main__")
-        monkeypatch.setattr(module, "open_workdir", begin)
-        command_line = CommandLine(tmp_path / "run", False, tensorboard, False)
+        monkeypatch.setattr(cli, "open_workdir", begin)
+        command_line = cli.CommandLine(tmp_path / "run", False, tensorboard, False)
         module.main(load(experiment, overrides=overrides), command_line)
 
     yield run

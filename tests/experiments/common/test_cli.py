@@ -65,22 +65,41 @@ def test_exit_code_of_an_interrupted_run(monkeypatch, capsys):
     assert "--resume" in capsys.readouterr().err
 
 
-def test_tensorboard_is_refused_where_it_is_given(tmp_path):
-    cli.refuse_tensorboard(cli.CommandLine(tmp_path, False, False, None))
-    with pytest.raises(ExperimentError, match="--tensorboard was given"):
-        cli.refuse_tensorboard(cli.CommandLine(tmp_path, False, True, None))
-
-
 @pytest.mark.parametrize("progress_bar", [None, False])
-def test_lines_of_progress_tell_the_seconds(progress_bar, tmp_path, capsys, monkeypatch):
+def test_an_experiment_from_the_start(progress_bar, tmp_path, capsys, monkeypatch):
+    """Twice in one folder; its lines of progress tell the seconds, and the last one all of them."""
+    config = ml_collections.FrozenConfigDict({"seed": 0})
+    command_line = cli.CommandLine(tmp_path / "run", False, False, progress_bar)
     now = 100.0
     monkeypatch.setattr(cli.time, "perf_counter", lambda: now)
-    say = cli.say_on_stderr(cli.CommandLine(tmp_path, False, False, progress_bar))
-    now = 107.2
-    say("half of it is done")
-    printed = capsys.readouterr()
-    assert printed.err == ("" if progress_bar is False else "[   7 s] half of it is done\n")
-    assert printed.out == ""
+    for _ in range(2):
+        with cli.from_the_start(config, command_line) as (workdir, say):
+            assert workdir.config_path.is_file()
+            now += 7.2
+            say("half of it is done")
+            now += 7.4
+        printed = capsys.readouterr()
+        assert printed.err == ("" if progress_bar is False else "[   7 s] half of it is done\n")
+        assert printed.out.startswith("15 s in all.") and str(workdir.path) in printed.out
+
+
+def test_an_experiment_that_fails_does_not_say_that_it_is_done(tmp_path, capsys):
+    with (
+        pytest.raises(ZeroDivisionError),
+        cli.from_the_start({}, cli.CommandLine(tmp_path / "run", False, False, None)),
+    ):
+        raise ZeroDivisionError
+    assert capsys.readouterr().out == ""
+
+
+def test_tensorboard_is_refused_before_anything_is_written(tmp_path):
+    command_line = cli.CommandLine(tmp_path / "run", False, True, None)
+    with (
+        pytest.raises(ExperimentError, match="--tensorboard was given"),
+        cli.from_the_start({}, command_line),
+    ):
+        pytest.fail("It was not refused.")
+    assert not (tmp_path / "run").exists()
 
 
 def test_compilation_cache(monkeypatch, tmp_path):
