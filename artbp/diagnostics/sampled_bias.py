@@ -36,7 +36,8 @@ class SampledBias(NamedTuple):
       standard_error: of the bias, from the exact variance of the law.
       half_width: of the interval bias ± half_width at the level `confidence`.
       deviation: of one draw, exactly: √Var⟨ĝ, g⟩ / ‖g‖².
-      num_draws, confidence: as asked for.
+      num_draws: that were made.
+      confidence: as asked for.
     """
 
     bias: float
@@ -57,6 +58,7 @@ def sampled_bias(
     rng_key: jax.Array,
     *,
     num_draws: int,
+    half_width: float | None = None,
     confidence: float = 0.95,
     initial_carry: Any = None,
     sample_gates: Callable[[jax.Array, int], jax.Array] | None = None,
@@ -72,6 +74,8 @@ def sampled_bias(
     mean is nearly normal, which it is for draws by the hundred, and another rule than the law's own
     is seen wherever its mean is off by more than a few standard errors.
 
+    It is also known before the first draw, so `half_width` may choose how many there are.
+
     Cost: one forward pass for `batch_size` draws, a backward pass for each, and `variance_along`,
     which several laws share.
 
@@ -80,6 +84,8 @@ def sampled_bias(
       laws: one law, or several, each with draws of its own.
       rng_key: consumed.
       num_draws: draws of boundaries, shared by the rows of a batch. Rounded up to whole batches.
+      half_width: draws only until the half-width of a law's interval is this or less, relative to
+        the gradient; num_draws is then the most.
       confidence: two-sided level; for M intervals that are to hold together take 1 − 0.05/M.
       initial_carry: after a reset. Default: `carry`.
       sample_gates: `(rng_key, T) -> gates [T]`, the rule under test. Default: that of the law.
@@ -98,15 +104,10 @@ def sampled_bias(
     check_positive(integer=True, num_draws=num_draws, batch_size=batch_size)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence={confidence}; expected a number between 0 and 1.")
-    num_batches = -(-num_draws // batch_size)
-    gradient, means = None, []
-    for i, law in enumerate(all_laws):
-        keys = jax.random.split(jax.random.fold_in(rng_key, i), (num_batches, batch_size))
-        rule = law.sample_gates if sample_gates is None else sample_gates
-        gradient, mean = _mean_product(
-            cell, loss_fn, params, carry, stream, keys, initial_carry, rule
-        )
-        means.append(float(mean))
+    if half_width is not None:
+        check_positive(half_width=half_width)
+    data = params, carry, stream, initial_carry
+    gradient = _gradient(cell, loss_fn, *data)
     size2 = float(optax.tree.norm(gradient, squared=True))
     if size2 == 0:
         raise ValueError("The gradient of this stream is zero: nothing can be relative to it.")
@@ -115,12 +116,19 @@ def sampled_bias(
     )
     quantile = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     results = []
-    for mean, variance in zip(means, variances, strict=True):
+    for i, (law, variance) in enumerate(zip(all_laws, variances, strict=True)):
         deviation = float(np.sqrt(variance)) / size2
+        wanted: float = num_draws
+        if half_width is not None:
+            wanted = max(1, min(num_draws, np.ceil((quantile * deviation / half_width) ** 2)))
+        num_batches = -(-int(wanted) // batch_size)
+        keys = jax.random.split(jax.random.fold_in(rng_key, i), (num_batches, batch_size))
+        rule = law.sample_gates if sample_gates is None else sample_gates
+        mean = _mean_product(cell, loss_fn, *data, gradient, keys, rule)
         error = deviation / float(np.sqrt(num_batches * batch_size))
         results.append(
             SampledBias(
-                bias=mean / size2,
+                bias=float(mean) / size2,
                 standard_error=error,
                 half_width=quantile * error,
                 deviation=deviation,
@@ -131,6 +139,18 @@ def sampled_bias(
     return results if several else results[0]
 
 
+@partial(jax.jit, static_argnames=("cell", "loss_fn"))
+def _gradient(
+    cell: Cell, loss_fn: LossFn, params: Any, carry: Any, stream: Stream, initial_carry: Any
+) -> Any:
+    """The BPTT gradient g."""
+    gates = jnp.ones((1, stream.num_steps))
+    found = gradients_of_gates(
+        cell, loss_fn, params, carry, stream, gates, initial_carry=initial_carry
+    )
+    return jax.tree.map(lambda leaf: leaf[0], found)
+
+
 @partial(jax.jit, static_argnames=("cell", "loss_fn", "sample_gates"))
 def _mean_product(
     cell: Cell,
@@ -138,23 +158,19 @@ def _mean_product(
     params: Any,
     carry: Any,
     stream: Stream,
-    keys: jax.Array,
     initial_carry: Any,
+    gradient: Any,
+    keys: jax.Array,
     sample_gates: Callable[[jax.Array, int], jax.Array],
-) -> tuple[Any, jax.Array]:
-    """(the BPTT gradient g, the mean of ⟨ĝ − g, g⟩ over the draws)."""
-    num_steps = stream.num_steps
-
-    def gradients(gates: jax.Array) -> Any:
-        return gradients_of_gates(
-            cell, loss_fn, params, carry, stream, gates, initial_carry=initial_carry
-        )
-
-    gradient = jax.tree.map(lambda leaf: leaf[0], gradients(jnp.ones((1, num_steps))))
+) -> jax.Array:
+    """The mean of ⟨ĝ − g, g⟩ over the draws."""
 
     def batch(keys: jax.Array) -> jax.Array:
-        found = gradients(jax.vmap(lambda key: sample_gates(key, num_steps))(keys))
+        gates = jax.vmap(lambda key: sample_gates(key, stream.num_steps))(keys)
+        found = gradients_of_gates(
+            cell, loss_fn, params, carry, stream, gates, initial_carry=initial_carry
+        )
         errors = jax.tree.map(lambda leaf, whole: leaf - whole[None], found, gradient)
         return jnp.asarray(jax.vmap(lambda error: optax.tree.vdot(error, gradient))(errors))
 
-    return gradient, jnp.mean(lax.map(batch, keys))
+    return jnp.mean(lax.map(batch, keys))

@@ -72,7 +72,8 @@ def measure(
     )
     say(f"{name}: {diagnostics.describe(report)}")
     window = first_window(problem, config.window_length)
-    on_window = biases_on_window(problem, window, truncation_lengths(config))
+    gradient = flat_gradient(problem, window)
+    on_window = biases_on_window(problem, window, gradient, truncation_lengths(config))
     rows: list[Row] = []
     for bias, given in zip(report.biases, on_window, strict=True):
         rows.append(
@@ -91,7 +92,7 @@ def measure(
         )
     rows += artbp_rows(config, name, problem, window, report, rows, draw_key)
     if problem.is_small:
-        rows += online_rows(config, name, problem, window, online_key)
+        rows += online_rows(config, name, problem, window, gradient, online_key)
     return rows, report
 
 
@@ -102,10 +103,13 @@ def first_window(problem: Problem, length: int) -> artbp.Stream:
     return artbp.Stream(xs, targets, num_steps=length)
 
 
-def biases_on_window(problem: Problem, window: artbp.Stream, lengths: Sequence[int]) -> list[float]:
-    """⟨ĝ(K) − g, g⟩ / ‖g‖² of TBPTT for each K, the mean over offsets of the cuts."""
-    num_steps = window.num_steps
-    done = np.arange(1, num_steps + 1)
+def flat_gradient(problem: Problem, window: artbp.Stream) -> np.ndarray:
+    """BPTT through the window, as one vector."""
+    return _flat_gradients(problem, window)(np.ones((1, window.num_steps)))[0]
+
+
+def _flat_gradients(problem: Problem, window: artbp.Stream) -> Callable[[np.ndarray], np.ndarray]:
+    """From gates [D, T] to gradients [D, number of params]."""
 
     @jax.jit
     def gradients(gates: jax.Array) -> jax.Array:
@@ -114,13 +118,21 @@ def biases_on_window(problem: Problem, window: artbp.Stream, lengths: Sequence[i
         )
         return jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])(found)
 
-    whole = np.asarray(gradients(jnp.ones((_OFFSETS, num_steps)))[0], np.float64)
+    return lambda gates: np.asarray(gradients(jnp.asarray(gates)), np.float64)
+
+
+def biases_on_window(
+    problem: Problem, window: artbp.Stream, gradient: np.ndarray, lengths: Sequence[int]
+) -> list[float]:
+    """⟨ĝ(K) − g, g⟩ / ‖g‖² of TBPTT for each K, the mean over offsets of the cuts."""
+    done = np.arange(1, window.num_steps + 1)
+    gradients = _flat_gradients(problem, window)
     biases = []
     for length in lengths:
         offsets = np.floor(np.arange(_OFFSETS) * length / _OFFSETS)
         gates = np.where((done[None] + offsets[:, None]) % length == 0, 0.0, 1.0)
-        found = np.asarray(gradients(jnp.asarray(gates)), np.float64)
-        biases.append(float(np.mean((found - whole) @ whole) / (whole @ whole)))
+        errors = gradients(gates) - gradient
+        biases.append(float(np.mean(errors @ gradient) / (gradient @ gradient)))
     return biases
 
 
@@ -134,27 +146,21 @@ def artbp_rows(
     rng_key: jax.Array,
 ) -> list[Row]:
     """Noise for every law; for those of `mean_length` the bias on one window with its interval."""
-    arguments = (problem.params, problem.carry, window)
-    laws, confidence = tested_laws(config), each_confidence(config)
+    laws = tested_laws(config)
     nearest = min(tbptt, key=lambda row: abs(row["length"] - config.mean_length))
-
-    def sampled(num_draws: int) -> list[diagnostics.SampledBias]:
-        return diagnostics.sampled_bias(
-            problem.cell,
-            problem.loss_fn,
-            laws,
-            *arguments,
-            rng_key,
-            num_draws=num_draws,
-            confidence=confidence,
-        )
-
-    # A few draws first, for the deviation, which is exact; then as many as the interval needs.
-    deviation = max(found.deviation for found in sampled(1))
-    aim = 0.9 * config.half_width_share * abs(nearest["on_window"])
-    quantile = stats.norm.ppf((1 + confidence) / 2)
-    wanted = config.max_draws if aim == 0 else int(np.ceil((quantile * deviation / aim) ** 2))
-    found = dict(zip(laws, sampled(int(np.clip(wanted, 64, config.max_draws))), strict=True))
+    biases = diagnostics.sampled_bias(
+        problem.cell,
+        problem.loss_fn,
+        laws,
+        problem.params,
+        problem.carry,
+        window,
+        rng_key,
+        num_draws=config.max_draws,
+        half_width=0.9 * config.half_width_share * abs(nearest["on_window"]) or None,
+        confidence=each_confidence(config),
+    )
+    found = dict(zip(laws, biases, strict=True))
     rows: list[Row] = []
     for noise in report.noises:
         row: Row = {
@@ -189,24 +195,21 @@ def enumeration_error(problem: Problem, law: truncation.TruncationLaw) -> float:
         return artbp.artbp(problem.cell, problem.loss_fn, law, block_size=4)
 
     exact = diagnostics.exact_expectation(make_estimator, law, problem.params, problem.carry, short)
-    gates = jnp.ones((1, _ENUMERATED_STEPS))
-    whole = diagnostics.gradients_of_gates(
-        problem.cell, problem.loss_fn, problem.params, problem.carry, short, gates
-    )
-    mean, gradient = (np.asarray(flatten_util.ravel_pytree(t)[0]) for t in (exact.mean, whole))
+    gradient = flat_gradient(problem, short)
+    mean = np.asarray(flatten_util.ravel_pytree(exact.mean)[0])
     return float(np.linalg.norm(mean - gradient) / np.linalg.norm(gradient))
 
 
 def online_rows(
-    config: Any, name: str, problem: Problem, window: artbp.Stream, rng_key: jax.Array
+    config: Any,
+    name: str,
+    problem: Problem,
+    window: artbp.Stream,
+    gradient: np.ndarray,
+    rng_key: jax.Array,
 ) -> list[Row]:
     """RTRL, SnAp-1 and UORO over the window, with frozen params: bias along g, and noise."""
     confidence = each_confidence(config)
-    gates = jnp.ones((1, window.num_steps))
-    gradient = diagnostics.gradients_of_gates(
-        problem.cell, problem.loss_fn, problem.params, problem.carry, window, gates
-    )
-    whole = np.asarray(flatten_util.ravel_pytree(gradient)[0])
     rows: list[Row] = []
     for estimator_name in ("rtrl", "snap1", "uoro"):
         row = artbp.REGISTRY[estimator_name]
@@ -222,12 +225,12 @@ def online_rows(
                 return total + flat, state, info.end_of_stream
 
             state = estimator.init(problem.params, problem.carry, rng_key=key)
-            start = (jnp.zeros(whole.shape), state, jnp.asarray(False))
+            start = (jnp.zeros(gradient.shape), state, jnp.asarray(False))
             return jax.lax.while_loop(lambda loop: ~loop[2], segment, start)[0]
 
         num_keys = config.num_keys if row.random else 1
         found = np.asarray(one_pass(jax.random.split(rng_key, num_keys)))
-        along = (found - whole) @ whole / (whole @ whole)
+        along = (found - gradient) @ gradient / (gradient @ gradient)
         half_width = 0.0
         if num_keys > 1:
             quantile = stats.t.ppf((1 + confidence) / 2, num_keys - 1)
@@ -240,7 +243,7 @@ def online_rows(
                 "kind": "online",
                 "on_window": float(along.mean()),
                 "on_window_half_width": half_width,
-                "noise": float(np.sqrt(size2 / (whole @ whole))),
+                "noise": float(np.sqrt(size2 / (gradient @ gradient))),
                 "num_draws": num_keys,
             }
         )

@@ -92,12 +92,7 @@ def random_network(config: Any, rng_key: jax.Array) -> Problem:
         "readout": jax.random.normal(keys[2], (size, num_inputs)) / np.sqrt(size),
     }
 
-    def cell(params: Any, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        weights = params["cell"]
-        carry = jnp.tanh(
-            carry @ weights["recurrent"] + x @ weights["input"] + weights["bias"][None]
-        )
-        return carry, carry
+    cell = artbp.cells.rnn.with_params(lambda params: params["cell"])
 
     def loss_fn(params: Any, y: jax.Array, target: jax.Array) -> jax.Array:
         return 0.5 * jnp.sum(jnp.square(y @ params["readout"] - target), axis=-1)

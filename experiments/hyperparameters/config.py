@@ -52,7 +52,7 @@ def default_config() -> ml_collections.ConfigDict:
     # best on the tuning seeds; the seeds after those are reported.
     config.first_rate = 0.05
     config.num_trainings = 60
-    config.outer_rates = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    config.outer_rates = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     config.seed = 0
     config.num_tuning_seeds = 2
     config.num_seeds = 5

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from experiments.common.tables import Column, Row, markdown_table, quartiles
 
 LINE_WORDS = {"constant": "a constant rate", "end": "the rate at the end"}
-# Standard errors that an interval of about 95 % reaches.
-REACH = 1.96
+LEVEL = 0.95
 
 
 def part(rows: Sequence[Row], name: str, problem: str | None = None) -> list[Row]:
@@ -25,10 +25,17 @@ def along(rows: Sequence[Row], problem: str, line: str, method: str) -> list[Row
     return [r for r in part(rows, "signs", problem) if r["line"] == line and r["method"] == method]
 
 
+def reach(row: Row) -> float:
+    """Standard errors that an interval at the level reaches: Student's t over inner trainings, the
+    normal one where the error is exact."""
+    trainings = row["num_trainings"]
+    return float(stats.t.ppf((1 + LEVEL) / 2, trainings - 1 if trainings > 1 else np.inf))
+
+
 def sign_known(row: Row) -> bool:
     """Whether the slope is told from zero, given the draws and inner trainings that it is of."""
     # Errors over inner trainings hold those of the draws; the quadratic has the latter alone.
-    return abs(row["slope"]) > REACH * (row["data_error"] or row["bias_error"])
+    return abs(row["slope"]) > reach(row) * (row["data_error"] or row["bias_error"])
 
 
 def verdict(row: Row, truth: Row) -> str:
@@ -61,9 +68,10 @@ def sign_rows(rows: Sequence[Row]) -> list[Row]:
                         "unsure": verdicts.count("unsure"),
                         "num_rates": len(own),
                         "zero_inside": sum(
-                            abs(r["bias"]) <= REACH * r["bias_error"] for r in tested
+                            abs(r["bias"]) <= reach(r) * r["bias_error"] for r in tested
                         ),
                         "tested": len(tested),
+                        "wrong_draws": [r["wrong_draws"] for r in tested],
                     }
                 )
     return found
@@ -119,6 +127,7 @@ _SIGN_COLUMNS: list[Column] = [
         "bias: zero inside the interval",
         lambda r: f"{r['zero_inside']} of {r['tested']}" if r["tested"] else "",
     ),
+    ("single draws with a wrong sign", lambda r: _shares(r["wrong_draws"])),
 ]
 
 _TRAINING_COLUMNS: list[Column] = [
@@ -146,6 +155,12 @@ def _range(rates: Sequence[float]) -> str:
     return f"{rates[0]:.2g}" + (f" to {rates[-1]:.2g}" if len(rates) > 1 else "")
 
 
+def _shares(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return f"{np.median(values):.0%} [{min(values):.0%}, {max(values):.0%}]"
+
+
 def _number(value: float | None) -> str:
     if value is not None and 1000 <= value < np.inf:
         return f"{value:.0e}"
@@ -164,13 +179,14 @@ The slope of the mean meta loss per inner step in the logarithm of a rate, at \
 {config.num_sign_points} rates from {config.start_range[0]:g} to {config.start_range[1]:g} \
 (constant: the same at all steps) or from {config.end_range[0]:g} to {config.end_range[1]:g} (at \
 the end of a geometric schedule that starts at the rate of the grid's best). A wrong sign sends \
-the rate away from where the loss is less; not told: the slope of full BPTT or of the method is \
-within {REACH} standard errors of zero. On the quadratic all slopes but ARTBP's are exact, \
-ARTBP's are means of {config.num_exact_draws:,} draws with the exact standard error; on the \
-network they are means of {config.num_sign_trainings} inner trainings, ARTBP with \
-{config.num_draws} draws on each, and its standard error is that of the differences from full \
-BPTT. Interval: bias ± {REACH} standard errors, about 95 % for each by itself, so that one in \
-twenty misses by chance (draws are new at each rate)."""
+the rate away from where the loss is less; not told: zero is inside the interval of the slope, of \
+full BPTT or of the method. On the quadratic all slopes but ARTBP's are exact, ARTBP's are means \
+of {config.num_exact_draws:,} draws with the exact standard error. On the network they are means \
+of {config.num_sign_trainings} inner trainings, ARTBP with {config.num_draws} draws on each, and \
+its standard error is that of the differences from full BPTT. Intervals: {LEVEL:.0%} for each by \
+itself, so that one in twenty misses by chance (draws are new at each rate); normal where the \
+standard error is exact, else Student's t over inner trainings. Single draws: the share of another \
+sign than full BPTT of the same inner training, median [least, most] over the rates."""
 
 
 def _training_note(config: Any) -> str:

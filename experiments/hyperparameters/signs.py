@@ -51,7 +51,8 @@ def run(config: Any, problem: Problem, landscape: Landscape) -> list[Row]:
     for number, (line, direction) in enumerate(LINES.items()):
         rates, schedules = points(config, landscape, line)
         along = direction_of(direction)
-        found = np.asarray(slopes(schedules, jnp.asarray(direction), number))
+        measured = np.asarray(slopes(schedules, jnp.asarray(direction), number))
+        found, wrong_draws = measured[..., 0], measured[..., 1]
         for i, rate in enumerate(rates):
             params = hyperparameters(*schedules[i])
             exact_errors = {}
@@ -76,6 +77,8 @@ def run(config: Any, problem: Problem, landscape: Landscape) -> list[Row]:
                         "data_error": _standard_error(of_trainings),
                         "bias": float(difference.mean()),
                         "bias_error": error,
+                        # Of single draws, each beside full BPTT of its own inner training.
+                        "wrong_draws": float(wrong_draws[i, :, j].mean()),
                         "num_trainings": len(keys),
                         "num_draws": draws * len(keys) if method.kind == "artbp" else 1,
                     }
@@ -96,7 +99,8 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def _slopes(problem: Problem, methods: list[Method], keys: jax.Array, draws: int) -> Any:
-    """(schedules [N, 2], direction [2], number of the line) -> slopes [N, trainings, methods]."""
+    """(schedules [N, 2], direction [2], number of the line) -> [N, trainings, methods, 2]: the mean
+    slope of the draws, and the share of them with another sign than full BPTT's."""
     trainings = jax.jit(jax.vmap(problem.draw))(keys)
 
     def patterns(key: jax.Array) -> jax.Array:
@@ -113,7 +117,9 @@ def _slopes(problem: Problem, methods: list[Method], keys: jax.Array, draws: int
         found, first = [], 0
         for method in methods:
             number = draws if method.kind == "artbp" else 1
-            found.append(jnp.mean(values[first : first + number]))
+            own = values[first : first + number]
+            is_wrong = jnp.sign(own) != jnp.sign(values[0])  # full BPTT is the first method
+            found.append(jnp.stack([jnp.mean(own), jnp.mean(is_wrong)]))
             first += number
         return jnp.stack(found)
 
@@ -126,7 +132,7 @@ def _slopes(problem: Problem, methods: list[Method], keys: jax.Array, draws: int
                 problem.cell, problem.loss_fn, params, carry, stream, gates
             )
             both = jnp.stack([grads["log_rate_start"], grads["log_rate_end"]], axis=-1)
-            return averaged(both @ direction) / problem.num_steps
+            return averaged(both @ direction / problem.num_steps)
 
         def at(given: tuple[jax.Array, jax.Array]) -> jax.Array:
             schedule, number = given

@@ -124,3 +124,29 @@ def test_nothing_to_be_relative_to(system):
         sampled_bias(
             cell, lambda *_: jnp.zeros(2), LAW, theta, carry, stream, jax.random.key(0), num_draws=1
         )
+
+
+def test_as_many_draws_as_the_half_width_asks_for(system):
+    options = {"num_draws": 8192, "confidence": CONFIDENCE, "batch_size": 32}
+
+    def measure(half_width):
+        return sampled_bias(
+            cell,
+            loss_fn,
+            [LAW, truncation.geometric(8)],
+            *system,
+            jax.random.key(11),
+            half_width=half_width,
+            **options,
+        )
+
+    numbers = []
+    for found in measure(0.006):
+        assert found.half_width <= 0.006
+        # Not a batch less would have done.
+        fewer = found.num_draws - options["batch_size"]
+        assert found.half_width * np.sqrt(found.num_draws / fewer) > 0.006
+        numbers.append(found.num_draws)
+    assert numbers[0] != numbers[1]  # each law has its own
+    assert [found.num_draws for found in measure(1e-4)] == [8192, 8192]
+    assert [found.num_draws for found in measure(10.0)] == [32, 32]

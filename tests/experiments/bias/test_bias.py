@@ -84,8 +84,10 @@ def test_bias_on_a_window_in_closed_form(float64):
     problem = problems.Problem(
         "", cell, lambda theta, y, target: y, jnp.asarray(1.0), jnp.asarray(0.0), stream, True
     )
-    (found,) = measure.biases_on_window(problem, stream, [16])
     whole = 32 * 33 / 2
+    gradient = measure.flat_gradient(problem, stream)
+    np.testing.assert_allclose(gradient, [whole], rtol=1e-12)
+    (found,) = measure.biases_on_window(problem, stream, gradient, [16])
     # Offset o: segments of 16 − o, 16 and o steps, of n(n + 1)/2 each.
     cut = np.mean([sum(n * (n + 1) / 2 for n in (16 - o, 16, o)) for o in range(16)])
     np.testing.assert_allclose(found, cut / whole - 1, rtol=1e-12)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+import artbp
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.hyperparameters import __main__ as experiment
@@ -134,8 +135,12 @@ def test_slopes_of_the_network_against_a_python_loop_and_the_estimators(float64)
     keys = jax.random.split(jax.random.key(5), 2)
     slopes = signs._slopes(problem, EVERYONE, keys, 2)
     direction = jnp.array([0.3, 1.0])
-    found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), direction))[0]  # [trainings, methods]
-    assert found.shape == (2, 3)
+    found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), direction))[0]
+    assert found.shape == (2, 3, 2)  # [trainings, methods, slope and share of wrong signs]
+    for of_training in found:
+        is_wrong = np.sign(of_training[:2, 0]) != np.sign(of_training[0, 0])
+        np.testing.assert_array_equal(of_training[:2, 1], is_wrong)
+    found = found[..., 0]
     step = 1e-5
     estimator = EVERYONE[1].estimator(config, problem)
     estimate = jax.jit(estimator.estimate)
@@ -159,13 +164,43 @@ def test_artbp_has_no_bias_on_the_quadratic_where_tbptt_is_seen_to_have_one(floa
     problem = problems.quadratic(tiny_config())
     keys = jax.random.split(jax.random.key(5), 1)
     slopes = signs._slopes(problem, EVERYONE, keys, 4096)
-    found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), jnp.array([0.3, 1.0])))[0, 0]
+    found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), jnp.array([0.3, 1.0])))[0, 0, :, 0]
     params = problems.hyperparameters(0.4, 0.1)
     along = signs.direction_of((0.3, 1.0))
     errors = signs._exact_errors(problem, EVERYONE, params, along, keys[0], 4096)
     error = errors[EVERYONE[2]]
     assert 0 < abs(found[2] - found[0]) < 4 * error
     assert abs(found[1] - found[0]) > 8 * error
+
+
+def test_the_share_of_single_draws_with_a_wrong_sign(float64):
+    """That of other draws, one by one; some are right and some wrong where the slope is small."""
+    problem, number = problems.quadratic(tiny_config()), 2000
+    key = jax.random.key(6)
+    slopes = signs._slopes(problem, EVERYONE, key[None], number)
+    direction = jnp.array([0.0, 1.0])
+    share = float(slopes(jnp.array([[1.2, 0.05]]), direction)[0, 0, 2, 1])
+    carry, _ = drawn(problem.draw)(key)
+    params = problems.hyperparameters(1.2, 0.05)
+
+    @jax.jit
+    def slope(gates):
+        def loss(params):
+            xs = jnp.zeros(problem.num_steps)
+            step = lambda p, c, _: problem.cell(p, c, None)  # noqa: E731
+            _, ys = artbp.unroll(step, params, carry, xs, gates=gates)
+            return jnp.sum(jax.vmap(lambda y: problem.loss_fn(params, y, None))(ys))
+
+        return jax.grad(loss)(params)["log_rate_end"]
+
+    law = EVERYONE[2].law()
+    keys = jax.random.split(jax.random.key(7), number)
+    gates = jax.vmap(lambda k: law.sample_gates(k, problem.num_steps))(keys)
+    each = jax.lax.map(slope, gates.astype(float))
+    is_wrong = jnp.sign(each) != jnp.sign(slope(jnp.ones(problem.num_steps)))
+    expected = float(jnp.mean(is_wrong))
+    assert 0.05 < expected < 0.95
+    assert abs(share - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / number)
 
 
 def test_an_outer_training_against_a_loop_in_python(float64):
@@ -220,6 +255,7 @@ def sign_row(method, rate, slope, **fields):
     kind = method.split()[0].lower().replace("full", "bptt")
     row = {"part": "signs", "problem": "quadratic", "line": "constant", "rate": rate}
     row |= {"method": method, "kind": kind, "slope": slope, "data_error": 0.0}
+    row |= {"num_trainings": 1, "wrong_draws": 0.25}
     return row | {"bias": 0.0, "bias_error": 0.0} | fields
 
 
@@ -242,8 +278,14 @@ def test_wrong_signs_are_counted_where_the_truth_is_known():
     assert found["ARTBP 16"]["unsure"] == 3  # within 1.96 of its own standard error, 1
     assert (found["ARTBP 16"]["zero_inside"], found["ARTBP 16"]["tested"]) == (2, 4)
     assert found["TBPTT 4"]["turns_at"] == pytest.approx(np.sqrt(0.02))
+    assert (found["ARTBP 16"]["wrong_draws"], found["TBPTT 4"]["wrong_draws"]) == ([0.25] * 4, [])
     share = 0.5 / 0.51
     assert found["full BPTT"]["turns_at"] == pytest.approx(0.2 * 2**share)
+
+
+def test_intervals_over_few_trainings_are_wider():
+    assert report.reach({"num_trainings": 1}) == pytest.approx(1.959964, rel=1e-6)
+    assert report.reach({"num_trainings": 16}) == pytest.approx(2.131450, rel=1e-6)
 
 
 def test_methods_and_what_they_cost():

@@ -1,0 +1,1 @@
+"""`python -m benchmarks.law_design`: what a law designed for a lag profile gains."""
