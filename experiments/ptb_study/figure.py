@@ -26,6 +26,7 @@ _MEASURED = {
 }
 _BIAS_COLOURS = (COLOURS[4], COLOURS[3], COLOURS[5])
 _BINS = 12
+_LINEAR = 0.1  # bits per character
 
 
 def draw(
@@ -48,6 +49,8 @@ def draw(
 def _differences(
     axes: Any, arms: Mapping[str, Arm], outcomes: Sequence[Outcome], all_seeds: Sequence[int]
 ) -> None:
+    # A seed that came apart must not squeeze the others into one dot.
+    axes.set_xscale("symlog", linthresh=_LINEAR, linscale=2, subs=range(2, 10))
     paired = [(name, arm.reference) for name, arm in arms.items() if arm.reference in arms]
     for y, (name, reference) in enumerate(paired):
         difference = paired_difference(outcomes, name, reference, "test_bpc")
@@ -73,7 +76,13 @@ def _differences(
         range(len(paired)), [f"{name}\nminus {reference}" for name, reference in paired]
     )
     axes.set_ylim(max(len(paired), 1) - 0.5, -0.5)
-    axes.set_xlabel("test bits per character, paired by seed (left is better)")
+    low, high = axes.get_xlim()
+    ticks = [t for t in (-10, -1, -0.1, -0.05, 0, 0.05, 0.1, 1, 10) if low <= t <= high]
+    axes.set_xticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+    axes.set_xlabel(
+        "test bits per character, paired by seed (left is better)\n"
+        f"linear within ±{_LINEAR:g}, logarithmic beyond"
+    )
     axes.set_title(f"Differences: mean and {LEVEL:.0%} interval; ticks are seeds", fontsize=10)
 
 
