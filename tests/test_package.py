@@ -16,7 +16,8 @@ import artbp
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "artbp"
-LIBRARY_IMPORTS = {"artbp", "jax", "jaxlib", "numpy", "optax", "chex"} | sys.stdlib_module_names
+LIBRARY_IMPORTS = {"artbp", "jax", "jaxlib", "numpy", "optax", "chex", "scipy"}
+LIBRARY_IMPORTS |= sys.stdlib_module_names
 
 
 def _project():

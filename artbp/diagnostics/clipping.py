@@ -8,7 +8,7 @@ with the largest gradients: under ARTBP the long ones, whose compensations carry
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -100,7 +100,7 @@ def clipping_report(
     Noise that the keys leave in a mean gradient adds to its norm and to the relative bias, and
     takes from the cosine; the projection on a reference has no such error. Runs as one compiled
     program, key after key; each call compiles it anew. Memory: two sums of gradients for each key,
-    on the device and, in float64, on the host.
+    on the device and, in float64, on the host. `clipping_reports` takes several thresholds at once.
 
     Args:
       estimator: any, such as `artbp.artbp(...)`; one that can be jitted, so of policy None or
@@ -118,8 +118,39 @@ def clipping_report(
         of keys; a reference unlike params; as `estimator.estimate`.
       TypeError: params that are not floats.
     """
+    threshold = {"max_norm": max_norm, "max_value": max_value}
+    [report] = clipping_reports(
+        estimator, params, carry, stream, rng_keys, [threshold], reference=reference
+    )
+    return report
+
+
+def clipping_reports(
+    estimator: GradientEstimator,
+    params: Any,
+    carry: Any,
+    stream: Stream,
+    rng_keys: jax.Array,
+    thresholds: Sequence[Mapping[str, float | None]],
+    *,
+    reference: Any = None,
+) -> list[ClippingReport]:
+    """`clipping_report` for each threshold, from the same gradients::
+
+        [clipping_report(..., **threshold) for threshold in thresholds]
+
+    Compiled once, and each gradient is computed once, which is what takes the time. Memory: a sum
+    of gradients more for each key and threshold.
+
+    Args:
+      thresholds: each with one of the keywords, `{"max_norm": 1.0}` or `{"max_value": 0.1}`.
+      The others: as for `clipping_report`.
+
+    Raises:
+      ValueError, TypeError: as `clipping_report`.
+    """
     check_params(params)
-    clip = _clip(max_norm, max_value)
+    clips = [_clip(**threshold) for threshold in thresholds]
     params = _tree.as_arrays(params)
     num_bins = stream.num_steps.bit_length()
     num_keys = _num_keys(rng_keys)
@@ -130,35 +161,47 @@ def clipping_report(
     def run(params: Any, carry: Any, stream: Stream, rng_keys: jax.Array) -> tuple[Any, ...]:
         def one_pass(rng_key: jax.Array) -> tuple[Any, ...]:
             def segment(loop: tuple[Any, ...]) -> tuple[Any, ...]:
-                whole, clipped, tally, state, _ = loop
+                whole, sums, state, _ = loop
                 gradient, state, info = estimator.estimate(params, state, stream)
-                kept = clip(gradient)
-                lost = optax.global_norm(jax.tree.map(jnp.subtract, gradient, kept))
-                row = [1, lost != 0, info.length, optax.global_norm(gradient), lost]
-                length_bin = 31 - lax.clz(info.length)
-                tally = tally.at[length_bin].add(jnp.stack([jnp.asarray(x, float) for x in row]))
-                sums = _tree.accumulate(whole, gradient), _tree.accumulate(clipped, kept)
-                return *sums, tally, state, info.end_of_stream
+                pairs = zip(sums, clips, strict=True)
+                sums = [_add(one, gradient, clip(gradient), info.length) for one, clip in pairs]
+                return _tree.accumulate(whole, gradient), sums, state, info.end_of_stream
 
             zeros = _tree.zero_sums(params)
             state = estimator.init(params, carry, rng_key=rng_key)
-            start = zeros, zeros, jnp.zeros((num_bins, 5)), state, jnp.zeros((), bool)
-            return lax.while_loop(lambda loop: ~loop[-1], segment, start)[:3]
+            sums = [(zeros, jnp.zeros((num_bins, 5)))] * len(clips)
+            start = zeros, sums, state, jnp.zeros((), bool)
+            return lax.while_loop(lambda loop: ~loop[-1], segment, start)[:2]
 
         return lax.map(one_pass, rng_keys)
 
-    whole, clipped, tallies = jax.device_get(run(params, carry, stream, rng_keys))
-    whole, clipped = _flat(whole, num_keys), _flat(clipped, num_keys)
-    unclipped = _jackknife(_compare, clipped, whole)
-    referred = None, None
-    if reference is not None:
-        referred = _jackknife(lambda mean: _compare(mean, reference), clipped)
-    tally = np.asarray(tallies, np.float64).sum(axis=0)
-    _, share_bound, _, norm_lost = _shares(tally.sum(axis=0))
-    return ClippingReport(*unclipped, *referred, share_bound, norm_lost, _by_length(tally))
+    whole, sums = jax.device_get(run(params, carry, stream, rng_keys))
+    whole = _flat(whole, num_keys)
+
+    def report(clipped: np.ndarray, tally: np.ndarray) -> ClippingReport:
+        unclipped = _jackknife(_compare, clipped, whole)
+        referred = None, None
+        if reference is not None:
+            referred = _jackknife(lambda mean: _compare(mean, reference), clipped)
+        _, share_bound, _, norm_lost = _shares(tally.sum(axis=0))
+        return ClippingReport(*unclipped, *referred, share_bound, norm_lost, _by_length(tally))
+
+    return [
+        report(_flat(clipped, num_keys), np.asarray(tally, np.float64).sum(axis=0))
+        for clipped, tally in sums
+    ]
 
 
-def _clip(max_norm: float | None, max_value: float | None) -> Callable[[Any], Any]:
+def _add(sums: tuple[Any, jax.Array], gradient: Any, kept: Any, length: jax.Array) -> Any:
+    """Adds what was kept of a segment's gradient, and the segment to the tally of its bin."""
+    clipped, tally = sums
+    lost = optax.global_norm(jax.tree.map(jnp.subtract, gradient, kept))
+    row = [1, lost != 0, length, optax.global_norm(gradient), lost]
+    row = jnp.stack([jnp.asarray(x, float) for x in row])
+    return _tree.accumulate(clipped, kept), tally.at[31 - lax.clz(length)].add(row)
+
+
+def _clip(max_norm: float | None = None, max_value: float | None = None) -> Callable[[Any], Any]:
     if max_norm is not None and max_value is None:
         _check_above_zero(max_norm=max_norm)
         transform = optax.clip_by_global_norm(max_norm)

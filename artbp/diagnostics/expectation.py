@@ -55,6 +55,9 @@ def exact_expectation(
     Compare `mean` with the gradient of full BPTT: the difference is the bias, free of noise. Only
     the boundaries are averaged over. Other draws of an estimator come from one fixed key.
 
+    Cost: 2^(T−1) passes. At T = 16, on 2 CPU cores with compilation: 5 s and 0.1 GB for a scalar
+    cell, 6 s and 0.2 GB for an RNN of 4 units and two rows.
+
     Args:
       make_estimator: called with a `truncation.replay` whose lengths are traced; for example
         `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so the policy

@@ -13,8 +13,8 @@ from artbp.diagnostics.report import GradientReport, TruncationNoise, describe, 
 
 # Okabe & Ito's: told apart by readers with any colour vision, on white and on black.
 _BIAS, _NOISE, _DATA = "#0072B2", "#D55E00", "#7F7F7F"
-# Line styles, and how a label draws them.
-_DASHES = (("-", "—"), ("--", "- -"), (":", "···"), ("-.", "-·-"))
+# Line and mark of a family of laws, and how a label draws them.
+_STYLES = (("-", "D", "—◆—"), ("--", "s", "-■-"), (":", "^", "··▲··"), ("-.", "v", "-·▼·-"))
 _MANY = 100
 
 
@@ -23,7 +23,9 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
 
     Sizes are relative to the norm of the gradient of one window. What lies above the dashed line
     drowns a single window's gradient; what lies above the dotted line is still there when
-    100 windows are averaged. The title says what limits the model, in the words of `describe`.
+    100 windows are averaged. Across: the memory that each needs, so that what stands above one
+    another costs the same; laws whose mean memory is infinite have no place. The title says what
+    limits the model, in the words of `describe`.
 
     Args:
       report: from `gradient_report`.
@@ -42,33 +44,37 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
         low, high = np.array([bias.interval for bias in seen]).T
         axes.errorbar(x, y, yerr=[y - low, high - y], color=_BIAS, marker="o", capsize=3)
         labels.append((y[-1], "bias of TBPTT", _BIAS))
-    families = _families(report.noises).items()
-    for (family, noises), (dashes, sample) in zip(families, itertools.cycle(_DASHES), strict=False):
-        x = [noise.mean_length for noise in noises]
+    drawn = [noise for noise in report.noises if np.isfinite(noise.mean_memory)]
+    families = _families(drawn).items()
+    for (family, noises), style in zip(families, itertools.cycle(_STYLES), strict=False):
+        dashes, mark, sample = style
+        x = [noise.mean_memory for noise in noises]
         y = np.array([noise.relative_noise for noise in noises])
         low, high = np.array([noise.interval for noise in noises]).T
         axes.errorbar(
-            x, y, yerr=[y - low, high - y], color=_NOISE, linestyle=dashes, marker="D", capsize=3
+            x, y, yerr=[y - low, high - y], color=_NOISE, linestyle=dashes, marker=mark, capsize=3
         )
         labels.append((y[-1], f"{sample} noise of ARTBP, {family}", _NOISE))
 
-    lengths = {bias.truncation_length for bias in report.biases}
-    lengths |= {noise.mean_length for noise in report.noises}
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="K of TBPTT, mean length of ARTBP's segments (time steps)",
+        xlabel="memory in time steps (of ARTBP: mean segment around a step)",
         ylabel=f"÷ gradient of {report.window_length} steps",
     )
-    axes.set_xticks(sorted(lengths), [f"{length:g}" for length in sorted(lengths)])
+    lengths = [bias.truncation_length for bias in report.biases]
+    memories = [noise.mean_memory for noise in drawn]
+    farthest = max([*lengths, *memories], default=1)
+    ticks = [2**i for i in range(64) if min([*lengths, *memories, 1e9]) <= 2**i <= 1.1 * farthest]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     # Lines and marks alone set the range: an interval that holds zero has no lower end here.
     heights = [label[0] for label in labels]
     heights += [bias.relative_bias for bias in seen]
-    heights += [noise.relative_noise for noise in report.noises]
+    heights += [noise.relative_noise for noise in drawn]
     axes.set_ylim(0.6 * min(heights), 1.7 * max(heights))
     low, high = np.log(axes.get_ylim())
-    places = _spread([(np.log(label[0]) - low) / (high - low) for label in labels])
+    places = spread_labels([(np.log(label[0]) - low) / (high - low) for label in labels])
     for place, (_, text, colour) in zip(places, labels, strict=True):
         axes.text(
             1.02,
@@ -85,7 +91,7 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
     return axes
 
 
-def _spread(places: Sequence[float], gap: float = 0.06) -> list[float]:
+def spread_labels(places: Sequence[float], gap: float = 0.06) -> list[float]:
     """The places, moved up where they would lie on one another, in the same order."""
     moved = list(places)
     order = np.argsort(places)

@@ -44,6 +44,7 @@ class LagProfile(NamedTuple):
       gram: `[R, R]`, mean over u of ⟨G_{u,m}, G_{u,m'}⟩ for m, m' = 0, …, R − 1, what
         `artbp.truncation.streaming_variance` and `optimal` take. With per_row, the sum over the
         rows of each row's own: for boundaries that the rows draw independently.
+      fitted_from: the first lag of the fit.
       decay_rate: β, the factor per step of γ_k from `fitted_from` on, by least squares on its log.
       time_constant: −1/ln β in time steps; ∞ where nothing decays. The half-life is ln 2 of it.
       growth_rate: the leading Lyapunov exponent, per step: mean log growth of a perturbation of
@@ -57,6 +58,7 @@ class LagProfile(NamedTuple):
     gradient_norms: np.ndarray
     bias_bounds: np.ndarray
     gram: np.ndarray
+    fitted_from: int
     decay_rate: float
     time_constant: float
     growth_rate: float
@@ -158,6 +160,7 @@ def lag_profile(
         gradient_norms=gradient_norms,
         bias_bounds=np.asarray(bounds, np.float64),
         gram=gram,
+        fitted_from=fitted_from,
         decay_rate=decay_rate,
         time_constant=_time_constant(decay_rate),
         growth_rate=growth,
@@ -201,6 +204,6 @@ def _back_from_loss(
 
 
 def _time_constant(decay_rate: float) -> float:
-    if decay_rate >= 1:
+    if not decay_rate < 1:  # NaN too: gradients that overflow do not decay
         return float("inf")
     return float(-1 / np.log(decay_rate)) if decay_rate > 0 else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ class TruncationBias(NamedTuple):
       bias_to_noise: bias ÷ standard deviation of one window's gradient.
       windows_to_matter: 1/bias_to_noise²: averaged over so many windows, the noise is as large as
         the bias.
+      windows_interval: of windows_to_matter, (low, high); high is infinite where no bias is seen.
     """
 
     truncation_length: int
@@ -35,6 +37,7 @@ class TruncationBias(NamedTuple):
     cosine: float
     bias_to_noise: float
     windows_to_matter: float
+    windows_interval: tuple[float, float]
 
 
 class TruncationNoise(NamedTuple):
@@ -45,6 +48,7 @@ class TruncationNoise(NamedTuple):
       relative_noise: √(trace of the covariance) / ‖E g‖.
       interval: of relative_noise, (low, high).
       variance_to_data: trace ÷ that of the data, per window.
+      variance_interval: of variance_to_data, (low, high).
       mean_length: E[L], the update delay on average, in time steps.
       mean_memory: E[L²]/E[L], the mean length of the segment that a random step is in: what memory
         has to hold and a gradient to wait for, as a step sees it. Infinite for α ≤ 3.
@@ -54,6 +58,7 @@ class TruncationNoise(NamedTuple):
     relative_noise: float
     interval: tuple[float, float]
     variance_to_data: float
+    variance_interval: tuple[float, float]
     mean_length: float
     mean_memory: float
 
@@ -65,6 +70,7 @@ class GradientReport(NamedTuple):
       window_length, num_windows: W and N.
       gradient_norm: ‖E g‖, of the losses of one window, summed.
       data_noise: √(trace of the covariance of one window's gradient) / ‖E g‖.
+      data_noise_interval: (low, high).
       biases: of TBPTT, for each truncation length.
       noises: of ARTBP, for each law.
       confidence: level of the intervals, each by itself.
@@ -74,19 +80,26 @@ class GradientReport(NamedTuple):
     num_windows: int
     gradient_norm: float
     data_noise: float
+    data_noise_interval: tuple[float, float]
     biases: list[TruncationBias]
     noises: list[TruncationNoise]
     confidence: float
 
 
 def describe(report: GradientReport) -> str:
-    """In two or three sentences: what limits training on this model, and what truncation adds."""
+    """In a few sentences: what limits training on this model, and what truncation adds.
+
+    ARTBP's are of the law with the least noise among those whose memory is no longer than the
+    longest K, if there are any.
+    """
     noise = report.data_noise
-    parts = [
-        f"The noise of the data is {noise:.3g} times the gradient of one window of "
-        f"{report.window_length} steps."
-    ]
     seen = [bias for bias in report.biases if bias.interval[0] > 0]
+    law = _fair_law(report)
+    parts = [
+        _limits(report, seen, law),
+        f"The noise of the data is {noise:.3g} times the gradient of one window of "
+        f"{report.window_length} steps.",
+    ]
     if seen:
         longest = max(seen, key=lambda bias: bias.truncation_length)
         windows = longest.windows_to_matter
@@ -104,13 +117,38 @@ def describe(report: GradientReport) -> str:
             parts.append(f"TBPTT with K up to {max(wrong)} has the wrong sign.")
     elif report.biases:
         parts.append("No bias of TBPTT is seen at these lengths.")
-    if report.noises:
-        best = min(report.noises, key=lambda one: one.relative_noise)
+    if law is not None:
+        share = law.variance_to_data
+        words = f"{share:,.0f} times" if share > 5 else f"{_percent(share)} to"
         parts.append(
-            f"ARTBP with {law_name(best.law)} adds {_percent(best.variance_to_data)} to the "
-            "variance of the data."
+            f"ARTBP with {law_name(law.law)} adds {words} the variance of the data, at a memory of "
+            f"{law.mean_memory:.0f} steps."
         )
     return " ".join(parts)
+
+
+def _fair_law(report: GradientReport) -> TruncationNoise | None:
+    longest = max((bias.truncation_length for bias in report.biases), default=np.inf)
+    fair = [one for one in report.noises if one.mean_memory <= longest]
+    return min(fair or report.noises, key=lambda one: one.relative_noise, default=None)
+
+
+def _limits(
+    report: GradientReport, seen: Sequence[TruncationBias], law: TruncationNoise | None
+) -> str:
+    """The largest of bias, noise of the data and noise of the law, for steps of one window."""
+    biased = [b.truncation_length for b in seen if b.relative_bias > report.data_noise]
+    longest = max((bias.truncation_length for bias in report.biases), default=0)
+    words = "the noise of the data"
+    if biased and max(biased) == longest:
+        words = f"the bias of TBPTT at every K up to {longest}"
+    elif biased:
+        words = f"the bias of TBPTT up to K = {max(biased)}, {words} beyond"
+    if law is not None and law.variance_to_data > 1:
+        words += f"; the noise of ARTBP with {law_name(law.law)}"
+    elif law is not None and biased:
+        words += f"; with {law_name(law.law)} the noise of the data"
+    return f"What limits steps of one window each: {words}."
 
 
 def law_name(law: TruncationLaw) -> str:

@@ -50,6 +50,7 @@ class GradientSums:
         )
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # data without noise: ratios are infinite
 def summarise(
     sums: GradientSums,
     lengths: np.ndarray,
@@ -91,6 +92,19 @@ def summarise(
         spread = np.sum((left_out - left_out.mean()) ** 2)
         return float(quantile * np.sqrt((number - 1) / number * spread))
 
+    def interval(values: np.ndarray) -> tuple[float, float]:
+        """Of what cannot be negative, though its estimate can."""
+        width = half_width(values)
+        return max(float(values[-1] - width), 0.0), max(float(values[-1] + width), 0.0)
+
+    def ratio_interval(values: np.ndarray, more: float = 0.0) -> tuple[float, float]:
+        """Of a ratio of positive numbers, in its logarithm; `more`: the half-width of another,
+        independent error, relative."""
+        if not np.all((values > 0) & (values < np.inf)):
+            return 0.0, float("inf")
+        factor = float(np.exp(np.hypot(half_width(np.log(values)), more)))
+        return float(values[-1]) / factor, float(values[-1]) * factor
+
     whole, of_itself, with_whole = sums.products()
     norm2 = cross(whole)
     if norm2[-1] <= 0:
@@ -98,16 +112,16 @@ def summarise(
             "The mean gradient cannot be told from zero on these windows, and nothing can be "
             "measured relative to it. Give a longer stream, or params farther from an optimum."
         )
-    data = (kept @ sums.squares) / (kept @ counts) - norm2
+    data = np.maximum((kept @ sums.squares) / (kept @ counts) - norm2, 0.0)
     biases = []
     for length, itself, along in zip(lengths, of_itself, with_whole, strict=True):
         bias2, dot = cross(itself), cross(along)
         relative2, projection = bias2 / norm2, dot / norm2
-        width = half_width(relative2)
-        low, high = (max(relative2[-1] + sign * width, 0.0) ** 0.5 for sign in (-1, 1))
+        low, high = np.sqrt(interval(relative2))
         relative = max(relative2[-1], 0.0) ** 0.5
         length2 = norm2[-1] + 2 * dot[-1] + bias2[-1]
-        to_noise = relative * np.sqrt(norm2[-1] / data[-1])
+        to_noise2 = bias2 / data
+        windows = ratio_interval(data / bias2)
         biases.append(
             TruncationBias(
                 truncation_length=int(length),
@@ -116,8 +130,9 @@ def summarise(
                 projection=float(projection[-1]),
                 projection_half_width=half_width(projection),
                 cosine=float((norm2[-1] + dot[-1]) / np.sqrt(norm2[-1] * max(length2, 1e-300))),
-                bias_to_noise=float(to_noise),
-                windows_to_matter=float(to_noise**-2) if to_noise > 0 else float("inf"),
+                bias_to_noise=float(max(to_noise2[-1], 0.0) ** 0.5),
+                windows_to_matter=float(1 / to_noise2[-1]) if to_noise2[-1] > 0 else float("inf"),
+                windows_interval=(windows[0], windows[1] if low > 0 else float("inf")),
             )
         )
     noises = []
@@ -127,7 +142,7 @@ def summarise(
         if len(samples) > 1:
             error = samples.std(ddof=1) / np.sqrt(len(samples))
             width = student_t_quantile(confidence, len(samples) - 1) * error
-        low, high = (np.sqrt(max(mean + s * width, 0.0) / norm2[-1]) for s in (-1, 1))
+        low, high = np.sqrt(ratio_interval(mean / norm2, width / mean))
         mean_length, mean_memory = _moments(law)
         noises.append(
             TruncationNoise(
@@ -135,15 +150,18 @@ def summarise(
                 relative_noise=float(np.sqrt(mean / norm2[-1])),
                 interval=(float(low), float(high)),
                 variance_to_data=float(mean / data[-1]),
+                variance_interval=ratio_interval(mean / data, width / mean),
                 mean_length=mean_length,
                 mean_memory=mean_memory,
             )
         )
+    data_low, data_high = np.sqrt(ratio_interval(data / norm2))
     return GradientReport(
         window_length=window_length,
         num_windows=int(counts.sum()),
         gradient_norm=float(np.sqrt(norm2[-1])),
-        data_noise=float(np.sqrt(max(data[-1], 0.0) / norm2[-1])),
+        data_noise=float(np.sqrt(data[-1] / norm2[-1])),
+        data_noise_interval=(float(data_low), float(data_high)),
         biases=biases,
         noises=noises,
         confidence=confidence,

@@ -71,8 +71,11 @@ def sampled_bias(
         bias = mean_d ⟨ĝ_d − g, g⟩ / ‖g‖²  ±  z · √(Var⟨ĝ, g⟩ / num_draws) / ‖g‖²
 
     The variance is that of ARTBP under the law, exact. So the interval is honest as soon as the
-    mean is nearly normal, which it is for draws by the hundred, and another rule than the law's own
-    is seen wherever its mean is off by more than a few standard errors.
+    mean is nearly normal, and another rule than the law's own is seen wherever its mean is off by
+    more than a few standard errors. Draws by the hundred are enough for polynomial laws; where a
+    law's variance explodes, as the geometric one's does for a memory above 2·L0, the rare draws
+    that make it are so large that even thousands are not: the interval then misses more often than
+    `confidence` says.
 
     It is also known before the first draw, so `half_width` may choose how many there are.
 

@@ -142,7 +142,8 @@ def truncation_variance(
 
     The interval is Student's, of samples that are skewed: rarely one is large. At 95 % it has been
     seen to cover the exact trace of a small RNN in 91 % of 200 keys with 32 or 64 samples and in
-    96 % of 100 with 256, and where it missed it lay below.
+    96 % of 100 with 256, and of an LSTM of 64 units, in the worst of four settings, for 50 of 60
+    keys with 64 samples and 20 of 20 with 500. Where it missed it lay below.
 
     Args:
       cell, loss_fn, params, carry, stream, per_row, initial_carry: as for `truncation_covariance`.

@@ -24,7 +24,10 @@ def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine)
             # The character model is trained and measured as users do; the others to 1e-12.
             with jax.enable_x64(name != "characters"):
                 problem = problems.make(name, config, data_key)
-                found, gradient_report = measure(config, name, problem, measure_key, say)
+                found, gradient_report = measure(
+                    config, name, problem, measure_key, progress_bar=command_line.progress_bar
+                )
+            say(f"{name}: {diagnostics.describe(gradient_report)}")
             rows += found
             panels.append((problem.label, gradient_report))
             sentences.append((name, diagnostics.describe(gradient_report)))

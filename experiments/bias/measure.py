@@ -14,6 +14,7 @@ from scipy import stats
 import artbp
 from artbp import diagnostics, truncation
 from experiments.bias.problems import Problem
+from experiments.common.progress import window_bar
 from experiments.common.tables import Row
 
 _ENUMERATED_STEPS = 9
@@ -36,17 +37,24 @@ def truncation_lengths(config: Any) -> list[int]:
 
 
 def each_confidence(config: Any) -> float:
-    """The level of one interval, so that all of them hold together."""
-    number = len(config.problems) * (len(truncation_lengths(config)) + len(tested_laws(config)))
-    return 1 - (1 - config.family_level) / number
+    """The level of one interval, so that all of them on bias hold together."""
+    return 1 - (1 - config.family_level) / number_of_intervals(config)
+
+
+def number_of_intervals(config: Any) -> int:
+    """On bias: of TBPTT its size and its part along the gradient, of the laws, and of UORO."""
+    of_tbptt, of_uoro = 2 * len(truncation_lengths(config)), 1
+    return len(config.problems) * (of_tbptt + len(tested_laws(config)) + of_uoro)
 
 
 def measure(
-    config: Any, name: str, problem: Problem, rng_key: jax.Array, say: Callable[[str], None]
+    config: Any, name: str, problem: Problem, rng_key: jax.Array, *, progress_bar: bool | None
 ) -> tuple[list[Row], diagnostics.GradientReport]:
-    """The rows of one problem, and its report for the figure."""
+    """The rows of one problem, and its report for the figure.
+
+    progress_bar: over the windows; None where there is a terminal.
+    """
     report_key, draw_key, online_key = jax.random.split(rng_key, 3)
-    everything = (problem.cell, problem.loss_fn)
     confidence = each_confidence(config)
     laws = [
         law
@@ -57,24 +65,29 @@ def measure(
             truncation.polynomial(length, 6),
         )
     ]
-    report = diagnostics.gradient_report(
-        *everything,
-        problem.params,
-        problem.carry,
-        problem.stream,
-        window_length=config.window_length,
-        truncation_lengths=truncation_lengths(config),
-        laws=laws,
-        rng_key=report_key,
-        num_variance_windows=config.num_variance_windows,
-        num_samples=config.num_samples,
-        confidence=confidence,
-    )
-    say(f"{name}: {diagnostics.describe(report)}")
+    with window_bar(name, progress_bar) as on_window:
+        report = diagnostics.gradient_report(
+            problem.cell,
+            problem.loss_fn,
+            problem.params,
+            problem.carry,
+            problem.stream,
+            window_length=config.window_length,
+            truncation_lengths=truncation_lengths(config),
+            laws=laws,
+            rng_key=report_key,
+            num_variance_windows=config.num_variance_windows,
+            num_samples=config.num_samples,
+            confidence=confidence,
+            on_window=on_window,
+        )
     window = first_window(problem, config.window_length)
     gradient = flat_gradient(problem, window)
     on_window = biases_on_window(problem, window, gradient, truncation_lengths(config))
-    rows: list[Row] = []
+    bptt: Row = {"problem": name, "estimator": "BPTT", "kind": "bptt"}
+    bptt |= {"length": config.window_length, "mean_memory": config.window_length, "cosine": 1.0}
+    bptt |= {"noise": report.data_noise, "noise_interval": list(report.data_noise_interval)}
+    rows: list[Row] = [bptt | {"bias": 0.0, "variance_to_data": 1.0}]
     for bias, given in zip(report.biases, on_window, strict=True):
         rows.append(
             {
@@ -82,11 +95,14 @@ def measure(
                 "estimator": f"TBPTT {bias.truncation_length}",
                 "kind": "tbptt",
                 "length": bias.truncation_length,
+                "mean_memory": bias.truncation_length,
                 "bias": bias.relative_bias,
                 "bias_interval": list(bias.interval),
                 "projection": bias.projection,
                 "projection_half_width": bias.projection_half_width,
                 "cosine": bias.cosine,
+                "windows_to_matter": bias.windows_to_matter,
+                "windows_interval": list(bias.windows_interval),
                 "on_window": given,
             }
         )
@@ -142,11 +158,12 @@ def artbp_rows(
     problem: Problem,
     window: artbp.Stream,
     report: diagnostics.GradientReport,
-    tbptt: Sequence[Row],
+    measured: Sequence[Row],
     rng_key: jax.Array,
 ) -> list[Row]:
     """Noise for every law; for those of `mean_length` the bias on one window with its interval."""
     laws = tested_laws(config)
+    tbptt = [row for row in measured if row["kind"] == "tbptt"]
     nearest = min(tbptt, key=lambda row: abs(row["length"] - config.mean_length))
     biases = diagnostics.sampled_bias(
         problem.cell,
@@ -162,6 +179,7 @@ def artbp_rows(
     )
     found = dict(zip(laws, biases, strict=True))
     rows: list[Row] = []
+    of_few_steps = flat_gradient(problem, first_window(problem, _ENUMERATED_STEPS))
     for noise in report.noises:
         row: Row = {
             "problem": name,
@@ -172,6 +190,7 @@ def artbp_rows(
             "noise": noise.relative_noise,
             "noise_interval": list(noise.interval),
             "variance_to_data": noise.variance_to_data,
+            "variance_to_data_interval": list(noise.variance_interval),
         }
         if noise.law in found:
             bias = found[noise.law]
@@ -182,20 +201,21 @@ def artbp_rows(
                 "tbptt_on_window": nearest["on_window"],
             }
         if problem.is_small:
-            row["enumeration_error"] = enumeration_error(problem, noise.law)
+            row["enumeration_error"] = enumeration_error(problem, noise.law, of_few_steps)
         rows.append(row)
     return rows
 
 
-def enumeration_error(problem: Problem, law: truncation.TruncationLaw) -> float:
-    """‖E ĝ − g‖ / ‖g‖ over all boundary patterns of the first few steps, float64."""
+def enumeration_error(
+    problem: Problem, law: truncation.TruncationLaw, gradient: np.ndarray
+) -> float:
+    """‖E ĝ − g‖ / ‖g‖ over all boundary patterns of the first few steps, float64; `gradient`: g."""
     short = first_window(problem, _ENUMERATED_STEPS)
 
     def make_estimator(law: truncation.TruncationLaw) -> artbp.GradientEstimator:
         return artbp.artbp(problem.cell, problem.loss_fn, law, block_size=4)
 
     exact = diagnostics.exact_expectation(make_estimator, law, problem.params, problem.carry, short)
-    gradient = flat_gradient(problem, short)
     mean = np.asarray(flatten_util.ravel_pytree(exact.mean)[0])
     return float(np.linalg.norm(mean - gradient) / np.linalg.norm(gradient))
 

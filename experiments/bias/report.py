@@ -5,30 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.bias.measure import each_confidence
+from experiments.bias.measure import each_confidence, number_of_intervals
 from experiments.common.tables import Column, Row
 
 COLUMNS: list[Column] = [
     ("system", lambda row: row["problem"]),
     ("estimator", lambda row: row["estimator"]),
+    ("update delay, steps", lambda row: _number(row, "length")),
+    ("memory, steps", lambda row: _number(row, "mean_memory")),
     ("bias ÷ gradient", lambda row: _interval(row, "bias")),
     (
         "along the gradient",
         lambda row: _plus_minus(row, "projection", "projection_half_width"),
     ),
+    ("cosine", lambda row: _number(row, "cosine")),
     ("on one window", lambda row: _plus_minus(row, "on_window", "on_window_half_width")),
     ("draws", lambda row: f"{row['num_draws']:,}" if "num_draws" in row else ""),
     ("noise ÷ gradient", lambda row: _interval(row, "noise")),
-    ("variance ÷ that of the data", lambda row: _number(row, "variance_to_data")),
+    ("variance ÷ that of the data", lambda row: _interval(row, "variance_to_data")),
     ("bias by enumeration", lambda row: _scientific(row, "enumeration_error")),
 ]
 
 
-def shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def shown(rows: Sequence[Row], share: float) -> list[dict[str, Any]]:
     """What is asked of the rows, each of which the note under the table states.
 
     For each system: whether TBPTT's bias at every K up to the mean length is told from zero, and
-    whether the intervals of ARTBP hold zero and are narrow enough.
+    whether the intervals of ARTBP hold zero and have a half-width below `share` of the bias of
+    TBPTT at the mean length.
     """
     verdicts = []
     for problem in dict.fromkeys(row["problem"] for row in rows):
@@ -43,7 +47,7 @@ def shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "short": len(short),
                 "unbiased": sum(abs(r["on_window"]) <= r["on_window_half_width"] for r in tested),
                 "narrow": sum(
-                    r["on_window_half_width"] < 0.2 * abs(r["tbptt_on_window"]) for r in tested
+                    r["on_window_half_width"] < share * abs(r["tbptt_on_window"]) for r in tested
                 ),
                 "tested": len(tested),
             }
@@ -54,13 +58,12 @@ def shown(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def notes(config: Any, rows: Sequence[Row], sentences: Sequence[tuple[str, str]]) -> str:
     """What the columns mean, and what limits each system."""
     confidence = each_confidence(config)
-    number = round((1 - config.family_level) / (1 - confidence))
     verdicts = "\n".join(
         f"- {v['problem']}: TBPTT's bias is told from zero at {v['biased']} of {v['short']} "
         f"lengths up to {config.mean_length}; zero lies in {v['unbiased']} of {v['tested']} "
-        f"intervals of ARTBP, of which {v['narrow']} are narrower (half-width) than a fifth of "
-        "TBPTT's bias."
-        for v in shown(rows)
+        f"intervals of ARTBP, of which {v['narrow']} have a half-width below "
+        f"{config.half_width_share:g} times the bias of TBPTT {config.mean_length}."
+        for v in shown(rows, config.half_width_share)
     )
     limits = "\n".join(f"- {name}: {sentence}" for name, sentence in sentences)
     return f"""\
@@ -69,9 +72,10 @@ mean over windows, with the interval over windows (jackknife); "along the gradie
 that direction, −1 where nothing is left, below −1 where the sign is wrong. "On one window": the \
 same for the first window as it is, over boundaries (TBPTT: 16 offsets of the cuts); ARTBP's \
 interval is made from its exact variance. "Noise": of one window's gradient, that of ARTBP from \
-sampled steps. "By enumeration": ‖E ĝ − g‖ ÷ ‖g‖ over all boundary patterns of 9 steps. Each \
-interval is at the level {confidence:.4%}, so that all {number} on bias hold together at \
-{config.family_level:.0%}.
+sampled steps, of BPTT that of the data. "Memory": of ARTBP, the mean length of the segment that a \
+random step is in. "By enumeration": ‖E ĝ − g‖ ÷ ‖g‖ over all boundary patterns of 9 steps. Each \
+interval is at the level {confidence:.4%}, so that all {number_of_intervals(config)} on bias hold \
+together at {config.family_level:.0%}.
 
 {verdicts}
 

@@ -1,8 +1,10 @@
 """The host's counters of a run, saved with every checkpoint, and the bar that shows them."""
 
+import contextlib
 import dataclasses
 import math
 import sys
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -114,3 +116,19 @@ class ProgressBar:
             epoch=row["epoch"], loss=f"{row['loss']:.4f}", bits=f"{row['bits']:.4f}", refresh=False
         )
         self._bar.update(row["time_step"] - self._bar.n)
+
+
+@contextlib.contextmanager
+def window_bar(label: str, show: bool | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar over windows, for `on_window` of `artbp.diagnostics.gradient_report`.
+
+    show: None shows it where stderr is a terminal.
+    """
+    hide = None if show is None else not show
+    with tqdm(desc=label, unit="window", leave=False, file=sys.stderr, disable=hide) as bar:
+
+        def on_window(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_window

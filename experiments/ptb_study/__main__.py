@@ -8,7 +8,8 @@
    The initial parameters are common to the arms, and the cuts to those that draw from the same law;
    the order of the data never changes.
 3. `table.md` and `results.json` (one object per run) in --workdir, rewritten after every run; at
-   the end `ptb_study.png` and `.svg`, and `limits.md`: what limits a model of each of two arms.
+   the end `ptb_study.png` and `.svg`, and `limits.md`: what limits a model of each of two arms, and
+   what clipping would do to its gradients.
 
 Every run is a process of its own with its own folder in --workdir/runs and its log in
 --workdir/logs. The same command again goes on where it was: finished runs are kept, others resumed,
@@ -26,7 +27,7 @@ from experiments.common.optimizers import CLIPPING_HELP
 from experiments.common.workdir import write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import DATA_DIR
-from experiments.ptb_study import limits, watched
+from experiments.ptb_study import clipped, limits, watched
 from experiments.ptb_study.arms import ARMS
 from experiments.ptb_study.figure import draw
 from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study
@@ -59,12 +60,16 @@ def _main(_: Any, command_line: cli.CommandLine) -> None:
     found = watched.measurements(study.folder, outcomes, list(plan.arms))
     figure = draw(plan.arms, outcomes, found, seeds=plan.seeds, watched_arm=next(iter(plan.arms)))
     save(figure, study.folder / "ptb_study.png")
-    reports = {}
+    reports, clippings = {}, {}
     for run in [o.run for o in outcomes if o.failure is None and o.run.purpose == "compare"]:
         if run.arm in REPORTED and run.seed == plan.seeds[0]:
-            report = limits.report_of_run(study.folder / "runs" / run.name, DATA_DIR.value)
+            folder = study.folder / "runs" / run.name
+            report = limits.report_of_run(folder, DATA_DIR.value)
             reports |= {run.name: report} if report is not None else {}
-    write_atomically(study.folder / "limits.md", limits.markdown(reports))
+            clipping = clipped.clipping_of_run(folder, DATA_DIR.value)
+            clippings |= {run.name: clipping} if clipping is not None else {}
+    text = limits.markdown(reports) + clipped.markdown(clippings)
+    write_atomically(study.folder / "limits.md", text)
     print((study.folder / "table.md").read_text(encoding="utf-8"))
     failed = [o.run.name for o in outcomes if o.failure and not o.diverged]
     if failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ import ml_collections
 import artbp
 from artbp import diagnostics, truncation
 from experiments.common.checkpoints import Checkpoints
-from experiments.common.tables import markdown_table
 from experiments.common.workdir import read_workdir
+from experiments.ptb.model import CharacterModel
 from experiments.ptb.run import prepare
 
 WINDOW_LENGTH, NUM_WINDOWS, ROWS = 500, 48, 16
@@ -27,11 +28,38 @@ MEAN_LENGTH, ALPHAS = 50, (4.0, 6.0)
 _FEWEST_WINDOWS = 8
 
 
-def report_of_run(folder: pathlib.Path, data_dir: str | None) -> diagnostics.GradientReport | None:
-    """The report of a finished run, on training text, with the parameters that validated best.
+class Trained(NamedTuple):
+    """A finished run: its parameters that validated best, and training text to look at them on.
+
+    carry: after the first `_SETTLING` steps of the text; the stream goes on from there.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    model: CharacterModel
+    params: Any
+    carry: Any
+    stream: artbp.Stream
+
+
+def trained(
+    folder: pathlib.Path,
+    data_dir: str | None,
+    *,
+    num_steps: int,
+    fewest_steps: int,
+    num_rows: int | None = None,
+) -> Trained | None:
+    """Reads a run, and the steps of its training text that follow the settling.
+
+    Args:
+        folder: of the run.
+        data_dir: see `experiments.ptb.run.DATA_DIR`.
+        num_steps: of the stream; fewer where the text ends.
+        fewest_steps: without which there is nothing to measure.
+        num_rows: of the batch, at most; default: all.
 
     Returns:
-        None where the text is too short.
+        None where the text has fewer than `fewest_steps`.
 
     Raises:
         ExperimentError: the folder holds no finished run, or its text cannot be found.
@@ -43,78 +71,61 @@ def report_of_run(folder: pathlib.Path, data_dir: str | None) -> diagnostics.Gra
     like = jax.eval_shape(model.init, jax.random.key(0))
     with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
         params, _ = checkpoints.restore_best(like)
-    rows = slice(0, min(ROWS, config.batch))
-    if len(prepared.xs) < _SETTLING + _FEWEST_WINDOWS * WINDOW_LENGTH:
+    if len(prepared.xs) < _SETTLING + fewest_steps:
         return None
-    end = min(len(prepared.xs), _SETTLING + NUM_WINDOWS * WINDOW_LENGTH)
-    xs, targets = prepared.xs[:end, rows], prepared.targets[:end, rows]
+    end = _SETTLING + num_steps
+    xs, targets = prepared.xs[:end, :num_rows], prepared.targets[:end, :num_rows]
     none = model.initial_carry(params, xs.shape[1])
     carry, _ = jax.jit(lambda *given: artbp.unroll(model.cell, *given))(
         params, none, jnp.asarray(xs[:_SETTLING])
     )
+    stream = artbp.Stream(xs[_SETTLING:], targets[_SETTLING:])
+    return Trained(config, model, params, carry, stream)
+
+
+def report_of_run(folder: pathlib.Path, data_dir: str | None) -> diagnostics.GradientReport | None:
+    """The report of a finished run, on training text, with the parameters that validated best.
+
+    Returns:
+        None where the text is too short.
+
+    Raises:
+        ExperimentError: the folder holds no finished run, or its text cannot be found.
+    """
+    run = trained(
+        folder,
+        data_dir,
+        num_steps=NUM_WINDOWS * WINDOW_LENGTH,
+        fewest_steps=_FEWEST_WINDOWS * WINDOW_LENGTH,
+        num_rows=ROWS,
+    )
+    if run is None:
+        return None
     return diagnostics.gradient_report(
-        model.cell,
-        model.loss_fn,
-        params,
-        carry,
-        artbp.Stream(xs[_SETTLING:], targets[_SETTLING:]),
+        run.model.cell,
+        run.model.loss_fn,
+        run.params,
+        run.carry,
+        run.stream,
         window_length=WINDOW_LENGTH,
         truncation_lengths=TRUNCATION_LENGTHS,
         laws=[truncation.polynomial(MEAN_LENGTH, alpha) for alpha in ALPHAS],
-        rng_key=jax.random.key(config.seed),
+        rng_key=jax.random.key(run.config.seed),
     )
 
 
 def markdown(reports: Mapping[str, diagnostics.GradientReport]) -> str:
-    """A table of the reports, by the names of their runs, and what each says limits the model."""
-    rows = []
-    for name, report in reports.items():
-        rows.append(
-            {
-                "run": name,
-                "estimator": "BPTT through the window",
-                "bias": "0",
-                "noise": f"{report.data_noise:.2f}",
-                "variance": "1",
-            }
-        )
-        for bias in report.biases:
-            low, high = bias.interval
-            rows.append(
-                {
-                    "run": name,
-                    "estimator": f"TBPTT {bias.truncation_length}",
-                    "bias": f"{bias.relative_bias:.3f} [{low:.3f}, {high:.3f}]",
-                    "noise": "",
-                    "variance": "",
-                }
-            )
-        for noise in report.noises:
-            added = noise.variance_to_data
-            rows.append(
-                {
-                    "run": name,
-                    "estimator": f"ARTBP, {diagnostics.law_name(noise.law)}",
-                    "bias": "0",
-                    "noise": f"{report.data_noise * (1 + added) ** 0.5:.2f}",
-                    "variance": f"{1 + added:.3f}",
-                }
-            )
-    headings = {
-        "run": "run",
-        "estimator": "estimator",
-        "bias": "bias ÷ gradient [95 %]",
-        "noise": "noise of a window ÷ gradient",
-        "variance": "variance ÷ that of the data",
-    }
-    columns = [(text, lambda row, key=key: row[key]) for key, text in headings.items()]
-    sentences = "\n".join(f"- {n}: {diagnostics.describe(r)}" for n, r in reports.items())
-    return f"""\
+    """The reports, by the names of their runs: what each says limits the model, and its table."""
+    parts = [
+        f"""\
 # What limits the trained models
 
 At the parameters that validated best, on at most {NUM_WINDOWS} windows of {WINDOW_LENGTH} steps of
-training text, at most {ROWS} rows side by side.
-
-{markdown_table(rows, columns)}
-{sentences}
+training text, at most {ROWS} rows side by side. Intervals: 95 %, each by itself; see
+`artbp.diagnostics.report_table`.
 """
+    ]
+    for name, report in reports.items():
+        table = diagnostics.report_table(report)
+        parts.append(f"## {name}\n\n{diagnostics.describe(report)}\n\n{table}\n")
+    return "\n".join(parts)

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.common.metrics import read_metrics
 from experiments.common.tables import markdown_table
-from experiments.ptb_study.report import Outcome, select
+from experiments.ptb_study.report import Outcome, select, student_interval
 
 # Rows of metrics without a measured value.
 _COUNTERS = ("kind", "epoch", "update", "time_step", "time")
@@ -49,18 +49,21 @@ def names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*biases, *projections, *others]
 
 
-def by_epoch(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
+def by_epoch(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, str]:
     """Over seeds and measurements in each epoch; values that were not finite left out.
 
-    The mean of a projection, which is a bias; the median of a norm, which is none.
+    The mean of a projection, which is a bias, with its 95 % interval over measurements; the median
+    of a norm, which is none.
     """
-    summary = np.mean if name.startswith("projection_") else np.median
     epochs = sorted({row["epoch"] for row in rows})
     values = {
         epoch: [r[name] for r in rows if r["epoch"] == epoch and r[name] is not None]
         for epoch in epochs
     }
-    return {epoch: float(summary(found)) for epoch, found in values.items() if found}
+    if not name.startswith("projection_"):
+        return {epoch: f"{np.median(found):.3f}" for epoch, found in values.items() if found}
+    means = {epoch: student_interval(found) for epoch, found in values.items() if found}
+    return {epoch: f"{m.mean:+.3f} ± {m.half_width:.3f}" for epoch, m in means.items()}
 
 
 def markdown(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -74,7 +77,7 @@ def markdown(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     ]
 
     def column(name: str) -> Any:
-        return name, lambda row: " → ".join(f"{value:.3f}" for value in row[name].values())
+        return name, lambda row: " → ".join(row[name].values())
 
     table = markdown_table(
         rows, [("arm", lambda row: row["arm"]), *(column(name) for name in measured)]
@@ -87,7 +90,9 @@ to the window's gradient g, epoch by epoch. bias_K: ‖ĝ(K) − g‖ ÷ ‖g‖
 steps; artbp_noise: root mean square of ARTBP's ‖ĝ − g‖ ÷ ‖g‖ over its boundaries; carry_error: what
 it changes that the carry comes from older parameters: medians over seeds and windows. These are
 errors of single windows: their spread from window to window is in them and does not average out.
-projection_K: ⟨ĝ(K) − g, g⟩ ÷ ‖g‖², the mean. The bias of the expected gradient is in limits.md. See
-`artbp.diagnostics.shadow`.
+projection_K: ⟨ĝ(K) − g, g⟩ ÷ ‖g‖², the mean, with its 95 % interval over windows, as if these were
+independent: the bias along the gradient, a window weighted by nothing but its being measured. The
+cuts of K = 200 are at step 200 of each window of 256. Size and interval of the bias at the end are
+in limits.md. See `artbp.diagnostics.shadow`.
 
 {table}"""

@@ -9,7 +9,7 @@ from problems import bptt_gradient, lengths, make_problem, one_pass, patterns, p
 
 import artbp
 from artbp import truncation
-from artbp.diagnostics.clipping import clipping_report
+from artbp.diagnostics.clipping import clipping_report, clipping_reports
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -52,9 +52,11 @@ def test_the_report_is_that_of_a_plain_loop():
         _, infos, _ = one_pass(estimator, problem, key, update=keep)
         passes.append(np.array(gradients))
         lengths_of += [int(info.length) for info in infos]
-    for threshold in ({"max_norm": 3.0}, {"max_value": 0.8}):
+    thresholds = [{"max_norm": 3.0}, {"max_value": 0.8}, {"max_norm": 1.0}]
+    given = problem.params, problem.carry, problem.stream, keys, thresholds
+    reports = clipping_reports(estimator, *given, reference=reference)
+    for threshold, found in zip(thresholds, reports, strict=True):
         kept = [np.array([clipped(g, **threshold) for g in gradients]) for gradients in passes]
-        found = report(problem, estimator, keys, reference=reference, **threshold)
         check_means(found, kept, passes, np.asarray(ravel_pytree(reference)[0]))
         norm = np.linalg.norm(np.concatenate(passes), axis=1)
         lost = np.linalg.norm(np.concatenate(passes) - np.concatenate(kept), axis=1)

@@ -16,7 +16,7 @@ from problems import (
 
 import artbp
 from artbp import truncation
-from artbp.diagnostics import exact_expectation
+from artbp.diagnostics import exact_expectation, truncation_covariance
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -67,6 +67,58 @@ def test_truncated_bptt_is_one_pattern_with_a_bias_and_no_variance():
     assert relative_error(fixed.mean, true) > 0.01
     assert fixed.num_patterns == 1
     assert not fixed.covariance.any()
+
+
+def test_sixteen_steps_of_a_scalar_cell():
+    """As long as it goes: 32,768 patterns, against a loop in NumPy, and against the formula."""
+    num_steps, a, b, first = 16, 0.9, 0.5, 0.3
+    xs = np.asarray(jax.random.normal(jax.random.key(3), (num_steps,)))
+    states = [first]
+    for x in xs:
+        states.append(a * states[-1] + b * x)
+
+    def by_hand(gates):
+        """Of Σ ½ s_t², s_t = a·s_{t−1} + b·x_t, in a and b: back once for all rows of gates."""
+        found, crossing = np.zeros((len(gates), 2)), np.zeros(len(gates))
+        for t in reversed(range(num_steps)):
+            cotangent = states[t + 1] + gates[:, t] * crossing
+            found += cotangent[:, None] * np.array([states[t], xs[t]])
+            crossing = a * cotangent
+        return found
+
+    def cell(params, carry, x):
+        carry = params["a"] * carry + params["b"] * x
+        return carry, carry
+
+    def loss_fn(params, y, target):
+        return 0.5 * y**2
+
+    params = {"a": jnp.array(a), "b": jnp.array(b)}
+    parts = (params, jnp.array(first), artbp.Stream(jnp.asarray(xs)))
+    found = exact_expectation(lambda law: artbp.artbp(cell, loss_fn, law), LAW, *parts)
+    all_patterns = patterns(num_steps)
+    all_ages = np.array([ages(pattern) for pattern in all_patterns])
+    compensated = np.where(all_patterns, 0.0, LAW.compensation(all_ages))
+    hazard = LAW.hazard(all_ages)[:, :-1]
+    weights = np.prod(np.where(all_patterns[:, :-1], hazard, 1 - hazard), axis=1)
+    gradients = by_hand(compensated)
+    (true,) = by_hand(np.ones((1, num_steps)))
+    mean = weights @ gradients
+    covariance = (gradients - mean).T @ (weights[:, None] * (gradients - mean))
+    found_mean = ravel_pytree(found.mean)[0]
+    assert found.num_patterns == 2**15
+    assert abs(found.total_probability - 1) < 1e-13
+    np.testing.assert_allclose(found_mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(found_mean, true, rtol=1e-12)
+    scale = np.abs(covariance).max()
+    np.testing.assert_allclose(found.covariance, covariance, rtol=0, atol=1e-12 * scale)
+    formula = truncation_covariance(cell, loss_fn, LAW, *parts)
+    np.testing.assert_allclose(found.covariance, formula, rtol=0, atol=1e-12 * scale)
+    # Nor is it the mean without compensation, nor the covariance of another law.
+    plain = weights @ by_hand(np.where(all_patterns, 0.0, 1.0))
+    assert np.abs(plain - true).max() > 0.01 * np.abs(true).max()
+    other = truncation_covariance(cell, loss_fn, truncation.polynomial(3.3, 4), *parts)
+    assert np.abs(found.covariance - other).max() > 0.01 * scale
 
 
 def test_errors():

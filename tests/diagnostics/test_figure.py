@@ -11,6 +11,7 @@ from artbp.diagnostics import (
     describe,
     law_name,
     plot_report,
+    report_table,
 )
 
 BIASES = [(1, 0.9, (0.8, 1.0), -1.3), (8, 0.2, (0.1, 0.3), -0.2), (32, 0.0, (0.0, 0.02), 0.0)]
@@ -20,25 +21,39 @@ LAWS = [truncation.geometric(8), truncation.polynomial(8, 4), truncation.polynom
 def make_report():
     biases = [
         TruncationBias(
-            length, size, interval, along, 0.1, 0.5, size / 0.5, (0.5 / (size + 1e-9)) ** 2
+            length,
+            size,
+            interval,
+            projection=along,
+            projection_half_width=0.1,
+            cosine=0.5,
+            bias_to_noise=size / 0.5,
+            windows_to_matter=(0.5 / (size + 1e-9)) ** 2,
+            windows_interval=(1.0, float("inf")),
         )
         for length, size, interval, along in BIASES
     ]
     noises = [
         TruncationNoise(
-            law, 0.3 / (i + 1), (0.2 / (i + 1), 0.4 / (i + 1)), 0.36, law.mean_length, 20.0
+            law,
+            0.3 / (i + 1),
+            (0.2 / (i + 1), 0.4 / (i + 1)),
+            variance_to_data=0.36 / (i + 1) ** 2,
+            variance_interval=(0.1, 1.2),
+            mean_length=law.mean_length,
+            mean_memory=memory,
         )
-        for i, law in enumerate(LAWS)
+        for i, (law, memory) in enumerate(zip(LAWS, (15.0, 29.0, 125.0), strict=True))
     ]
-    return GradientReport(64, 20, 3.0, 0.5, biases, noises, 0.95)
+    return GradientReport(64, 20, 3.0, 0.5, (0.4, 0.6), biases, noises, 0.95)
 
 
 def test_every_number_is_drawn():
     axes = plot_report(make_report(), Figure().add_subplot())
     drawn = [np.transpose(line.get_data()).tolist() for line in axes.get_lines()]
     assert [[1, 0.9], [8, 0.2]] in drawn  # a bias of 0 has no place on a logarithmic axis
-    assert [[8, 0.3]] in drawn
-    assert any(np.allclose(line, [[8, 0.15], [32, 0.1]]) for line in drawn if len(line) == 2)
+    assert [[15, 0.3]] in drawn  # at their memory
+    assert any(np.allclose(line, [[29, 0.15], [125, 0.1]]) for line in drawn if len(line) == 2)
     assert any(line[0][1] == line[-1][1] == 0.5 for line in drawn)
     texts = [text.get_text() for text in axes.texts]
     assert len(texts) == 5
@@ -52,10 +67,51 @@ def test_every_number_is_drawn():
 
 def test_the_words():
     words = describe(make_report())
+    assert words.startswith(
+        "What limits steps of one window each: the bias of TBPTT up to K = 1, the noise of the "
+        "data beyond; with polynomial(8, 4) the noise of the data."
+    )
     assert "0.5 times the gradient of one window of 64 steps" in words
     assert "TBPTT 8 is biased by 20 % of the gradient" in words
     assert "an average over 6 windows" in words
     assert "TBPTT with K up to 1 has the wrong sign" in words
-    assert "ARTBP with polynomial(32, 4) adds 36 % to the variance of the data" in words
+    # Of those with a memory of 32 steps at most, the one with less noise.
+    assert "ARTBP with polynomial(8, 4) adds 9 % to the variance of the data" in words
+    assert "at a memory of 29 steps" in words
     assert law_name(truncation.tabulated([0.5, 0.25])) == "tabulated(2 ages)"
     assert law_name(truncation.never()) == "never()"
+
+
+def test_what_limits():
+    report = make_report()
+
+    def first_sentence(**changes):
+        words = describe(report._replace(**changes)).split(": ", 1)[1]
+        return words.split(". ")[0]
+
+    data = "the noise of the data"
+    assert first_sentence(biases=report.biases[1:]) == data
+    assert first_sentence(biases=[], noises=[]) == data
+    assert first_sentence(biases=report.biases[:1], noises=[]) == (
+        "the bias of TBPTT at every K up to 1"
+    )
+    loud = [noise._replace(variance_to_data=3.0) for noise in report.noises]
+    assert first_sentence(biases=report.biases[1:], noises=loud) == (
+        f"{data}; the noise of ARTBP with polynomial(8, 4)"
+    )
+    # Nothing fits into the memory of K = 1: the law with the least noise of all.
+    assert "polynomial(32, 4)" in describe(report._replace(biases=report.biases[:1]))
+
+
+def test_the_table_holds_everything():
+    lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in report_table(make_report()).splitlines()
+    ]
+    assert len({len(line) for line in lines}) == 1
+    by_name = {line[0]: line[1:] for line in lines}
+    assert by_name["BPTT through the window"][5:7] == ["0.5 [0.4, 0.6]", "1"]
+    tbptt = ["8", "8", "0.2 [0.1, 0.3]", "-0.200 ± 0.100", "0.500", "", "", "6.25 [1, ∞]"]
+    assert by_name["TBPTT 8"] == tbptt
+    artbp = ["32", "125", "0", "0", "1", "+ 0.1 [0.0667, 0.133]", "+ 0.04 [0.1, 1.2]", ""]
+    assert by_name["ARTBP, polynomial(32, 4)"] == artbp

@@ -127,13 +127,14 @@ def test_nothing_to_be_relative_to(system):
 
 
 def test_as_many_draws_as_the_half_width_asks_for(system):
+    laws = [LAW, truncation.geometric(8)]
     options = {"num_draws": 8192, "confidence": CONFIDENCE, "batch_size": 32}
 
     def measure(half_width):
         return sampled_bias(
             cell,
             loss_fn,
-            [LAW, truncation.geometric(8)],
+            laws,
             *system,
             jax.random.key(11),
             half_width=half_width,
@@ -141,7 +142,19 @@ def test_as_many_draws_as_the_half_width_asks_for(system):
         )
 
     numbers = []
-    for found in measure(0.006):
+    for i, found in enumerate(measure(0.006)):
+        assert abs(found.bias) < found.half_width
+        # The draws are those of a call for so many, all of them, under their own law.
+        given = sampled_bias(
+            cell,
+            loss_fn,
+            laws[: i + 1],
+            *system,
+            jax.random.key(11),
+            **{**options, "num_draws": found.num_draws},
+        )
+        np.testing.assert_allclose(found.bias, given[i].bias, rtol=1e-9)
+
         assert found.half_width <= 0.006
         # Not a batch less would have done.
         fewer = found.num_draws - options["batch_size"]

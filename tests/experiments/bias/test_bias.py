@@ -44,13 +44,13 @@ def test_writes_its_files(tmp_path, capsys, monkeypatch):
     # Each law is three programs to compile, which is most of this test's time: one is enough.
     law = truncation.polynomial(4, 4)
     monkeypatch.setattr(measure, "tested_laws", lambda config: [law])
-    monkeypatch.setattr(measure, "enumeration_error", lambda problem, law: 0.0)
+    monkeypatch.setattr(measure, "enumeration_error", lambda problem, law, gradient: 0.0)
     run(tmp_path)
     files = {"config.json", "metrics.jsonl", "results.json", "table.md", "bias.png", "bias.svg"}
     assert {path.name for path in tmp_path.iterdir()} == files
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     names = [row["estimator"] for row in rows]
-    assert names[:4] == ["TBPTT 1", "TBPTT 2", "TBPTT 4", "TBPTT 8"]
+    assert names[:5] == ["BPTT", "TBPTT 1", "TBPTT 2", "TBPTT 4", "TBPTT 8"]
     assert "ARTBP, polynomial(4, 4)" in names
     assert names[-3:] == ["rtrl", "snap1", "uoro"]
     by_name = {row["estimator"]: row for row in rows}
@@ -70,7 +70,10 @@ def test_writes_its_files(tmp_path, capsys, monkeypatch):
 
 def test_enumeration_finds_no_bias(float64):
     problem = problems.make("short memory", load(), jax.random.key(0))
-    assert measure.enumeration_error(problem, truncation.polynomial(4, 4)) < 1e-12
+    gradient = measure.flat_gradient(problem, measure.first_window(problem, 9))
+    law = truncation.polynomial(4, 4)
+    assert measure.enumeration_error(problem, law, gradient) < 1e-12
+    assert measure.enumeration_error(problem, law, 1.01 * gradient) > 5e-3  # the control
 
 
 def test_bias_on_a_window_in_closed_form(float64):
@@ -110,7 +113,7 @@ def test_verdicts():
                 "tbptt_on_window": -0.2,
             }
         )
-    (verdict,) = report.shown(rows)
+    (verdict,) = report.shown(rows, 0.2)
     counts = {"biased": 1, "short": 2, "unbiased": 2, "narrow": 2, "tested": 3}
     assert verdict == {"problem": "p", **counts}
 
@@ -118,5 +121,5 @@ def test_verdicts():
 def test_the_levels_hold_together():
     config = load("problems=('short memory', 'long memory')", "family_level=0.9")
     assert len(measure.truncation_lengths(config)) == 4
-    np.testing.assert_allclose(measure.each_confidence(config), 1 - 0.1 / (2 * (4 + 3)))
+    np.testing.assert_allclose(measure.each_confidence(config), 1 - 0.1 / (2 * (2 * 4 + 3 + 1)))
     assert default_config().problems == PROBLEMS

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from experiments.ptb_study import figure, limits, watched
+from artbp.diagnostics import describe
+from experiments.common.errors import WorkdirError
+from experiments.ptb_study import figure, limits, side_by_side, watched
 from experiments.ptb_study.arms import ARMS
 from experiments.ptb_study.report import Outcome, Run
 
@@ -35,6 +37,7 @@ def _study(folder):
                     "time": {},
                 }
             )
+        rows.append({"kind": "evaluation", "epoch": 2, "valid_bpc": 1.9})
         for name, written in ((ARM, rows), (OTHER, rows[:1])):
             path = folder / "runs" / Run("compare", name, 1e-2, seed).name
             path.mkdir(parents=True)
@@ -50,14 +53,34 @@ def test_medians_over_seeds_epoch_by_epoch(tmp_path):
         *("bias_10", "bias_50", "projection_10", "projection_50", "artbp_noise", "carry_error")
     ]
     # A value that was not finite is left out: what is left in epoch 2 is the first seed's.
-    assert watched.by_epoch(found[ARM], "bias_50") == {1: pytest.approx(0.2), 2: 0.2}
-    assert watched.by_epoch(found[ARM], "projection_50")[2] == pytest.approx((-0.03 - 0.05) / 2)
+    assert watched.by_epoch(found[ARM], "bias_50") == {1: "0.200", 2: "0.200"}
+    # (−0.03 − 0.05)/2, and 12.706 standard errors of 0.01.
+    assert watched.by_epoch(found[ARM], "projection_50")[2] == "-0.040 ± 0.127"
     text = watched.markdown(found)
-    assert (
-        "| tbptt50 | 0.400 → 0.400 | 0.200 → 0.200 | -0.200 → -0.200 | -0.010 → -0.040 | 0.600 →"
-        in text
-    )
+    assert "| tbptt50 | 0.400 → 0.400 | 0.200 → 0.200 | -0.200 ± 0.000 → -0.200" in text
+    assert "-0.010 ± 0.000 → -0.040 ± 0.127 | 0.600 →" in text
     assert watched.markdown({}) == ""
+
+
+def test_single_runs_side_by_side(tmp_path):
+    """By learning rate, each with the medians over its own measurements."""
+    _study(tmp_path)
+    folders = [tmp_path / "runs" / Run("compare", ARM, 1e-2, seed).name for seed in (1, 2)]
+    for folder, rate in zip(folders, (0.03, 0.004), strict=True):
+        config = {"method": "tbptt", "optimizer": {"name": "adam", "learning_rate": rate}}
+        (folder / "config.json").write_text(json.dumps(config))
+    lines = side_by_side.table(folders).splitlines()
+    headings = [cell.strip() for cell in lines[0].split("|")[1:-1]]
+    assert headings[2:7] == [
+        *("learning rate", "bits per character, validation", "measurements", "bias_10", "bias_50")
+    ]
+    assert lines[2].startswith("| tbptt | adam | 0.004 | 1.900 | 2 | 0.4000 | 0.3000 | 0.7000 |")
+    assert lines[3].startswith("| tbptt | adam | 0.03 | 1.900 | 2 | 0.4000 | 0.1500 | 0.5000 |")
+    with pytest.raises(WorkdirError, match="empty"):
+        side_by_side.table([])
+    (folders[0] / "metrics.jsonl").write_text("")
+    with pytest.raises(WorkdirError, match="holds no measurements"):
+        side_by_side.table(folders)
 
 
 def test_the_figure_labels_what_was_measured(tmp_path):
@@ -91,5 +114,5 @@ def test_the_report_of_a_run_is_of_its_best_parameters_and_its_text(finished_run
     assert report.num_windows == 10 and report.window_length == 24
     assert [bias.truncation_length for bias in report.biases] == [4, 12]
     text = limits.markdown({"one": report})
-    assert text.count("| one | TBPTT") == 2 and text.count("| one | ARTBP, ") == 2
-    assert "- one: " in text and "nan" not in text
+    assert text.count("| TBPTT ") == 2 and text.count("| ARTBP, ") == 2
+    assert f"## one\n\n{describe(report)}" in text and "nan" not in text
