@@ -3,11 +3,10 @@
 One run:     python -m experiments.ptb --config configs/ptb/small.py --workdir DIR
              (--set method=tbptt or method=uncompensated; the default is artbp)
 The table:   python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR --jobs 2
-             (seven arms: 5 learning rates for each tuning seed, then 5 paired seeds; the table in
-             experiments/results/ptb_study was made with --tuning_seeds 0, 70 runs)
+             (seven arms: 5 learning rates on each of 2 tuning seeds, then 5 paired seeds: 105 runs)
 
-Measured on 2 cores of an x86-64 machine, two runs at a time: two minutes a run and more, two hours
-for the 70. Learning rates as tuned, test bits per character, mean of 5 seeds:
+Measured on 2 cores of an x86-64 machine, two runs at a time: two minutes a run and more, beside
+other programs. Learning rates as tuned, test bits per character, mean of 5 seeds:
 
     tbptt  1.6e-2    1.777
     artbp  8e-3      1.811

@@ -67,7 +67,13 @@ def _differences(
         colour = COLOURS[7] if not told_apart else COLOURS[3 if difference.mean > 0 else 1]
         if missing:
             text = f"{difference.n} of {len(all_seeds)} seeds, nothing is claimed"
-            axes.annotate(text, (difference.mean, y + 0.3), ha="center", fontsize=8)
+            axes.annotate(
+                text,
+                (1, y + 0.3),
+                xycoords=axes.get_yaxis_transform(),
+                ha="right",
+                fontsize=8,
+            )
         axes.errorbar(
             difference.mean, y, xerr=difference.half_width, fmt="o", color=colour, linewidth=2
         )
