@@ -50,8 +50,10 @@ def gradients_of_gates(
 
         [grad(lambda params: losses(unroll(cell, params, carry, xs, gates=g)).sum()) for g in gates]
 
-    by one forward pass and D backward passes. Memory: the residuals of all T steps once, and D
-    times the cotangents of params and carry.
+    by one forward pass and D backward passes: those of `artbp.fused_unroll`, which runs a cell that
+    is not one of `artbp.cells` forward twice, or where that refuses the cell, of `artbp.unroll`.
+    Memory: what the backward pass keeps of all T steps once, and D times the cotangents of params
+    and carry.
 
     Args:
       cell, loss_fn, params, carry: as for `artbp.artbp`.
@@ -63,7 +65,8 @@ def gradients_of_gates(
       Like params, each leaf `[D, ...]`.
 
     Raises:
-      TypeError, ValueError: as `artbp.unroll` and `artbp.artbp`; gates of another shape.
+      TypeError, ValueError: as `artbp.unroll` and `artbp.artbp`; gates of another shape; one of
+        `artbp.cells` that closes over a traced array.
     """
     check_params(params)
     params, carry = _tree.as_arrays((params, carry))

@@ -88,7 +88,7 @@ def run(
 def from_the_start(
     config: ml_collections.FrozenConfigDict, command_line: CommandLine
 ) -> Iterator[tuple[Workdir, Callable[[str], None]]]:
-    """The frame of an experiment of minutes, which keeps no checkpoint and no training loop.
+    """The frame of an experiment of minutes, which keeps no checkpoint.
 
     with from_the_start(config, command_line) as (workdir, say): gives the folder, opened, and
     `say(line)`, which prints a line of progress with the seconds so far, or nothing with

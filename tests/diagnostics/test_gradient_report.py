@@ -155,6 +155,18 @@ def test_the_intervals_of_the_noise_know_that_the_gradient_is_measured_too():
     assert noise.variance_interval == (0.0, np.inf)
 
 
+def test_the_intervals_of_the_noise_know_that_it_is_sampled():
+    """Windows all alike, and traces 1, 2, 3, 2: half-width 3.182 · 0.408 of the mean 2."""
+    sums = GradientSums(16, 16)
+    for i in range(16):
+        sums.add(i, jnp.ones((1, 3)))
+    traces = [[TruncationVariance(x, 0.0, 0.0, None, None, 2, 0.95)] for x in (1.0, 2.0, 3.0, 2.0)]
+    (noise,) = summarise(sums, np.array([], np.int32), [LAW], traces, 10, 0.95).noises
+    factor = np.exp(3.18245 * np.sqrt(2 / 3) / 2 / 2 / 2)
+    expected = np.array([1 / factor, factor]) * np.sqrt(2 / 3)
+    np.testing.assert_allclose(noise.interval, expected, rtol=1e-5)
+
+
 def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
     """All windows, many samples: within the interval, and a wrong law is not."""
     found = report(
