@@ -127,39 +127,20 @@ def test_nothing_to_be_relative_to(system):
 
 
 def test_as_many_draws_as_the_half_width_asks_for(system):
-    laws = [LAW, truncation.geometric(8)]
-    options = {"num_draws": 8192, "confidence": CONFIDENCE, "batch_size": 32}
+    def measure(laws, **options):
+        data = (*system, jax.random.key(11))
+        options = {"num_draws": 8192, "batch_size": 32, "confidence": CONFIDENCE} | options
+        return sampled_bias(cell, loss_fn, laws, *data, **options)
 
-    def measure(half_width):
-        return sampled_bias(
-            cell,
-            loss_fn,
-            laws,
-            *system,
-            jax.random.key(11),
-            half_width=half_width,
-            **options,
-        )
-
-    numbers = []
-    for i, found in enumerate(measure(0.006)):
-        assert abs(found.bias) < found.half_width
-        # The draws are those of a call for so many, all of them, under their own law.
-        given = sampled_bias(
-            cell,
-            loss_fn,
-            laws[: i + 1],
-            *system,
-            jax.random.key(11),
-            **{**options, "num_draws": found.num_draws},
-        )
-        np.testing.assert_allclose(found.bias, given[i].bias, rtol=1e-9)
-
-        assert found.half_width <= 0.006
+    both = measure([LAW, truncation.geometric(8)], half_width=0.006)
+    for found in both:
+        assert abs(found.bias) < found.half_width <= 0.006
         # Not a batch less would have done.
-        fewer = found.num_draws - options["batch_size"]
+        fewer = found.num_draws - 32
         assert found.half_width * np.sqrt(found.num_draws / fewer) > 0.006
-        numbers.append(found.num_draws)
-    assert numbers[0] != numbers[1]  # each law has its own
-    assert [found.num_draws for found in measure(1e-4)] == [8192, 8192]
-    assert [found.num_draws for found in measure(10.0)] == [32, 32]
+    assert both[0].num_draws != both[1].num_draws  # each law has its own
+    # The draws are those of a call for so many, all of them.
+    given = measure(LAW, num_draws=both[0].num_draws)
+    np.testing.assert_allclose(both[0].bias, given.bias, rtol=1e-9)
+    assert measure(LAW, half_width=1e-4).num_draws == 8192
+    assert measure(LAW, half_width=10.0).num_draws == 32

@@ -95,9 +95,11 @@ PATHS = {  # the cell for the unroll, that for the fused unroll, whether inputs 
     "derived rnn": (cells.rnn, DERIVED["rnn"], False),
 }
 # Each backward pass written by hand, and the linear cell's, at every length; where only the input
-# differs, or the backward pass is derived, fewer.
+# differs, or the backward pass is derived, fewer. The longest one once by hand and once derived.
+FURTHER = [(path, num_steps) for path in PATHS for num_steps in (2, 3, 64)]
+FURTHER += [(path, 257) for path in ("gru", "rnn", "linear")]
 CASES = [
-    pytest.param(path, num_steps, marks=[pytest.mark.slow] if num_steps in (2, 3, 64) else [])
+    pytest.param(path, num_steps, marks=[pytest.mark.slow] if (path, num_steps) in FURTHER else [])
     for i, path in enumerate(PATHS)
     for num_steps in (LENGTHS if i < 4 else [1, 257] if i == 4 else [1, 17])
 ]
