@@ -87,6 +87,9 @@ def gradient_report(
     check_params(params)
     check_positive(integer=True, window_length=window_length, num_samples=num_samples)
     check_positive(integer=True, num_variance_windows=num_variance_windows)
+    for name, given in {"truncation_lengths": truncation_lengths, "laws": laws}.items():
+        if not isinstance(given, (Sequence, np.ndarray)) or isinstance(given, str):
+            raise TypeError(f"{name} is {given!r}; expected a sequence: put it into a list.")
     for law in laws:
         check_law(law)
     for length in truncation_lengths:
@@ -102,7 +105,8 @@ def gradient_report(
     if num_windows < _FEWEST_WINDOWS:
         raise ValueError(
             f"The stream has {stream.num_steps} steps, {num_windows} windows of {window_length}; "
-            f"expected {_FEWEST_WINDOWS} windows at least, for an interval."
+            f"expected {_FEWEST_WINDOWS} windows at least, for an interval. Give a longer stream, or "
+            f"a window_length of {stream.num_steps // _FEWEST_WINDOWS} at most."
         )
     params, initial_carry = _tree.as_arrays((params, carry))
     lengths = np.array(truncation_lengths, np.int32)

@@ -48,7 +48,7 @@ def balancing(config: Any, rng_key: jax.Array) -> Problem:
     params = {"theta": jnp.asarray(0.5)}
     carry, _ = artbp.unroll(system.cell, params, system.initial_carry(), xs[:_SETTLING])
     stream = artbp.Stream(xs[_SETTLING:])
-    label = "influence balancing\nneeds 20 to 50 steps"
+    label = "influence balancing\nTBPTT needs more than 100 steps"
     return Problem(label, system.cell, system.loss_fn, params, carry, stream, True)
 
 

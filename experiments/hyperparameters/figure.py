@@ -148,7 +148,8 @@ def _paths(axes: Axes, grid: Row, trained: Sequence[Row], config: Any) -> None:
         axes.plot(*ends.T, "o", color=colour, markeredgecolor="white", markersize=6, zorder=5)
     low = min(end[0], *(0.8 * np.min(row["rates"]) for row in trained))
     axes.set(xscale="log", yscale="log", xlabel="rate at the start", ylabel="rate at the end")
-    axes.set(xlim=(start[0], start[-1]), ylim=(low, end[-1]))
+    high = max(start[-1], *(1.2 * np.max(np.array(row["rates"])[:, 0]) for row in trained))
+    axes.set(xlim=(start[0], min(high, 10 * start[-1])), ylim=(low, end[-1]))
     axes.set_title("Learned schedules", fontweight="bold", fontsize=10.5)
     right: Any = {"transform": axes.transAxes, "fontsize": 9.5, "va": "center"}
     axes.text(1.04, 0.97, "loss above the best (★)", color="0.3", **right)

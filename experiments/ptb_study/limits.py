@@ -17,7 +17,7 @@ from experiments.common.workdir import read_workdir
 from experiments.ptb.model import CharacterModel
 from experiments.ptb.run import prepare
 
-WINDOW_LENGTH, NUM_WINDOWS, ROWS = 500, 48, 16
+WINDOW_LENGTH, NUM_WINDOWS = 500, 48
 # Steps before the first window, from a carry of zeros.
 _SETTLING = 500
 TRUNCATION_LENGTHS = (10, 50, 200)
@@ -47,7 +47,6 @@ def trained(
     *,
     num_steps: int,
     fewest_steps: int,
-    num_rows: int | None = None,
 ) -> Trained | None:
     """Reads a run, and the steps of its training text that follow the settling.
 
@@ -56,7 +55,6 @@ def trained(
         data_dir: see `experiments.ptb.run.DATA_DIR`.
         num_steps: of the stream; fewer where the text ends.
         fewest_steps: without which there is nothing to measure.
-        num_rows: of the batch, at most; default: all.
 
     Returns:
         None where the text has fewer than `fewest_steps`.
@@ -74,7 +72,7 @@ def trained(
     if len(prepared.xs) < _SETTLING + fewest_steps:
         return None
     end = _SETTLING + num_steps
-    xs, targets = prepared.xs[:end, :num_rows], prepared.targets[:end, :num_rows]
+    xs, targets = prepared.xs[:end], prepared.targets[:end]
     none = model.initial_carry(params, xs.shape[1])
     carry, _ = jax.jit(lambda *given: artbp.unroll(model.cell, *given))(
         params, none, jnp.asarray(xs[:_SETTLING])
@@ -97,7 +95,6 @@ def report_of_run(folder: pathlib.Path, data_dir: str | None) -> diagnostics.Gra
         data_dir,
         num_steps=NUM_WINDOWS * WINDOW_LENGTH,
         fewest_steps=_FEWEST_WINDOWS * WINDOW_LENGTH,
-        num_rows=ROWS,
     )
     if run is None:
         return None
@@ -121,7 +118,7 @@ def markdown(reports: Mapping[str, diagnostics.GradientReport]) -> str:
 # What limits the trained models
 
 At the parameters that validated best, on at most {NUM_WINDOWS} windows of {WINDOW_LENGTH} steps of
-training text, at most {ROWS} rows side by side. Intervals: 95 %, each by itself; see
+training text, all rows of the batch. Intervals: 95 %, each by itself; see
 `artbp.diagnostics.report_table`.
 """
     ]

@@ -225,6 +225,8 @@ def test_no_bias_where_nothing_reaches_back(float64):
         ({"truncation_lengths": (12,)}, "expected integers from 1 to window_length − 1 = 11"),
         ({"confidence": 1.0}, "confidence=1.0"),
         ({"laws": (4,)}, "expected a truncation law"),
+        ({"laws": LAW}, "laws is .*put it into a list"),
+        ({"truncation_lengths": 4}, "truncation_lengths is 4.*put it into a list"),
     ],
 )
 def test_bad_options(problem, float64, options, message):
@@ -233,7 +235,7 @@ def test_bad_options(problem, float64, options, message):
 
 
 def test_too_few_windows(problem, float64):
-    with pytest.raises(ValueError, match="2 windows of 50"):
+    with pytest.raises(ValueError, match="2 windows of 50.*window_length of 14 at most"):
         gradient_report(
             problem.cell,
             problem.loss_fn,

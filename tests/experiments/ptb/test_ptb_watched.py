@@ -107,7 +107,7 @@ def test_the_figure_labels_what_was_measured(tmp_path):
 def test_the_report_of_a_run_is_of_its_best_parameters_and_its_text(finished_run, monkeypatch):
     workdir, _ = finished_run
     assert limits.report_of_run(workdir, None) is None, "too short a text"
-    small = {"WINDOW_LENGTH": 24, "NUM_WINDOWS": 10, "ROWS": 2, "_SETTLING": 20}
+    small = {"WINDOW_LENGTH": 24, "NUM_WINDOWS": 10, "_SETTLING": 20}
     for name, value in (small | {"TRUNCATION_LENGTHS": (4, 12), "MEAN_LENGTH": 6}).items():
         monkeypatch.setattr(limits, name, value)
     report = limits.report_of_run(workdir, None)
