@@ -23,9 +23,8 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
 
     Sizes are relative to the norm of the gradient of one window. What lies above the dashed line
     drowns a single window's gradient; what lies above the dotted line is still there when
-    100 windows are averaged. Across: the memory that each needs, so that what stands above one
-    another costs the same; laws whose mean memory is infinite have no place. The title says what
-    limits the model, in the words of `describe`.
+    100 windows are averaged. Across: the memory that each needs on average; laws whose mean memory
+    is infinite have no place. The title says what limits the model, in the words of `describe`.
 
     Args:
       report: from `gradient_report`.
@@ -65,7 +64,8 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
     lengths = [bias.truncation_length for bias in report.biases]
     memories = [noise.mean_memory for noise in drawn]
     farthest = max([*lengths, *memories], default=1)
-    ticks = [2**i for i in range(64) if min([*lengths, *memories, 1e9]) <= 2**i <= 1.1 * farthest]
+    beyond = max(lengths, default=min(memories, default=1))
+    ticks = [*lengths, *(2**i for i in range(64) if 1.4 * beyond < 2**i <= 1.1 * farthest)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     # Lines and marks alone set the range: an interval that holds zero has no lower end here.

@@ -105,8 +105,8 @@ def gradient_report(
     if num_windows < _FEWEST_WINDOWS:
         raise ValueError(
             f"The stream has {stream.num_steps} steps, {num_windows} windows of {window_length}; "
-            f"expected {_FEWEST_WINDOWS} windows at least, for an interval. Give a longer stream, or "
-            f"a window_length of {stream.num_steps // _FEWEST_WINDOWS} at most."
+            f"expected {_FEWEST_WINDOWS} windows at least, for an interval. Give a longer stream, "
+            f"or a window_length of {stream.num_steps // _FEWEST_WINDOWS} at most."
         )
     params, initial_carry = _tree.as_arrays((params, carry))
     lengths = np.array(truncation_lengths, np.int32)

@@ -50,7 +50,7 @@ def _draw_decay(profile: LagProfile, axes: Any) -> None:
         (norms / whole, _GRADIENT, f"γₖ, gradient through\nstep t−k, ÷ {by_whole}"),
     ]
     if bounded:
-        curves.append((bounds / whole, _BOUND, "E(K) ÷ E(0), at most\nlost by TBPTT K = k"))
+        curves.append((bounds / whole, _BOUND, "E(K) ÷ E(0), at most\nlost looking back k"))
     thin = axes.xaxis.label.get_color()  # that of text, in a dark style too
     curves.append((_fit(profile) / whole, thin, f"fit of γₖ, {_decay(profile)}"))
     # What is zero has no place on a logarithmic axis, and what overflowed has none anywhere.

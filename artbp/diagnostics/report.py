@@ -39,6 +39,11 @@ class TruncationBias(NamedTuple):
     windows_to_matter: float
     windows_interval: tuple[float, float]
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether zero is outside one of the intervals; for a small bias that of its projection."""
+        return self.interval[0] > 0 or abs(self.projection) > self.projection_half_width
+
 
 class TruncationNoise(NamedTuple):
     """The noise that a law's random boundaries add to ARTBP's gradient of one window; floats.
@@ -92,32 +97,31 @@ def describe(report: GradientReport) -> str:
     ARTBP's are of the law with the least noise among those whose memory is no longer than the
     longest K, if there are any.
     """
-    noise = report.data_noise
-    seen = [bias for bias in report.biases if bias.interval[0] > 0]
+    seen = [bias for bias in report.biases if bias.is_seen]
     law = _fair_law(report)
     parts = [
-        _limits(report, seen, law),
-        f"The noise of the data is {noise:.3g} times the gradient of one window of "
+        _limits(report, law),
+        f"The noise of the data is {report.data_noise:.3g} times the gradient of one window of "
         f"{report.window_length} steps.",
     ]
     if seen:
         longest = max(seen, key=lambda bias: bias.truncation_length)
         windows = longest.windows_to_matter
-        noise = (
-            f"as much as the noise of an average over {round(windows):,} windows"
+        average = (
+            f"as much as the noise of an average over {windows:,.0f} windows"
             if windows >= 1.5
             else "as much as the noise of a single window, or more"
         )
         parts.append(
             f"TBPTT {longest.truncation_length} is biased by {_percent(longest.relative_bias)} of "
-            f"the gradient, {noise}."
+            f"the gradient, {average}."
         )
         wrong = [b.truncation_length for b in seen if b.projection + b.projection_half_width < -1]
         if wrong:
-            parts.append(f"TBPTT with K up to {max(wrong)} has the wrong sign.")
+            parts.append(f"TBPTT {_numbers(wrong)} has the wrong sign.")
     elif report.biases:
         parts.append("No bias of TBPTT is seen at these lengths.")
-    if law is not None:
+    if law is not None and np.isfinite(law.variance_to_data):
         share = law.variance_to_data
         words = f"{share:,.0f} times" if share > 5 else f"{_percent(share)} to"
         parts.append(
@@ -133,22 +137,28 @@ def _fair_law(report: GradientReport) -> TruncationNoise | None:
     return min(fair or report.noises, key=lambda one: one.relative_noise, default=None)
 
 
-def _limits(
-    report: GradientReport, seen: Sequence[TruncationBias], law: TruncationNoise | None
-) -> str:
-    """The largest of bias, noise of the data and noise of the law, for steps of one window."""
-    biased = [b.truncation_length for b in seen if b.relative_bias > report.data_noise]
-    longest = max((bias.truncation_length for bias in report.biases), default=0)
-    words = "the noise of the data"
-    if biased and max(biased) == longest:
-        words = f"the bias of TBPTT at every K up to {longest}"
-    elif biased:
-        words = f"the bias of TBPTT up to K = {max(biased)}, {words} beyond"
-    if law is not None and law.variance_to_data > 1:
-        words += f"; the noise of ARTBP with {law_name(law.law)}"
-    elif law is not None and biased:
-        words += f"; with {law_name(law.law)} the noise of the data"
-    return f"What limits steps of one window each: {words}."
+def _limits(report: GradientReport, law: TruncationNoise | None) -> str:
+    """Which is larger, for steps of one window: intervals that overlap are "both alike"."""
+    data = "the noise of the data"
+    low, high = report.data_noise_interval
+    lengths: dict[str, list[int]] = {"the bias": [], "both alike": [], data: []}
+    for bias in report.biases:
+        is_more, is_less = bias.interval[0] > high, bias.interval[1] < low
+        what = "the bias" if is_more else data if is_less else "both alike"
+        lengths[what].append(bias.truncation_length)
+    parts = []
+    if report.biases:
+        groups = [f"{what} at K = {_numbers(found)}" for what, found in lengths.items() if found]
+        parts.append(f"with TBPTT {', '.join(groups)}")
+    if law is not None:
+        low, high = law.variance_interval
+        what = "its own noise" if low > 1 else data if high < 1 else "its own noise and the data's"
+        parts.append(f"with ARTBP, {law_name(law.law)}, {what}")
+    return f"What limits steps of one window each: {'; '.join(parts) or data}."
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return ", ".join(str(value) for value in values)
 
 
 def law_name(law: TruncationLaw) -> str:

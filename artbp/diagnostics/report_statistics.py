@@ -122,6 +122,7 @@ def summarise(
         length2 = norm2[-1] + 2 * dot[-1] + bias2[-1]
         to_noise2 = bias2 / data
         windows = ratio_interval(data / bias2)
+        is_seen = low > 0 or abs(projection[-1]) > half_width(projection)
         biases.append(
             TruncationBias(
                 truncation_length=int(length),
@@ -132,7 +133,7 @@ def summarise(
                 cosine=float((norm2[-1] + dot[-1]) / np.sqrt(norm2[-1] * max(length2, 1e-300))),
                 bias_to_noise=float(max(to_noise2[-1], 0.0) ** 0.5),
                 windows_to_matter=float(1 / to_noise2[-1]) if to_noise2[-1] > 0 else float("inf"),
-                windows_interval=(windows[0], windows[1] if low > 0 else float("inf")),
+                windows_interval=(windows[0], windows[1] if is_seen else float("inf")),
             )
         )
     noises = []

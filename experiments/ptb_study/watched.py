@@ -52,8 +52,7 @@ def names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def by_epoch(rows: Sequence[Mapping[str, Any]], name: str) -> dict[int, str]:
     """Over seeds and measurements in each epoch; values that were not finite left out.
 
-    The mean of a projection, which is a bias, with its 95 % interval over measurements; the median
-    of a norm, which is none.
+    The mean of a projection, with its 95 % interval over measurements; the median of a norm.
     """
     epochs = sorted({row["epoch"] for row in rows})
     values = {
@@ -91,7 +90,7 @@ steps; artbp_noise: root mean square of ARTBP's ‖ĝ − g‖ ÷ ‖g‖ over i
 it changes that the carry comes from older parameters: medians over seeds and windows. These are
 errors of single windows: their spread from window to window is in them and does not average out.
 projection_K: ⟨ĝ(K) − g, g⟩ ÷ ‖g‖², the mean, with its 95 % interval over windows, as if these were
-independent: the bias along the gradient, a window weighted by nothing but its being measured. The
+independent: the share of a window's own gradient that is lost, of its noise too. The
 cuts of K = 200 are at step 200 of each window of 256. Size and interval of the bias at the end are
 in limits.md. See `artbp.diagnostics.shadow`.
 

@@ -68,13 +68,13 @@ def test_every_number_is_drawn():
 def test_the_words():
     words = describe(make_report())
     assert words.startswith(
-        "What limits steps of one window each: the bias of TBPTT up to K = 1, the noise of the "
-        "data beyond; with polynomial(8, 4) the noise of the data."
+        "What limits steps of one window each: with TBPTT the bias at K = 1, the noise of the data "
+        "at K = 8, 32; with ARTBP, polynomial(8, 4), its own noise and the data's."
     )
     assert "0.5 times the gradient of one window of 64 steps" in words
     assert "TBPTT 8 is biased by 20 % of the gradient" in words
     assert "an average over 6 windows" in words
-    assert "TBPTT with K up to 1 has the wrong sign" in words
+    assert "TBPTT 1 has the wrong sign" in words
     # Of those with a memory of 32 steps at most, the one with less noise.
     assert "ARTBP with polynomial(8, 4) adds 9 % to the variance of the data" in words
     assert "at a memory of 29 steps" in words
@@ -90,17 +90,21 @@ def test_what_limits():
         return words.split(". ")[0]
 
     data = "the noise of the data"
-    assert first_sentence(biases=report.biases[1:]) == data
     assert first_sentence(biases=[], noises=[]) == data
-    assert first_sentence(biases=report.biases[:1], noises=[]) == (
-        "the bias of TBPTT at every K up to 1"
-    )
-    loud = [noise._replace(variance_to_data=3.0) for noise in report.noises]
-    assert first_sentence(biases=report.biases[1:], noises=loud) == (
-        f"{data}; the noise of ARTBP with polynomial(8, 4)"
-    )
+    assert first_sentence(noises=[]) == f"with TBPTT the bias at K = 1, {data} at K = 8, 32"
+    level = [bias._replace(interval=(0.3, 0.45)) for bias in report.biases[1:2]]
+    assert first_sentence(biases=level, noises=[]) == "with TBPTT both alike at K = 8"
+    for interval, words in [((1.1, 3.0), "its own noise"), ((0.1, 0.9), data)]:
+        noises = [noise._replace(variance_interval=interval) for noise in report.noises]
+        found = first_sentence(biases=report.biases[1:], noises=noises)
+        assert found.endswith(f"; with ARTBP, polynomial(8, 4), {words}")
     # Nothing fits into the memory of K = 1: the law with the least noise of all.
     assert "polynomial(32, 4)" in describe(report._replace(biases=report.biases[:1]))
+    # A bias that its projection alone tells from zero.
+    hidden = [b._replace(interval=(0.0, 0.3), projection=-0.2) for b in report.biases[1:2]]
+    assert "TBPTT 8 is biased" in describe(report._replace(biases=hidden))
+    unseen = [b._replace(projection_half_width=0.3) for b in hidden]
+    assert "No bias of TBPTT is seen" in describe(report._replace(biases=unseen))
 
 
 def test_the_table_holds_everything():

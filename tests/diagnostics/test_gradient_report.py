@@ -116,7 +116,8 @@ def test_equals_a_loop_over_windows(problem, float64):
             return (a.sum(0) @ b.sum(0) - np.sum(a * b)) / (len(a) * (len(a) - 1))
 
         data = np.mean(np.sum(g**2, axis=1)) - between(g, g)
-        left_out.append([between(d, g) / between(g, g), np.log(data / between(g, g))])
+        ratios = data / between(g, g), data / between(d, d)
+        left_out.append([between(d, g) / between(g, g), *np.log(ratios)])
     spread = np.sum((left_out - np.mean(left_out, axis=0)) ** 2, axis=0)
     half_widths = 2.3060041 * np.sqrt(8 / 9 * spread)
     np.testing.assert_allclose(bias.projection_half_width, half_widths[0], rtol=1e-6)
@@ -124,10 +125,12 @@ def test_equals_a_loop_over_windows(problem, float64):
     low, high = np.log(np.square(found.data_noise_interval))
     np.testing.assert_allclose(high, np.log(noise2 / norm2) + half_widths[1], rtol=1e-6)
     np.testing.assert_allclose(low, np.log(noise2 / norm2) - half_widths[1], rtol=1e-6)
+    low, high = bias.windows_interval
+    np.testing.assert_allclose(low, bias.windows_to_matter * np.exp(-half_widths[2]), rtol=1e-6)
     for bias in found.biases:
         low, high = bias.windows_interval
         assert low <= bias.windows_to_matter <= high
-        assert np.isinf(high) == (bias.interval[0] == 0)
+        assert np.isinf(high) != bias.is_seen
 
 
 def test_the_intervals_of_the_noise_know_that_the_gradient_is_measured_too():
@@ -165,6 +168,19 @@ def test_the_intervals_of_the_noise_know_that_it_is_sampled():
     factor = np.exp(3.18245 * np.sqrt(2 / 3) / 2 / 2 / 2)
     expected = np.array([1 / factor, factor]) * np.sqrt(2 / 3)
     np.testing.assert_allclose(noise.interval, expected, rtol=1e-5)
+    noisy = GradientSums(16, 16)
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        noisy.add(i, jnp.asarray(3.0 + rng.standard_normal((1, 3))))
+
+    def of(traces):
+        (noise,) = summarise(noisy, np.array([], np.int32), [LAW], traces, 10, 0.95).noises
+        return np.log(noise.variance_interval)
+
+    alike = [[trace[0]._replace(trace=2.0)] for trace in traces]
+    (low, high), (less_low, less_high) = of(traces), of(alike)
+    wider = np.hypot((less_high - less_low) / 2, 2 * np.log(factor))
+    np.testing.assert_allclose((high - low) / 2, wider, rtol=1e-5)
 
 
 def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
@@ -235,7 +251,7 @@ def test_bad_options(problem, float64, options, message):
 
 
 def test_too_few_windows(problem, float64):
-    with pytest.raises(ValueError, match="2 windows of 50.*window_length of 14 at most"):
+    with pytest.raises(ValueError, match=r"2 windows of 50.*window_length of 14 at most"):
         gradient_report(
             problem.cell,
             problem.loss_fn,
