@@ -74,7 +74,22 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
     heights += [noise.relative_noise for noise in drawn]
     axes.set_ylim(0.6 * min(heights), 1.7 * max(heights))
     low, high = np.log(axes.get_ylim())
-    places = spread_labels([(np.log(label[0]) - low) / (high - low) for label in labels])
+    places = [(np.log(height) - low) / (high - low) for height, *_ in labels]
+    label_beside(axes, [(at, *words) for at, (_, *words) in zip(places, labels, strict=True)])
+    axes.set_title("\n".join(textwrap.wrap(describe(report), 80)), fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def label_beside(axes: Any, labels: Sequence[tuple[Any, ...]], gap: float = 0.06) -> None:
+    """Writes (place, text, colour) beside the right edge, moved up where they would touch.
+
+    Places and gap are parts of the height of the axes.
+    """
+    places = [label[0] for label in labels]
+    order = np.argsort(places)
+    for below, above in itertools.pairwise(order):
+        places[above] = max(places[above], places[below] + gap)
     for place, (_, text, colour) in zip(places, labels, strict=True):
         axes.text(
             1.02,
@@ -86,18 +101,6 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
             va="center",
             transform=axes.transAxes,
         )
-    axes.set_title("\n".join(textwrap.wrap(describe(report), 80)), fontsize=9, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
-
-
-def spread_labels(places: Sequence[float], gap: float = 0.06) -> list[float]:
-    """The places, moved up where they would lie on one another, in the same order."""
-    moved = list(places)
-    order = np.argsort(places)
-    for below, above in itertools.pairwise(order):
-        moved[above] = max(moved[above], moved[below] + gap)
-    return moved
 
 
 def _families(noises: Sequence[TruncationNoise]) -> dict[str, list[TruncationNoise]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from artbp.diagnostics.figure import spread_labels
+from artbp.diagnostics.figure import label_beside
 from artbp.diagnostics.lag_profile import LagProfile
 
 # Okabe & Ito's: told apart by readers with any colour vision, on white and on black.
@@ -81,17 +81,9 @@ def _label(axes: Any, ends: Sequence[tuple[Any, ...]]) -> None:
     low, high = axes.get_ylim()
     heights = np.clip(np.nan_to_num([end[0] for end in ends], nan=high), low, high)
     places = np.log(heights / low) / np.log(high / low)
-    for place, (_, colour, text) in zip(spread_labels(places.tolist(), gap=0.1), ends, strict=True):
-        axes.text(
-            1.02,
-            place,
-            text,
-            color=colour,
-            fontweight="bold",
-            fontsize=9,
-            va="center",
-            transform=axes.transAxes,
-        )
+    label_beside(
+        axes, [(at, text, c) for at, (_, c, text) in zip(places, ends, strict=True)], gap=0.1
+    )
 
 
 def _draw_cosines(profile: LagProfile, axes: Any, figure: Any) -> None:

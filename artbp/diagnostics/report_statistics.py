@@ -139,7 +139,8 @@ def summarise(
     noises = []
     for i, law in enumerate(laws):
         samples = np.array([trace[i].trace for trace in traces])
-        mean, width = samples.mean(), 0.0
+        # Of one window: over the steps sampled in it.
+        mean, width = samples.mean(), traces[0][i].half_width
         if len(samples) > 1:
             error = samples.std(ddof=1) / np.sqrt(len(samples))
             width = student_t_quantile(confidence, len(samples) - 1) * error

@@ -168,6 +168,9 @@ def test_the_intervals_of_the_noise_know_that_it_is_sampled():
     factor = np.exp(3.18245 * np.sqrt(2 / 3) / 2 / 2 / 2)
     expected = np.array([1 / factor, factor]) * np.sqrt(2 / 3)
     np.testing.assert_allclose(noise.interval, expected, rtol=1e-5)
+    one = [[traces[0][0]._replace(half_width=0.5)]]
+    (noise,) = summarise(sums, np.array([], np.int32), [LAW], one, 10, 0.95).noises
+    np.testing.assert_allclose(noise.interval, np.sqrt(np.exp([-0.5, 0.5]) / 3), rtol=1e-6)
     noisy = GradientSums(16, 16)
     rng = np.random.default_rng(0)
     for i in range(16):
