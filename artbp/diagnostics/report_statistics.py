@@ -122,20 +122,20 @@ def summarise(
         length2 = norm2[-1] + 2 * dot[-1] + bias2[-1]
         to_noise2 = bias2 / data
         windows = ratio_interval(data / bias2)
-        is_seen = low > 0 or abs(projection[-1]) > half_width(projection)
-        biases.append(
-            TruncationBias(
-                truncation_length=int(length),
-                relative_bias=float(relative),
-                interval=(float(low), float(high)),
-                projection=float(projection[-1]),
-                projection_half_width=half_width(projection),
-                cosine=float((norm2[-1] + dot[-1]) / np.sqrt(norm2[-1] * max(length2, 1e-300))),
-                bias_to_noise=float(max(to_noise2[-1], 0.0) ** 0.5),
-                windows_to_matter=float(1 / to_noise2[-1]) if to_noise2[-1] > 0 else float("inf"),
-                windows_interval=(windows[0], windows[1] if is_seen else float("inf")),
-            )
+        bias = TruncationBias(
+            truncation_length=int(length),
+            relative_bias=float(relative),
+            interval=(float(low), float(high)),
+            projection=float(projection[-1]),
+            projection_half_width=half_width(projection),
+            cosine=float((norm2[-1] + dot[-1]) / np.sqrt(norm2[-1] * max(length2, 1e-300))),
+            bias_to_noise=float(max(to_noise2[-1], 0.0) ** 0.5),
+            windows_to_matter=float(1 / to_noise2[-1]) if to_noise2[-1] > 0 else float("inf"),
+            windows_interval=windows,
         )
+        if not bias.is_seen:
+            bias = bias._replace(windows_interval=(windows[0], float("inf")))
+        biases.append(bias)
     noises = []
     for i, law in enumerate(laws):
         samples = np.array([trace[i].trace for trace in traces])

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import flatten_util
-from scipy import stats
 
 import artbp
 from artbp import diagnostics, truncation
+from artbp.diagnostics.interval import student_t_quantile
 from experiments.bias.problems import Problem
 from experiments.common.progress import window_bar
 from experiments.common.tables import Row
@@ -253,7 +253,7 @@ def online_rows(
         along = (found - gradient) @ gradient / (gradient @ gradient)
         half_width = 0.0
         if num_keys > 1:
-            quantile = stats.t.ppf((1 + confidence) / 2, num_keys - 1)
+            quantile = student_t_quantile(confidence, num_keys - 1)
             half_width = float(quantile * along.std(ddof=1) / np.sqrt(num_keys))
         size2 = np.sum(np.square(found - found.mean(0)), axis=1).sum() / max(num_keys - 1, 1)
         rows.append(

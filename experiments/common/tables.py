@@ -39,7 +39,19 @@ def write_results(folder: Path, rows: Sequence[Row], columns: Sequence[Column], 
         The table, with the note under it.
     """
     table = f"{markdown_table(rows, columns)}\n{note}\n"
-    write_atomically(folder / "table.md", table)
-    text = json.dumps(without_nonfinite(rows), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "results.json", text + "\n")
+    write_text_and_rows(folder, table, rows)
     return table
+
+
+def write_text_and_rows(
+    folder: Path, text: str, rows: Sequence[Row], *, indent: int | None = 2
+) -> None:
+    """Writes the text as `table.md`, and last of all the rows as `results.json`.
+
+    JSON has neither NaN nor infinity: null. `indent`: of the JSON; None for one line.
+    """
+    write_atomically(folder / "table.md", text)
+    numbers = json.dumps(
+        without_nonfinite(rows), indent=indent, ensure_ascii=False, allow_nan=False
+    )
+    write_atomically(folder / "results.json", numbers + "\n")

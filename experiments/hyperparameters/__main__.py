@@ -1,14 +1,11 @@
 """python -m experiments.hyperparameters [--config FILE] [--set field=value] [--workdir DIR]."""
 
-import json
-
 import jax
 import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures
-from experiments.common.metrics import without_nonfinite
-from experiments.common.workdir import write_atomically
+from experiments.common.tables import write_text_and_rows
 from experiments.hyperparameters import figure, report, study
 from experiments.hyperparameters.config import check_config, default_config
 
@@ -21,9 +18,7 @@ def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine)
             rows = study.run(config, say)
         figures.save(figure.draw(config, rows), workdir.path / "hyperparameters.png")
         table = report.tables(config, rows)
-        write_atomically(workdir.path / "table.md", table + "\n")
-        numbers = json.dumps(without_nonfinite(rows), ensure_ascii=False, allow_nan=False)
-        write_atomically(workdir.path / "results.json", numbers + "\n")
+        write_text_and_rows(workdir.path, table + "\n", rows, indent=None)
         print(table)
 
 

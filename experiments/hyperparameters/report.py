@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from artbp.diagnostics.interval import student_t_quantile
 from experiments.common.tables import Column, Row, markdown_table, quartiles
 
 LINE_WORDS = {"constant": "a constant rate", "end": "the rate at the end"}
@@ -29,7 +29,7 @@ def reach(row: Row) -> float:
     """Standard errors that an interval at the level reaches: Student's t over inner trainings, the
     normal one where the error is exact."""
     trainings = row["num_trainings"]
-    return float(stats.t.ppf((1 + LEVEL) / 2, trainings - 1 if trainings > 1 else np.inf))
+    return student_t_quantile(LEVEL, trainings - 1 if trainings > 1 else np.inf)
 
 
 def sign_known(row: Row) -> bool:

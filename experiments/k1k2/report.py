@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from artbp.diagnostics.interval import student_t_quantile
 from experiments.common.tables import Column, Row, markdown_table
 from experiments.k1k2.config import MODES, Arm
 from experiments.k1k2.texts import GENERATED
@@ -24,7 +24,7 @@ MODE_WORDS = {
 def interval(values: np.ndarray) -> tuple[float, float]:
     """The mean and the half-width of its 95 % interval (Student's t)."""
     spread = np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * spread)
+    return float(np.mean(values)), float(student_t_quantile(0.95, len(values) - 1) * spread)
 
 
 def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarray) -> list[Row]:

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy import stats
 
 import artbp
 from artbp import truncation
 from artbp.diagnostics.clipping import ClippingReport, LengthBins, clipping_reports
+from artbp.diagnostics.interval import student_t_quantile
 from experiments.common.tables import markdown_table
 from experiments.ptb.model import CharacterModel
 from experiments.ptb_study.limits import ALPHAS, MEAN_LENGTH, trained
@@ -189,9 +189,8 @@ def _show_threshold(threshold: Mapping[str, float]) -> str:
 
 def _show_bias(report: ClippingReport) -> str:
     value = report.against_unclipped.relative_bias
-    half_width = (
-        stats.t.ppf((1 + LEVEL) / 2, NUM_DRAWS - 1) * report.against_unclipped_error.relative_bias
-    )
+    error = report.against_unclipped_error.relative_bias
+    half_width = student_t_quantile(LEVEL, NUM_DRAWS - 1) * error
     return f"{value:.3f} [{max(value - half_width, 0):.3f}, {value + half_width:.3f}]"
 
 

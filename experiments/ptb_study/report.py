@@ -7,8 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-import scipy.stats
-
+from artbp.diagnostics.interval import student_t_quantile
 from experiments.ptb_study.arms import Arm
 
 LEVEL = 0.95
@@ -84,7 +83,7 @@ def student_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     n = len(values)
     if n < 2:
         return Interval(values[0] if values else math.nan, math.nan, n)
-    quantile = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1))
+    quantile = student_t_quantile(level, n - 1)
     return Interval(statistics.fmean(values), quantile * statistics.stdev(values) / math.sqrt(n), n)
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.common.tables import Column, Row, markdown_table
-from experiments.common.workdir import write_atomically
+from experiments.common.tables import Column, Row, markdown_table, write_text_and_rows
 from experiments.stability.training import ARMS, FAILED_ABOVE
 
 
@@ -36,11 +34,7 @@ def write(folder: Path, config: Any, rows: Sequence[Row]) -> str:
             _section("(iv) The mean of the clipped ARTBP gradient", _bias(rows, config)),
         ]
     )
-    write_atomically(folder / "table.md", text)
-    # JSON has neither NaN nor infinity: null.
-    finite = json.loads(json.dumps(rows), parse_constant=lambda _: None)
-    numbers = json.dumps(finite, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / "results.json", numbers + "\n")
+    write_text_and_rows(folder, text, rows, indent=1)
     return text
 
 
