@@ -100,6 +100,8 @@ def summarise(
     def ratio_interval(values: np.ndarray, more: float = 0.0) -> tuple[float, float]:
         """Of a ratio of positive numbers, in its logarithm; `more`: the half-width of another,
         independent error, relative."""
+        if not np.any(values):  # nothing, exactly: the noise of a law where nothing looks back
+            return 0.0, 0.0
         if not np.all((values > 0) & (values < np.inf)):
             return 0.0, float("inf")
         factor = float(np.exp(np.hypot(half_width(np.log(values)), more)))

@@ -229,13 +229,17 @@ def test_no_bias_where_nothing_reaches_back(float64):
         stream,
         window_length=10,
         truncation_lengths=(1, 3),
-        laws=(),
+        laws=(LAW,),
         rng_key=jax.random.key(1),
     )
     for bias in found.biases:
         assert bias.relative_bias < 1e-12
         assert abs(bias.projection) < 1e-12
     assert "No bias" in describe(found)
+    (noise,) = found.noises
+    assert noise.relative_noise == 0
+    assert noise.interval == noise.variance_interval == (0.0, 0.0)
+    assert "with ARTBP, polynomial(4, 4), the noise of the data" in describe(found)
 
 
 @pytest.mark.parametrize(
