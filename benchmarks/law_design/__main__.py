@@ -24,7 +24,7 @@ def _table(title: str, rows: list[dict[str, Any]], columns: Mapping[str, str]) -
 
 
 def main() -> None:
-    """Prints the three tables."""
+    """Prints the tables, and writes their rows."""
     arguments = common.make_parser(__doc__).parse_args()
     known = list(profiles.known_profiles())
     pivot: dict[str, dict[str, Any]] = {}
