@@ -5,19 +5,17 @@ and ARTBP (Tallec & Ollivier, arXiv 1705.08209), whose random boundaries and com
 flow make the truncated gradient unbiased.
 """
 
-from artbp import cells, diagnostics, truncation, unrolls
+from artbp import cells, contrib, diagnostics, truncation, unrolls
 from artbp.estimators import (
     REGISTRY,
     EstimatorInfo,
+    EstimatorSpec,
     EstimatorState,
     GradientEstimator,
-    IndependentRows,
     adaptive_tbptt,
     artbp,
     awd_lstm_bptt,
     bptt,
-    by_row,
-    independent_rows,
     pes,
     random_truncation,
     rtrl,
@@ -36,20 +34,19 @@ __version__ = "0.1.0"
 __all__ = [
     "REGISTRY",
     "EstimatorInfo",
+    "EstimatorSpec",
     "EstimatorState",
     "GradientEstimator",
-    "IndependentRows",
     "Stream",
     "adaptive_tbptt",
     "artbp",
     "awd_lstm_bptt",
     "bptt",
-    "by_row",
     "cells",
+    "contrib",
     "diagnostics",
     "fused_unroll",
     "gate",
-    "independent_rows",
     "pes",
     "random_truncation",
     "rtrl",

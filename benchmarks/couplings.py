@@ -18,9 +18,9 @@ import numpy as np
 from jax import flatten_util
 
 import artbp
+from artbp.contrib.couplings import Coupling
 from artbp.diagnostics import coupling_variance, gradients_of_gates, truncation_covariance
 from artbp.truncation import TruncationLaw, polynomial
-from artbp.truncation.coupling import Coupling
 from benchmarks import common
 
 ROWS = 8

@@ -17,10 +17,10 @@ import numpy as np
 from jax import flatten_util
 
 from artbp import _tree
+from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.report import GradientReport
 from artbp.diagnostics.report_statistics import GradientSums, summarise
 from artbp.diagnostics.variance import truncation_variance
-from artbp.diagnostics.variance_reduction import gradients_of_gates
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.checks import Cell, check_params, check_positive

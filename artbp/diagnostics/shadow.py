@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from artbp import _tree
-from artbp.diagnostics.variance_reduction import gradients_of_gates
+from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law

@@ -1,7 +1,4 @@
-"""Gradient estimators: one file each, one row each in the registry, all of one type.
-
-Beside them, `rows`: whole trainings of many rows in one program.
-"""
+"""Gradient estimators: one file each, one entry each in the registry, all of one type."""
 
 from artbp.estimators.adaptive import adaptive_tbptt
 from artbp.estimators.artbp import artbp
@@ -10,8 +7,7 @@ from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimat
 from artbp.estimators.bptt import bptt
 from artbp.estimators.pes import pes
 from artbp.estimators.random_truncation import random_truncation
-from artbp.estimators.registry import REGISTRY, Row
-from artbp.estimators.rows import IndependentRows, by_row, independent_rows
+from artbp.estimators.registry import REGISTRY, EstimatorSpec
 from artbp.estimators.rtrl import rtrl
 from artbp.estimators.snap1 import snap1
 from artbp.estimators.tbptt import tbptt
@@ -22,16 +18,13 @@ from artbp.estimators.uoro import uoro
 __all__ = [
     "REGISTRY",
     "EstimatorInfo",
+    "EstimatorSpec",
     "EstimatorState",
     "GradientEstimator",
-    "IndependentRows",
-    "Row",
     "adaptive_tbptt",
     "artbp",
     "awd_lstm_bptt",
     "bptt",
-    "by_row",
-    "independent_rows",
     "pes",
     "random_truncation",
     "rtrl",

@@ -141,15 +141,23 @@ def adaptive_tbptt(
         steps: Steps,
         params: Any,
         carry: Any,
-        past: Measured,
+        measured: Measured,
         first: jax.Array,
         end: jax.Array,
         rng_key: jax.Array,
     ) -> Advance:
         del rng_key
-        length = past.truncation_length
+        length = measured.truncation_length
         forward = run_forward(
-            steps, params, carry, past.carries, first, end, size=size, count=length, new=first
+            steps,
+            params,
+            carry,
+            measured.carries,
+            first,
+            end,
+            size=size,
+            count=length,
+            new=first,
         )
         start = jnp.maximum(end - 2 * length, 0)
         grads = run_backward(
@@ -163,55 +171,61 @@ def adaptive_tbptt(
             count=2 * length,
             weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
         )
-        past = past._replace(
-            carries=forward.carries, num_estimates=past.num_estimates + jnp.ones((), jnp.int32)
+        measured = measured._replace(
+            carries=forward.carries,
+            num_estimates=measured.num_estimates + jnp.ones((), jnp.int32),
         )
-        past = _add_gradient(past, grads, end - first)
+        measured = _add_gradient(measured, grads, end - first)
         # A measurement needs R steps, and the one whose loss it is, behind it.
-        is_due = (past.num_estimates % measure_every == 0) & (end > measured_lags)
-        past = lax.cond(
-            is_due, lambda past: choose(measure(steps, params, past, end)), lambda past: past, past
+        is_due = (measured.num_estimates % measure_every == 0) & (end > measured_lags)
+        measured = lax.cond(
+            is_due,
+            lambda measured: choose(measure(steps, params, measured, end)),
+            lambda measured: measured,
+            measured,
         )
         extra = {
             "truncation_length": length,
-            "next_truncation_length": past.truncation_length,
-            "decay_rate": past.decay_rate,
-            "relative_bias": past.relative_bias,
+            "next_truncation_length": measured.truncation_length,
+            "decay_rate": measured.decay_rate,
+            "relative_bias": measured.relative_bias,
         }
-        return Advance(grads, forward.carry, past, forward.loss_sum, forward.num_losses, extra)
+        return Advance(grads, forward.carry, measured, forward.loss_sum, forward.num_losses, extra)
 
-    def measure(steps: Steps, params: Any, past: Measured, end: jax.Array) -> Measured:
+    def measure(steps: Steps, params: Any, measured: Measured, end: jax.Array) -> Measured:
         """Takes the loss of step end − 1 back `measured_lags` steps and notes the norms."""
 
         def back(cotangent: Any, lag: jax.Array) -> tuple[Any, jax.Array]:
             t = end - 1 - lag
-            floats, rest = _tree.partition(_tree.index(past.carries, t % size))
+            floats, rest = _tree.partition(_tree.index(measured.carries, t % size))
             step = steps.differentiable(rest, t)
             (_, loss), pull_back, _ = jax.vjp(step, params, floats, has_aux=True)
             own = jnp.where(lag == 0, 1.0, 0.0).astype(loss.dtype)
             grads, entering = pull_back((cotangent, own))
-            return entering, optax.tree.norm(grads).astype(past.lag_norms.dtype)
+            return entering, optax.tree.norm(grads).astype(measured.lag_norms.dtype)
 
-        floats = _tree.partition(_tree.index(past.carries, 0))[0]
+        floats = _tree.partition(_tree.index(measured.carries, 0))[0]
         # Lag 0 is the step's own part, which every truncation keeps.
         lags = jnp.arange(measured_lags + 1, dtype=jnp.int32)
         _, norms = lax.scan(back, _tree.zeros_like(floats), lags)
-        measured = past._replace(
-            lag_norms=_MEMORY * past.lag_norms + (1 - _MEMORY) * norms[1:],
-            weight=_MEMORY * past.weight + (1 - _MEMORY),
+        new = measured._replace(
+            lag_norms=_MEMORY * measured.lag_norms + (1 - _MEMORY) * norms[1:],
+            weight=_MEMORY * measured.weight + (1 - _MEMORY),
         )
-        return _tree.select(jnp.isfinite(jnp.sum(norms)), measured, past)
+        return _tree.select(jnp.isfinite(jnp.sum(norms)), new, measured)
 
-    def choose(past: Measured) -> Measured:
-        norms = past.lag_norms / past.weight
-        gradient = optax.tree.norm(past.mean_gradient).astype(norms.dtype) / past.gradient_weight
+    def choose(measured: Measured) -> Measured:
+        norms = measured.lag_norms / measured.weight
+        gradient = (
+            optax.tree.norm(measured.mean_gradient).astype(norms.dtype) / measured.gradient_weight
+        )
         lengths = jnp.arange(1, longest + 1, dtype=jnp.int32)
         decay_rate = fitted_decay_rate(norms, fitted_from)
         bias = bias_bound(norms, decay_rate, fitted_from, lengths)
         relative = jnp.where(gradient > bias, bias / (gradient - bias), jnp.inf)
         good = (relative < tolerance) & (lengths >= shortest)
         index = jnp.where(jnp.any(good), jnp.argmax(good), longest - 1)
-        return past._replace(
+        return measured._replace(
             truncation_length=lengths[index],
             decay_rate=decay_rate,
             relative_bias=relative[index],
@@ -220,11 +234,11 @@ def adaptive_tbptt(
     return stepwise(
         cell,
         loss_fn,
-        update_every=lambda past: past.truncation_length,
+        update_every=lambda measured: measured.truncation_length,
         begin=begin,
         advance=advance,
         normalizer=normalizer,
-        forgets=False,  # what has been measured is of this model, not of this pass
+        resets_at_end=False,  # what has been measured is of this model, not of this pass
     )
 
 
@@ -267,15 +281,15 @@ def bias_bound(
     return jnp.where(decays, measured + tail, jnp.full_like(tail, jnp.inf))
 
 
-def _add_gradient(past: Measured, grads: Any, num_steps: jax.Array) -> Measured:
-    count = num_steps.astype(past.gradient_weight.dtype)
+def _add_gradient(measured: Measured, grads: Any, num_steps: jax.Array) -> Measured:
+    count = num_steps.astype(measured.gradient_weight.dtype)
 
     def running(mean: jax.Array, grad: jax.Array) -> jax.Array:
         return _MEMORY * mean + (1 - _MEMORY) * (grad / count.astype(grad.dtype)).astype(mean.dtype)
 
-    added = past._replace(
-        mean_gradient=jax.tree.map(running, past.mean_gradient, grads),
-        gradient_weight=_MEMORY * past.gradient_weight + (1 - _MEMORY),
+    added = measured._replace(
+        mean_gradient=jax.tree.map(running, measured.mean_gradient, grads),
+        gradient_weight=_MEMORY * measured.gradient_weight + (1 - _MEMORY),
     )
     # One that is not finite would stay in the mean for ever.
-    return _tree.select(jnp.isfinite(optax.tree.norm(grads)), added, past)
+    return _tree.select(jnp.isfinite(optax.tree.norm(grads)), added, measured)

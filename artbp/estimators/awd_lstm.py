@@ -98,7 +98,7 @@ def awd_lstm_bptt(
         params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
         grads, state, info = summed.estimate(params, state, stream)
-        grads, factor = mean_and_factor(grads, info.num_steps, info.length)
+        grads, factor = mean_and_factor(grads, info.num_losses, info.length)
         return grads, state, info._replace(extra={"learning_rate_factor": factor})
 
     return GradientEstimator(summed.init, estimate)

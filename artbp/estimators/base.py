@@ -18,24 +18,24 @@ class EstimatorState(NamedTuple):
 
     Attributes:
       position: int32, the time step of the stream that comes next.
-      segment: int32, how many segments have been run since `init`.
+      num_estimates: int32, how many estimates have been made since `init`.
       carry: the carry that enters the next step.
       initial_carry: the carry at the beginning of the stream and after its resets.
       rng_key: the key that all boundaries come from: segment i is drawn with
         `fold_in(rng_key, i)`, so boundaries never depend on data or parameters.
       scratch: buffers of the kernel, never read before they are written. Donate the state to a
         jitted step and they are reused in place; a checkpoint may leave them out.
-      past: what else the estimator remembers, such as sensitivities or the carries of a window;
-        () where there is nothing. Unlike scratch it belongs in a checkpoint.
+      inner_state: what else this estimator needs, such as RTRL's sensitivities or the carries of a
+        window; () where there is nothing. It belongs in a checkpoint, unlike scratch.
     """
 
     position: jax.Array | np.integer
-    segment: jax.Array | np.integer
+    num_estimates: jax.Array | np.integer
     carry: Any
     initial_carry: Any
     rng_key: jax.Array
     scratch: Any
-    past: Any = ()
+    inner_state: Any = ()
 
 
 class EstimatorInfo(NamedTuple):
@@ -43,8 +43,8 @@ class EstimatorInfo(NamedTuple):
 
     Attributes:
       loss_sum: summed losses, not normalised.
-      num_steps: int32, how many losses were summed: steps times rows, less the masked. It counts
-        losses, not time steps: loss_sum / num_steps is the mean loss. Time steps are `length`.
+      num_losses: int32, how many losses were summed: steps times rows, without the masked ones.
+        loss_sum / num_losses is the mean loss.
       length: int32, the segment's length in time steps.
       max_compensation: the largest factor 1/(1 − c) on the backward flow; 1 without truncation.
       max_weight: the product of the factors, 1/S(length − 1): the weight with which the loss of
@@ -55,7 +55,7 @@ class EstimatorInfo(NamedTuple):
     """
 
     loss_sum: jax.Array
-    num_steps: jax.Array
+    num_losses: jax.Array
     length: jax.Array
     max_compensation: jax.Array
     max_weight: jax.Array
@@ -83,9 +83,11 @@ def start(
     rng_key: jax.Array,
     *,
     scratch: Callable[[Any, Any], Any] = lambda params, carry: (),
-    past: Callable[[Any, Any], Any] = lambda params, carry: (),
+    inner_state: Callable[[Any, Any], Any] = lambda params, carry: (),
 ) -> EstimatorState:
-    """The state at the beginning of a stream; `scratch` and `past` are made from params and carry.
+    """The state at the beginning of a stream.
+
+    `scratch` and `inner_state` are functions of params and carry.
 
     Raises:
       TypeError, ValueError: params that are not floats, or not finite.
@@ -97,10 +99,10 @@ def start(
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
     return EstimatorState(
         position=zero,
-        segment=jnp.copy(zero),
+        num_estimates=jnp.copy(zero),
         carry=jax.tree.map(jnp.copy, carry),
         initial_carry=jax.tree.map(jnp.copy, carry),
         rng_key=jnp.copy(rng_key),
         scratch=scratch(params, carry),
-        past=past(params, carry),
+        inner_state=inner_state(params, carry),
     )

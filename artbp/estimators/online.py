@@ -76,7 +76,7 @@ def online(
         steps: Steps,
         params: Any,
         carry: Any,
-        past: Any,
+        inner_state: Any,
         first: jax.Array,
         end: jax.Array,
         rng_key: jax.Array,
@@ -112,7 +112,7 @@ def online(
             return _tree.select(valid, new, loop)
 
         none = jnp.zeros((), jnp.int32)
-        loop = _Loop(carry, past, _tree.zero_sums(params), zero, none)
+        loop = _Loop(carry, inner_state, _tree.zero_sums(params), zero, none)
         loop = for_steps(steps.at_most(update_every), first, end, body, loop)
         return Advance(loop.grads, loop.carry, loop.sensitivity, loop.loss_sum, loop.num_losses)
 

@@ -74,7 +74,7 @@ def pes(
         steps: Steps,
         params: Any,
         carry: Any,
-        past: Particles,
+        inner_state: Particles,
         first: jax.Array,
         end: jax.Array,
         rng_key: jax.Array,
@@ -84,13 +84,13 @@ def pes(
             return unrolled(steps, perturbed, carry, first, end, truncation_length)
 
         drawn = draw_perturbations(rng_key, params, num_pairs, scale)
-        accumulated = jax.tree.map(jnp.add, past.accumulated, drawn)
-        particles = jax.vmap(run)(both_signs(drawn), past.carries)
+        accumulated = jax.tree.map(jnp.add, inner_state.accumulated, drawn)
+        particles = jax.vmap(run)(both_signs(drawn), inner_state.carries)
         differences = particles.loss_sum[:num_pairs] - particles.loss_sum[num_pairs:]
         grads = weighted_sum(differences / (2 * num_pairs * scale**2), accumulated)
         own = run(_tree.zeros_like(params), carry)
-        past = Particles(particles.carry, accumulated)
-        return Advance(grads, own.carry, past, own.loss_sum, own.num_losses)
+        inner_state = Particles(particles.carry, accumulated)
+        return Advance(grads, own.carry, inner_state, own.loss_sum, own.num_losses)
 
     return stepwise(
         cell,

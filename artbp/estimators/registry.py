@@ -23,7 +23,7 @@ from artbp.estimators.uoro import uoro
 Bias = Literal["none", "truncation", "sparsity", "smoothing", "truncation and smoothing"]
 
 
-class Row(NamedTuple):
+class EstimatorSpec(NamedTuple):
     """An estimator and what it claims. All take any cell.
 
     Attributes:
@@ -127,31 +127,35 @@ def _every(estimator: Callable[..., GradientEstimator], name: str) -> Any:
     return build
 
 
-REGISTRY: dict[str, Row] = {
-    "bptt": Row(_bptt, random=False, segmentwise=True),
-    "tbptt": Row(_tbptt(), "truncation", random=False, segmentwise=True),
-    "tbptt_drawn_offset": Row(_tbptt(draw_offset=True), "truncation", segmentwise=True),
-    "tbptt_short_window": Row(_tbptt_k1_k2(0.5), "truncation", random=False),
-    "tbptt_stored": Row(_tbptt_k1_k2(2), "truncation", random=False),
-    "tbptt_past_weights": Row(_tbptt_k1_k2(2, mode="past_weights"), "truncation", random=False),
-    "tbptt_reforward": Row(_tbptt_k1_k2(2, mode="reforward"), "truncation", random=False),
-    "tbptt_window_losses": Row(_tbptt_k1_k2(2, losses="window"), "truncation", random=False),
-    "adaptive_tbptt": Row(_adaptive, "truncation", random=False),
-    "awd_lstm_bptt": Row(_awd_lstm, "truncation", segmentwise=True, sums=False),
-    "uncompensated_polynomial_4": Row(
+REGISTRY: dict[str, EstimatorSpec] = {
+    "bptt": EstimatorSpec(_bptt, random=False, segmentwise=True),
+    "tbptt": EstimatorSpec(_tbptt(), "truncation", random=False, segmentwise=True),
+    "tbptt_drawn_offset": EstimatorSpec(_tbptt(draw_offset=True), "truncation", segmentwise=True),
+    "tbptt_short_window": EstimatorSpec(_tbptt_k1_k2(0.5), "truncation", random=False),
+    "tbptt_stored": EstimatorSpec(_tbptt_k1_k2(2), "truncation", random=False),
+    "tbptt_past_weights": EstimatorSpec(
+        _tbptt_k1_k2(2, mode="past_weights"), "truncation", random=False
+    ),
+    "tbptt_reforward": EstimatorSpec(_tbptt_k1_k2(2, mode="reforward"), "truncation", random=False),
+    "tbptt_window_losses": EstimatorSpec(
+        _tbptt_k1_k2(2, losses="window"), "truncation", random=False
+    ),
+    "adaptive_tbptt": EstimatorSpec(_adaptive, "truncation", random=False),
+    "awd_lstm_bptt": EstimatorSpec(_awd_lstm, "truncation", segmentwise=True, sums=False),
+    "uncompensated_polynomial_4": EstimatorSpec(
         _artbp(_polynomial(4), compensate=False), "truncation", segmentwise=True
     ),
-    "artbp_polynomial_4": Row(_artbp(_polynomial(4)), segmentwise=True),
-    "artbp_polynomial_6": Row(_artbp(_polynomial(6)), segmentwise=True),
-    "artbp_geometric": Row(_artbp(truncation.geometric), segmentwise=True),
-    "random_truncation": Row(_random_truncation, segmentwise=True),
-    "rtrl": Row(_every(rtrl, "update_every"), random=False),
-    "snap1": Row(_every(snap1, "update_every"), "sparsity", random=False),
-    "uoro": Row(_every(uoro, "update_every")),
-    "truncated_es": Row(
+    "artbp_polynomial_4": EstimatorSpec(_artbp(_polynomial(4)), segmentwise=True),
+    "artbp_polynomial_6": EstimatorSpec(_artbp(_polynomial(6)), segmentwise=True),
+    "artbp_geometric": EstimatorSpec(_artbp(truncation.geometric), segmentwise=True),
+    "random_truncation": EstimatorSpec(_random_truncation, segmentwise=True),
+    "rtrl": EstimatorSpec(_every(rtrl, "update_every"), random=False),
+    "snap1": EstimatorSpec(_every(snap1, "update_every"), "sparsity", random=False),
+    "uoro": EstimatorSpec(_every(uoro, "update_every")),
+    "truncated_es": EstimatorSpec(
         _every(truncated_es, "truncation_length"),
         "truncation and smoothing",
         black_box=True,
     ),
-    "pes": Row(_every(pes, "truncation_length"), "smoothing", black_box=True),
+    "pes": EstimatorSpec(_every(pes, "truncation_length"), "smoothing", black_box=True),
 }

@@ -80,13 +80,13 @@ def segmentwise(
         grads, carry = normalize(result.grads, result.carry, state.initial_carry, end_of_stream)
         new_state = state._replace(
             position=position,
-            segment=state.segment + np.int32(1),
+            num_estimates=state.num_estimates + np.int32(1),
             carry=carry,
             scratch=result.scratch,
         )
         info = EstimatorInfo(
             loss_sum=result.loss_sum,
-            num_steps=result.num_losses,
+            num_losses=result.num_losses,
             length=jnp.asarray(length, jnp.int32),
             max_compensation=result.max_compensation,
             max_weight=result.max_weight,
@@ -98,7 +98,7 @@ def segmentwise(
     def estimate_dynamic(
         params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
-        position, segment = jnp.asarray(state.position), jnp.asarray(state.segment)
+        position, segment = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
         length = next_length(state.rng_key, segment, position == 0)
         length = jnp.minimum(length, stream.num_steps - position)
         kernel, constants = _without_closures(problem, block_size, params, state.carry, stream)
@@ -131,13 +131,13 @@ def segmentwise(
         kernel: Callable[..., SegmentResult], params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
         # Position and segment stay NumPy scalars: reading them never waits for the device.
-        position, segment = np.int32(state.position), np.int32(state.segment)
+        position, segment = np.int32(state.position), np.int32(state.num_estimates)
         if position >= stream.num_steps:
             raise ValueError(
                 f"The state stands at step {position}, beyond this stream of {stream.num_steps} "
                 "steps. Go on with the stream it was made on, or start with init."
             )
-        state = state._replace(position=position, segment=segment)
+        state = state._replace(position=position, num_estimates=segment)
         first = int(segment) - int(segment) % _PLAN
         lengths = plan(*_key_bytes(state.rng_key), first, bool(position == 0))
         length = min(int(lengths[int(segment) - first]), stream.num_steps - int(position))

@@ -72,14 +72,14 @@ class Advance(NamedTuple):
 
     Attributes:
       grads: like params, perhaps wider.
-      carry, past: after the last step.
+      carry, inner_state: after the last step.
       loss_sum, num_losses: of the new steps, each loss once.
       extra: see `EstimatorInfo`.
     """
 
     grads: Any
     carry: Any
-    past: Any
+    inner_state: Any
     loss_sum: jax.Array
     num_losses: jax.Array
     extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
@@ -93,23 +93,24 @@ def stepwise(
     begin: Callable[[Any, Any], Any],
     advance: Callable[..., Advance],
     normalizer: float,
-    forgets: bool = True,
+    resets_at_end: bool = True,
 ) -> GradientEstimator:
     """Builds an estimator that takes the same number of steps at each call.
 
     Args:
       cell, loss_fn, normalizer: see `artbp.artbp`.
       update_every: steps per estimate; what is left at the end of the stream may be fewer. Or a
-        function of the past, where they change.
-      begin: `begin(params, carry) -> past`, at the beginning of a stream.
-      advance: `advance(steps, params, carry, past, first, end, rng_key) -> Advance`, for the steps
-        first, …, end − 1 of the stream, int32 scalars, traced; the key is of this estimate alone.
-      forgets: whether the past is made anew where another pass of the stream begins.
+        function of the inner state, where they change.
+      begin: `begin(params, carry) -> inner_state`, at the beginning of a stream.
+      advance: `advance(steps, params, carry, inner_state, first, end, rng_key) -> Advance`, for the
+        steps first, …, end − 1 of the stream, traced int32 scalars; the key is for this estimate
+        alone.
+      resets_at_end: whether `begin` makes the inner state anew where another pass begins.
     """
     check_positive(normalizer=normalizer)
 
     def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
-        return start(params, carry, rng_key, past=begin)
+        return start(params, carry, rng_key, inner_state=begin)
 
     @jax.jit
     def run(
@@ -117,23 +118,25 @@ def stepwise(
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
         check_cell(cell, params, state.carry, _tree.index(stream.xs, 0))
         position = jnp.asarray(state.position)
-        count = update_every(state.past) if callable(update_every) else update_every
+        count = update_every(state.inner_state) if callable(update_every) else update_every
         end = jnp.minimum(position + count, stream.num_steps)
         steps = Steps(cell, loss_fn, stream, state.initial_carry)
-        key = jax.random.fold_in(state.rng_key, state.segment)
-        result = advance(steps, params, state.carry, state.past, position, end, key)
+        key = jax.random.fold_in(state.rng_key, state.num_estimates)
+        result = advance(steps, params, state.carry, state.inner_state, position, end, key)
         end_of_stream = end == stream.num_steps
         grads = jax.tree.map(
             lambda grad, x: (grad / normalizer).astype(x.dtype), result.grads, params
         )
-        carry, past = result.carry, result.past
+        carry, inner_state = result.carry, result.inner_state
         carry = _tree.select(end_of_stream, state.initial_carry, carry)
-        if forgets:
-            past = _tree.select(end_of_stream, begin(params, state.initial_carry), past)
+        if resets_at_end:
+            inner_state = _tree.select(
+                end_of_stream, begin(params, state.initial_carry), inner_state
+            )
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
             loss_sum=result.loss_sum,
-            num_steps=result.num_losses,
+            num_losses=result.num_losses,
             length=end - position,
             max_compensation=one,
             max_weight=one,
@@ -142,9 +145,9 @@ def stepwise(
         )
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end),
-            segment=state.segment + jnp.ones_like(state.segment),
+            num_estimates=state.num_estimates + jnp.ones_like(state.num_estimates),
             carry=carry,
-            past=past,
+            inner_state=inner_state,
         )
         return grads, state, info
 

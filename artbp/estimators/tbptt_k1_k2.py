@@ -112,7 +112,7 @@ def tbptt_k1_k2(
         steps: Steps,
         params: Any,
         carry: Any,
-        past: Window,
+        inner_state: Window,
         first: jax.Array,
         end: jax.Array,
         rng_key: jax.Array,
@@ -120,20 +120,20 @@ def tbptt_k1_k2(
         del rng_key
         # Where windows do not overlap, the last one stays behind the last update as well.
         start = jnp.maximum(end - k2, first if k2 <= k1 else jnp.zeros_like(first))
-        versions, params_at = past.versions, lambda t: params
+        versions, params_at = inner_state.versions, lambda t: params
         if mode == "past_weights":
             versions = _tree.update(versions, params, (first // k1) % num_versions)
             params_at = lambda t: _tree.index(versions, (t // k1) % num_versions)  # noqa: E731
         from_step, count = first, steps.at_most(k1)
         if mode == "reforward" and k2 > k1:
-            stored = _tree.index(past.carries, start % k2)
+            stored = _tree.index(inner_state.carries, start % k2)
             carry = _tree.select(start < first, stored, carry)
             from_step, count = start, steps.at_most(k2)
         forward = run_forward(
             steps,
             params,
             carry,
-            past.carries,
+            inner_state.carries,
             from_step,
             end,
             size=k2,
@@ -167,5 +167,5 @@ def tbptt_k1_k2(
         begin=begin,
         advance=advance,
         normalizer=normalizer,
-        forgets=False,  # a window never reaches back beyond the beginning of the stream
+        resets_at_end=False,  # a window never reaches back beyond the beginning of the stream
     )

@@ -59,7 +59,7 @@ def truncated_es(
         steps: Steps,
         params: Any,
         carry: Any,
-        past: Any,
+        inner_state: Any,
         first: jax.Array,
         end: jax.Array,
         rng_key: jax.Array,
@@ -73,7 +73,7 @@ def truncated_es(
         differences = losses[:num_pairs] - losses[num_pairs:]
         grads = weighted_sum(differences / (2 * num_pairs * scale**2), drawn)
         own = run(_tree.zeros_like(params))
-        return Advance(grads, own.carry, past, own.loss_sum, own.num_losses)
+        return Advance(grads, own.carry, inner_state, own.loss_sum, own.num_losses)
 
     return stepwise(
         cell,

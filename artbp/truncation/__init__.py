@@ -7,15 +7,13 @@ never       no boundary: full BPTT
 tabulated   c(k) from a table of your own
 replay      a chosen pattern of boundaries
 
-`sample_row_gates` draws the boundaries of many rows together. `streaming_variance` is the gradient
-noise of a law, given how gradients shrink with lag, and `optimal` the law with the least of it.
+`streaming_variance` is the variance that a law adds to the gradient, given how gradients shrink
+with lag; `artbp.contrib.optimal_law` minimises it.
 """
 
 from artbp.truncation.base import TruncationLaw
-from artbp.truncation.coupling import sample_row_gates
 from artbp.truncation.deterministic import Fixed, Never, fixed, never
 from artbp.truncation.geometric import Geometric, geometric
-from artbp.truncation.optimal import optimal
 from artbp.truncation.polynomial import Polynomial, polynomial
 from artbp.truncation.replay import Replay, replay
 from artbp.truncation.streaming import streaming_variance
@@ -32,10 +30,8 @@ __all__ = [
     "fixed",
     "geometric",
     "never",
-    "optimal",
     "polynomial",
     "replay",
-    "sample_row_gates",
     "streaming_variance",
     "tabulated",
 ]

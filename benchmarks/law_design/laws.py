@@ -6,7 +6,8 @@ import warnings
 
 import numpy as np
 
-from artbp.truncation import Tabulated, TruncationLaw, geometric, optimal, polynomial, tabulated
+from artbp.contrib import optimal_law
+from artbp.truncation import Tabulated, TruncationLaw, geometric, polynomial, tabulated
 
 MEAN_LENGTH, ALPHA = 16, 4.0
 with warnings.catch_warnings():
@@ -30,7 +31,7 @@ def second_moment(law: TruncationLaw) -> float:
 
 def design(gram: np.ndarray, law: TruncationLaw) -> Tabulated:
     """The optimal law of the mean length and the second moment of `law`."""
-    return optimal(gram, mean_length=MEAN_LENGTH, second_moment=second_moment(law))
+    return optimal_law(gram, mean_length=MEAN_LENGTH, second_moment=second_moment(law))
 
 
 def summed_second_moment(law: TruncationLaw) -> float:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from artbp.truncation import Tabulated, TruncationLaw, optimal, streaming_variance
+from artbp.contrib import optimal_law
+from artbp.truncation import Tabulated, TruncationLaw, streaming_variance
 from benchmarks.law_design.laws import (
     DELAY,
     LAWS,
@@ -91,7 +92,7 @@ def same_delay() -> Iterator[dict[str, Any]]:
         laws = {
             "design": design(gram, law),
             "longer": LONGER,
-            "longer_design": optimal(
+            "longer_design": optimal_law(
                 gram,
                 mean_length=LONGER.mean_length,
                 second_moment=DELAY * LONGER.mean_length,
@@ -110,7 +111,7 @@ def more_memory() -> Iterator[dict[str, Any]]:
     for coherent in (True, False):
         gram = exponential(MEAN_LENGTH / 2, coherent)
         for bound in (496.0, 976.0, 2_896.0, 10_000.0):
-            best = optimal(gram, mean_length=MEAN_LENGTH, second_moment=bound)
+            best = optimal_law(gram, mean_length=MEAN_LENGTH, second_moment=bound)
             yield {
                 "kind": _kind(coherent),
                 "bound": bound,

@@ -165,7 +165,7 @@ def artbp_rows(
     laws = tested_laws(config)
     tbptt = [row for row in measured if row["kind"] == "tbptt"]
     nearest = min(tbptt, key=lambda row: abs(row["length"] - config.mean_length))
-    biases = diagnostics.sampled_bias(
+    biases = artbp.contrib.sampled_bias(
         problem.cell,
         problem.loss_fn,
         laws,

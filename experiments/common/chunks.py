@@ -171,7 +171,7 @@ def _make_update(optimizer: optax.GradientTransformation, max_loss: float) -> Ca
     def update(
         params: Any, opt_state: Any, grads: Any, info: Any, healthy: Any = True
     ) -> tuple[Any, Any, SegmentRecord]:
-        loss = info.loss_sum / jnp.maximum(info.num_steps, 1)
+        loss = info.loss_sum / jnp.maximum(info.num_losses, 1)
         updates, new_opt_state = optimizer_update(grads, opt_state, params, value=loss)
         new_params = optax.apply_updates(params, updates)
         gradient_norm = optax.global_norm(grads)
@@ -192,7 +192,7 @@ def _make_update(optimizer: optax.GradientTransformation, max_loss: float) -> Ca
         )
         record = SegmentRecord(
             loss_sum=info.loss_sum,
-            num_losses=info.num_steps,
+            num_losses=info.num_losses,
             length=info.length,
             gradient_norm=gradient_norm,
             max_compensation=info.max_compensation,

@@ -86,7 +86,7 @@ def train_whole(
     def update(loop: _Loop) -> _Loop:
         grads, state, info = estimator.estimate(loop.params, loop.state, stream)
         step = loop.step + info.length
-        count = info.num_steps.astype(number.dtype)
+        count = info.num_losses.astype(number.dtype)
         updates, opt_state = optimizer.update(
             grads,
             loop.opt_state,

@@ -11,9 +11,9 @@ Each row is this loop, and the tests compare it with exactly this loop:
         updates += 1
 
 Rows differ in their key and in their rates; they share the method, hence the compiled code. Each
-goes on to its own next segment (`artbp.independent_rows`), and one that has reached the end rests
-with θ frozen until the last one has. Rows never mix, so a row that overflows to inf and NaN spoils
-nobody else.
+goes on to its own next segment (`artbp.contrib.independent_runs`), and one that has reached the end
+rests with θ frozen until the last one has. Rows never mix, so a row that overflows to inf and NaN
+spoils nobody else.
 """
 
 import math
@@ -180,7 +180,7 @@ def _program(
             largest_theta=jnp.maximum(progress.largest_theta, jnp.abs(theta)),
         )
 
-    trainer = artbp.independent_rows(
+    trainer = artbp.contrib.independent_runs(
         system.cell,
         system.loss_fn,
         method.law,

@@ -13,7 +13,7 @@ import optax
 
 import artbp
 from artbp import truncation
-from artbp.diagnostics.clipping import ClippingReport, LengthBins, clipping_reports
+from artbp.contrib.clipping import ClippingReport, LengthBins, clipping_reports
 from artbp.diagnostics.interval import student_t_quantile
 from experiments.common.tables import markdown_table
 from experiments.ptb.model import CharacterModel

@@ -66,7 +66,7 @@ def test_the_length_that_theory_asks_for(decay, tolerance):
     """γ_k = decay^k, so E(K) = decay^(K + 1)/(1 − decay); ‖ĝ‖ is what was measured."""
     extra, state = chosen(decay, tolerance)
     np.testing.assert_allclose(extra["decay_rate"], decay, rtol=1e-9)
-    gradient = abs(state.past.mean_gradient["theta"]) / state.past.gradient_weight
+    gradient = abs(state.inner_state.mean_gradient["theta"]) / state.inner_state.gradient_weight
     lengths = np.arange(1, 65)
     bias = decay ** (lengths + 1.0) / (1 - decay)
     expected = 1 + np.argmax((bias / (gradient - bias) < tolerance) & (bias < gradient))
@@ -101,10 +101,10 @@ def test_sequences_that_are_shorter_than_a_measurement():
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
     for _ in range(60):
         _, state, info = estimator.estimate(problem.params, state, problem.stream)
-    norms = np.asarray(state.past.lag_norms / state.past.weight)
+    norms = np.asarray(state.inner_state.lag_norms / state.inner_state.weight)
     assert not norms[20:].any()
     length = int(info.extra["next_truncation_length"])
-    gradient = abs(state.past.mean_gradient["theta"]) / state.past.gradient_weight
+    gradient = abs(state.inner_state.mean_gradient["theta"]) / state.inner_state.gradient_weight
     cut_off = norms[length:].sum()
     assert cut_off / (gradient - cut_off) < 0.1
     assert length > 7
@@ -137,9 +137,9 @@ def test_the_length_is_kept_when_the_stream_begins_again():
     while not ended:
         _, state, info = estimator.estimate(problem.params, state, problem.stream)
         ended = info.end_of_stream
-    assert int(state.past.truncation_length) != 8
+    assert int(state.inner_state.truncation_length) != 8
     _, _, info = estimator.estimate(problem.params, state, problem.stream)
-    assert int(info.extra["truncation_length"]) == int(state.past.truncation_length)
+    assert int(info.extra["truncation_length"]) == int(state.inner_state.truncation_length)
 
 
 def test_its_gradient_is_that_of_windows_twice_as_long():

@@ -22,7 +22,7 @@ def test_rtrl_is_bptt(name, update_every):
     total, infos, state = one_pass(estimator, problem)
     assert relative_error(total, bptt_gradient(problem)) < 1e-12
     assert len(infos) == -(-9 // update_every)
-    assert not np.any(state.past)  # the next pass begins without influence
+    assert not np.any(state.inner_state)  # the next pass begins without influence
 
 
 def test_rtrl_with_fewer_parameters_than_states():
@@ -39,7 +39,7 @@ def test_rtrl_with_fewer_parameters_than_states():
         params={"scale": jnp.asarray(0.1)},
     )
     total, _, state = one_pass(artbp.rtrl(few.cell, few.loss_fn), few)
-    assert state.past.shape == (1, 8)
+    assert state.inner_state.shape == (1, 8)
     assert relative_error(total, bptt_gradient(few)) < 1e-12
 
 

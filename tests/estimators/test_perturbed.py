@@ -91,7 +91,7 @@ def test_follows_the_unperturbed_system(make):
         _, state, info = estimator.estimate(problem.params, state, problem.stream)
         _, expected, expected_info = reference.estimate(problem.params, expected, problem.stream)
         np.testing.assert_allclose(info.loss_sum, expected_info.loss_sum, rtol=1e-12)
-        assert int(info.num_steps) == int(expected_info.num_steps)
+        assert int(info.num_losses) == int(expected_info.num_losses)
         np.testing.assert_allclose(state.carry, expected.carry, rtol=1e-12)
 
 
@@ -100,14 +100,14 @@ def test_pes_forgets_where_the_stream_begins_again():
     problem = quadratic_problem()
     estimator = artbp.pes(problem.cell, problem.loss_fn, truncation_length=4, num_pairs=3)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
-    begun = state.past
+    begun = state.inner_state
     _, state, info = estimator.estimate(problem.params, state, problem.stream)
     assert not info.end_of_stream
-    assert np.any(state.past.accumulated["theta"])
-    assert np.ptp(state.past.carries, axis=0).max() > 0
+    assert np.any(state.inner_state.accumulated["theta"])
+    assert np.ptp(state.inner_state.carries, axis=0).max() > 0
     _, state, info = estimator.estimate(problem.params, state, problem.stream)
     assert info.end_of_stream
-    jax.tree.map(np.testing.assert_array_equal, state.past, begun)
+    jax.tree.map(np.testing.assert_array_equal, state.inner_state, begun)
 
 
 def test_black_boxes_need_no_derivative():

@@ -94,7 +94,7 @@ def test_awd_lstm_is_the_mean_gradient_of_a_segment():
     replayed = artbp.artbp(problem.cell, problem.loss_fn, truncation.replay(lengths))
     one_pass(replayed, problem, key, update=lambda p, g: sums.append(g) or p)
     for mean, total, info in zip(means, sums, infos, strict=True):
-        expected = jax.tree.map(lambda leaf, n=int(info.num_steps): leaf / n, total)
+        expected = jax.tree.map(lambda leaf, n=int(info.num_losses): leaf / n, total)
         assert relative_error(mean, expected) < 1e-12
         np.testing.assert_allclose(info.extra["learning_rate_factor"], int(info.length) / 12)
 
@@ -128,7 +128,7 @@ def test_awd_lstm_draws_its_lengths_as_published():
     )
     state = tiny.init(params, jnp.zeros(()), rng_key=jax.random.key(3))
     lengths = [
-        int(tiny.estimate(params, state._replace(segment=jnp.int32(i)), stream)[2].length)
+        int(tiny.estimate(params, state._replace(num_estimates=jnp.int32(i)), stream)[2].length)
         for i in range(50)
     ]
     assert min(lengths) == 5

@@ -87,7 +87,7 @@ def test_exactness_is_what_the_row_claims(row, float64):
     losses = sum(float(info.loss_sum) for info in infos)
     expected = summed_loss(problem, problem.params)
     np.testing.assert_allclose(losses, expected, rtol=1e-13)  # no loss is dropped or counted twice
-    assert sum(int(info.num_steps) for info in infos) == 2 * 21
+    assert sum(int(info.num_losses) for info in infos) == 2 * 21
 
 
 # Too noisy to be told from a bias in this many keys: enumerated in test_online, and tested on a

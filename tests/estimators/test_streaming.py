@@ -92,7 +92,7 @@ def test_segment_by_segment(policy, float64):
         carry, _ = artbp.unroll(problem.cell, problem.params, carry, part.stream.xs)
         if not info.end_of_stream:
             assert relative_error(state.carry, carry) < 1e-13
-        assert info.num_steps == 2 * length
+        assert info.num_losses == 2 * length
         np.testing.assert_allclose(info.max_compensation, LAW.compensation(1), rtol=1e-12)
         np.testing.assert_allclose(info.max_weight, 1 / LAW.survival(length - 1), rtol=1e-12)
         start += length
@@ -110,7 +110,7 @@ def test_own_boundaries_are_those_of_sample_gates(policy, float64):
     cuts = np.cumsum([info.length for info in infos])
     np.testing.assert_array_equal(cuts[:-1], np.flatnonzero(gates[:-1] == 0) + 1)
     assert [bool(info.end_of_stream) for info in infos] == [False] * (len(infos) - 1) + [True]
-    assert state.segment == len(infos)
+    assert state.num_estimates == len(infos)
     # The second pass draws anew.
     lengths = [int(info.length) for info in infos]
     again = []
@@ -287,7 +287,7 @@ def test_a_flax_cell_drops_in():
         grads, _, info = estimator.estimate(params, state, artbp.Stream(xs))
     assert jax.tree.structure(grads) == jax.tree.structure(params)
     assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads))
-    assert info.num_steps == 2 * info.length
+    assert info.num_losses == 2 * info.length
 
 
 def test_randomness_of_the_cell_travels_in_xs(float64):

@@ -29,7 +29,7 @@ def test_equals_a_plain_python_loop(uninterrupted):
     epochs, loss_sum, num_losses, losses = 0, 0.0, 0, []
     while epochs < 2:
         params, opt_state, state, info = step(params, opt_state, state)
-        loss_sum, num_losses = loss_sum + float(info.loss_sum), num_losses + int(info.num_steps)
+        loss_sum, num_losses = loss_sum + float(info.loss_sum), num_losses + int(info.num_losses)
         if info.end_of_stream:
             losses.append(loss_sum / num_losses)
             epochs, loss_sum, num_losses = epochs + 1, 0.0, 0

@@ -23,7 +23,7 @@ def in_python(estimator, optimizer, problem, key):
         params = optax.apply_updates(params, updates)
         index = np.searchsorted(EDGES, step, side="right") - 1
         sums[index] += info.loss_sum
-        counts[index] += info.num_steps
+        counts[index] += info.num_losses
         step += int(info.length)
         lengths.append(int(info.length))
     with np.errstate(invalid="ignore"):  # a bin that no segment begins in

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import artbp
-from artbp.diagnostics.clipping import LengthBins
+from artbp.contrib.clipping import LengthBins
 from experiments.ptb_study import clipped, limits
 
 NUM_STEPS = 100

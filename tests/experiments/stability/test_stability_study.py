@@ -91,7 +91,7 @@ def test_trainings_against_a_loop_in_python(float64):
         while step < 120:
             gradient, state, info = estimator.estimate(params, state, stream)
             if step >= 108:  # segments that begin in the last tenth, one sequence
-                total, count = total + float(info.loss_sum), count + int(info.num_steps)
+                total, count = total + float(info.loss_sum), count + int(info.num_losses)
             clipped = clip(gradient, case.bounds)
             params = jax.tree.map(lambda x, g, r=case.rate: x - r * g, params, clipped)
             step += int(info.length)

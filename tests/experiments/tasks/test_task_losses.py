@@ -52,6 +52,6 @@ def test_a_model_for_a_task(task):
     carry = core.initial_carry(params["cell"], BATCH)
     state = estimator.init(params, carry, rng_key=rng_key)
     grads, _, info = jax.jit(estimator.estimate)(params, state, stream)
-    assert info.num_steps == stream.mask.sum()
+    assert info.num_losses == stream.mask.sum()
     assert jax.tree.structure(grads) == jax.tree.structure(params)
     assert all(jnp.isfinite(leaf).all() and leaf.any() for leaf in jax.tree.leaves(grads))

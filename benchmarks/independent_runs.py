@@ -1,6 +1,6 @@
 """Many keys in one program: in lockstep under `jax.vmap`, or each row at its own pace.
 
-    python -m benchmarks.independent_rows [--keys 8 64 128 256] [--rounds 7] [--results FILE]
+    python -m benchmarks.independent_runs [--keys 8 64 128 256] [--rounds 7] [--results FILE]
 
 What limits it: on so small a model an operation costs as much to start as to compute, so one key
 leaves most of the machine idle. In lockstep every row waits for the longest segment among them,
@@ -82,11 +82,11 @@ def independent(rng_keys: jax.Array, num_steps: int) -> jax.Array:
         step = step + info.length
         return {"theta": descend(params["theta"], step, grads)}, step
 
-    rows = artbp.independent_rows(
+    rows = artbp.contrib.independent_runs(
         system.cell,
         system.loss_fn,
         LAW,
-        artbp.by_row(update),
+        artbp.contrib.by_run(update),
         lambda params, step: step < num_steps,
         block_size=BLOCK_SIZE,
     )

@@ -22,7 +22,7 @@ class Jet(NamedTuple):
     hessian: np.ndarray
 
 
-class LawProblem:
+class LawObjective:
     """V and the constraints as functions of the logits of the hazards c(1), …, c(n).
 
     Ages are counted one by one up to K = n + M, from where on nothing but S(K) matters.

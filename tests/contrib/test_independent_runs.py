@@ -7,7 +7,7 @@ import pytest
 from problems import make_problem, relative_error
 
 import artbp
-from artbp import truncation
+from artbp import contrib, truncation
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -22,7 +22,7 @@ def update(params, aux, grads, info):
     params = jax.tree.map(lambda p, g: p - rate * g, params, grads)
     seen = (
         info.loss_sum,
-        *(leaf.astype(rate.dtype) for leaf in (info.num_steps, info.length)),
+        *(leaf.astype(rate.dtype) for leaf in (info.num_losses, info.length)),
         info.max_compensation,
         jnp.log(info.max_weight) + 1,
         info.end_of_stream.astype(rate.dtype),
@@ -49,7 +49,7 @@ def row_of(tree, row):
 
 
 def loop(estimator, problem, row, stream=None):
-    """The loop in the docstring of `independent_rows`."""
+    """The loop in the docstring of `independent_runs`."""
     stream = problem.stream if stream is None else stream
     params, aux, keys = starts(problem)
     params, aux = row_of((params, aux), row)
@@ -62,8 +62,8 @@ def loop(estimator, problem, row, stream=None):
 
 
 def run_rows(problem, law, *, stream=None, **options):
-    rows = artbp.independent_rows(
-        problem.cell, problem.loss_fn, law, artbp.by_row(update), running, **options
+    rows = contrib.independent_runs(
+        problem.cell, problem.loss_fn, law, contrib.by_run(update), running, **options
     )
     params, aux, keys = starts(problem)
     state = rows.init(problem.carry, keys)
@@ -76,7 +76,10 @@ def assert_equal_rows(found, expected, row):
     assert relative_error(params, expected_params) < 1e-12
     assert aux[0] == expected_aux[0]
     np.testing.assert_allclose(aux[2], expected_aux[2], rtol=1e-10)
-    assert (state.position, state.segment) == (expected_state.position, expected_state.segment)
+    assert (state.position, state.num_estimates) == (
+        expected_state.position,
+        expected_state.num_estimates,
+    )
     assert relative_error(state.carry, expected_state.carry) < 1e-12
 
 
@@ -102,7 +105,7 @@ def test_the_control_without_compensation_differs():
         assert_equal_rows(found, loop(estimator, problem, row), row)
         assert relative_error(row_of(found[0], row), row_of(compensated[0], row)) > 1e-6
     # The same boundaries all the same.
-    np.testing.assert_array_equal(found[2].segment, compensated[2].segment)
+    np.testing.assert_array_equal(found[2].num_estimates, compensated[2].num_estimates)
 
 
 @pytest.mark.parametrize("block_size", [1, 2, 3])
@@ -181,8 +184,8 @@ def test_missing_observations_are_masked():
 
 def test_a_row_that_diverges_leaves_the_others_alone():
     problem = make_problem("linear", 25)
-    rows = artbp.independent_rows(
-        problem.cell, problem.loss_fn, LAW, artbp.by_row(update), running, block_size=4
+    rows = contrib.independent_runs(
+        problem.cell, problem.loss_fn, LAW, contrib.by_run(update), running, block_size=4
     )
     params, (steps, rates, totals), keys = starts(problem)
 
@@ -203,11 +206,11 @@ def test_run_goes_on_from_its_state():
     problem = make_problem("lstm", 25)
 
     def rows_until(limit):
-        return artbp.independent_rows(
+        return contrib.independent_runs(
             problem.cell,
             problem.loss_fn,
             LAW,
-            artbp.by_row(update),
+            contrib.by_run(update),
             lambda params, aux: aux[0] < limit,
             block_size=4,
         )
@@ -218,7 +221,7 @@ def test_run_goes_on_from_its_state():
     found = jax.jit(rows_until(NUM_STEPS).run)(*middle, problem.stream)
     expected = run_rows(problem, LAW, block_size=4)
     assert relative_error(found[0], expected[0]) < 1e-13
-    np.testing.assert_array_equal(found[2].segment, expected[2].segment)
+    np.testing.assert_array_equal(found[2].num_estimates, expected[2].num_estimates)
     # Nobody is left to run: nothing happens.
     again = jax.jit(rows_until(40).run)(*found, problem.stream)
     jax.tree.map(np.testing.assert_array_equal, again[:2], found[:2])
@@ -237,8 +240,13 @@ def test_a_hyperparameter_under_vmap():
         return cell
 
     def final(decay):
-        rows = artbp.independent_rows(
-            decaying(decay), problem.loss_fn, LAW, artbp.by_row(update), running, block_size=4
+        rows = contrib.independent_runs(
+            decaying(decay),
+            problem.loss_fn,
+            LAW,
+            contrib.by_run(update),
+            running,
+            block_size=4,
         )
         return rows.run(params, aux, rows.init(problem.carry, keys), problem.stream)[0]
 
@@ -257,7 +265,7 @@ def test_one_trace_for_all_lengths():
         traces.append(None)
         return problem.cell(params, carry, x)
 
-    rows = artbp.independent_rows(cell, problem.loss_fn, LAW, artbp.by_row(update), running)
+    rows = contrib.independent_runs(cell, problem.loss_fn, LAW, contrib.by_run(update), running)
     run = jax.jit(rows.run)
     params, aux, keys = starts(problem)
     state = rows.init(problem.carry, keys)
@@ -272,8 +280,8 @@ def test_errors_say_what_to_do():
     problem = make_problem("rnn", 25)
 
     def rows(law=LAW, cell=problem.cell, **options):
-        return artbp.independent_rows(
-            cell, problem.loss_fn, law, artbp.by_row(update), running, **options
+        return contrib.independent_runs(
+            cell, problem.loss_fn, law, contrib.by_run(update), running, **options
         )
 
     with pytest.raises(TypeError, match="truncation law"):

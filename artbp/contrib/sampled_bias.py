@@ -19,8 +19,8 @@ import numpy as np
 import optax
 from jax import lax
 
+from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.variance import variance_along
-from artbp.diagnostics.variance_reduction import gradients_of_gates
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.checks import Cell, check_positive

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.unrolls import side_by_side
-from artbp.unrolls.side_by_side import RowsBlock
+from artbp.contrib import runs_block
+from artbp.contrib.runs_block import RowsBlock
 
 
 class RowsSegment(NamedTuple):
@@ -126,7 +126,7 @@ def one_round(
     forward = dataclasses.replace(
         block, start=block.start + offset, num_steps=jnp.where(running, num_steps, 0)
     )
-    carry, step_carries, ys = side_by_side.record(forward, carry)
+    carry, step_carries, ys = runs_block.record(forward, carry)
     at_goal = running & (segment.block == segment.goal)
     at_end = at_goal & (offset + num_steps == segment.length)
     segment = segment._replace(leaving=_tree.select(at_end, carry, segment.leaving))
@@ -160,12 +160,12 @@ def _return(
 ) -> RowsSegment:
     """Takes the losses of the block, and goes back through it, in the rows at their goal."""
     block = dataclasses.replace(block, num_steps=jnp.where(at_goal, block.num_steps, 0))
-    read = side_by_side.read_out(block, ys)
+    read = runs_block.read_out(block, ys)
     ages = offset[None, :] + jnp.arange(1, block.size + 1, dtype=jnp.int32)[:, None]
     gates = jnp.asarray(block.problem.compensation(ages), segment.max_weight.dtype)
     used = jnp.where(at_goal[None, :] & (ages < segment.length[None, :]), gates, 1)
     grads = _tree.select(at_goal, _tree.accumulate(segment.grads, read.grads), segment.grads)
-    grads, cotangent = side_by_side.backpropagate(
+    grads, cotangent = runs_block.backpropagate(
         block, gates, step_carries, read.y_cotangents, grads, segment.cotangent
     )
     loss_sum = segment.loss_sum + read.loss_sum.astype(segment.loss_sum.dtype)

@@ -9,7 +9,7 @@ from problems import bptt_gradient, lengths, make_problem, one_pass, patterns, p
 
 import artbp
 from artbp import truncation
-from artbp.diagnostics.clipping import clipping_report, clipping_reports
+from artbp.contrib.clipping import clipping_report, clipping_reports
 
 pytestmark = pytest.mark.usefixtures("float64")
 

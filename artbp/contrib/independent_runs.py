@@ -16,15 +16,15 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
+from artbp.contrib.block_schedule import Ring, RowsSegment, begin, make_ring, one_round
+from artbp.contrib.runs_block import RowsBlock
 from artbp.estimators.base import EstimatorInfo, EstimatorState
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import never
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
 from artbp.unrolls.readout import LossFn
-from artbp.unrolls.rounds import Ring, RowsSegment, begin, make_ring, one_round
 from artbp.unrolls.segment import Problem
-from artbp.unrolls.side_by_side import RowsBlock
 
 # Lengths drawn ahead for a row: many at a time, because drawing a few costs a round as much.
 _PLAN = 32
@@ -34,8 +34,8 @@ _PLAN = 32
 _KEPT = 8
 
 
-class IndependentRows(NamedTuple):
-    """Trains many rows; made by `independent_rows`.
+class IndependentRuns(NamedTuple):
+    """Trains many rows; made by `independent_runs`.
 
     Attributes:
       init: `init(carry, rng_keys) -> state`, with the carry of one row and keys `[R]`: an
@@ -65,8 +65,8 @@ class _Loop(NamedTuple):
     ring: Ring
 
 
-def by_row(update: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
-    """Makes the update of one row an update of all rows, for `independent_rows`.
+def by_run(update: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    """Makes the update of one row an update of all rows, for `independent_runs`.
 
     Args:
       update: `update(params, aux, grads, info) -> (params, aux)` on one row.
@@ -81,7 +81,7 @@ def by_row(update: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, A
     return update_rows
 
 
-def independent_rows(
+def independent_runs(
     cell: Cell,
     loss_fn: LossFn,
     law: TruncationLaw,
@@ -92,7 +92,7 @@ def independent_rows(
     normalizer: float = 1.0,
     block_size: int = 16,
     stream_axes: Any = None,
-) -> IndependentRows:
+) -> IndependentRuns:
     """Trains rows that each go on to their own next segment. `run` means, for each row by itself:
 
         while running(params, aux):
@@ -113,7 +113,7 @@ def independent_rows(
       cell, loss_fn, law, compensate, normalizer: as for `artbp.artbp`.
       update: `update(params, aux, grads, info, finished) -> (params, aux)`, pure, on all rows at
         once. `finished`, bool `[R]`, are the rows whose segment ended in this round; the others
-        hold meaningless gradients and must be left as they are. `by_row` makes one from the
+        hold meaningless gradients and must be left as they are. `by_run` makes one from the
         update of a single row, and selects over params and aux; write your own where aux is
         large. `aux` is yours: optimiser state, counters, metrics.
       running: `running(params, aux) -> bool [R]`. A row for which it is False rests, for good:
@@ -124,7 +124,7 @@ def independent_rows(
         `Stream(0, num_steps=T)` for inputs `[R, T, ...]`. None: all rows share the stream.
 
     Returns:
-      An `IndependentRows`. Danger: under `jax.vmap`, `run` selects over its buffers in every
+      An `IndependentRuns`. Danger: under `jax.vmap`, `run` selects over its buffers in every
       round. Make the mapped axis a part of the rows instead.
 
     Raises:
@@ -149,7 +149,7 @@ def independent_rows(
     ) -> RowsSegment:
         rows = jnp.arange(state.position.shape[0], dtype=jnp.int32)
         # Clipped, because a row at rest may have come to the end of its plan.
-        length = plan.lengths.at[state.segment - plan.first, rows].get(mode="clip")
+        length = plan.lengths.at[state.num_estimates - plan.first, rows].get(mode="clip")
         length = jnp.minimum(length, num_steps - state.position)
         return begin(params, state.carry, length, ring, block_size)
 
@@ -162,7 +162,7 @@ def independent_rows(
         end_of_stream = position == 0
         info = EstimatorInfo(
             loss_sum=segment.loss_sum,
-            num_steps=segment.num_losses,
+            num_losses=segment.num_losses,
             length=segment.length,
             max_compensation=segment.max_compensation,
             max_weight=segment.max_weight,
@@ -177,7 +177,7 @@ def independent_rows(
         next_carry = _tree.select(end_of_stream, state.initial_carry, segment.leaving)
         state = state._replace(
             position=jnp.where(finished, position, state.position),
-            segment=state.segment + finished.astype(jnp.int32),
+            num_estimates=state.num_estimates + finished.astype(jnp.int32),
             carry=_tree.select(finished, next_carry, state.carry),
         )
         return params, aux, state
@@ -206,7 +206,7 @@ def independent_rows(
             )
             params, aux, state = end(loop, segment, finished, num_steps)
             still_running = running(params, aux)
-            at_end_of_plan = still_running & (state.segment - loop.plan.first >= _PLAN)
+            at_end_of_plan = still_running & (state.num_estimates - loop.plan.first >= _PLAN)
             plan = lax.cond(jnp.any(at_end_of_plan), lambda: _draw(law, state), lambda: loop.plan)
             fresh = begin_next(params, state, plan, ring, num_steps)
             segment = _tree.select(finished, fresh, segment)
@@ -218,12 +218,12 @@ def independent_rows(
         loop = lax.while_loop(lambda loop: jnp.any(loop.running), round_of_all, loop)
         return loop.params, loop.aux, loop.state
 
-    return IndependentRows(init, run)
+    return IndependentRuns(init, run)
 
 
 def _draw(law: TruncationLaw, state: EstimatorState) -> _Plan:
     """Draws the next lengths of every row, exactly as `artbp.artbp` does."""
-    first = jnp.asarray(state.segment)
+    first = jnp.asarray(state.num_estimates)
     segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
     # One axis: XLA's loops over two are slower.
     keys = jnp.concatenate([state.rng_key] * _PLAN)

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from problems import ages, bptt_gradient, gated_gradient, make_problem, patterns, probability
 
 from artbp import truncation
-from artbp.truncation import coupling as couplings
+from artbp.contrib import couplings
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -126,7 +126,7 @@ def sampled():
 
     def gates(coupling):
         def draw(key):
-            return truncation.sample_row_gates(LAW, key, NUM_STEPS, 2, coupling)
+            return couplings.sample_row_gates(LAW, key, NUM_STEPS, 2, coupling)
 
         return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(3), 20_000)))
 
@@ -195,9 +195,9 @@ def test_rows_draw_as_one_row_does():
 
     @jax.jit
     def draw(key):
-        shared = truncation.sample_row_gates(LAW, key, n, 3, "shared")
-        independent = truncation.sample_row_gates(LAW, key, n, 3, "independent")
-        replayed = truncation.sample_row_gates(truncation.replay([2, 1]), key, n, 3, "shared")
+        shared = couplings.sample_row_gates(LAW, key, n, 3, "shared")
+        independent = couplings.sample_row_gates(LAW, key, n, 3, "independent")
+        replayed = couplings.sample_row_gates(truncation.replay([2, 1]), key, n, 3, "shared")
         keys = jnp.stack([key, *jax.random.split(key, 3)])
         alone = jax.vmap(lambda key: LAW.sample_gates(key, n))(keys)
         return shared, independent, replayed, alone
@@ -246,7 +246,7 @@ def test_bad_arguments_of_couplings():
     key = jax.random.key(0)
 
     def draw(*arguments, law=LAW):  # traced only, which is quicker
-        return jax.eval_shape(lambda: truncation.sample_row_gates(law, key, *arguments))
+        return jax.eval_shape(lambda: couplings.sample_row_gates(law, key, *arguments))
 
     for arguments, word in (
         ((4, 2, "mirrored"), "coupling='mirrored'"),

@@ -8,9 +8,10 @@ import pytest
 
 import artbp
 from artbp import truncation
+from artbp.contrib import optimal_law
+from artbp.contrib.law_objective import LawObjective, hazards_of
 from artbp.diagnostics import truncation_covariance
-from artbp.truncation import optimal, polynomial, streaming_variance, tabulated
-from artbp.truncation.law_problem import LawProblem, hazards_of
+from artbp.truncation import polynomial, streaming_variance, tabulated
 
 
 def exponential_gram(rate, num_lags, *, coherent=True):
@@ -99,7 +100,7 @@ def test_the_optimum_against_brute_force():
     """Three hazards under two constraints are one number to choose: all of them are tried."""
     gram = exponential_gram(0.8, 3)
     mean, second = 2.5, 9.0
-    best = optimal(gram, mean_length=mean, second_moment=second, num_ages=3)
+    best = optimal_law(gram, mean_length=mean, second_moment=second, num_ages=3)
     found = moments(best)
     assert found[0] == pytest.approx(mean, rel=1e-6)
     assert found[1] <= second * (1 + 1e-6)
@@ -123,14 +124,14 @@ def test_the_optimum_beats_its_neighbours_and_the_usual_laws(coherent):
     second = mean + 2 * mean * (mean - 1) * (alpha - 2) / (alpha - 3)  # that of polynomial(6, 5)
     assert moments(polynomial(mean, alpha), 400_000)[1] == pytest.approx(second, rel=1e-3)
     gram = exponential_gram(0.85, 24, coherent=coherent)
-    best = optimal(gram, mean_length=mean, second_moment=second)
+    best = optimal_law(gram, mean_length=mean, second_moment=second)
     value, found = streaming_variance(best, gram), moments(best)
     assert found[0] == pytest.approx(mean, rel=1e-6)
     assert found[1] == pytest.approx(second, rel=1e-6)  # here the bound is reached
     assert value < 0.95 * streaming_variance(polynomial(mean, alpha), gram)
     # With the geometric law's own second moment the geometric law is not better either.
     geometric = truncation.geometric(mean)
-    tight = optimal(gram, mean_length=mean, second_moment=2 * mean**2 - mean)
+    tight = optimal_law(gram, mean_length=mean, second_moment=2 * mean**2 - mean)
     assert streaming_variance(tight, gram) < streaming_variance(geometric, gram)
     # Whatever feasible law is made of it by moving three hazards is worse.
     rng = np.random.default_rng(0)
@@ -147,16 +148,16 @@ def test_the_optimum_beats_its_neighbours_and_the_usual_laws(coherent):
 def test_the_second_moment_is_a_bound_and_no_aim():
     """Where short memory has no use for it, it is not reached; a looser bound is no worse."""
     gram, mean = exponential_gram(0.85, 24, coherent=False), 6.0
-    tight, loose = (optimal(gram, mean_length=mean, second_moment=s) for s in (120.0, 400.0))
+    tight, loose = (optimal_law(gram, mean_length=mean, second_moment=s) for s in (120.0, 400.0))
     assert moments(tight)[1] == pytest.approx(120.0, rel=1e-6)
     assert moments(loose)[1] < 250
     assert streaming_variance(loose, gram) < streaming_variance(tight, gram)
     # However far off it is.
-    far = optimal(gram, mean_length=mean, second_moment=1e6)
+    far = optimal_law(gram, mean_length=mean, second_moment=1e6)
     assert streaming_variance(far, gram) == pytest.approx(streaming_variance(loose, gram), rel=1e-6)
     # Here steps run into the bound from within, and must not leave it.
     parts = np.random.default_rng(1).normal(size=(16, 3)) * 0.85 ** np.arange(16)[:, None]
-    held = optimal(parts @ parts.T, mean_length=mean, second_moment=126.0)
+    held = optimal_law(parts @ parts.T, mean_length=mean, second_moment=126.0)
     assert moments(held) == pytest.approx((mean, 126.0), rel=1e-6)
 
 
@@ -185,7 +186,7 @@ def test_the_derivatives_that_the_search_uses():
     """Gradient and Hessian of the variance and of both moments against central differences."""
     rng = np.random.default_rng(0)
     parts = rng.normal(size=(4, 6))
-    problem = LawProblem(parts @ parts.T, 4.0, 40.0, 6)
+    problem = LawObjective(parts @ parts.T, 4.0, 40.0, 6)
     logits = rng.normal(size=6) / 2 - 1.2
     law = tabulated(hazards_of(logits))
     mean, second = moments(law)
@@ -218,8 +219,8 @@ def _differences(function, point, step=1e-5):
 def test_moments_that_no_law_has():
     gram = exponential_gram(0.8, 3)
     with pytest.raises(ValueError, match=r"above 16.* geometric"):
-        optimal(gram, mean_length=4, second_moment=16)
+        optimal_law(gram, mean_length=4, second_moment=16)
     with pytest.raises(ValueError, match="mean_length"):
-        optimal(gram, mean_length=1, second_moment=16)
+        optimal_law(gram, mean_length=1, second_moment=16)
     with pytest.raises(ValueError, match="num_ages"):
-        optimal(gram, mean_length=4, second_moment=30, num_ages=1)
+        optimal_law(gram, mean_length=4, second_moment=30, num_ages=1)

@@ -9,7 +9,8 @@ from problems import bptt_gradient, make_problem
 
 import artbp
 from artbp import truncation
-from artbp.diagnostics import sampled_bias, truncation_covariance, variance_along
+from artbp.contrib import sampled_bias
+from artbp.diagnostics import truncation_covariance, variance_along
 
 pytestmark = pytest.mark.usefixtures("float64")
 

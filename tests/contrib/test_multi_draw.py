@@ -17,7 +17,7 @@ from problems import (
 
 import artbp
 from artbp import truncation
-from artbp.diagnostics.variance_reduction import (
+from artbp.contrib.multi_draw import (
     coupling_variance,
     gradients_of_gates,
     multi_draw_gradient,
@@ -76,7 +76,7 @@ def test_the_mean_of_draws_is_that_of_their_gates():
         found = multi_draw_gradient(
             *model(problem), LAW, *data(problem), key, num_draws=3, coupling="stratified"
         )
-        gates = truncation.sample_row_gates(LAW, key, NUM_STEPS, 3, "stratified")
+        gates = artbp.contrib.sample_row_gates(LAW, key, NUM_STEPS, 3, "stratified")
         each = [flat_gradient(problem, gates[:, d]) for d in range(3)]
         return ravel_pytree(found)[0], jnp.stack(each)
 
@@ -187,7 +187,7 @@ def test_the_trace_of_coupled_rows_is_that_of_their_gradients():
         )
 
         def of_key(sample_key):
-            gates = truncation.sample_row_gates(LAW, sample_key, NUM_STEPS, 2, "antithetic")
+            gates = artbp.contrib.sample_row_gates(LAW, sample_key, NUM_STEPS, 2, "antithetic")
             return flat_gradient(problem, gates) - flat_gradient(problem, jnp.ones(NUM_STEPS))
 
         return found, jax.lax.map(of_key, sample_keys)

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from artbp.contrib.law_objective import FEASIBLE, Jet, LawObjective, hazards_of
 from artbp.truncation.base import check_mean_length
 from artbp.truncation.deterministic import check_length
-from artbp.truncation.law_problem import FEASIBLE, Jet, LawProblem, hazards_of
 from artbp.truncation.streaming import check_gram
 from artbp.truncation.tabulated import Tabulated, tabulated
 
@@ -31,7 +31,7 @@ _STEPS = 200
 _DECREASE = 1e-10
 
 
-def optimal(
+def optimal_law(
     gram: Any, *, mean_length: float, second_moment: float, num_ages: int | None = None
 ) -> Tabulated:
     """The hazards that minimise `streaming_variance` at a given mean length and second moment.
@@ -71,12 +71,12 @@ def optimal(
         num_ages = max(len(gram), int(np.ceil(8 * mean_length)))
     if check_length(num_ages, "num_ages") < 2:
         raise ValueError(f"num_ages={num_ages}; expected 2 at least, for two constraints.")
-    problem = LawProblem(gram, float(mean_length), float(second_moment), num_ages)
+    problem = LawObjective(gram, float(mean_length), float(second_moment), num_ages)
     logits = _minimise(problem, _start(problem))
     return tabulated(hazards_of(logits).tolist())
 
 
-def _minimise(problem: LawProblem, logits: np.ndarray | None) -> np.ndarray:
+def _minimise(problem: LawObjective, logits: np.ndarray | None) -> np.ndarray:
     """Damped Newton steps in the tangent space of the constraints, each followed by `restore`."""
     if logits is None:
         raise ValueError(
@@ -124,7 +124,7 @@ def _minimise(problem: LawProblem, logits: np.ndarray | None) -> np.ndarray:
 
 
 def _step(
-    problem: LawProblem,
+    problem: LawObjective,
     active: int,
     logits: np.ndarray,
     value: float,
@@ -146,7 +146,7 @@ def _step(
     return found if found is not None and problem.variance(found) < value else None
 
 
-def _start(problem: LawProblem) -> np.ndarray | None:
+def _start(problem: LawObjective) -> np.ndarray | None:
     """Logits on the constraints: of the polynomial law of these moments, or of a constant hazard.
 
     But of no heavier tail than that of α = 4: where the bound on E[L²] is far off, the optimum is
@@ -164,7 +164,7 @@ def _start(problem: LawProblem) -> np.ndarray | None:
     return problem.restore(np.log(hazard) - np.log1p(-hazard), active)
 
 
-def _length_probabilities(problem: LawProblem, logits: np.ndarray) -> np.ndarray:
+def _length_probabilities(problem: LawObjective, logits: np.ndarray) -> np.ndarray:
     """P(L = k) for k < n, then P(L ≥ n)."""
     survival = np.exp(problem.log_survival(logits))[: problem.num_ages]
     return np.append((survival * hazards_of(logits))[:-1], survival[-1])
