@@ -1,4 +1,4 @@
-"""Small helpers on pytrees of arrays: which leaves are differentiable, and selects by row."""
+"""Helpers on pytrees of arrays: differentiable leaves, selects by row, indexing by step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,20 @@ PyTree = Any
 
 
 def is_inexact(leaf: Any) -> bool:
-    """Whether `leaf` is a float or complex array: the leaves that a cotangent exists for."""
+    """Whether `leaf` is a float or complex array, for which a cotangent exists."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def is_key(leaf: Any) -> bool:
     """Whether `leaf` is an array of typed random keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def is_traced(tree: PyTree) -> bool:
+    """Whether the caller is traced by jit, vmap, scan, …"""
+    # Inside a jit without arguments, an operation on constants is traced all the same.
+    leaves = [*jax.tree.leaves(tree), jnp.zeros(())]
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def is_sharded(tree: PyTree) -> bool:
@@ -67,8 +74,15 @@ def align(flags: jax.Array, leaf: jax.Array) -> jax.Array:
 
 
 def select(flags: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
-    """Leaf by leaf `jnp.where(flags, on_true, on_false)`, flags a scalar or one per row."""
-    return jax.tree.map(lambda yes, no: jnp.where(align(flags, yes), yes, no), on_true, on_false)
+    """Leaf by leaf `jnp.where(flags, on_true, on_false)`, flags a scalar or one per row.
+
+    With flags per row, a leaf without rows is that of `on_true`.
+    """
+
+    def of_leaf(yes: jax.Array, no: jax.Array) -> jax.Array:
+        return yes if flags.ndim > yes.ndim else jnp.where(align(flags, yes), yes, no)
+
+    return jax.tree.map(of_leaf, on_true, on_false)
 
 
 def index(tree: PyTree, step: jax.Array | int) -> PyTree:
@@ -100,8 +114,13 @@ def zeros_like(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.zeros_like, tree)
 
 
+def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    """Zeros like an abstract leaf, and sharded like it where axes are explicit."""
+    return jnp.zeros(leaf.shape, leaf.dtype, out_sharding=leaf.sharding)
+
+
 def at_least_float32(dtype: Any) -> Any:
-    """`dtype`, or float32 where it is narrower: what sums and gates are computed in."""
+    """The dtype of sums and gates: `dtype`, or float32 where that is narrower."""
     dtype = jnp.dtype(dtype)
     return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 

@@ -1,4 +1,4 @@
-"""The data that an estimator walks along, segment by segment."""
+"""The data of an estimator: a sequence with the targets of its losses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 )
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A sequence of T time steps with what is needed to score them.
+    """A sequence of T time steps: inputs, targets, resets and mask.
 
     A frozen dataclass and a pytree: arrays may be NumPy or JAX, `num_steps` is static.
 
@@ -26,8 +26,8 @@ class Stream:
         None for a cell without input. Randomness for the cell travels here too, as keys.
       targets: what `loss_fn` compares with, any pytree of arrays `[T, ...]`, or None.
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
-        that step is the initial carry. A reset is no truncation: nothing crosses it in truth,
-        so it costs no bias, and the segment goes on through it.
+        that step is the initial carry. A reset is no truncation. The true gradient does not cross
+        it either, so it adds no bias, and a segment goes on through it.
       mask: bool `[T]` or `[T, B]`. False where a loss does not count; a float target there may
         be NaN.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the

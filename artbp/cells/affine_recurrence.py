@@ -1,4 +1,4 @@
-"""What the recurrences of our cells share: their products, all in one affine map.
+"""The affine map z = x W + h U + b, which the recurrences of all our cells share.
 
     z = x W + h U + b
 
@@ -6,8 +6,8 @@ Given δz of all steps of a chunk, and h the hidden state that entered each of t
 
     δx = δz Wᵀ,   δh = δz Uᵀ,   δW = Σ xᵀ δz,   δU = Σ hᵀ δz,   δb = Σ δz
 
-x W + b is taken for many steps before the loop forward, δx, δW, δU and δb for many steps after the
-loop backward; h U and δz Uᵀ are what is left inside the loops.
+x W + b is computed for many steps before the forward loop, and δx, δW, δU and δb for many steps
+after the backward loop. Only h U and δz Uᵀ remain inside the loops.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _SMALL = 160
 
 
 class AffineRecurrence:
-    """The part of a `Recurrence` that does not depend on what a cell makes of z; see there.
+    """The part of a `Recurrence` that does not depend on how a cell uses z.
 
-    A cell adds `step`, `kept_like`, `linearize` and `pull_back`. Its local derivatives have a field
-    `hidden`, the h that entered each step (`_entered`).
+    A cell adds `step`, `residuals_like`, `linearize` and `pull_back`. Its local derivatives have a
+    field `hidden`, the h that entered each step (`_entered`).
 
     Args:
-      params: dict of input W `[D, K H]`, recurrent U `[H, K H]`, bias b `[K H]`; what is not in
-        `_names` is ignored.
-      to_params: takes a gradient like params to one like what the caller differentiates.
+      params: dict of input W `[D, K H]`, recurrent U `[H, K H]`, bias b `[K H]`; entries that are
+        not in `_names` are ignored.
+      to_params: turns a gradient like params into one like the params that the caller handed over.
     """
 
     _names: tuple[str, ...] = ("input", "recurrent", "bias")
@@ -110,7 +110,7 @@ class AffineRecurrence:
         return deltas, deltas
 
     def _projected(self, u: jax.Array) -> jax.Array:
-        """x W + b, from what `project` made of x."""
+        """x W + b, from the output of `project`."""
         return self._input(u) if jnp.issubdtype(u.dtype, jnp.integer) else u
 
     def _entered(self, chunk: Chunk, ys: jax.Array) -> jax.Array:

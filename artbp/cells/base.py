@@ -1,4 +1,4 @@
-"""What our own cells have on top of being functions, and how their weights start."""
+"""The class of the reference cells, and the initialisation of their weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from artbp.unrolls.recurrence import Recurrence
 class ReferenceCell:
     """A cell that can also make its parameters and its first carry.
 
-    Calling it is calling the cell: `cell(params, carry, x) -> (carry, y)`. Nothing in artbp asks
-    for this class; any function of that signature is a cell. What the segment kernels and
-    `fused_unroll` do look for is a method `recurrence`: with it they run the backward pass
-    written for the cell.
+    It is called like any cell: `cell(params, carry, x) -> (carry, y)`. No function of artbp
+    requires this class; any function of that signature is a cell. The segment kernels and
+    `fused_unroll` look for a method `recurrence`: if the cell has one, they run the backward pass
+    written for it.
 
     Products are taken in the dtype of the weights and summed in float32 or wider; the rest is
     computed in float32 or wider; the carry keeps its dtype.
@@ -33,16 +33,16 @@ class ReferenceCell:
         would; y is `[B, hidden_size]`, the hidden state after the step.
       init: `init(rng_key, input_size, hidden_size, ...) -> params`.
       initial_carry: `initial_carry(params, batch_size) -> carry`, zeros.
-      take_apart: `take_apart(params, to_params) -> Recurrence`, the cell's hand-written
-        recurrence; `to_params` takes a gradient like params to one like the caller's. None: the
-        kernels derive one by automatic differentiation.
+      make_recurrence: `make_recurrence(params, to_params) -> Recurrence`, the cell's hand-written
+        recurrence; `to_params` turns a gradient like params into one like the caller's params.
+        None: the kernels derive one by automatic differentiation.
       select: see `with_params`.
     """
 
     apply: Callable[[Any, Any, Any], tuple[Any, Any]]
     init: Callable[..., Any]
     initial_carry: Callable[[Any, int], Any]
-    take_apart: Callable[[Any, Callable[[Any], Any]], Recurrence] | None = None
+    make_recurrence: Callable[[Any, Callable[[Any], Any]], Recurrence] | None = None
     select: Callable[[Any], Any] | None = None
 
     def __call__(self, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
@@ -65,10 +65,10 @@ class ReferenceCell:
 
     def recurrence(self, params: Any) -> Recurrence | None:
         """The hand-written recurrence at these parameters; None if the cell has none."""
-        if self.take_apart is None:
+        if self.make_recurrence is None:
             return None
         own, to_params = jax.vjp(self._own, params)
-        return self.take_apart(own, lambda gradient: to_params(gradient)[0])
+        return self.make_recurrence(own, lambda gradient: to_params(gradient)[0])
 
     def hoist(self, params: Any) -> tuple[Callable[[list[Any]], ReferenceCell], list[Any]]:
         """(a function from the arrays that `select` closes over to the cell, these arrays)."""

@@ -1,18 +1,18 @@
-"""The GRU taken apart: its forward and backward pass, written by hand.
+"""The GRU as a `Recurrence`: its forward and backward pass, written by hand.
 
     r, z = σ(x W + b + h U)_{r, z}
     a = h U_n + b'_n,    n = tanh(x W_n + b_n + r a),    h' = (1 − z) n + z h,    y = h'
 
-Kept of a step are r, z, n, a and h': 5 floats per unit and row. The h that entered a step is the h'
-of the step before it. Backwards, with δ the cotangent of h',
+The residuals of a step are r, z, n, a and h': 5 floats per unit and row. The h that entered a step
+is the h' of the step before it. In the backward pass, with δ the cotangent of h',
 
     δ_r, δ_z, δ_n, δ_a = D δ         N  = (1 − z) (1 − n²)
                                      D  = (N a r (1 − r),  (h − n) z (1 − z),  N,  N r)
     δ = z δ + (δ_r, δ_z, δ_a) Uᵀ
 
-D does not depend on the cotangents, so it is computed for many steps at once; what is left in the
-loop is one product and four multiplications, and δ is all that it stores. The gradients of W and b
-come from (δ_r, δ_z, δ_n), those of U and b'_n from (δ_r, δ_z, δ_a), of a chunk at a time.
+D does not depend on the cotangents, so it is computed for many steps at once. The loop over steps
+is left with one product and four multiplications, and stores δ alone. For a chunk at a time, the
+gradients of W and b come from (δ_r, δ_z, δ_n), those of U and b'_n from (δ_r, δ_z, δ_a).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from artbp.cells.base import product
 from artbp.unrolls.recurrence import Chunk
 
 
-class _Kept(NamedTuple):
+class _Residuals(NamedTuple):
     reset: jax.Array
     update: jax.Array
     candidate: jax.Array
@@ -50,7 +50,7 @@ class GRURecurrence(AffineRecurrence):
 
     _names = ("input", "recurrent", "bias", "candidate_bias")
 
-    def step(self, carry: jax.Array, u: Any) -> tuple[jax.Array, jax.Array, _Kept]:
+    def step(self, carry: jax.Array, u: Any) -> tuple[jax.Array, jax.Array, _Residuals]:
         reset_x, update_x, candidate_x = jnp.split(self._projected(u), 3, axis=-1)
         from_hidden = product(carry, self._params["recurrent"])
         reset_h, update_h, a = jnp.split(from_hidden, 3, axis=-1)
@@ -62,17 +62,17 @@ class GRURecurrence(AffineRecurrence):
         new_hidden = ((1 - z) * n + z * carry.astype(z.dtype)).astype(carry.dtype)
         new_hidden = lax.optimization_barrier(new_hidden)
         r, z, n, a = (leaf.astype(self._dtype) for leaf in (r, z, n, a))
-        kept = _Kept(r, z, n, a, new_hidden)
-        return new_hidden, new_hidden, kept
+        residuals = _Residuals(r, z, n, a, new_hidden)
+        return new_hidden, new_hidden, residuals
 
-    def kept_like(self, carry: jax.Array) -> _Kept:
+    def residuals_like(self, carry: jax.Array) -> _Residuals:
         gate = carry.astype(self._dtype)
-        return _Kept(gate, gate, gate, gate, carry)
+        return _Residuals(gate, gate, gate, gate, carry)
 
     def linearize(self, chunk: Chunk) -> tuple[jax.Array, _Local]:
-        ys = chunk.kept.new_hidden
+        ys = chunk.residuals.new_hidden
         entered = self._entered(chunk, ys)
-        r, z, n, a, _ = (leaf.astype(self._wide) for leaf in chunk.kept)
+        r, z, n, a, _ = (leaf.astype(self._wide) for leaf in chunk.residuals)
         candidate = (1 - z) * (1 - n * n)
         local = _Local(
             reset=candidate * a * r * (1 - r),

@@ -1,19 +1,19 @@
-"""The LSTM taken apart: its forward and backward pass, written by hand.
+"""The LSTM as a `Recurrence`: its forward and backward pass, written by hand.
 
     z = x W + h U + b,   i, f, g, o = σ(z_i), σ(z_f), tanh(z_g), σ(z_o)
     c' = f c + i g,      h' = o tanh(c'),   y = h'
 
-Kept of a step are i, f, g, o and c: 5 floats per unit and row, where differentiating a scan keeps
-12. Backwards, with δh and δc the cotangents of h' and c',
+The residuals of a step are i, f, g, o and c: 5 floats per unit and row, where differentiating a
+scan keeps 12. In the backward pass, with δh and δc the cotangents of h' and c',
 
     δc += E δh           E  = o (1 − tanh² c')
     δz = D (δc, δc, δc, δh)
                          D  = (g i (1 − i),  c f (1 − f),  i (1 − g²),  tanh(c') o (1 − o))
     δc = f δc,  δh = δz Uᵀ
 
-D and E do not depend on the cotangents, so they are computed for many steps at once; what is left
-in the loop is one product and six multiplications. The gradients of W, U and b come from all δz of
-a chunk, in one product each.
+D and E do not depend on the cotangents, so they are computed for many steps at once. The loop over
+steps is left with one product and six multiplications. The gradients of W, U and b are one product
+each, of all δz of a chunk.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LSTMCarry(NamedTuple):
     hidden: jax.Array
 
 
-class _Kept(NamedTuple):
+class _Residuals(NamedTuple):
     input_gate: jax.Array
     forget_gate: jax.Array
     candidate: jax.Array
@@ -57,7 +57,7 @@ class _Local(NamedTuple):
 class LSTMRecurrence(AffineRecurrence):
     """The `Recurrence` of the LSTM; for its methods see there."""
 
-    def step(self, carry: LSTMCarry, u: Any) -> tuple[LSTMCarry, jax.Array, _Kept]:
+    def step(self, carry: LSTMCarry, u: Any) -> tuple[LSTMCarry, jax.Array, _Residuals]:
         z = self._projected(u) + product(carry.hidden, self._params["recurrent"])
         z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
         i, f, o = jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jax.nn.sigmoid(z_o)
@@ -66,15 +66,15 @@ class LSTMRecurrence(AffineRecurrence):
         memory = lax.optimization_barrier(f * carry.memory.astype(z.dtype) + i * g)
         hidden = (o * jnp.tanh(memory)).astype(carry.hidden.dtype)
         i, f, g, o = (gate.astype(self._dtype) for gate in (i, f, g, o))
-        kept = _Kept(i, f, g, o, carry.memory)
-        return LSTMCarry(memory.astype(carry.memory.dtype), hidden), hidden, kept
+        residuals = _Residuals(i, f, g, o, carry.memory)
+        return LSTMCarry(memory.astype(carry.memory.dtype), hidden), hidden, residuals
 
-    def kept_like(self, carry: LSTMCarry) -> _Kept:
+    def residuals_like(self, carry: LSTMCarry) -> _Residuals:
         gate = carry.hidden.astype(self._dtype)
-        return _Kept(gate, gate, gate, gate, carry.memory)
+        return _Residuals(gate, gate, gate, gate, carry.memory)
 
     def linearize(self, chunk: Chunk) -> tuple[jax.Array, _Local]:
-        i, f, g, o, c = (leaf.astype(self._wide) for leaf in chunk.kept)
+        i, f, g, o, c = (leaf.astype(self._wide) for leaf in chunk.residuals)
         tanh = lax.optimization_barrier(jnp.tanh(f * c + i * g))
         ys = (o * tanh).astype(chunk.entering.hidden.dtype)
         local = _Local(

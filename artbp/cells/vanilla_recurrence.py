@@ -1,13 +1,13 @@
-"""The linear cell and the vanilla (tanh) cell taken apart, written by hand.
+"""The linear cell and the vanilla (tanh) cell as `Recurrence`s, written by hand.
 
     z = x W + h U + b,    h' = φ(z),    y = h'
 
-Kept of a step is h': 1 float per unit and row. The h that entered a step is the h' of the step
-before it. Backwards, with δh the cotangent of h',
+The residual of a step is h': 1 float per unit and row. The h that entered a step is the h' of the
+step before it. In the backward pass, with δh the cotangent of h',
 
     δz = φ'(z) δh,    δh = δz Uᵀ;    φ' = 1 for the linear cell,  φ'(z) = 1 − h'² for tanh
 
-The gradients of W, U and b come from all δz of a chunk, in one product each.
+The gradients of W, U and b are one product each, of all δz of a chunk.
 """
 
 from __future__ import annotations
@@ -34,16 +34,18 @@ class LinearRecurrence(AffineRecurrence):
     def step(self, carry: jax.Array, u: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         z = self._projected(u) + product(carry, self._params["recurrent"])
         # Without a barrier, XLA computes this once for every result that it enters.
-        kept = lax.optimization_barrier(self._activation(z).astype(self._kept_dtype(carry)))
-        new_hidden = kept.astype(carry.dtype)
-        return new_hidden, new_hidden, kept
+        residuals = lax.optimization_barrier(
+            self._activation(z).astype(self._residual_dtype(carry))
+        )
+        new_hidden = residuals.astype(carry.dtype)
+        return new_hidden, new_hidden, residuals
 
-    def kept_like(self, carry: jax.Array) -> jax.Array:
-        return carry.astype(self._kept_dtype(carry))
+    def residuals_like(self, carry: jax.Array) -> jax.Array:
+        return carry.astype(self._residual_dtype(carry))
 
     def linearize(self, chunk: Chunk) -> tuple[jax.Array, _Local]:
-        ys = chunk.kept.astype(chunk.entering.dtype)
-        slope = self._slope(chunk.kept.astype(self._wide))
+        ys = chunk.residuals.astype(chunk.entering.dtype)
+        slope = self._slope(chunk.residuals.astype(self._wide))
         return ys, lax.optimization_barrier(_Local(slope, self._entered(chunk, ys)))
 
     def pull_back(
@@ -54,7 +56,7 @@ class LinearRecurrence(AffineRecurrence):
         delta = lax.optimization_barrier(delta.astype(self._dtype))
         return delta, self._back([delta], delta).astype(cotangent.dtype)
 
-    def _kept_dtype(self, carry: jax.Array) -> Any:
+    def _residual_dtype(self, carry: jax.Array) -> Any:
         """The wider of those of carry and weights: h' of a narrow carry is too coarse for φ'."""
         return max(carry.dtype, self._dtype, key=lambda dtype: dtype.itemsize)
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from artbp.truncation.base import TruncationLaw, check_law, full_precision_uniform
+from artbp.truncation.base import InvertibleLaw, TruncationLaw, check_law, full_precision_uniform
 from artbp.truncation.deterministic import check_length
 
 Coupling = Literal["shared", "independent", "antithetic", "stratified"]
@@ -41,8 +41,8 @@ def sample_row_gates(
     whatever the coupling, so the gradient summed over the rows is unbiased under each of them.
 
     Args:
-      law: must have `length_at`, as all random laws here do, unless the coupling is "shared" or
-        "independent".
+      law: an `artbp.truncation.InvertibleLaw`, as all random laws here are, unless the coupling is
+        "shared" or "independent".
       rng_key: consumed.
       num_steps: T.
       num_rows: R, of the batch; or draws of boundaries on the same data. Where R is odd, the last
@@ -56,23 +56,30 @@ def sample_row_gates(
       float `[T, R]`, in JAX's default float dtype.
 
     Raises:
-      TypeError: law is not a `TruncationLaw`.
+      TypeError: law is not a `TruncationLaw`, or not invertible where the coupling needs that.
       ValueError: an unknown coupling, num_steps or num_rows not an integer ≥ 1.
-      NotImplementedError: the coupling needs `length_at`, which this law lacks.
     """
     check_law(law)
     check_coupling(coupling)
     num_steps = check_length(num_steps, "num_steps")
     num_rows = check_length(num_rows, "num_rows")
+    if coupling not in ("shared", "independent") and not isinstance(law, InvertibleLaw):
+        raise TypeError(
+            f"The coupling {coupling!r} makes lengths from uniforms that rows share, and "
+            f"{type(law).__name__} has no closed form for that. Make it an artbp.truncation."
+            "InvertibleLaw with length_at(u), or take the coupling 'independent' or 'shared'."
+        )
     segments = jnp.arange(num_steps, dtype=jnp.int32)  # as many as there are at most
+    limit = num_steps + 1
 
     def lengths_of(segment: jax.Array) -> jax.Array:
         if coupling == "shared":
-            return jnp.broadcast_to(law.length_of(rng_key, segment), (num_rows,))
+            return jnp.broadcast_to(law.length_of(rng_key, segment, limit), (num_rows,))
         if coupling == "independent":
             row_keys = jax.random.split(rng_key, num_rows)
-            return jax.vmap(law.length_of, in_axes=(0, None))(row_keys, segment)
+            return jax.vmap(law.length_of, in_axes=(0, None, None))(row_keys, segment, limit)
         uniforms = _antithetic if coupling == "antithetic" else _stratified
+        assert isinstance(law, InvertibleLaw)
         return law.length_at(uniforms(jax.random.fold_in(rng_key, segment), num_rows))
 
     return _gates(law, jax.vmap(lengths_of)(segments))

@@ -9,6 +9,7 @@ from artbp.estimators.pes import pes
 from artbp.estimators.random_truncation import random_truncation
 from artbp.estimators.registry import REGISTRY, EstimatorSpec
 from artbp.estimators.rtrl import rtrl
+from artbp.estimators.run_pass import run_pass
 from artbp.estimators.snap1 import snap1
 from artbp.estimators.tbptt import tbptt
 from artbp.estimators.tbptt_k1_k2 import tbptt_k1_k2
@@ -28,6 +29,7 @@ __all__ = [
     "pes",
     "random_truncation",
     "rtrl",
+    "run_pass",
     "scale_by_learning_rate_factor",
     "snap1",
     "tbptt",

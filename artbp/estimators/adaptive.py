@@ -168,7 +168,6 @@ def adaptive_tbptt(
             end,
             forward.sums,
             size=size,
-            count=2 * length,
             weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
         )
         measured = measured._replace(

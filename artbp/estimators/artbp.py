@@ -6,10 +6,10 @@ The backward flow is cut where X_t = 1 and multiplied by 1/(1 − c_t) where it 
     δ_t = ∂ℓ_t/∂s_t + gate_t · (∂F_{t+1}/∂s_t)ᵀ δ_{t+1},    gate_t = (1 − X_t)/(1 − c_t)
     g   = Σ_t (∂F_t/∂θ)ᵀ δ_t  (+ the readout's own gradient)
 
-Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. In this file are
-the two ingredients, the draw of X (`law.sample_length`) and the gate (`law.compensation`); the
-recursion itself is `artbp.unrolls.block._backpropagate`, and as a gate on a plain scan
-`artbp.unrolls.unroll`.
+Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. This file chooses
+the two ingredients: the draw of X (`law.length_of`) and the gate (`law.compensation`). The
+recursion itself is `artbp.unrolls.recursion.backpropagate`; `artbp.unroll` states it as a gate on a
+plain scan.
 
 Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time", arXiv 1705.08209.
 """
@@ -21,11 +21,10 @@ import jax
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.segmentwise import segmentwise
 from artbp.truncation.base import TruncationLaw, check_law
-from artbp.truncation.deterministic import never
 from artbp.unrolls.checks import Cell
+from artbp.unrolls.functions import Functions
 from artbp.unrolls.policies import Policy
 from artbp.unrolls.readout import LossFn
-from artbp.unrolls.segment import Problem
 
 
 def artbp(
@@ -37,44 +36,42 @@ def artbp(
     normalizer: float = 1.0,
     policy: Policy | None = None,
     block_size: int = 256,
-    cache_size: int = 128,
 ) -> GradientEstimator:
     """Truncated BPTT with random boundaries and compensated, hence unbiased, gradients.
 
         δ_t = ∂ℓ_t/∂s_t + gate_t · (∂F_{t+1}/∂s_t)ᵀ δ_{t+1},    gate_t = (1 − X_t)/(1 − c_t)
 
-    One estimate is one segment: the steps up to the next boundary, which the whole batch shares.
-    The carry goes on from segment to segment. At the end of the stream the last segment is
-    flushed, shorter or not, and the next one starts at the beginning with the initial carry.
+    One estimate is one segment: the steps up to the next boundary, which all rows of the batch
+    share. The carry goes on from segment to segment. The end of the stream ends the last segment,
+    and the next one starts at the beginning of the stream with the initial carry.
 
-    What "unbiased" means: with params frozen over a pass of the stream, the summed gradients of
-    its segments have the full BPTT gradient as their expectation. With an update at each
-    boundary the carry comes from older params, as in every streaming method; and a step that is
-    not linear in the gradient (Adam's, clipping) is not an unbiased step.
+    "Unbiased" means: with params frozen over a pass of the stream, the expectation of the summed
+    gradients of its segments is the full BPTT gradient. With an update at each boundary the carry
+    comes from older params, as in every streaming method. And a step that is not linear in the
+    gradient, such as one of Adam or after clipping, is not an unbiased step.
 
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`; carry any pytree, `[B, ...]` with a batch.
-        Those of `artbp.cells`, also `with_params`, are run with a backward pass written by hand.
+        The cells of `artbp.cells`, also `with_params`, have a hand-written backward pass.
       loss_fn: `loss_fn(params, y, target) -> losses` of one step, `[B]` or, without a batch, a
         scalar. It holds the readout, which then runs over many steps at once.
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
-      compensate: False leaves the gate at 1 between the same random boundaries. That is biased:
-        a control that tells the effect of compensation from that of random lengths.
-      normalizer: a constant that the gradient is divided by, for instance L0 times the batch size.
-        Never the sampled length: that would correlate with it and bias the gradient.
+      compensate: False leaves the gate at 1 between the same random boundaries. This is biased. It
+        is a control that separates the effect of compensation from that of random lengths.
+      normalizer: a constant that divides the gradient, for instance L0 times the batch size. Never
+        divide by the sampled length: it is correlated with the gradient, so that would be a bias.
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`
         can be jitted, vmapped and scanned under `dynamic`, and None then means `dynamic` (and
         allocates its scratch on every backend).
-      block_size: how many steps are kept at a time, each with what its derivative needs: a carry,
-        or for `artbp.cells.lstm` and `gru` 5 floats per unit; and as many carries that enter
-        blocks. A longer segment is run in blocks of this many and recomputed on the way back. It
-        changes memory and time, never the gradient.
-      cache_size: compiled lengths that `exact` and `pow2` keep.
+      block_size: how many steps have their residuals in memory at a time: a carry a step, or 5
+        floats per unit for `artbp.cells.lstm` and `gru`; and as many carries that enter blocks. A
+        longer segment is run in blocks of this size, which the backward pass computes again. The
+        option changes memory and time, never the gradient.
 
     Returns:
-      A `GradientEstimator`. Its state holds, under `dynamic`, the buffers of a block; donate it to
-      your jitted step. Danger: a state belongs to the stream that it was run on, and its position
-      means nothing on a shorter one; and to params of the dtypes that `init` was given.
+      A `GradientEstimator`. Under `dynamic` its state holds the buffers of a block: donate it to
+      your jitted step. Danger: use a state only with the stream that it was run on, since it holds
+      a position, and with params of the dtypes that `init` was given.
 
     Raises:
       ValueError: a bad option; from `init`: params that are not finite; from `estimate`: arrays
@@ -86,15 +83,14 @@ def artbp(
     """
     check_law(law)
 
-    def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
+    def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
         del at_start
-        return law.length_of(rng_key, segment)
+        return law.length_of(rng_key, n, limit)
 
     return segmentwise(
-        Problem(cell, loss_fn, law.compensation if compensate else never().compensation),
+        Functions(cell, loss_fn, law.compensation if compensate else None),
         next_length,
         normalizer=normalizer,
         policy=policy,
         block_size=block_size,
-        cache_size=cache_size,
     )

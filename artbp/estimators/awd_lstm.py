@@ -19,11 +19,11 @@ from artbp import _tree
 from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
 from artbp.estimators.segmentwise import segmentwise
 from artbp.stream import Stream
-from artbp.truncation.deterministic import check_length, never
+from artbp.truncation.deterministic import check_length
 from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.functions import Functions
 from artbp.unrolls.policies import Policy
 from artbp.unrolls.readout import LossFn
-from artbp.unrolls.segment import Problem
 
 
 def awd_lstm_bptt(
@@ -36,7 +36,6 @@ def awd_lstm_bptt(
     shortest: int = 5,
     policy: Policy | None = None,
     block_size: int = 256,
-    cache_size: int = 128,
 ) -> GradientEstimator:
     """Truncated BPTT with a random length for each segment, as in AWD-LSTM.
 
@@ -52,7 +51,7 @@ def awd_lstm_bptt(
     do not sum to that of the sequence: each is the mean over its own segment.
 
     Args:
-      cell, loss_fn, policy, block_size, cache_size: as for `artbp.artbp`.
+      cell, loss_fn, policy, block_size: as for `artbp.artbp`.
       base_length: in time steps; 70 in the paper's runs on Penn Treebank.
       half_probability: how often half of it is used.
       deviation: standard deviation of the length, in time steps.
@@ -69,21 +68,20 @@ def awd_lstm_bptt(
     if not 0 <= half_probability <= 1:
         raise ValueError(f"half_probability={half_probability!r}; expected a number in [0, 1].")
 
-    def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
-        del at_start
-        key_half, key_length = jax.random.split(jax.random.fold_in(rng_key, segment))
+    def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
+        del at_start, limit
+        key_half, key_length = jax.random.split(jax.random.fold_in(rng_key, n))
         is_half = jax.random.uniform(key_half, (), jnp.float32) < half_probability
         mean = jnp.where(is_half, jnp.float32(base / 2), jnp.float32(base))
         drawn = mean + jnp.float32(deviation) * jax.random.normal(key_length, (), jnp.float32)
         return jnp.maximum(jnp.floor(drawn).astype(jnp.int32), least)
 
     summed = segmentwise(
-        Problem(cell, loss_fn, never().compensation),
+        Functions(cell, loss_fn),
         next_length,
         normalizer=1.0,
         policy=policy,
         block_size=block_size,
-        cache_size=cache_size,
     )
 
     @jax.jit

@@ -14,17 +14,17 @@ from artbp.unrolls.checks import check_finite, check_params
 
 
 class EstimatorState(NamedTuple):
-    """What the next segment needs.
+    """What the next estimate needs.
 
     Attributes:
       position: int32, the time step of the stream that comes next.
       num_estimates: int32, how many estimates have been made since `init`.
       carry: the carry that enters the next step.
       initial_carry: the carry at the beginning of the stream and after its resets.
-      rng_key: the key that all boundaries come from: segment i is drawn with
-        `fold_in(rng_key, i)`, so boundaries never depend on data or parameters.
-      scratch: buffers of the kernel, never read before they are written. Donate the state to a
-        jitted step and they are reused in place; a checkpoint may leave them out.
+      rng_key: the key of all random draws. Segment i is drawn with `fold_in(rng_key, i)`, so
+        boundaries never depend on data or parameters.
+      scratch: buffers of the kernel, never read before they are written. A jitted step to which the
+        state is donated reuses them in place. A checkpoint may leave them out.
       inner_state: what else this estimator needs, such as RTRL's sensitivities or the carries of a
         window; () where there is nothing. It belongs in a checkpoint, unlike scratch.
     """
@@ -39,7 +39,7 @@ class EstimatorState(NamedTuple):
 
 
 class EstimatorInfo(NamedTuple):
-    """What a person may want to plot about one segment; all scalars.
+    """What a person may want to plot about one estimate; all scalars.
 
     Attributes:
       loss_sum: summed losses, not normalised.
@@ -47,11 +47,11 @@ class EstimatorInfo(NamedTuple):
         loss_sum / num_losses is the mean loss.
       length: int32, the segment's length in time steps.
       max_compensation: the largest factor 1/(1 − c) on the backward flow; 1 without truncation.
-      max_weight: the product of the factors, 1/S(length − 1): the weight with which the loss of
-        the last step reaches the first.
+      max_weight: the product of the factors, 1/S(length − 1): the weight of the loss of the last
+        step in the gradient through the first step.
       end_of_stream: bool, whether the segment was ended by the stream; the next one starts at
         the beginning, with the initial carry.
-      extra: what only this estimator has to say, scalars by name; see its docstring.
+      extra: further scalars of this estimator, by name; see its docstring.
     """
 
     loss_sum: jax.Array
@@ -82,19 +82,17 @@ def start(
     carry: Any,
     rng_key: jax.Array,
     *,
-    scratch: Callable[[Any, Any], Any] = lambda params, carry: (),
-    inner_state: Callable[[Any, Any], Any] = lambda params, carry: (),
+    scratch: Any = (),
+    inner_state: Any = (),
 ) -> EstimatorState:
     """The state at the beginning of a stream.
-
-    `scratch` and `inner_state` are functions of params and carry.
 
     Raises:
       TypeError, ValueError: params that are not floats, or not finite.
     """
     check_params(params)
     check_finite(params)
-    params, carry = _tree.as_arrays((params, carry))
+    carry = _tree.as_arrays(carry)
     zero = jnp.zeros((), jnp.int32)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
     return EstimatorState(
@@ -103,6 +101,6 @@ def start(
         carry=jax.tree.map(jnp.copy, carry),
         initial_carry=jax.tree.map(jnp.copy, carry),
         rng_key=jnp.copy(rng_key),
-        scratch=scratch(params, carry),
-        inner_state=inner_state(params, carry),
+        scratch=scratch,
+        inner_state=inner_state,
     )

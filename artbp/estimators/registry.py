@@ -28,8 +28,8 @@ class EstimatorSpec(NamedTuple):
 
     Attributes:
       build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with updates every
-        `mean_length` steps on average. Options are `normalizer` and, where `segmentwise`, `policy`,
-        `block_size` and `cache_size`.
+        `mean_length` steps on average. Options are `normalizer` and, where `segmentwise`, `policy`
+        and `block_size`.
       bias: what parts its expectation over keys, with frozen params, from the BPTT gradient.
         "smoothing" vanishes with the size of the perturbations.
       random: whether keys matter.

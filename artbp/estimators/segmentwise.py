@@ -1,7 +1,7 @@
-"""Walking along a stream segment by segment: what BPTT, TBPTT and ARTBP share.
+"""Shared driver for estimators that go along a stream segment by segment (BPTT, TBPTT, ARTBP).
 
-They differ in two functions, handed in here: how long the next segment is, and which gate its steps
-get. The gradient of a segment is the business of the kernels in `artbp.unrolls`.
+They differ in two functions: how long the next segment is, and the gate of a step, which is
+`Functions.compensation`. The kernels in `artbp.unrolls` compute the gradient of a segment.
 """
 
 from __future__ import annotations
@@ -17,92 +17,61 @@ import numpy as np
 from artbp import _tree
 from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, start
 from artbp.stream import Stream
-from artbp.unrolls import chained, dynamic
+from artbp.unrolls import static_lengths
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import check_cell, check_params, check_positive, check_resets
-from artbp.unrolls.closure import hoist, hoist_cell
+from artbp.unrolls.checks import check_params, check_positive, check_resets
+from artbp.unrolls.closure import hoist_functions
+from artbp.unrolls.dynamic import make_scratch, segment_gradient
+from artbp.unrolls.functions import Functions, SegmentResult
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
-from artbp.unrolls.segment import Problem, SegmentResult
 
-NextLength = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+NextLength = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
 
-# Lengths that the host-driven policies draw in one call; the device is asked once per this many.
+# Lengths that the host-driven policies draw in one call, so that they wait for the device once per
+# this many segments.
 _PLAN = 256
 
 
 def segmentwise(
-    problem: Problem,
+    functions: Functions,
     next_length: NextLength,
     *,
     normalizer: float,
     policy: Policy | None,
     block_size: int,
-    cache_size: int,
 ) -> GradientEstimator:
-    """Builds an estimator from a law of lengths and a gate.
+    """Builds an estimator from the functions of a segment and a way to choose lengths.
 
     Args:
-      problem: cell, loss function and gate.
-      next_length: `next_length(rng_key, segment, at_start) -> int32`, the length of segment
-        number `segment`, before the stream's end is minded; `at_start`, bool, is whether it
-        begins the stream.
-      normalizer, policy, block_size, cache_size: see `artbp.artbp`.
+      functions: cell, loss function and compensation.
+      next_length: `next_length(rng_key, n, at_start, limit) -> int32`, the length of the n-th
+        segment since `init`, before it is clipped to the end of the stream. `at_start`, bool, is
+        whether the segment begins the stream; lengths above `limit` may be returned as `limit`.
+      normalizer, policy, block_size: see `artbp.artbp`.
     """
     check_policy(policy)
     check_positive(normalizer=normalizer)
-    check_positive(block_size=block_size, cache_size=cache_size, integer=True)
-    kernels = {
-        name: chained.segment_kernel(problem, split, block_size, cache_size)
-        for name, split in (("exact", chained.exact_pieces), ("pow2", chained.pow2_pieces))
-    }
-
-    def make_scratch(params: Any, carry: Any) -> Any:
-        if policy not in (None, "dynamic"):
-            return ()
-        return dynamic.make_scratch(problem.cell, params, carry, block_size)
+    check_positive(block_size=block_size, integer=True)
 
     def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
-        return start(params, carry, rng_key, scratch=make_scratch)
-
-    @jax.jit  # on the host-driven path, one program instead of one for each leaf
-    def normalize(
-        grads: Any, carry: Any, initial_carry: Any, end_of_stream: Any
-    ) -> tuple[Any, Any]:
-        """(the gradients as they are returned, the carry that enters the next segment)."""
-        grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
-        return grads, _tree.select(jnp.asarray(end_of_stream), initial_carry, carry)
-
-    def finish(
-        result: SegmentResult, state: EstimatorState, stream: Stream, length: Any
-    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
-        position = (state.position + length) % np.int32(stream.num_steps)
-        end_of_stream = position == 0
-        grads, carry = normalize(result.grads, result.carry, state.initial_carry, end_of_stream)
-        new_state = state._replace(
-            position=position,
-            num_estimates=state.num_estimates + np.int32(1),
-            carry=carry,
-            scratch=result.scratch,
-        )
-        info = EstimatorInfo(
-            loss_sum=result.loss_sum,
-            num_losses=result.num_losses,
-            length=jnp.asarray(length, jnp.int32),
-            max_compensation=result.max_compensation,
-            max_weight=result.max_weight,
-            end_of_stream=jnp.asarray(end_of_stream),
-        )
-        return grads, new_state, info
+        scratch = ()
+        if policy in (None, "dynamic"):
+            params, carry = _tree.as_arrays((params, carry))
+            scratch = make_scratch(functions.cell, params, carry, block_size)
+        return start(params, carry, rng_key, scratch=scratch)
 
     @jax.jit
     def estimate_dynamic(
         params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
-        position, segment = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
-        length = next_length(state.rng_key, segment, position == 0)
+        position, n = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
+        length = next_length(state.rng_key, n, position == 0, stream.num_steps)
         length = jnp.minimum(length, stream.num_steps - position)
-        kernel, constants = _without_closures(problem, block_size, params, state.carry, stream)
-        result = lockstep(kernel)(
+        functions_of, constants = hoist_functions(
+            functions, params, state.carry, *_tree.index((stream.xs, stream.targets), 0)
+        )
+        kernel = lockstep(functools.partial(segment_gradient, functions_of, block_size))
+        result = kernel(
             constants,
             params,
             state.carry,
@@ -112,11 +81,15 @@ def segmentwise(
             position,
             length,
         )
-        return finish(result, state, stream, length)
+        return _finish(normalizer, result, state, stream, length)
+
+    @functools.cache
+    def host_kernel(policy: Policy) -> Callable[..., SegmentResult]:
+        return static_lengths.segment_kernel(functions, static_lengths.PIECES[policy], block_size)
 
     @functools.lru_cache(maxsize=4)
-    def plan(key_bytes: bytes, key_like: Any, first: int, at_start: bool) -> np.ndarray:
-        """Lengths of the segments first, …, first + _PLAN − 1, drawn ahead of need."""
+    def plan(key_bytes: bytes, key_like: Any, first: int, at_start: bool, limit: int) -> np.ndarray:
+        """The lengths of segments first, …, first + _PLAN − 1, drawn ahead of need."""
         shape, dtype, impl = key_like
         data = np.frombuffer(key_bytes, dtype).reshape(shape)
         with jax.default_device(_host_device()):
@@ -124,24 +97,25 @@ def segmentwise(
             if impl is not None:
                 rng_key = jax.random.wrap_key_data(rng_key, impl=impl)
             segments = jnp.arange(first, first + _PLAN, dtype=jnp.int32)
-            draw = jax.vmap(next_length, in_axes=(None, 0, None))
-            return np.asarray(draw(rng_key, segments, jnp.asarray(at_start)))
+            draw = jax.vmap(next_length, in_axes=(None, 0, None, None))
+            return np.asarray(draw(rng_key, segments, jnp.asarray(at_start), limit))
 
     def estimate_from_host(
-        kernel: Callable[..., SegmentResult], params: Any, state: EstimatorState, stream: Stream
+        policy: Policy, params: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, EstimatorState, EstimatorInfo]:
-        # Position and segment stay NumPy scalars: reading them never waits for the device.
-        position, segment = np.int32(state.position), np.int32(state.num_estimates)
+        # Position and count stay NumPy scalars: reading them never waits for the device.
+        position, n = np.int32(state.position), np.int32(state.num_estimates)
         if position >= stream.num_steps:
             raise ValueError(
                 f"The state stands at step {position}, beyond this stream of {stream.num_steps} "
                 "steps. Go on with the stream it was made on, or start with init."
             )
-        state = state._replace(position=position, num_estimates=segment)
-        first = int(segment) - int(segment) % _PLAN
-        lengths = plan(*_key_bytes(state.rng_key), first, bool(position == 0))
-        length = min(int(lengths[int(segment) - first]), stream.num_steps - int(position))
-        result = kernel(
+        state = state._replace(position=position, num_estimates=n)
+        first = int(n) - int(n) % _PLAN
+        key = _key_bytes(state.rng_key)
+        lengths = plan(*key, first, bool(position == 0), stream.num_steps)
+        length = min(int(lengths[int(n) - first]), stream.num_steps - int(position))
+        result = host_kernel(policy)(
             params,
             state.carry,
             state.initial_carry,
@@ -150,7 +124,7 @@ def segmentwise(
             int(position),
             length,
         )
-        return finish(result, state, stream, np.int32(length))
+        return _finish(normalizer, result, state, stream, np.int32(length))
 
     def estimate(
         params: Any, state: EstimatorState, stream: Stream
@@ -159,40 +133,48 @@ def segmentwise(
         params = _tree.as_arrays(params)
         stream.check_lengths()
         check_resets(state.carry, stream.resets)
-        traced = any(
-            isinstance(leaf, jax.core.Tracer)
-            # An operation on constants is traced too, inside a jit without arguments.
-            for leaf in [*jax.tree.leaves((params, state, stream)), jnp.zeros(())]
-        )
-        chosen = resolve_policy(policy, traced)
+        chosen = resolve_policy(policy, traced=_tree.is_traced((params, state, stream)))
         if chosen == "dynamic":
             return estimate_dynamic(params, state, stream)
-        return estimate_from_host(kernels[chosen], params, state, stream)
+        return estimate_from_host(chosen, params, state, stream)
 
     return GradientEstimator(init, estimate)
 
 
-def _without_closures(
-    problem: Problem, block_size: int, params: Any, carry: Any, stream: Stream
-) -> tuple[Callable[..., SegmentResult], Any]:
-    """The dynamic kernel as a function of all that it reads, and what the user's functions close
-    over: a batching rule sees arguments only."""
-    x, target = _tree.index((stream.xs, stream.targets), 0)
-    y = check_cell(problem.cell, params, carry, x)
-    cell_of, cell_constants = hoist_cell(problem.cell, params, carry, x)
-    loss_fn, loss_constants = hoist(problem.loss_fn, params, y, target)
+def _finish(
+    normalizer: float, result: SegmentResult, state: EstimatorState, stream: Stream, length: Any
+) -> tuple[Any, EstimatorState, EstimatorInfo]:
+    """What `estimate` returns, from the result of a segment."""
+    position = (state.position + length) % np.int32(stream.num_steps)
+    end_of_stream = jnp.asarray(position == 0)
+    grads, carry = _normalize(
+        normalizer, result.grads, result.carry, state.initial_carry, end_of_stream
+    )
+    new_state = state._replace(
+        position=position,
+        num_estimates=state.num_estimates + np.int32(1),
+        carry=carry,
+        scratch=result.scratch,
+    )
+    info = EstimatorInfo(
+        loss_sum=result.loss_sum,
+        num_losses=result.num_losses,
+        length=jnp.asarray(length, jnp.int32),
+        max_compensation=result.max_compensation,
+        max_weight=result.max_weight,
+        end_of_stream=end_of_stream,
+    )
+    return grads, new_state, info
 
-    def kernel(constants: Any, *arguments: Any, axis_names: tuple[str, ...]) -> SegmentResult:
-        cell_constants, loss_constants = constants
-        pure = problem._replace(
-            cell=cell_of(cell_constants),
-            loss_fn=functools.partial(loss_fn, loss_constants),
-        )
-        return dynamic.segment_gradient(
-            pure, *arguments, block_size=block_size, axis_names=axis_names
-        )
 
-    return kernel, (cell_constants, loss_constants)
+# On the host-driven path this is one program instead of one for each leaf.
+@functools.partial(jax.jit, static_argnums=0)
+def _normalize(
+    normalizer: float, grads: Any, carry: Any, initial_carry: Any, end_of_stream: jax.Array
+) -> tuple[Any, Any]:
+    """(the gradients divided by `normalizer`, the carry that enters the next segment)."""
+    grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
+    return grads, _tree.select(end_of_stream, initial_carry, carry)
 
 
 def _host_device() -> jax.Device:

@@ -1,8 +1,8 @@
-"""Walking along a stream a fixed number of steps at a time: what the estimators share that are no
-segments with a gate.
+"""Shared driver for estimators that advance a fixed number of steps per update.
 
-They hand in `advance`, which takes the next `update_every` steps; the position, the end of the
-stream, checks and normalisation are minded here. Everything is one compiled program.
+These are RTRL, SnAp-1, UORO, ES, PES, TBPTT(k1, k2) and adaptive TBPTT. Each provides `advance`,
+which takes the next `update_every` steps. This module handles the position, the end of the stream,
+checks and normalisation. An estimate is one compiled program.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Steps(NamedTuple):
     initial_carry: Any
 
     def run(self, params: Any, carry: Any, t: jax.Array) -> tuple[Any, Any]:
-        """(the carry after step t, its y), from the carry before it, which a reset replaces."""
+        """(the carry after step t, its y), from the carry before it or, at a reset, the initial."""
         if self.stream.resets is not None:
             reset = jnp.asarray(_tree.index(self.stream.resets, t), bool)
             carry = _tree.select(reset, self.initial_carry, carry)
         return self.cell(params, carry, _tree.index(self.stream.xs, t))
 
     def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(the summed losses of step t, how many they are), the masked left out."""
+        """(the summed losses of step t, their number), without the masked ones."""
         valid = jnp.ones((), bool)
         if self.stream.mask is not None:
             valid = jnp.asarray(_tree.index(self.stream.mask, t), bool)
@@ -45,7 +45,7 @@ class Steps(NamedTuple):
         return loss_and_count(self.loss_fn, params, y, target, valid)
 
     def at_most(self, count: int) -> int:
-        """`count`, or the number of steps of the stream if that is less: a trip count."""
+        """A trip count: `count`, or the number of steps of the stream if that is smaller."""
         return min(count, self.stream.num_steps)
 
     def differentiable(self, rest: Any, t: jax.Array) -> Callable[..., Any]:
@@ -68,7 +68,7 @@ class Steps(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """What `advance` returns: the gradient of the new steps, and where they lead.
+    """What `advance` returns: the gradient of the new steps, and the state after them.
 
     Attributes:
       grads: like params, perhaps wider.
@@ -110,7 +110,8 @@ def stepwise(
     check_positive(normalizer=normalizer)
 
     def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
-        return start(params, carry, rng_key, inner_state=begin)
+        inner_state = begin(*_tree.as_arrays((params, carry)))
+        return start(params, carry, rng_key, inner_state=inner_state)
 
     @jax.jit
     def run(
@@ -173,9 +174,9 @@ def for_steps(
 ) -> Any:
     """loop = body(t, True, loop) for t = first, …, end − 1, or in reverse.
 
-    `count` ≥ end − first is the trip count, static where it can be: `jax.vmap` then adds no select
-    over all that the loop carries. In the trips that are too many, `body` is called with a step
-    that it has been called with before, and with False: it must leave `loop` as it is.
+    `count` ≥ end − first is the trip count. Where it is static, `jax.vmap` adds no select over the
+    loop state. In iterations beyond the last step, `body` is called with a step that it has been
+    called with before and with False; it must then return `loop` unchanged.
     """
 
     def one(j: jax.Array, loop: Any) -> Any:

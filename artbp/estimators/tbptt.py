@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.segmentwise import segmentwise
-from artbp.truncation.deterministic import check_length, never
+from artbp.truncation.deterministic import check_length
 from artbp.unrolls.checks import Cell
+from artbp.unrolls.functions import Functions
 from artbp.unrolls.policies import Policy
 from artbp.unrolls.readout import LossFn
-from artbp.unrolls.segment import Problem
 
 
 def tbptt(
@@ -23,18 +23,17 @@ def tbptt(
     normalizer: float = 1.0,
     policy: Policy | None = None,
     block_size: int = 256,
-    cache_size: int = 128,
 ) -> GradientEstimator:
     """Truncated BPTT(K, K): an update every K steps, looking back to the last update.
 
         δ_t = ∂ℓ_t/∂s_t + gate_t · (∂F_{t+1}/∂s_t)ᵀ δ_{t+1},   gate_t = 0 where K divides t, else 1
 
-    with t = 1, 2, ... along the stream. The carry goes on across boundaries; its gradient does not,
-    so what reaches back further than a boundary is missing from the gradient: it is biased. For
-    random boundaries and no bias see `artbp.artbp`.
+    with t = 1, 2, ... along the stream. The carry goes on across boundaries, but its gradient does
+    not. Influences from before the boundary are missing from the gradient, which is therefore
+    biased. `artbp.artbp` removes the bias by random boundaries.
 
     Args:
-      cell, loss_fn, normalizer, policy, block_size, cache_size: as for `artbp.artbp`.
+      cell, loss_fn, normalizer, policy, block_size: as for `artbp.artbp`.
       truncation_length: K, in time steps.
       draw_offset: whether the first segment of each pass of the stream has a length drawn
         uniformly from 1, …, K. Otherwise every pass cuts at the same places.
@@ -46,19 +45,18 @@ def tbptt(
     """
     period = check_length(truncation_length, "truncation_length")
 
-    def next_length(rng_key: jax.Array, segment: jax.Array, at_start: jax.Array) -> jax.Array:
+    def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
+        del limit
         whole = jnp.asarray(period, jnp.int32)
         if not draw_offset:
             return whole
-        key = jax.random.fold_in(rng_key, segment)
-        drawn = jax.random.randint(key, (), 1, period + 1, jnp.int32)
+        drawn = jax.random.randint(jax.random.fold_in(rng_key, n), (), 1, period + 1, jnp.int32)
         return jnp.where(at_start, drawn, whole)
 
     return segmentwise(
-        Problem(cell, loss_fn, never().compensation),
+        Functions(cell, loss_fn),
         next_length,
         normalizer=normalizer,
         policy=policy,
         block_size=block_size,
-        cache_size=cache_size,
     )

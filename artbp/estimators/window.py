@@ -1,7 +1,7 @@
-"""Backpropagation through a window of past steps, from the carries that entered them.
+"""Backpropagation through a window of past steps, from the stored carries that entered them.
 
-The carries live in a ring of fixed size, the one that entered step t in slot t mod size, so the
-memory of a window does not grow with the stream, and moving on costs one write a step.
+The carries are in a ring of fixed size: the carry that entered step t is in slot t mod size. So the
+memory of a window does not grow with the stream, and each new step costs one write.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.estimators.stepwise import Steps, for_steps
+from artbp.unrolls.recursion import add, backpropagate
 
 
 class Forward(NamedTuple):
-    """What the forward pass leaves.
+    """The results of the forward pass.
 
     Attributes:
       carry: after the last step.
@@ -92,33 +93,30 @@ def run_backward(
     sums: Any,
     *,
     size: int,
-    count: Any,
     weight: Callable[[jax.Array], jax.Array],
+    count: int | None = None,
 ) -> Any:
-    """Backpropagation from step end − 1 to step `first`, whose entering carries are in the ring.
+    """Adds to `sums` the gradient of Σ_t w_t ℓ_t over the steps first, …, end − 1 of a window.
 
-        δ = ∂(w_t ℓ_t)/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ,    g += (∂F_t/∂θ)ᵀ δ
+    The carries that entered the steps are in the ring. Nothing flows into the window from behind
+    it, and all gates are 1 within it.
 
     Args:
-      params_at: step -> the params that its derivative is taken at.
-      sums: what the gradient is added to.
+      params_at: step -> the params at which the step is differentiated.
       size: of the ring.
-      count: ≥ end − first, see `for_steps`.
       weight: step -> w_t.
-
-    Returns:
-      The sums.
+      count: ≥ end − first, a static trip count, with which `jax.vmap` adds no select over the loop.
     """
 
-    def body(t: jax.Array, valid: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
-        cotangent, sums = loop
+    def pull_back(j: Any, flow: Any) -> tuple[Any, Any]:
+        t = jnp.minimum(first + j, end - 1)
         floats, rest = _tree.partition(_tree.index(carries, t % size))
         step = steps.differentiable(rest, t)
         (_, loss), pull_back, _ = jax.vjp(step, params_at(t), floats, has_aux=True)
-        factor = jnp.where(valid, weight(t), 0.0).astype(loss.dtype)
-        flowing = _tree.select(valid, cotangent, _tree.zeros_like(cotangent))
-        grads, entering = pull_back((flowing, factor))
-        return _tree.select(valid, entering, cotangent), _tree.accumulate(sums, grads)
+        return pull_back((flow, weight(t).astype(loss.dtype)))
 
-    floats = _tree.partition(_tree.index(carries, 0))[0]
-    return for_steps(count, first, end, body, (_tree.zeros_like(floats), sums), reverse=True)[1]
+    flow = _tree.zeros_like(_tree.partition(_tree.index(carries, 0))[0])
+    if count is None:
+        return backpropagate(pull_back, add, flow, sums, count=end - first)[1]
+    taken = first + jnp.arange(count, dtype=jnp.int32) < end
+    return backpropagate(pull_back, add, flow, sums, count=count, taken=taken)[1]

@@ -1,17 +1,17 @@
-"""Truncation laws: where a segment ends, and what compensates for it.
+"""Truncation laws: the distribution of segment lengths, and the compensation that goes with it.
 
 polynomial  c(k) = (α − 1)/((α − 2)·L0 + k), the paper's law
 geometric   c(k) = 1/L0
 fixed       a boundary at every multiple of K: truncated BPTT
 never       no boundary: full BPTT
-tabulated   c(k) from a table of your own
+tabulated   c(k) from a table
 replay      a chosen pattern of boundaries
 
 `streaming_variance` is the variance that a law adds to the gradient, given how gradients shrink
 with lag; `artbp.contrib.optimal_law` minimises it.
 """
 
-from artbp.truncation.base import TruncationLaw
+from artbp.truncation.base import InvertibleLaw, TruncationLaw
 from artbp.truncation.deterministic import Fixed, Never, fixed, never
 from artbp.truncation.geometric import Geometric, geometric
 from artbp.truncation.polynomial import Polynomial, polynomial
@@ -22,6 +22,7 @@ from artbp.truncation.tabulated import Tabulated, tabulated
 __all__ = [
     "Fixed",
     "Geometric",
+    "InvertibleLaw",
     "Never",
     "Polynomial",
     "Replay",

@@ -1,4 +1,4 @@
-"""What a truncation law is: the distribution of the length of a segment."""
+"""The interface of a truncation law: the distribution of the length of a segment."""
 
 from __future__ import annotations
 
@@ -22,36 +22,49 @@ class TruncationLaw(abc.ABC):
         survival      S(k) = P(length > k) = Π_{j ≤ k} (1 − c(j))
         compensation  1/(1 − c(k)), the gate of a step of age k that is no boundary
 
-    and E[(1 − X)/(1 − c)] = 1 is all that makes ARTBP unbiased (arXiv 1705.08209).
+    ARTBP is unbiased because E[(1 − X)/(1 − c)] = 1 (arXiv 1705.08209).
+
+    A law of your own implements `hazard` alone. Everything else follows from it, lengths included:
+    they are drawn age by age. A law with a closed form for its lengths is an `InvertibleLaw`.
 
     The three functions take ages k ≥ 1. Given NumPy arrays or integers they compute in float64
     on the host; `hazard` and `compensation` also take JAX arrays, traced or not, and then
     compute in JAX's default float dtype. Subclasses are frozen: a law is a value.
-
-    A law of your own implements `hazard`, and `length_at`, or else `draw`, which serves wherever
-    lengths are drawn one by one. Danger: they must agree, or the compensation belongs to other
-    boundaries than those drawn, and the gradient is biased.
     """
 
     @abc.abstractmethod
     def hazard(self, k: Any) -> Any:
         """c(k), shaped like k."""
 
-    def length_at(self, u: jax.Array) -> jax.Array:
-        """The length that u stands for, where u is uniform on (0, 1]: length > k ⟺ u ≤ S(k).
+    def sample_length(self, rng_key: jax.Array, limit: Any = None) -> jax.Array:
+        """Draws the length of one segment, forward in time, before any loss is seen.
 
-        Falls as u grows. Takes float32 of any shape; returns int32 ≥ 1, shaped like u.
+        The default draws X ~ Bernoulli(c(k)) for k = 1, 2, … until X = 1, which is exact for every
+        hazard. It takes as many draws as the segment has steps. A subclass that overrides it must
+        draw from the law that `hazard` states, or the gradient is biased.
+
+        Args:
+          rng_key: consumed.
+          limit: the number of steps left in the stream, for instance; the length is clamped to it.
+            The clamp is no boundary to compensate for: a sequence that ends cuts nothing. Danger:
+            without a limit, a law whose hazards end at 0 may draw for 2³¹ steps.
+
+        Returns:
+          int32 scalar, ≥ 1.
         """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no `length_at`, so its lengths cannot be made from given "
-            "uniforms. Implement length_at(u), the length with length > k ⟺ u ≤ S(k); or, where "
-            "every length is drawn by itself, draw(rng_key, segment)."
+        longest = jnp.asarray(_LONGEST if limit is None else limit, jnp.int32)
+
+        def is_boundary(k: jax.Array) -> jax.Array:
+            uniform = full_precision_uniform(jax.random.fold_in(rng_key, k))
+            return uniform.astype(jnp.result_type(float)) <= self.hazard(k)
+
+        return lax.while_loop(
+            lambda k: (k < longest) & ~is_boundary(k), lambda k: k + jnp.int32(1), jnp.int32(1)
         )
 
-    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        """Draws the length of segment number `segment`, int32 scalar ≥ 1, before any limit."""
-        del segment
-        return self.length_at(full_precision_uniform(rng_key))
+    def length_of(self, rng_key: jax.Array, n: Any, limit: Any = None) -> jax.Array:
+        """The length of segment number n of an estimator that was initialised with `rng_key`."""
+        return self.sample_length(jax.random.fold_in(rng_key, n), limit)
 
     def survival(self, k: Any) -> np.ndarray:
         """S(k) = P(length > k), float64, shaped like k; by cumulated log1p over ages 1 … max k.
@@ -74,27 +87,6 @@ class TruncationLaw(abc.ABC):
         sure = hazard == 1
         return xp.where(sure, 0.0, 1 / (1 - xp.where(sure, 0.0, hazard)))
 
-    def sample_length(
-        self, rng_key: jax.Array, limit: Any = None, *, segment: Any = 0
-    ) -> jax.Array:
-        """Draws a segment length.
-
-        Args:
-          rng_key: consumed.
-          limit: what is left of the stream; the length is clamped to it. This is no cap: a
-            sequence that ends cuts nothing.
-          segment: index of the segment, read by `replay` alone.
-
-        Returns:
-          int32 scalar, ≥ 1.
-        """
-        length = self.draw(rng_key, jnp.asarray(segment, jnp.int32))
-        return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
-
-    def length_of(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
-        """The length of segment number `segment` of a walk that was given `rng_key`."""
-        return self.sample_length(jax.random.fold_in(rng_key, segment), segment=segment)
-
     def sample_gates(self, rng_key: jax.Array, n: int) -> jax.Array:
         """Draws the gates (1 − X_t)/(1 − c_t) of n steps, boundaries (0) included.
 
@@ -111,14 +103,35 @@ class TruncationLaw(abc.ABC):
             gate = jnp.where(boundary, 0.0, self.compensation(age))
 
             def next_segment() -> tuple[jax.Array, ...]:
-                return jnp.ones_like(age), self.length_of(rng_key, segment + 1), segment + 1
+                length = self.length_of(rng_key, segment + 1, limit)
+                return jnp.ones_like(age), length, segment + 1
 
             return lax.cond(boundary, next_segment, lambda: (age + 1, length, segment)), gate
 
-        zero = jnp.zeros((), jnp.int32)
-        state = (jnp.ones_like(zero), self.length_of(rng_key, zero), zero)
+        # Beyond the n steps no boundary matters, and none of length n + 1 is seen.
+        limit, zero = n + 1, jnp.zeros((), jnp.int32)
+        state = (jnp.ones_like(zero), self.length_of(rng_key, zero, limit), zero)
         _, gates = lax.scan(step, state, length=n)
         return gates
+
+
+class InvertibleLaw(TruncationLaw):
+    """A truncation law whose survival has a closed-form inverse: one uniform draw gives a length.
+
+    It implements `hazard` and `length_at`. Danger: the two must agree, or the compensation belongs
+    to other boundaries than those drawn, and the gradient is biased.
+    """
+
+    @abc.abstractmethod
+    def length_at(self, u: jax.Array) -> jax.Array:
+        """The length at the quantile u, uniform on (0, 1]: length > k ⟺ u ≤ S(k).
+
+        Falls as u grows. Takes float32 of any shape; returns int32 ≥ 1, shaped like u.
+        """
+
+    def sample_length(self, rng_key: jax.Array, limit: Any = None) -> jax.Array:
+        length = self.length_at(full_precision_uniform(rng_key))
+        return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
 
 
 def as_ages(k: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Laws without chance: boundaries at multiples of K, or none."""
+"""Deterministic laws: boundaries at multiples of K, or none."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from artbp.truncation.base import TruncationLaw, as_ages, longest
+from artbp.truncation.base import InvertibleLaw, as_ages, longest
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed(TruncationLaw):
+class Fixed(InvertibleLaw):
     """c(k) = 1 where k ≥ K, else 0. Build with `fixed`."""
 
     length: int
@@ -27,7 +27,7 @@ class Fixed(TruncationLaw):
 
 
 @dataclasses.dataclass(frozen=True)
-class Never(TruncationLaw):
+class Never(InvertibleLaw):
     """c(k) = 0. Build with `never`."""
 
     def hazard(self, k: Any) -> Any:
@@ -38,7 +38,7 @@ class Never(TruncationLaw):
 
 
 def fixed(length: int) -> Fixed:
-    """A boundary at every multiple of `length`: truncated BPTT.
+    """The law with a boundary at every multiple of `length`: truncated BPTT.
 
     The boundary is sure (c = 1), so its compensation is 0 and the gradient is biased.
 
@@ -52,7 +52,7 @@ def fixed(length: int) -> Fixed:
 
 
 def never() -> Never:
-    """No boundary at all: full BPTT, one segment per pass of the stream."""
+    """The law without boundaries: full BPTT, one segment per pass of the stream."""
     return Never()
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp.truncation.base import (
-    TruncationLaw,
+    InvertibleLaw,
     as_ages,
     as_length,
     check_mean_length,
@@ -18,7 +18,7 @@ from artbp.truncation.base import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Geometric(TruncationLaw):
+class Geometric(InvertibleLaw):
     """c(k) = 1/L0. Build with `geometric`."""
 
     mean_length: float
@@ -38,9 +38,9 @@ class Geometric(TruncationLaw):
 def geometric(mean_length: float) -> Geometric:
     """The law of constant hazard, c(k) = 1/L0.
 
-    Same mean as `polynomial` and lighter tails, at the price of weights that grow exponentially
-    with age: the variance of the gradient explodes once the cotangents decay more slowly than
-    1 − 1/L0 per step in the square, that is for memories beyond about 2·L0.
+    It has the mean of `polynomial` and lighter tails. The price is weights that grow exponentially
+    with age: the variance of the gradient explodes once the squared cotangents decay more slowly
+    than 1 − 1/L0 per step, that is, for memories beyond about 2·L0.
 
     Args:
       mean_length: L0 > 1, in time steps.

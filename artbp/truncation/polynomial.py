@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp.truncation.base import (
-    TruncationLaw,
+    InvertibleLaw,
     as_ages,
     as_length,
     check_mean_length,
@@ -24,7 +24,7 @@ _TABLE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
-class Polynomial(TruncationLaw):
+class Polynomial(InvertibleLaw):
     """c(k) = (α − 1) / ((α − 2)·L0 + k) (arXiv 1705.08209, Eq. 14). Build with `polynomial`.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""A chosen pattern of boundaries, in place of drawn ones."""
+"""A chosen pattern of boundaries in place of drawn ones."""
 
 from __future__ import annotations
 
@@ -23,22 +23,26 @@ class Replay(TruncationLaw):
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k) if self.law is None else self.law.hazard(k)
 
-    def draw(self, rng_key: jax.Array, segment: jax.Array) -> jax.Array:
+    def sample_length(self, rng_key: jax.Array, limit: Any = None) -> jax.Array:
+        return self.length_of(rng_key, 0, limit)
+
+    def length_of(self, rng_key: jax.Array, n: Any, limit: Any = None) -> jax.Array:
         del rng_key
         lengths = jnp.asarray(self.lengths, jnp.int32)
-        return lengths[segment % lengths.shape[0]]
+        length = lengths[jnp.asarray(n, jnp.int32) % lengths.shape[0]]
+        return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
 
 
 def replay(lengths: Sequence[int] | jax.Array, law: TruncationLaw | None = None) -> Replay:
     """Drives an estimator along a chosen pattern of boundaries.
 
-    Segment i of the run has length lengths[i], from the start again after the last one. With the
-    patterns of a short sequence and their probabilities this enumerates an estimator.
+    Segment i has length lengths[i]; after the last length the list starts again. With the patterns
+    of a short sequence and their probabilities, this enumerates an estimator.
 
     Args:
       lengths: integers ≥ 1, `[n]`; may be a traced array, for `jax.vmap` over patterns.
-      law: the law whose `compensation` the steps between boundaries get, as if it had drawn the
-        pattern. Default: none, gate 1 between boundaries.
+      law: the law whose `compensation` is the gate of the steps between boundaries, as if it had
+        drawn the pattern. Default: gate 1 between boundaries.
 
     Raises:
       ValueError: no lengths, or lengths that are not integers ≥ 1.

@@ -1,4 +1,4 @@
-"""A law given by its hazards, age by age."""
+"""A law given by a table of its hazards, age by age."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp.truncation.base import (
-    TruncationLaw,
+    InvertibleLaw,
     as_ages,
     as_length,
     longest,
@@ -19,7 +19,7 @@ from artbp.truncation.base import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Tabulated(TruncationLaw):
+class Tabulated(InvertibleLaw):
     """c(k) = hazards[k − 1], and the last of them at every later age. Build with `tabulated`."""
 
     hazards: tuple[float, ...]
@@ -45,11 +45,11 @@ class Tabulated(TruncationLaw):
 
 
 def tabulated(hazards: Sequence[float]) -> Tabulated:
-    """A law of your own: c(k) for the ages k = 1, …, n, and c(n) ever after.
+    """A law given by a table: c(k) for the ages k = 1, …, n, and c(n) at every later age.
 
     Args:
-      hazards: c(1), …, c(n), each in [0, 1). The last may be 1: nothing survives age n, which is a
-        cap on the length, and biased like every cap.
+      hazards: c(1), …, c(n), each in [0, 1). The last may be 1: then no segment is longer
+        than n steps. Like every cap on the length, this is biased.
 
     Raises:
       ValueError: no hazards, or one that is out of range.

@@ -1,14 +1,15 @@
 """The gate, the gated unroll, and the kernels that run one segment at a time.
 
-gate       identity forward, factor backward
-unroll     `lax.scan` with gates: the oracle; checkpointing: the same in memory like √T
-recurrence a cell taken apart, for the kernels below; linearized: that of any cell
-fused      `unroll` with a backward pass of its own
-dynamic    one program for every segment length; block: one block of it, with the recursion
-chained    loops of static length, chained: `exact` and `pow2`
-batching   what `jax.vmap` does with a segment kernel
-rounds     many rows, each in a segment of its own; side_by_side: one block of them
-policies   which of them to use
+gate            identity in the forward pass, a factor in the backward pass
+unroll          `lax.scan` with gates: the oracle of the tests (checkpointing: its memory like √T)
+recursion       the recursion of the backward pass: its only implementation
+recurrence      the interface of a cell at given parameters; autodiff_recurrence: that of any cell
+fused           `unroll` with a hand-written backward pass
+chunk           forward and backward passes over a few steps of a segment
+dynamic         one program for segments of every length
+static_lengths  programs for fixed lengths: `exact` and `pow2`
+batching        the batching rule of `jax.vmap` for segment kernels
+policies        which of them to use
 """
 
 from artbp.unrolls.fused import fused_unroll

@@ -52,20 +52,13 @@ def check_arguments(
 def first_step(carry: Any, xs: Any, resets: jax.Array | None, initial_carry: Any) -> Any:
     """(the carry that enters the first step, its x), which nothing flows back to.
 
-    This is what a row is given at the steps beyond its length. They still pass through the
-    derivative of the cell, where 0 · NaN is NaN: on a carry and an input that it has met before,
-    the cell is as finite as it was there.
+    A row is given these at the steps beyond its length. Such steps still pass through the
+    derivative of the cell, where 0 · NaN is NaN; on a carry and an input of a real step the cell is
+    finite.
     """
     if resets is not None:
         carry = _tree.select(resets[0], initial_carry, carry)
     return lax.stop_gradient((carry, _tree.index(xs, 0)))
-
-
-def on_rows(active: jax.Array, new: Any, old: Any) -> Any:
-    """`new` on the active rows, `old` on the others; leaves without rows are new throughout."""
-    return jax.tree.map(
-        lambda a, b: jnp.where(_tree.align(active, a), a, b) if a.ndim else a, new, old
-    )
 
 
 def _num_steps(xs: Any, gates: jax.Array | None, resets: jax.Array | None) -> int:

@@ -1,9 +1,9 @@
 """A batching rule for segment kernels: `jax.vmap` over segments of different lengths.
 
-JAX batches a `while_loop` whose trip count differs by row by selecting, at every step, between
-the old and the new value of everything that the loop carries, buffers included. The rule here
-gives the kernel the names of the mapped axes instead; the kernel then takes the longest trip
-count over those axes, which every row shares, and masks its carry and its gradient sums alone.
+Where trip counts differ by row, JAX batches a `while_loop` by a select between the old and the new
+value of everything that the loop carries, at every step, buffers included. The rule here gives the
+kernel the names of the mapped axes instead. The kernel takes the longest trip count over those
+axes, which all rows share, and masks only its carry and its gradient sums.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax.custom_batching import custom_vmap
 
 
 def lockstep(kernel: Callable[..., Any], depth: int = 0) -> Callable[..., Any]:
-    """Makes `jax.vmap` of a kernel run its rows in lockstep.
+    """Makes `jax.vmap` of a kernel run its rows in lockstep: loops of one common trip count.
 
     Args:
       kernel: `kernel(*args, axis_names=names)`, pure, on pytrees of arrays. `names` are the vmap
@@ -28,9 +28,7 @@ def lockstep(kernel: Callable[..., Any], depth: int = 0) -> Callable[..., Any]:
       `kernel` as a function of `*args`, to be vmapped as often as wanted.
     """
 
-    @custom_vmap
-    def call(*args: Any) -> Any:
-        return kernel(*args, axis_names=())
+    call = custom_vmap(functools.partial(kernel, axis_names=()))
 
     @call.def_vmap
     def rule(axis_size: int, in_batched: list[Any], *args: Any) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""A scan that keeps the states between blocks only, and runs each block again on the way back.
+"""A scan that keeps only the states between blocks, and runs each block again in the backward pass.
 
 Sublinear memory by one level of checkpoints (Chen et al., "Training Deep Nets with Sublinear Memory
 Cost", arXiv 1604.06174): T/k states and the residuals of k steps in place of T, for one more
@@ -55,10 +55,10 @@ def scan_in_blocks(
     block_size: int | None,
     unroll: int,
 ) -> tuple[Any, Any]:
-    """`jax.lax.scan(step, state, inputs)`, storing for the way back what enters each block.
+    """`jax.lax.scan(step, state, inputs)` that stores states before blocks instead of residuals.
 
-    Blocks of `block_size` steps are scanned over; what is left is one shorter block after them, so
-    the step is never given padding.
+    The outer scan goes over blocks of `block_size` steps. The remaining steps are one shorter block
+    after them, so the step is never given padding.
 
     Args:
       step: `step(state, input) -> (state, output)`.
@@ -80,7 +80,7 @@ def scan_in_blocks(
     blocks = jax.tree.map(lambda x: x.reshape(num_blocks, block_size, *x.shape[1:]), blocks)
 
     def scan_block(state: Any, inputs: Any) -> tuple[Any, Any]:
-        # Inside of a loop, XLA cannot merge the second run of the block with the first.
+        # Inside a loop, XLA cannot merge the second run of the block with the first.
         return _block(step, state, inputs, block_size, unroll, prevent_cse=False)
 
     state, outputs = jax.lax.scan(scan_block, state, blocks, length=num_blocks)
@@ -100,7 +100,7 @@ def _block(
     *,
     prevent_cse: bool = True,
 ) -> tuple[Any, Any]:
-    """One block: a scan that stores nothing but what enters it."""
+    """One block: a scan that stores nothing but the state before it."""
 
     def run(state: Any, inputs: Any) -> tuple[Any, Any]:
         return jax.lax.scan(step, state, inputs, length=num_steps, unroll=unroll)
@@ -109,7 +109,7 @@ def _block(
 
 
 def _split(inputs: Any, at: int) -> tuple[Any, Any]:
-    """The first `at` steps, and the others: whose cotangents are joined by one concatenation."""
+    """(the first `at` steps, the others); their cotangents are joined by one concatenation."""
     leaves, treedef = jax.tree.flatten(inputs)
     pairs = [jax.lax.split(leaf, (at, leaf.shape[0] - at)) for leaf in leaves]
     return treedef.unflatten([a for a, _ in pairs]), treedef.unflatten([b for _, b in pairs])

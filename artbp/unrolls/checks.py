@@ -1,4 +1,4 @@
-"""Checks at the boundary: what a cell must satisfy, said before XLA says it worse."""
+"""Checks of arguments: errors that name the argument and the remedy, before XLA fails on it."""
 
 from __future__ import annotations
 

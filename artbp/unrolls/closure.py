@@ -1,4 +1,8 @@
-"""Functions without hidden inputs: what a user's function closes over, made an argument."""
+"""Arrays that a user's functions close over, turned into arguments.
+
+A cell may close over a traced array, for instance the hyperparameter of a sweep under `jax.vmap`.
+The batching rule of the segment kernels sees arguments only, so such arrays have to become some.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,35 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+from artbp.unrolls.checks import check_cell
+from artbp.unrolls.functions import Functions
+
+
+def hoist_functions(
+    functions: Functions, params: Any, carry: Any, x: Any, target: Any
+) -> tuple[Callable[[Any], Functions], Any]:
+    """(a function from the constants to the functions without closures, the constants).
+
+    Raises:
+      TypeError, ValueError: see `checks.check_cell` and `hoist_cell`.
+    """
+    y = check_cell(functions.cell, params, carry, x)
+    cell_of, cell_constants = hoist_cell(functions.cell, params, carry, x)
+    loss_fn, loss_constants = hoist(functions.loss_fn, params, y, target)
+
+    def functions_of(constants: Any) -> Functions:
+        cell_constants, loss_constants = constants
+        loss_of_constants = functools.partial(loss_fn, loss_constants)
+        return functions._replace(cell=cell_of(cell_constants), loss_fn=loss_of_constants)
+
+    return functions_of, (cell_constants, loss_constants)
+
 
 def hoist(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:
     """Splits a function into a pure function and the arrays that it closes over.
 
         pure, constants = hoist(function, *examples)
         pure(constants, *examples) == function(*examples)
-
-    A cell may close over a traced array, for instance the hyperparameter of a sweep under
-    `jax.vmap`. A custom batching rule sees arguments only, so such arrays have to become some.
 
     Args:
       function: traced once, at the shapes and dtypes of `examples`.
@@ -37,8 +61,9 @@ def hoist_cell(
 ) -> tuple[Callable[[list[Any]], Callable[..., Any]], list[Any]]:
     """As `hoist`, for a cell: (a function from the constants to the cell, the constants).
 
-    A cell that brings its own recurrence stays what it is, so it must not close over traced arrays;
-    a method `hoist(params)`, which returns the same pair, says which ones can be split off.
+    A cell with a hand-written recurrence is not traced into a new function, so it must not close
+    over traced arrays, except those that its method `hoist(params)`, which returns the same pair,
+    splits off.
 
     Raises:
       ValueError: it closes over others.
@@ -53,7 +78,7 @@ def hoist_cell(
     for constant in hoist(cell_of(constants), params, carry, x)[1]:
         if isinstance(constant, jax.core.Tracer) and id(constant) not in known:
             raise ValueError(
-                "The cell brings its own recurrence and closes over a traced array of type "
+                "The cell has a hand-written recurrence and closes over a traced array of type "
                 f"{constant.aval}. Hand it to the cell in params, or wrap the cell in a function, "
                 "which hides the recurrence."
             )

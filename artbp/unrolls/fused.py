@@ -1,4 +1,4 @@
-"""The unroll with a backward pass of its own: what `unroll` computes, faster and in less memory."""
+"""`unroll` for reverse mode, with a hand-written backward pass: faster and in less memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.unrolls.arguments import check_arguments, first_step, on_rows
+from artbp.unrolls import recursion
+from artbp.unrolls.arguments import check_arguments, first_step
+from artbp.unrolls.autodiff_recurrence import recurrence_of
 from artbp.unrolls.checks import Cell, check_params
 from artbp.unrolls.closure import hoist_cell
-from artbp.unrolls.gate import cut_or_scale
-from artbp.unrolls.linearized import recurrence_of
 from artbp.unrolls.recurrence import CHUNK, Chunk, Recurrence
 
 
@@ -31,19 +31,19 @@ def fused_unroll(
 ) -> tuple[Any, Any]:
     """`artbp.unroll` for reverse mode: the same values and gradients, by a hand-written pass.
 
-    Differentiating a scan keeps whatever its steps happened to compute (12 floats per unit of an
-    LSTM), and adds the gradient of the weights up at every step. Here the products with the inputs
-    are taken before the loop and the gradient of the weights after it, each as large products,
-    and only what the way back needs is kept (5 floats per unit of an LSTM).
+    Differentiating a scan keeps every intermediate value of its steps (12 floats per unit of an
+    LSTM), and adds to the gradient of the weights at every step. Here the products with the inputs
+    are computed before the loop and the gradient of the weights after it, as large products, and
+    fewer residuals are kept (5 floats per unit of an LSTM).
 
-    What it costs instead: it has no forward mode (`jax.jvp`, `jax.linearize`), for which there is
-    `artbp.unroll`; forward over reverse, as in Hessian-vector products, works. The cell must not
-    close over traced arrays: what it depends on belongs in `params`.
+    It has no forward mode (`jax.jvp`, `jax.linearize`): use `artbp.unroll` there. Forward over
+    reverse, as in Hessian-vector products, works. The cell must not close over traced arrays: pass
+    them in `params`.
 
     Args:
       cell: as for `artbp.unroll`. Those of `artbp.cells`, also `with_params`, have a backward pass
-        written by hand; for any other, one is derived (`artbp.unrolls.linearized`), which
-        runs the forward pass twice and keeps one carry a step.
+        written by hand. For any other cell one is derived (`artbp.unrolls.autodiff_recurrence`),
+        which runs the forward pass twice and keeps one carry a step.
       params, carry, xs, gates, resets, initial_carry, lengths: as for `artbp.unroll`.
 
     Returns:
@@ -65,10 +65,10 @@ def fused_unroll(
 
 
 def obstacle_to_fusion(cell: Cell, params: Any, carry: Any, xs: Any) -> str | None:
-    """Why `fused_unroll` refuses a cell with these arguments; None where it does not.
+    """The reason why `fused_unroll` refuses a cell with these arguments; None if it accepts it.
 
     Raises:
-      ValueError: a cell with a recurrence of its own closes over traced arrays.
+      ValueError: a cell with a hand-written recurrence closes over traced arrays.
     """
     leaves = jax.tree.leaves(xs)
     if not leaves or not leaves[0].shape[0]:
@@ -77,7 +77,7 @@ def obstacle_to_fusion(cell: Cell, params: Any, carry: Any, xs: Any) -> str | No
     if any(isinstance(constant, jax.core.Tracer) for constant in constants):
         return (
             "The cell closes over a traced array, for which fused_unroll would return no gradient. "
-            "Hand it to the cell in params."
+            "Pass it to the cell in params."
         )
     return None
 
@@ -109,26 +109,26 @@ def _fused(cell: Cell, operands: _Operands) -> tuple[Any, Any]:
 
 
 def _forward(cell: Cell, operands: _Operands) -> tuple[tuple[Any, Any], Any]:
-    """((final carry, ys), (operands, what was kept of the full pieces, and of the rest))."""
+    """((final carry, ys), (operands, residuals of the full pieces, residuals of the rest))."""
     carry, initial_carry, lengths = operands.carry, operands.initial_carry, operands.lengths
     first, _ = first_step(carry, operands.xs, operands.resets, initial_carry)
-    recurrence, full, rest = _take_apart(cell, operands)
+    recurrence, full, rest = _split_steps(cell, operands)
 
     def run_step(carry: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any, Any]]:
         t, u, reset = inputs
         entering = carry if reset is None else _tree.select(reset, initial_carry, carry)
         if lengths is not None:
             entering = _tree.select(t < lengths, entering, first)
-        new_carry, y, kept = recurrence.step(entering, u)
+        new_carry, y, residuals = recurrence.step(entering, u)
         if lengths is not None:
             old = (carry, _tree.zeros_like(y))
-            new_carry, y = on_rows(t < lengths, (new_carry, y), old)
-        return new_carry, (y, kept)
+            new_carry, y = _tree.select(t < lengths, (new_carry, y), old)
+        return new_carry, (y, residuals)
 
     def run_piece(carry: Any, piece: _Steps) -> tuple[Any, tuple[Any, Any]]:
         steps = (piece.t, recurrence.project(piece.xs), piece.resets)
-        leaving, (ys, kept) = lax.scan(run_step, carry, steps)
-        return leaving, (ys, (carry, kept))
+        leaving, (ys, residuals) = lax.scan(run_step, carry, steps)
+        return leaving, (ys, (carry, residuals))
 
     carry, (ys, of_full) = lax.scan(run_piece, carry, full)
     carry, (last_ys, of_rest) = run_piece(carry, rest)
@@ -137,52 +137,58 @@ def _forward(cell: Cell, operands: _Operands) -> tuple[tuple[Any, Any], Any]:
 
 def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Operands]:
     operands, of_full, of_rest = saved
-    initial_carry, lengths = operands.initial_carry, operands.lengths
-    recurrence, full, rest = _take_apart(cell, operands)
-    cotangent, y_cotangents = map(_without_float0, cotangents)
+    lengths = operands.lengths
+    recurrence, full, rest = _split_steps(cell, operands)
+    flow, y_cotangents = map(_without_float0, cotangents)
 
-    def step_backward(flow: tuple[Any, Any], inputs: Any) -> tuple[tuple[Any, Any], Any]:
-        cotangent, to_initial = flow
-        t, local, y_cotangent, gate, reset = inputs
-        gated = cotangent
-        if gate is not None:
-            gated = jax.tree.map(lambda leaf: cut_or_scale(leaf, gate), cotangent)
-        if lengths is not None:
-            y_cotangent = on_rows(t < lengths, y_cotangent, _tree.zeros_like(y_cotangent))
-        delta, entering = recurrence.pull_back(local, gated, y_cotangent)
-        if lengths is not None:
-            delta = on_rows(t < lengths, delta, _tree.zeros_like(delta))
-        if reset is not None:
-            taken = reset if lengths is None else reset & (t < lengths)
-            fresh = _tree.select(taken, entering, _tree.zeros_like(entering))
-            to_initial = jax.tree.map(jnp.add, to_initial, fresh)
-            entering = _tree.select(reset, _tree.zeros_like(entering), entering)
-        if lengths is not None:
-            entering = _tree.select(t < lengths, entering, cotangent)
-        return (entering, to_initial), delta
-
-    def piece_backward(state: tuple[Any, Any], inputs: Any) -> tuple[tuple[Any, Any], Any]:
-        flow, sums = state
-        piece, (entering, kept), y_cotangents = inputs
-        chunk = Chunk(entering, kept, piece.xs, piece.resets, initial_carry)
+    def piece_backward(state: tuple[Any, Any, Any], inputs: Any) -> tuple[Any, Any]:
+        flow, to_initial, sums = state
+        piece, (entering, residuals), y_cotangents = inputs
+        chunk = Chunk(entering, residuals, piece.xs, piece.resets, operands.initial_carry)
         _, local = recurrence.linearize(chunk)
-        steps = (piece.t, local, y_cotangents, piece.gates, piece.resets)
-        flow, deltas = lax.scan(step_backward, flow, steps, reverse=True)
+        taken = None if lengths is None else piece.t[:, None] < lengths[None, :]
+
+        def pull_back(j: Any, flow: Any) -> tuple[Any, Any]:
+            cotangents = (flow, _tree.index(y_cotangents, j))
+            if taken is not None:  # rows may interact in the cell: an ended one must send nothing
+                cotangents = _tree.select(taken[j], cotangents, _tree.zeros_like(cotangents))
+            return recurrence.pull_back(_tree.index(local, j), *cotangents)
+
+        def collect(collected: Any, j: Any, delta: Any, entering: Any) -> Any:
+            deltas, to_initial = collected
+            if piece.resets is not None:
+                reset = piece.resets[j] if taken is None else piece.resets[j] & taken[j]
+                fresh = _tree.select(reset, entering, _tree.zeros_like(entering))
+                to_initial = jax.tree.map(jnp.add, to_initial, fresh)
+            return recursion.store(deltas, j, delta, entering), to_initial
+
+        delta = jax.eval_shape(lambda: pull_back(0, flow)[0])
+        deltas = _tree.repeat(jax.tree.map(_tree.zeros, delta), len(piece.t))
+        flow, (deltas, to_initial) = recursion.backpropagate(
+            pull_back,
+            collect,
+            flow,
+            (deltas, to_initial),
+            count=len(piece.t),
+            gates=piece.gates,
+            resets=piece.resets,
+            taken=taken,
+        )
         sums = recurrence.accumulate(sums, local, piece.xs, deltas)
         x_gradient = recurrence.input_gradient(local, piece.xs, deltas)
         if lengths is not None:
             x_gradient = _within(lengths, piece.t, x_gradient, _tree.zeros_like(x_gradient))
-        return (flow, sums), x_gradient
+        return (flow, to_initial, sums), x_gradient
 
-    state = ((cotangent, _tree.zeros_like(cotangent)), recurrence.zero_sums())
+    state = (flow, _tree.zeros_like(flow), recurrence.zero_sums())
     full_y, rest_y = _split(y_cotangents)
     state, last_x_gradient = piece_backward(state, (rest, of_rest, rest_y))
     state, x_gradient = lax.scan(piece_backward, state, (full, of_full, full_y), reverse=True)
-    (cotangent, to_initial), sums = state
+    flow, to_initial, sums = state
     params = operands.params
     gradient = _Operands(
         params=jax.tree.map(lambda g, p: g.astype(p.dtype), recurrence.gradient(sums), params),
-        carry=cotangent,
+        carry=flow,
         xs=_join(x_gradient, last_x_gradient),
         gates=None,
         resets=None,
@@ -195,12 +201,12 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Ope
 _fused.defvjp(_forward, _backward)
 
 
-def _take_apart(cell: Cell, operands: _Operands) -> tuple[Recurrence, _Steps, _Steps]:
+def _split_steps(cell: Cell, operands: _Operands) -> tuple[Recurrence, _Steps, _Steps]:
     """(the recurrence, the steps in full pieces [N, C, ...], the rest of 1 to C steps)."""
     xs, first_x = operands.xs, _tree.index(operands.xs, 0)
     recurrence = recurrence_of(cell, operands.params, operands.carry, first_x)
     t = jnp.arange(jax.tree.leaves(xs)[0].shape[0], dtype=jnp.int32)
-    if operands.lengths is not None:  # beyond them the first, see `arguments.first_step`
+    if operands.lengths is not None:  # beyond them the first input, see `arguments.first_step`
         xs = _within(operands.lengths, t, xs, jax.tree.map(lambda x: x[None], first_x))
     return recurrence, *_split(_Steps(t, xs, operands.gates, operands.resets))
 
@@ -208,7 +214,7 @@ def _take_apart(cell: Cell, operands: _Operands) -> tuple[Recurrence, _Steps, _S
 def _within(lengths: jax.Array, t: jax.Array, new: Any, old: Any) -> Any:
     """`new` `[C, ...]` in the steps t `[C]` that a row takes, `old` beyond its length."""
     old = jax.tree.map(lambda x, y: jnp.broadcast_to(x, y.shape), old, new)
-    return jax.vmap(on_rows)(t[:, None] < lengths[None, :], new, old)
+    return jax.vmap(_tree.select)(t[:, None] < lengths[None, :], new, old)
 
 
 def _split(tree: Any) -> tuple[Any, Any]:

@@ -3,8 +3,7 @@
     gate(s, g) = s            ∂gate/∂s = g
 
 Truncated BPTT puts g = 0 at its boundaries; ARTBP puts g = (1 − X_t)/(1 − c_t) after every
-step (Tallec & Ollivier, arXiv 1705.08209). Everything else in this package is bookkeeping
-around this factor.
+step (Tallec & Ollivier, arXiv 1705.08209).
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from artbp import _tree
 
 
 def gate(carry: Any, factor: jax.Array) -> Any:
-    """Returns `carry` unchanged; its cotangent is multiplied by `factor` on the way back.
+    """Returns `carry` unchanged, and multiplies its cotangent by `factor` in the backward pass.
 
         value:      gate(carry, factor) == carry
         cotangent:  ct -> factor * ct
 
-    Defined by its derivative in forward mode, from which JAX makes reverse mode, so both work,
-    nested too, and the factor may be traced. A factor of 0 is a true cut: it stops infinite
-    cotangents too. No gradient flows to the factor.
+    Forward and reverse mode both work, also nested, and the factor may be traced. A factor of 0
+    cuts infinite cotangents too. No gradient flows to the factor.
 
     Args:
       carry: any pytree. Integer, boolean and key leaves pass through untouched.
@@ -48,12 +46,12 @@ def _gate_leaf(leaf: jax.Array, factor: jax.Array) -> jax.Array:
 def _gate_leaf_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     leaf, factor = primals
     tangent, _ = tangents
-    # The select comes first on the way back: 0 · ∞ never happens.
+    # In the backward pass the select comes first, so 0 · ∞ never occurs.
     return leaf, cut_or_scale(tangent, factor)
 
 
 def cut_or_scale(leaf: jax.Array, factor: jax.Array) -> jax.Array:
-    """What the gate does to a cotangent: `factor * leaf`, and 0 where the factor is 0."""
+    """The action of the gate on a cotangent: `factor * leaf`, and 0 where the factor is 0."""
     cut = _tree.align(factor, leaf) == 0
     return jnp.where(cut, jnp.zeros_like(leaf), scale(leaf, factor))
 
@@ -61,8 +59,8 @@ def cut_or_scale(leaf: jax.Array, factor: jax.Array) -> jax.Array:
 def scale(leaf: jax.Array, factor: jax.Array) -> jax.Array:
     """`factor * leaf` in the dtype of `leaf`, the product taken in float32 or wider.
 
-    Compensations multiply along a segment: rounded to bfloat16 first, two hundred of them
-    would be far off.
+    Compensations multiply along a segment. If each were rounded to bfloat16 first, the product of
+    two hundred would be far off.
     """
     dtype = _tree.at_least_float32(leaf.dtype)
     product = leaf.astype(dtype) * _tree.align(factor, leaf).astype(dtype)

@@ -1,4 +1,4 @@
-"""One front door to the segment kernels."""
+"""The choice among the segment kernels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import jax
 Policy = Literal["dynamic", "pow2", "exact"]
 """How a segment of random length is compiled:
 
-dynamic  one program for every length; jit, vmap and scan work around it. Recomputes all but the
-         last block of a segment of more than block_size steps.
+dynamic  one program for every length; jit, vmap and scan work around it. In a segment of more than
+         block_size steps, every block but the last has its forward pass run twice.
 pow2     a chain of power-of-two scans, driven from the host: at most 2·(⌊log2 longest⌋ + 1)
-         programs. Recomputes at most half of the steps up to 2·block_size, and all but the last
-         block beyond.
-exact    one program per length, driven from the host: no recomputation up to `block_size` steps;
+         programs. At most half of the steps are run twice up to 2·block_size steps, and all but
+         the last block beyond.
+exact    one program per length, driven from the host. No step is run twice up to block_size steps;
          a longer segment is a chain of blocks and a rest.
 """
 
@@ -31,7 +31,7 @@ def check_policy(policy: str | None) -> None:
 
 
 def resolve_policy(policy: Policy | None, traced: bool) -> Policy:
-    """The policy to use for one call.
+    """Returns the policy to use for one call.
 
     Args:
       policy: as given by the user; None picks `dynamic` under tracing and on CPU, where a loop of

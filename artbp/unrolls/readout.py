@@ -19,7 +19,7 @@ class ReadOut(NamedTuple):
 
     Attributes:
       loss_sum: float scalar.
-      num_losses: how many were summed, int32 scalar.
+      num_losses: their number, int32 scalar.
       grads: ∂ loss_sum/∂ params, like params.
       y_cotangents: ∂ loss_sum/∂ ys, on the differentiable leaves of ys `[R, ...]`; None elsewhere.
     """
@@ -61,9 +61,9 @@ def loss_and_count(
 
         loss = Σ_t Σ_b valid[t, b] · loss_fn(params, ys[t], targets[t])[b]
 
-    The losses are masked, not the ys: the loss of a zeroed y need not be zero (cross-entropy of
-    equal logits is ln V). All steps go through `loss_fn` together, so that a readout is one
-    large matrix product and not one small product per step.
+    The losses are masked, not the ys, because the loss of a zeroed y need not be zero (the
+    cross-entropy of equal logits is ln V). All steps go through `loss_fn` together, so a readout is
+    one large matrix product instead of one small product per step.
 
     Args:
       loss_fn: losses of one step, `[B]`, or a scalar where there is no batch.

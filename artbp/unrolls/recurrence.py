@@ -1,10 +1,10 @@
-"""A cell taken apart, so that only what has to go step by step goes step by step.
+"""The interface of a recurrence: a cell at given parameters, split for the kernels.
 
-Backpropagation through T steps is T small products one after another, and much that can be done
-for many steps at once: the products with the inputs before the loop, the local derivatives
-between the two loops, the gradient of the weights after them. A `Recurrence` is a cell at given
-parameters, split along these lines. Those of `artbp.cells` are written by hand; any other cell is
-given one by automatic differentiation (`linearized`).
+Backpropagation through T steps needs T small products one after another, inside the loops over
+steps. The rest can be computed for many steps at once: the products with the inputs before the
+forward loop, the local derivatives between the two loops, the gradient of the weights after the
+backward loop. A `Recurrence` has one method for each of these parts. The recurrences of
+`artbp.cells` are written by hand; that of any other cell is derived (`autodiff_recurrence`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 # Steps that are linearised, read out and summed up together: enough for large products, and few
-# enough that what one of these operations leaves is still in the cache when the next one reads it.
+# enough that the result of one of these operations is still in the cache when the next one reads
+# it.
 CHUNK = 8
 
 
@@ -23,45 +24,45 @@ class Chunk(NamedTuple):
 
     Attributes:
       entering: the carry that enters the first of them, before its reset.
-      kept: what `Recurrence.step` kept of each.
+      residuals: of each step, from `Recurrence.step`.
       xs: their inputs.
       resets: bool `[C]` or `[C, B]`, or None.
       initial_carry: what enters at resets.
     """
 
     entering: Any
-    kept: Any
+    residuals: Any
     xs: Any
     resets: jax.Array | None
     initial_carry: Any
 
 
 class Recurrence(Protocol):
-    """A cell at given parameters, for a pass forward and one backward.
+    """A cell at given parameters, split for a forward and a backward pass.
 
     For T steps, in the order in which the kernels call::
 
         us = project(xs)                                  # many steps at once
-        for t: s, ys[t], kept[t] = step(s, us[t])         # one at a time
+        for t: s, ys[t], residuals[t] = step(s, us[t])         # one at a time
         ys, local = linearize(chunk)                      # many steps at once
         for t backward:                                   # one at a time
             deltas[t], ct = pull_back(local[t], ct, ∂L/∂ys[t])
         sums = accumulate(sums, local, xs, deltas)        # many steps at once
 
-    Resets, gates, masks and lengths are the kernels' business: the carry that `step` is given has
-    been reset, and `ct` has been gated.
+    The kernels handle resets, gates, masks and lengths: the carry that `step` is given has already
+    been reset, and `ct` has already been gated.
     """
 
     def project(self, xs: Any) -> Any:
-        """What `step` is given for each step, [C, ...], from the inputs [C, ...]."""
+        """Computes the second argument of `step`, [C, ...], from the inputs [C, ...]."""
         ...
 
     def step(self, carry: Any, u: Any) -> tuple[Any, Any, Any]:
-        """(carry, y, what to keep of the step) from the carry and one of `project`'s outputs."""
+        """(carry, y, residuals of the step) from the carry and one of `project`'s outputs."""
         ...
 
-    def kept_like(self, carry: Any) -> Any:
-        """Arrays like what `step` keeps, for a carry like this; the inputs play no part."""
+    def residuals_like(self, carry: Any) -> Any:
+        """Arrays like the residuals of a step, for a carry like this; the inputs play no part."""
         ...
 
     def linearize(self, chunk: Chunk) -> tuple[Any, Any]:
@@ -69,14 +70,14 @@ class Recurrence(Protocol):
         ...
 
     def pull_back(self, local: Any, cotangent: Any, y_cotangent: Any) -> tuple[Any, Any]:
-        """Takes the cotangents of a step's carry and y back through it.
+        """Pulls the cotangents of a step's new carry and y back through the step.
 
         Args:
           local: one step of the local derivatives.
           cotangent, y_cotangent: like the differentiable leaves of the carry and y, None elsewhere.
 
         Returns:
-          (delta, to be kept for `accumulate`; the cotangent of the carry that entered the step).
+          (delta, for `accumulate`; the cotangent of the carry that entered the step).
         """
         ...
 

@@ -1,8 +1,8 @@
 """The gated unroll: `jax.lax.scan` over a cell with a factor on the carry's cotangent.
 
-It stores what the backward pass needs for all T steps, so it is exact and simple, and its
-memory grows with T, or like √T with `checkpoint=True`. The segment kernels beside it give the same
-gradients in the memory of one segment and are tested against it.
+It stores the residuals of all T steps, so it is exact and simple, and its memory grows with T, or
+like √T with `checkpoint=True`. The segment kernels give the same gradients in the memory of one
+segment, and are tested against it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from artbp import _tree
-from artbp.unrolls.arguments import check_arguments, first_step, on_rows
+from artbp.unrolls.arguments import check_arguments, first_step
 from artbp.unrolls.checkpointing import resolve_checkpoint, scan_in_blocks
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.gate import gate
@@ -66,15 +66,15 @@ def unroll(
       initial_carry: like `carry`. Default: zeros (key leaves keep their value).
       lengths: int `[B]`. Row b stops after lengths[b] steps: its carry stays, its later ys are
         zero, its later gates and resets are ignored, and gates[lengths[b]−1, b] acts on its
-        returned carry. The values that `xs` holds beyond a row's length have no influence: the
-        cell is given the row's first carry and input there. Every array of `xs` is then
+        returned carry. The values of `xs` beyond a row's length have no influence: there the cell
+        is given the row's first carry and input. Every array of `xs` is then
         `[T, B, ...]`, or `[T]` when all rows share it.
       unroll: steps per loop iteration, as in `jax.lax.scan`; within a block, where there are
         blocks.
       checkpoint: what reverse mode stores. Values and gradients do not depend on it. None or
         False: the residuals of all T steps. An integer k: the sequence is run in blocks of k
         steps, the last one shorter where k does not divide T; only the carries that enter the
-        blocks are stored, and each block is run again on the way back. True: k = ⌈√T⌉.
+        blocks are stored, and the backward pass runs each block again. True: k = ⌈√T⌉.
         Memory: T/k carries and the residuals of k steps in place of those of T, so it grows like
         √T under True. It is least at k = √(T·carry/residuals), sizes per step, which is below √T
         because a step's residuals are larger than its carry. Price: one forward pass more, four
@@ -110,12 +110,12 @@ def unroll(
         if reset_t is not None:
             carry = _tree.select(reset_t, initial_carry, carry)
         if active is not None:
-            carry, x = on_rows(active, (carry, x), first)
+            carry, x = _tree.select(active, (carry, x), first)
         carry, y = cell(params, carry, x)
         if gate_t is not None:
             carry = gate(carry, gate_t)
         if active is not None:
-            carry, y = on_rows(active, (carry, y), (previous, _tree.zeros_like(y)))
+            carry, y = _tree.select(active, (carry, y), (previous, _tree.zeros_like(y)))
         return (carry, steps_left), y
 
     (carry, _), ys = scan_in_blocks(

@@ -240,9 +240,6 @@ def test_bad_arguments_of_couplings():
         def hazard(self, k):
             return LAW.hazard(k)
 
-        def draw(self, rng_key, segment):
-            return LAW.draw(rng_key, segment)
-
     key = jax.random.key(0)
 
     def draw(*arguments, law=LAW):  # traced only, which is quicker
@@ -258,7 +255,7 @@ def test_bad_arguments_of_couplings():
     with pytest.raises(TypeError, match="law=3"):
         draw(4, 2, "shared", law=3)
     for coupling in ("antithetic", "stratified"):
-        with pytest.raises(NotImplementedError, match="WithoutQuantiles has no `length_at`"):
+        with pytest.raises(TypeError, match="WithoutQuantiles has no closed form"):
             draw(4, 2, coupling, law=WithoutQuantiles())
     for coupling in ("shared", "independent"):  # nothing else is needed here
         assert draw(4, 2, coupling, law=WithoutQuantiles()).shape == (4, 2)

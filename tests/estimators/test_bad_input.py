@@ -90,7 +90,6 @@ def test_a_host_driven_policy_under_jit(policy):
         ({"policy": "fast"}, "expected one of 'dynamic', 'pow2', 'exact'"),
         ({"block_size": 0}, "block_size=0"),
         ({"block_size": 2.5}, "block_size=2.5"),
-        ({"cache_size": 0}, "cache_size=0"),
         ({"normalizer": 0.0}, "normalizer=0.0"),
         ({"normalizer": float("nan")}, "normalizer=nan"),
     ],

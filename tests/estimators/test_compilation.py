@@ -11,7 +11,7 @@ from problems import gated_gradient, make_problem, relative_error
 import artbp
 from artbp import cells, truncation
 from artbp.estimators import segmentwise
-from artbp.unrolls import chained
+from artbp.unrolls import static_lengths
 
 
 def run(estimator, problem, count, seed=0):
@@ -62,7 +62,7 @@ def test_dynamic_traces_once_for_hundreds_of_lengths(compilations):
     assert len(compilations) - compiled <= 3
 
 
-def test_exact_compiles_per_length_within_its_cache():
+def test_exact_compiles_per_length_within_its_cache(monkeypatch):
     problem, calls = counting(make_problem("rnn", 500))
     options = {"policy": "exact", "block_size": 256}
     estimator = artbp.artbp(
@@ -73,10 +73,9 @@ def test_exact_compiles_per_length_within_its_cache():
     run(estimator, problem, 20)
     assert len(calls) == three_lengths
     # The control: with room for one length, each change of length is compiled again.
+    monkeypatch.setattr(static_lengths, "_CACHE_SIZE", 1)
     small, calls = counting(make_problem("rnn", 500))
-    estimator = artbp.artbp(
-        small.cell, small.loss_fn, truncation.replay([5, 6]), cache_size=1, **options
-    )
+    estimator = artbp.artbp(small.cell, small.loss_fn, truncation.replay([5, 6]), **options)
     run(estimator, small, 2)
     two_lengths = len(calls)
     run(estimator, small, 2)
@@ -98,7 +97,7 @@ def test_pow2_needs_two_programs_per_power(compilations):
 def test_pieces_add_up():
     for block_size in (1, 3, 4, 256):
         for length in range(1, 600):
-            for split in (chained.exact_pieces, chained.pow2_pieces):
+            for split in (static_lengths.exact_pieces, static_lengths.pow2_pieces):
                 pieces = split(length, block_size)
                 assert sum(pieces) == length
                 assert all(1 <= piece <= block_size for piece in pieces)

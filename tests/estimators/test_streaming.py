@@ -355,7 +355,7 @@ def test_masks_and_resets_shared_by_the_rows(policy, float64):
 
 
 def test_a_law_of_ones_own(float64):
-    """`hazard` and `draw` are all that a law needs; its compensation follows."""
+    """`hazard` is all that a law needs; its draws and its compensation follow."""
 
     class Alternating(truncation.TruncationLaw):
         """A boundary after each second step with probability 1/2."""
@@ -366,9 +366,6 @@ def test_a_law_of_ones_own(float64):
                 if isinstance(k, np.ndarray)
                 else (jnp.where(k % 2 == 0, 0.5, 0.0))
             )
-
-        def draw(self, rng_key, segment):
-            return 2 * truncation.geometric(2).draw(rng_key, segment)
 
     problem = make_problem("rnn", 40)
     law = Alternating()

@@ -136,7 +136,7 @@ def test_fixed_and_never():
 
 def test_replay_cycles_through_its_lengths():
     law = truncation.replay([2, 1, 3])
-    drawn = [int(law.sample_length(jax.random.key(0), segment=i)) for i in range(5)]
+    drawn = [int(law.length_of(jax.random.key(0), i)) for i in range(5)]
     assert drawn == [2, 1, 3, 2, 1]
     gates = law.sample_gates(jax.random.key(0), 8)
     np.testing.assert_array_equal(gates, [1, 0, 0, 1, 1, 0, 1, 0])
@@ -199,12 +199,41 @@ def test_a_tabulated_law_by_hand():
     np.testing.assert_allclose(law.compensation(jnp.arange(1, 4)), [2, 1.25, 4 / 3], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "hazards", [[0.3], [0.0, 0.5, 0.1], [0.2, 0.2, 1.0]], ids=["one", "tail", "cap"]
-)
-def test_lengths_of_a_tabulated_law_follow_it(hazards):
+class HazardOnly(truncation.TruncationLaw):
+    """A law of a user's own, who states the hazard of another law and nothing else."""
+
+    def __init__(self, law):
+        self.hazard_of = law.hazard
+
+    def hazard(self, k):
+        return self.hazard_of(k)
+
+
+EVERY_LAW = {
+    "polynomial": truncation.polynomial(3, 4),
+    "geometric": truncation.geometric(3),
+    "one": truncation.tabulated([0.3]),
+    "tail": truncation.tabulated([0.0, 0.5, 0.1]),
+    "cap": truncation.tabulated([0.2, 0.2, 1.0]),
+    "fixed": truncation.fixed(3),
+    "hazard only, polynomial": HazardOnly(truncation.polynomial(3, 4)),
+    "hazard only, tail": HazardOnly(truncation.tabulated([0.0, 0.5, 0.1])),
+    "hazard only, cap": HazardOnly(truncation.tabulated([0.2, 0.2, 1.0])),
+    "hazard only, fixed": HazardOnly(truncation.fixed(3)),
+}
+
+
+def test_every_law_of_the_package_is_held_to_its_hazard():
+    """Each has a row above, or draws nothing (never) or what it is told (replay)."""
+    named = {type(law) for law in EVERY_LAW.values()}
+    kinds = {kind for kind in vars(truncation).values() if isinstance(kind, type)}
+    abstract = {truncation.TruncationLaw, truncation.InvertibleLaw}
+    assert kinds - abstract - named == {truncation.Never, truncation.Replay}
+
+
+@pytest.mark.parametrize("law", EVERY_LAW.values(), ids=EVERY_LAW)
+def test_lengths_follow_the_hazard(law):
     """Frequencies of the lengths 1, …, 8 in 100,000 draws, each within five standard errors."""
-    law = truncation.tabulated(hazards)
     keys = jax.random.split(jax.random.key(5), 100_000)
     lengths = np.asarray(jax.jit(jax.vmap(law.sample_length))(keys))
     survival = law.survival(np.arange(0, 9))
@@ -214,6 +243,14 @@ def test_lengths_of_a_tabulated_law_follow_it(hazards):
     assert np.all(np.abs(found - probability) <= 5 * error)
     # The control: the frequencies of neighbouring lengths are told apart.
     assert np.any(np.abs(np.roll(found, 1) - probability) > 5 * error)
+
+
+def test_a_law_of_hazards_alone_stops_at_the_limit():
+    """Its hazards end at 0, so without the limit it would draw for ever."""
+    law = HazardOnly(truncation.tabulated([0.5, 0.0]))
+    keys = jax.random.split(jax.random.key(5), 100)
+    lengths = jax.vmap(lambda key: law.sample_length(key, 7))(keys)
+    assert set(np.unique(lengths)) == {1, 7}
 
 
 def test_a_tabulated_law_that_ends_in_zero_need_not_end():

@@ -21,7 +21,7 @@ def leaky(params, carry, x):
 
 
 class Leaky:
-    """`leaky`, taken apart by hand. `fault` scales its gradient."""
+    """`leaky` with a recurrence of its own. `fault` scales its gradient."""
 
     def __init__(self, fault=1.0):
         self.fault = fault
@@ -44,11 +44,11 @@ class LeakyRecurrence:
         new_carry = self.rate * carry + u
         return new_carry, new_carry, carry
 
-    def kept_like(self, carry):
+    def residuals_like(self, carry):
         return carry
 
     def linearize(self, chunk):
-        return self.rate * chunk.kept + chunk.xs, chunk.kept
+        return self.rate * chunk.residuals + chunk.xs, chunk.residuals
 
     def pull_back(self, local, cotangent, y_cotangent):
         delta = cotangent + y_cotangent

@@ -1,12 +1,12 @@
-"""The recurrence of any cell, by automatic differentiation.
+"""The recurrence of any cell, derived by automatic differentiation.
 
-The forward loop keeps the carries that enter the steps, nothing else. On the way back, all steps of
-a chunk are linearised together by `vmap`: their products are large ones, and the loop that
-remains only goes through the transposed linear map of each. The gradient of the parameters is one
-batched VJP per chunk, so weight gradients are not added up step by step.
+The forward pass keeps the carries that enter the steps, nothing else. The backward pass linearises
+all steps of a chunk together, by `vmap`, in large products; its loop over steps then only applies
+the transposed linear map of each. The gradient of the parameters is one batched VJP per chunk, so
+weight gradients are not added up step by step.
 
-Work in products: 1 forward, 1 to linearise, 1 back, 1 for the weights; the second and the fourth
-are large ones. Memory: one carry a step.
+Work, in matrix products: 1 forward, 1 to linearise, 1 backward, 1 for the weights; the second and
+the fourth are large ones. Memory: one carry a step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from artbp import _tree
 from artbp.unrolls.checks import Cell
@@ -35,13 +35,13 @@ def recurrence_of(cell: Cell, params: Any, carry: Any, x: Any) -> Recurrence:
       carry, x: arrays like those of a step.
     """
     recurrence = _hand_written(cell, params)
-    return Linearized(cell, params, carry, x) if recurrence is None else recurrence
+    return AutodiffRecurrence(cell, params, carry, x) if recurrence is None else recurrence
 
 
-def kept_like(cell: Cell, params: Any, carry: Any) -> Any:
+def residuals_like(cell: Cell, params: Any, carry: Any) -> Any:
     """Arrays like what is kept of a step, to make buffers of."""
     recurrence = _hand_written(cell, params)
-    return carry if recurrence is None else recurrence.kept_like(carry)
+    return carry if recurrence is None else recurrence.residuals_like(carry)
 
 
 def zero_sums(cell: Cell, params: Any) -> Any:
@@ -60,7 +60,7 @@ def _hand_written(cell: Cell, params: Any) -> Recurrence | None:
     return cell.recurrence(params) if hasattr(cell, "recurrence") else None
 
 
-class Linearized:
+class AutodiffRecurrence:
     """A `Recurrence` for `cell(params, carry, x) -> (carry, y)`; for its methods see there.
 
     The local derivatives of a step are its pullback; a delta is the pair of cotangents that went
@@ -75,7 +75,7 @@ class Linearized:
         self._num_ys = len(jax.tree.leaves(shapes[0]))
         self._y_treedef, self._pullback_treedef = map(jax.tree.structure, shapes)
         self._linearize = jaxpr_as_fun(closed)
-        self._batches = not _draws_by_rbg(closed.jaxpr)
+        self._batches = not _vmap_changes_draws(closed.consts, carry, x)
         # What the pullbacks of all steps share, such as the weights, is taken out of them here.
         self._varies = _outputs_that_vary(closed)[self._num_ys :]
         residuals = self._linearize(*jax.tree.leaves((carry, x)))[self._num_ys :]
@@ -90,7 +90,7 @@ class Linearized:
         new_carry, y = self._cell(self._params, carry, u)
         return new_carry, y, carry
 
-    def kept_like(self, carry: Any) -> Any:
+    def residuals_like(self, carry: Any) -> Any:
         return carry
 
     def linearize(self, chunk: Chunk) -> tuple[Any, Any]:
@@ -99,8 +99,8 @@ class Linearized:
             residuals = zip(outputs[self._num_ys :], self._varies, strict=True)
             return outputs[: self._num_ys], [r for r, varies in residuals if varies]
 
-        ys, residuals = self._for_steps(one, chunk.kept, chunk.xs)
-        return self._y_treedef.unflatten(ys), (chunk.kept, residuals)
+        ys, residuals = self._for_steps(one, chunk.residuals, chunk.xs)
+        return self._y_treedef.unflatten(ys), (chunk.residuals, residuals)
 
     def pull_back(self, local: Any, cotangent: Any, y_cotangent: Any) -> tuple[Any, Any]:
         own = iter(local[1])
@@ -173,24 +173,14 @@ def _outputs_that_vary(closed: ClosedJaxpr) -> list[bool]:
     return [varies(atom) for atom in closed.jaxpr.outvars]
 
 
-def _draws_by_rbg(jaxpr: Jaxpr) -> bool:
-    """Whether a program draws random bits in a way that `jax.vmap` changes.
+def _vmap_changes_draws(constants: Any, *arguments: Any) -> bool:
+    """Whether the cell may draw random numbers in a way that `jax.vmap` changes.
 
-    Under `vmap`, keys of the implementations "rbg" and "unsafe_rbg" give other bits than one by
-    one, so the way back would not see the noise of the forward pass.
+    Under `vmap`, keys of every implementation but threefry draw other bits than one by one, so the
+    backward pass would not see the noise of the forward pass. Keys that the cell makes itself are
+    taken to be of JAX's default implementation.
     """
-    for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        is_by_threefry = "<fry>" in str(equation.invars[0].aval) if equation.invars else False
-        if name == "rng_bit_generator" or (name == "random_bits" and not is_by_threefry):
-            return True
-        inner = jax.tree.leaves(
-            list(equation.params.values()),
-            is_leaf=lambda value: isinstance(value, Jaxpr | ClosedJaxpr),
-        )
-        for value in inner:
-            if isinstance(value, ClosedJaxpr):
-                value = value.jaxpr
-            if isinstance(value, Jaxpr) and _draws_by_rbg(value):
-                return True
-    return False
+    keys = [leaf for leaf in jax.tree.leaves((constants, arguments)) if _tree.is_key(leaf)]
+    implementations = {str(jax.random.key_impl(key)) for key in keys}
+    implementations.add(str(jax.random.key_impl(jax.random.key(0))))
+    return implementations != {"threefry2x32"}

@@ -11,20 +11,20 @@ from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 
-class Problem(NamedTuple):
+class Functions(NamedTuple):
     """The functions of a segment kernel: static under jit.
 
     Attributes:
       cell: `cell(params, carry, x) -> (carry, y)`.
       loss_fn: `loss_fn(params, y, target) -> losses` of one step.
-      compensation: `compensation(k) -> gate` after the step of age k (k = 1 is the first step
-        of a segment), for a step that is no boundary: 1/(1 − c(k)) for ARTBP, 1 for TBPTT.
-        Takes and returns NumPy or JAX arrays, whichever it is given.
+      compensation: `compensation(k) -> gate` of the step of age k (k = 1 is the first step of a
+        segment), for a step that is no boundary: 1/(1 − c(k)) for ARTBP. Takes and returns NumPy or
+        JAX arrays, whichever it is given. None: gate 1, as in BPTT and truncated BPTT.
     """
 
     cell: Cell
     loss_fn: LossFn
-    compensation: Callable[[Any], Any]
+    compensation: Callable[[Any], Any] | None = None
 
 
 class SegmentResult(NamedTuple):
@@ -33,12 +33,12 @@ class SegmentResult(NamedTuple):
     Attributes:
       grads: gradient of the summed losses, like params.
       loss_sum: summed losses, float scalar.
-      num_losses: how many losses were summed (steps times rows, less the masked), int32.
+      num_losses: how many losses were summed (steps times rows, without the masked ones), int32.
       carry: the carry after the segment's last step.
       scratch: the buffers that came in, to be handed to the next segment.
       max_compensation: the largest gate of the segment, float scalar.
-      max_weight: the product of its gates, float scalar: the weight that the loss of its last
-        step has on its first step.
+      max_weight: the product of its gates, float scalar: the weight of the loss of its last step in
+        the gradient through its first step.
     """
 
     grads: Any

@@ -1,13 +1,13 @@
 """The `exact` and `pow2` segment kernels: a segment as a chain of loops of static length.
 
-A static length lets XLA compile loops that know their trip count, and large products over exactly
-the steps that there are; it costs one program per length. `exact` takes the whole segment as one
+With a static length, XLA compiles loops whose trip count it knows, and large products over exactly
+the steps that exist; the price is one program per length. `exact` runs the whole segment as one
 piece (up to `block_size` steps, then blocks), so each new length is a new program. `pow2` splits
-the length into powers of two, so that all lengths share a few programs: forward through the chain,
-then backward.
+the length into powers of two, so that all lengths share a few programs: forward through the chain
+of pieces, then backward.
 
-Both are driven from the host, because the host has to know the length; lengths never depend on
-data, so it can know them ahead of the device.
+Both are driven from the host, because the host has to know the length. Lengths never depend on
+data, so the host can know them ahead of the device.
 """
 
 from __future__ import annotations
@@ -21,17 +21,23 @@ import numpy as np
 
 from artbp import _tree
 from artbp.stream import Stream
-from artbp.unrolls.block import (
-    BlockState,
-    Segment,
-    gradient,
-    initial_state,
-    make_buffers,
-    run_block,
-)
+from artbp.unrolls.autodiff_recurrence import recurrence_of, residuals_like
 from artbp.unrolls.checks import check_cell
-from artbp.unrolls.linearized import kept_like, recurrence_of
-from artbp.unrolls.segment import Problem, SegmentResult
+from artbp.unrolls.chunk import (
+    BackwardState,
+    Segment,
+    chunk_backward,
+    initial_state,
+    make_deltas,
+    make_residuals,
+    run,
+    segment_result,
+)
+from artbp.unrolls.functions import Functions, SegmentResult
+
+# Piece lengths that keep their compiled programs; the least recently used goes first. Two programs
+# a length: forward with backward, and forward alone where another piece follows.
+_CACHE_SIZE = 128
 
 
 def exact_pieces(length: int, block_size: int) -> list[int]:
@@ -47,7 +53,7 @@ def exact_pieces(length: int, block_size: int) -> list[int]:
 def pow2_pieces(length: int, block_size: int) -> list[int]:
     """Powers of two no larger than `block_size`, smallest first, that sum to `length`.
 
-    Smallest first, because the last piece is the one whose forward pass need not run twice.
+    Smallest first, because only the last piece need not run its forward pass twice.
 
     >>> pow2_pieces(13, 8)
     [1, 4, 8]
@@ -58,6 +64,9 @@ def pow2_pieces(length: int, block_size: int) -> list[int]:
     rest = length % largest
     small = [1 << bit for bit in range(rest.bit_length()) if rest >> bit & 1]
     return small + [largest] * (length // largest)
+
+
+PIECES = {"exact": exact_pieces, "pow2": pow2_pieces}
 
 
 class _Piece(NamedTuple):
@@ -78,28 +87,24 @@ class _Piece(NamedTuple):
 
 
 def segment_kernel(
-    problem: Problem, split: Callable[[int, int], list[int]], block_size: int, cache_size: int
+    functions: Functions, split: Callable[[int, int], list[int]], block_size: int
 ) -> Callable[..., SegmentResult]:
     """Builds a host-driven kernel with the arguments of `dynamic.segment_gradient`.
 
     Args:
-      problem: cell, loss function and gates.
       split: `exact_pieces` or `pow2_pieces`.
       block_size: the longest piece, hence the most steps whose residuals are kept at a time.
-      cache_size: how many piece lengths keep their compiled programs; the least recently used
-        goes first. Two programs a length: forward with backward, and forward alone where another
-        piece follows. Two small ones that begin and end the sums serve every length.
     """
 
-    @functools.lru_cache(maxsize=cache_size)
+    @functools.lru_cache(maxsize=_CACHE_SIZE)
     def programs(num_steps: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         return (
-            jax.jit(functools.partial(_forward, problem, num_steps)),
-            jax.jit(functools.partial(_backward, problem, num_steps), donate_argnums=1),
+            jax.jit(functools.partial(_forward, functions, num_steps)),
+            jax.jit(functools.partial(_backward, functions, num_steps), donate_argnums=1),
         )
 
-    begin = jax.jit(functools.partial(initial_state, problem.cell, buffers=None))
-    end = jax.jit(functools.partial(gradient, problem.cell))
+    begin = jax.jit(functools.partial(initial_state, functions))
+    end = jax.jit(functools.partial(segment_result, functions))
 
     def segment_gradient(
         params: Any,
@@ -125,50 +130,40 @@ def segment_kernel(
             _, backward = programs(num_steps)
             state, leaving = backward(piece, state)
             final_carry = leaving if final_carry is None else final_carry
-        return SegmentResult(
-            grads=end(params, state),
-            loss_sum=state.loss_sum,
-            num_losses=state.num_losses,
-            carry=final_carry,
-            scratch=scratch,
-            max_compensation=state.max_compensation,
-            max_weight=state.max_weight,
-        )
+        return end(params, state, final_carry, scratch)
 
     return segment_gradient
 
 
-def _forward(problem: Problem, num_steps: int, piece: _Piece) -> Any:
+def _forward(functions: Functions, num_steps: int, piece: _Piece) -> Any:
     """The carry after the piece."""
-    return _segment(problem, num_steps, piece).run(piece.carry, piece.offset, num_steps)[0]
+    return run(_segment(functions, num_steps, piece), piece.carry, piece.offset, num_steps)[0]
 
 
 def _backward(
-    problem: Problem, num_steps: int, piece: _Piece, state: BlockState
-) -> tuple[BlockState, Any]:
-    """Backpropagates through a piece; the gate of its last step is applied here.
-
-    Returns:
-      (the state for the piece before it, the carry that leaves).
-    """
-    kept = kept_like(problem.cell, piece.params, piece.carry)
-    state = state._replace(buffers=make_buffers(kept, piece.carry, num_steps, chunk=num_steps))
-    segment = _segment(problem, num_steps, piece)
-    leaving, state = run_block(segment, piece.carry, piece.offset, num_steps, state)
-    return state._replace(buffers=None), leaving
+    functions: Functions, num_steps: int, piece: _Piece, state: BackwardState
+) -> tuple[BackwardState, Any]:
+    """Runs a piece forward and backward. Returns (the state for the piece before, carry after)."""
+    segment, offset = _segment(functions, num_steps, piece), piece.offset
+    of_step = residuals_like(functions.cell, piece.params, piece.carry)
+    residuals = make_residuals(of_step, piece.carry, num_steps, chunk_size=num_steps)
+    leaving, residuals = run(segment, piece.carry, offset, num_steps, residuals)
+    deltas = make_deltas(segment, residuals, offset, num_steps)
+    state, _ = chunk_backward(segment, residuals, offset, num_steps, 0, (state, deltas))
+    return state, leaving
 
 
-def _segment(problem: Problem, num_steps: int, piece: _Piece) -> Segment:
+def _segment(functions: Functions, num_steps: int, piece: _Piece) -> Segment:
     """The segment of which the piece is one chunk."""
     x = _tree.index(piece.stream.xs, 0)
-    check_cell(problem.cell, piece.params, piece.carry, x)
+    check_cell(functions.cell, piece.params, piece.carry, x)
     return Segment(
-        problem=problem,
+        functions=functions,
         params=piece.params,
         initial_carry=piece.initial_carry,
         stream=piece.stream,
-        recurrence=recurrence_of(problem.cell, piece.params, piece.carry, x),
+        recurrence=recurrence_of(functions.cell, piece.params, piece.carry, x),
         start=piece.start,
         length=piece.length,
-        chunk=num_steps,
+        chunk_size=num_steps,
     )

@@ -1,0 +1,332 @@
+"""Forward and backward passes over chunks of consecutive steps of one segment.
+
+The forward pass (`run`) keeps residuals. The backward pass over a chunk (`chunk_backward`)
+linearises all its steps together, takes their losses together, runs the recursion
+(`artbp.unrolls.recursion`) step by step, and adds up the gradient of the parameters for all steps
+together. The kernels put chunks together: `dynamic` many short ones, `static_lengths` one long one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp import _tree
+from artbp.stream import Stream
+from artbp.unrolls import recursion
+from artbp.unrolls.autodiff_recurrence import gradient_of_sums, zero_sums
+from artbp.unrolls.functions import Functions, SegmentResult
+from artbp.unrolls.readout import read_out
+from artbp.unrolls.recurrence import Chunk, Recurrence
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """The steps start, …, start + length − 1 of a stream, and what runs them.
+
+    Attributes:
+      functions, params, initial_carry, stream: see `dynamic.segment_gradient`.
+      recurrence: of `functions.cell` at `params`.
+      start, length: int32 scalars, perhaps traced.
+      chunk_size: steps that are linearised at a time. The last chunk of a block is filled up with
+        copies of a real step; on average half a chunk of that work is wasted.
+      axis_names: the axes of enclosing vmaps, each with one segment a row; () for one segment.
+    """
+
+    functions: Functions
+    params: Any
+    initial_carry: Any
+    stream: Stream
+    recurrence: Recurrence
+    start: jax.Array
+    length: jax.Array
+    chunk_size: int
+    axis_names: tuple[Any, ...] = ()
+
+    def longest(self, count: jax.Array) -> jax.Array:
+        """The largest count among the rows of the enclosing vmaps: a trip count for all of them."""
+        return lax.pmax(count, self.axis_names) if self.axis_names else count
+
+    def keep(self, t: jax.Array, new: Any, old: Any) -> Any:
+        """`new` if the segment has a step t, else `old`.
+
+        Without vmap no mask is needed: the loop bound is the segment length.
+        """
+        return _tree.select(t < self.length, new, old) if self.axis_names else new
+
+    def inputs(self, first: jax.Array, end: jax.Array) -> tuple[Any, Any]:
+        """(xs, resets) of the steps first, …, first + chunk_size − 1, see `clamped_steps`."""
+        steps = clamped_steps(first, end, self.chunk_size)
+        return _tree.gather((self.stream.xs, self.stream.resets), self.start + steps)
+
+
+class Residuals(NamedTuple):
+    """What the forward pass through a block keeps for the backward pass.
+
+    Attributes:
+      steps: `[block_size, ...]`, the residuals of each step (`Recurrence.step`).
+      entering: `[chunks in a block, ...]`, the carry that enters each chunk.
+    """
+
+    steps: Any
+    entering: Any
+
+
+class BackwardState(NamedTuple):
+    """The loop state of the backward pass through a segment.
+
+    Attributes:
+      cell_sums: gradient through the cell so far, as `Recurrence.accumulate` sums it.
+      readout_sums: gradient through the readout so far, like params, float32 or wider.
+      flow: (∂F_{t+1}/∂s_t)ᵀ δ_{t+1} for the step t that comes next, on the differentiable leaves of
+        the carry; None elsewhere.
+      loss_sum, num_losses: so far.
+      max_compensation, max_weight: of the gates so far.
+    """
+
+    cell_sums: Any
+    readout_sums: Any
+    flow: Any
+    loss_sum: jax.Array
+    num_losses: jax.Array
+    max_compensation: jax.Array
+    max_weight: jax.Array
+
+
+def clamped_steps(first: jax.Array, end: jax.Array, count: int) -> jax.Array:
+    """The steps first, …, first + count − 1, clamped to end − 1.
+
+    Padding repeats a real input, on which the cell and the loss have already been finite. Its
+    results are masked, and a mask does not remove NaN: 0 · NaN is NaN.
+    """
+    return jnp.minimum(first + jnp.arange(count, dtype=jnp.int32), end - 1)
+
+
+def make_residuals(of_step: Any, carry: Any, block_size: int, chunk_size: int) -> Residuals:
+    """Buffers for blocks of at most `block_size` steps, from examples of what they hold."""
+    num_chunks = -(-block_size // chunk_size)
+    return Residuals(
+        _tree.repeat(of_step, num_chunks * chunk_size), _tree.repeat(carry, num_chunks)
+    )
+
+
+def initial_state(functions: Functions, params: Any, carry: Any) -> BackwardState:
+    """The state behind the segment's last step: no gradient, and no flow across the boundary."""
+    one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
+    return BackwardState(
+        cell_sums=zero_sums(functions.cell, params),
+        readout_sums=_tree.zero_sums(params),
+        flow=_tree.zeros_like(_tree.partition(carry)[0]),
+        loss_sum=jnp.zeros_like(one),
+        num_losses=jnp.zeros((), jnp.int32),
+        max_compensation=one,
+        max_weight=one,
+    )
+
+
+def segment_result(
+    functions: Functions, params: Any, state: BackwardState, carry: Any, scratch: Any
+) -> SegmentResult:
+    """The result, when the backward pass has come to the segment's first step."""
+    through_cell = gradient_of_sums(functions.cell, params, state.cell_sums)
+    total = _tree.accumulate(state.readout_sums, through_cell)
+    return SegmentResult(
+        grads=jax.tree.map(lambda leaf, x: leaf.astype(x.dtype), total, params),
+        loss_sum=state.loss_sum,
+        num_losses=state.num_losses,
+        carry=carry,
+        scratch=scratch,
+        max_compensation=state.max_compensation,
+        max_weight=state.max_weight,
+    )
+
+
+def run(
+    segment: Segment, carry: Any, first: Any, num_steps: Any, residuals: Residuals | None = None
+) -> tuple[Any, Any]:
+    """Runs the cell for `num_steps` steps from step `first` of the segment on.
+
+    Args:
+      num_steps: a traced integer; or a Python integer, the size of a chunk, and all loops then have
+        static trip counts.
+      residuals: buffers to be filled from slot 0 on; None keeps nothing.
+
+    Returns:
+      (the carry that leaves, the buffers).
+    """
+    size = segment.chunk_size
+
+    def run_chunk(n: Any, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+        carry, residuals = loop
+        begin = first + n * size
+        xs, resets = segment.inputs(begin, segment.length)
+        us = segment.recurrence.project(xs)
+        if residuals is not None:
+            residuals = residuals._replace(entering=_tree.update(residuals.entering, carry, n))
+
+        def run_step(j: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
+            carry, residuals = loop
+            entering = carry
+            if resets is not None:
+                entering = _tree.select(resets[j], segment.initial_carry, carry)
+            new_carry, _, of_step = segment.recurrence.step(entering, _tree.index(us, j))
+            if residuals is not None:
+                steps = _tree.update(residuals.steps, of_step, n * size + j)
+                residuals = residuals._replace(steps=steps)
+            return segment.keep(begin + j, new_carry, carry), residuals
+
+        return lax.fori_loop(0, _chunk_count(num_steps, n, size), run_step, (carry, residuals))
+
+    if isinstance(num_steps, int):
+        assert num_steps == size, "a block of static length is one chunk"
+        return run_chunk(0, (carry, residuals))
+    return lax.fori_loop(0, num_chunks(num_steps, size), run_chunk, (carry, residuals))
+
+
+def chunk_backward(
+    segment: Segment,
+    residuals: Residuals,
+    offset: Any,
+    num_steps: Any,
+    i: Any,
+    loop: tuple[BackwardState, Any],
+) -> tuple[BackwardState, Any]:
+    """The backward pass over the i-th chunk, counted from the end of a block.
+
+    Args:
+      residuals: from `run` over the block.
+      offset: the segment's step at which the block begins.
+      num_steps: of the block, as for `run`.
+      loop: the state behind the chunk, and a buffer for `chunk_size` deltas, see `make_deltas`.
+
+    Returns:
+      The same for the chunk before it.
+    """
+    state, deltas = loop
+    size, recurrence = segment.chunk_size, segment.recurrence
+    n = num_chunks(num_steps, size) - 1 - i
+    first, end = offset + n * size, _end(segment, offset, num_steps)
+    chunk, ys, local = _linearize(segment, residuals, offset, end, n)
+    state, y_cotangents = _read_out(segment, first, end, ys, state)
+    gates, state = _gates(segment, first, end, state)
+
+    def pull_back(j: Any, flow: Any) -> tuple[Any, Any]:
+        return recurrence.pull_back(_tree.index(local, j), flow, _tree.index(y_cotangents, j))
+
+    taken = None
+    if segment.axis_names:
+        taken = first + jnp.arange(size, dtype=jnp.int32) < segment.length
+    flow, deltas = recursion.backpropagate(
+        pull_back,
+        recursion.store,
+        state.flow,
+        deltas,
+        count=_chunk_count(num_steps, n, size),
+        gates=gates,
+        resets=chunk.resets,
+        taken=taken,
+    )
+    cell_sums = recurrence.accumulate(state.cell_sums, local, chunk.xs, deltas)
+    cell_sums = segment.keep(first, cell_sums, state.cell_sums)
+    return state._replace(cell_sums=cell_sums, flow=flow), deltas
+
+
+def make_deltas(segment: Segment, residuals: Residuals, offset: Any, num_steps: Any) -> Any:
+    """A buffer for the deltas of a chunk, zero.
+
+    Only the final chunk of a block can be partial. It is processed first, so the deltas of its
+    padding stay zero.
+    """
+
+    def example() -> Any:
+        end = _end(segment, offset, num_steps)
+        _, ys, local = _linearize(segment, residuals, offset, end, 0)
+        flow = _tree.zeros_like(_tree.partition(segment.initial_carry)[0])
+        y_cotangent = _tree.index(_tree.partition(ys)[0], 0)
+        return segment.recurrence.pull_back(_tree.index(local, 0), flow, y_cotangent)[0]
+
+    return _tree.repeat(jax.tree.map(_tree.zeros, jax.eval_shape(example)), segment.chunk_size)
+
+
+def num_chunks(num_steps: Any, chunk_size: int) -> Any:
+    """⌈num_steps / chunk_size⌉."""
+    return (num_steps + chunk_size - 1) // chunk_size
+
+
+def _chunk_count(num_steps: Any, n: Any, chunk_size: int) -> Any:
+    """The number of steps of chunk n; a Python integer where both arguments are."""
+    smaller = min if isinstance(num_steps, int) else jnp.minimum
+    return smaller(chunk_size, num_steps - n * chunk_size)
+
+
+def _end(segment: Segment, offset: Any, num_steps: Any) -> jax.Array:
+    """The segment's step at which the block ends."""
+    return jnp.minimum(segment.length, offset + num_steps)
+
+
+def _linearize(
+    segment: Segment, residuals: Residuals, offset: Any, end: jax.Array, n: Any
+) -> tuple[Chunk, Any, Any]:
+    """(chunk n of a block, its ys, its local derivatives)."""
+    size = segment.chunk_size
+    last = jnp.maximum(end - 1 - offset, 0)
+    slots = n * size + jnp.arange(size, dtype=jnp.int32)
+
+    def clamped(leaf: jax.Array) -> jax.Array:
+        """As `clamped_steps`. XLA fuses a slice and a select into the operation that reads them."""
+        of_chunk = lax.dynamic_slice_in_dim(leaf, n * size, size)
+        is_real = _tree.align(slots <= last, of_chunk)
+        return jnp.where(is_real, of_chunk, _tree.index(leaf, last)[None])
+
+    chunk = Chunk(
+        _tree.index(residuals.entering, n),
+        jax.tree.map(clamped, residuals.steps),
+        *segment.inputs(offset + n * size, end),
+        segment.initial_carry,
+    )
+    return chunk, *segment.recurrence.linearize(chunk)
+
+
+def _read_out(
+    segment: Segment, first: jax.Array, end: jax.Array, ys: Any, state: BackwardState
+) -> tuple[BackwardState, Any]:
+    """Adds up the losses of a chunk. Returns the state and the cotangents ∂ℓ/∂y.
+
+    Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
+    """
+    steps = segment.start + clamped_steps(first, end, segment.chunk_size)
+    valid = first + jnp.arange(segment.chunk_size, dtype=jnp.int32) < end
+    loss_fn = segment.functions.loss_fn
+    read = read_out(loss_fn, segment.params, ys, segment.stream, steps, valid)
+    sums = _tree.accumulate(state.readout_sums, read.grads)
+    state = state._replace(
+        readout_sums=segment.keep(first, sums, state.readout_sums),
+        loss_sum=state.loss_sum + read.loss_sum.astype(state.loss_sum.dtype),
+        num_losses=state.num_losses + read.num_losses,
+    )
+    return state, read.y_cotangents
+
+
+def _gates(
+    segment: Segment, first: jax.Array, end: jax.Array, state: BackwardState
+) -> tuple[jax.Array | None, BackwardState]:
+    """(the gates of a chunk, the state with their maximum and product).
+
+    Within a segment X_t = 0, so the gate is 1/(1 − c_t). Behind the last step X_t = 1 and the gate
+    is 0: there the flow is zero already.
+    """
+    compensation = segment.functions.compensation
+    if compensation is None:
+        return None, state
+    ages = first + jnp.arange(1, segment.chunk_size + 1, dtype=jnp.int32)
+    gates = jnp.asarray(compensation(ages), state.max_weight.dtype)
+    used = jnp.where((ages <= end) & (ages < segment.length), gates, jnp.ones_like(gates))
+    state = state._replace(
+        max_compensation=jnp.maximum(state.max_compensation, jnp.max(used)),
+        max_weight=state.max_weight * jnp.prod(used),
+    )
+    return gates, state
