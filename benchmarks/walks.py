@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 import artbp
+from artbp.unrolls import static_lengths
 from benchmarks.model import CELLS, Layer, gates_of, initial_carry
 
 MEAN_LENGTH, ALPHA = 50, 4.0
@@ -40,7 +41,8 @@ def estimator_walk(method: str, policy: artbp.unrolls.Policy, cell: str, layer: 
     batch = layer.symbols.shape[1]
     law = artbp.truncation.never()
     # Room for every length that occurs: `exact` would compile again what its cache has dropped.
-    options: dict[str, Any] = {"policy": policy, "cache_size": 4096}
+    static_lengths._CACHE_SIZE = 4096
+    options: dict[str, Any] = {"policy": policy}
     if method == "artbp":
         law = artbp.truncation.polynomial(MEAN_LENGTH, ALPHA)
         estimator = artbp.artbp(CELLS[cell], layer.loss_fn, law, **options)
@@ -80,12 +82,14 @@ def estimator_walk(method: str, policy: artbp.unrolls.Policy, cell: str, layer: 
 
     def frozen() -> tuple[Any, Any]:
         params, state = prepare()
-        total, lengths, at_end = jax.tree.map(jnp.zeros_like, params), [], False
-        while not at_end:
-            grads, state, info = estimator.estimate(params, state, stream)
-            total = jax.tree.map(jnp.add, total, grads)
+        lengths = []
+
+        def fold(total: Any, grads: Any, info: artbp.EstimatorInfo) -> Any:
             lengths.append(int(info.length))
-            at_end = bool(info.end_of_stream)
+            return jax.tree.map(jnp.add, total, grads)
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        total, _ = artbp.run_pass(estimator, params, state, stream, fold=fold, initial=zeros)
         return total, gates_of(law, lengths)
 
     return Walk(prepare, run, frozen)

@@ -21,7 +21,6 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from artbp import _tree
 from artbp.unrolls.checks import Cell
-from artbp.unrolls.contraction import merge_contracted_axes
 from artbp.unrolls.recurrence import Chunk, Recurrence
 
 
@@ -75,7 +74,7 @@ class AutodiffRecurrence:
         self._num_ys = len(jax.tree.leaves(shapes[0]))
         self._y_treedef, self._pullback_treedef = map(jax.tree.structure, shapes)
         self._linearize = jaxpr_as_fun(closed)
-        self._batches = not _vmap_changes_draws(closed.consts, carry, x)
+        self._batches = not _vmap_changes_draws(closed, carry, x)
         # What the pullbacks of all steps share, such as the weights, is taken out of them here.
         self._varies = _outputs_that_vary(closed)[self._num_ys :]
         residuals = self._linearize(*jax.tree.leaves((carry, x)))[self._num_ys :]
@@ -123,8 +122,7 @@ class AutodiffRecurrence:
             new_carries, ys = self._for_steps(cell, carries, xs)
             return _tree.partition(new_carries)[0], _tree.partition(ys)[0]
 
-        pullback = jax.vjp(steps, self._params)[1]
-        (grads,) = merge_contracted_axes(pullback)(deltas)
+        (grads,) = jax.vjp(steps, self._params)[1](deltas)
         return _tree.accumulate(sums, grads)
 
     def gradient(self, sums: Any) -> Any:
@@ -173,14 +171,16 @@ def _outputs_that_vary(closed: ClosedJaxpr) -> list[bool]:
     return [varies(atom) for atom in closed.jaxpr.outvars]
 
 
-def _vmap_changes_draws(constants: Any, *arguments: Any) -> bool:
-    """Whether the cell may draw random numbers in a way that `jax.vmap` changes.
+def _vmap_changes_draws(closed: ClosedJaxpr, *arguments: Any) -> bool:
+    """Whether a program may draw random numbers in a way that `jax.vmap` changes.
 
     Under `vmap`, keys of every implementation but threefry draw other bits than one by one, so the
-    backward pass would not see the noise of the forward pass. Keys that the cell makes itself are
-    taken to be of JAX's default implementation.
+    backward pass would not see the noise of the forward pass. Keys that the program makes itself
+    are taken to be of JAX's default implementation.
     """
-    keys = [leaf for leaf in jax.tree.leaves((constants, arguments)) if _tree.is_key(leaf)]
+    if "random_bits" not in str(closed.jaxpr):  # the primitive by which `jax.random` draws
+        return False
+    keys = [leaf for leaf in jax.tree.leaves((closed.consts, arguments)) if _tree.is_key(leaf)]
     implementations = {str(jax.random.key_impl(key)) for key in keys}
     implementations.add(str(jax.random.key_impl(jax.random.key(0))))
     return implementations != {"threefry2x32"}
