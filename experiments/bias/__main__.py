@@ -9,7 +9,8 @@ from experiments.bias import problems, report
 from experiments.bias.config import PROBLEMS, check_config, default_config
 from experiments.bias.figure import make_figure
 from experiments.bias.measure import measure
-from experiments.common import cli, figures, tables
+from experiments.common import cli, figures
+from experiments.common import report as tables
 from experiments.common.metrics import MetricsWriter
 
 

@@ -15,7 +15,7 @@ from artbp import diagnostics, truncation
 from artbp.diagnostics.interval import student_t_quantile
 from experiments.bias.problems import Problem
 from experiments.common.progress import window_bar
-from experiments.common.tables import Row
+from experiments.common.report import Row
 
 _ENUMERATED_STEPS = 9
 _OFFSETS = 16  # of TBPTT's cuts, evenly spread, over which its bias on one window is averaged

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.bias.measure import each_confidence, number_of_intervals
-from experiments.common.tables import Column, Row
+from experiments.common.report import Column, Row
 
 COLUMNS: list[Column] = [
     ("system", lambda row: row["problem"]),

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -49,6 +49,7 @@ def run(
     main: Callable[[ml_collections.FrozenConfigDict, CommandLine], None],
     defaults: ml_collections.ConfigDict,
     notes: str = "",
+    field_lines: Sequence[str] | None = None,
 ) -> None:
     """Parses the flags, loads the configuration, calls `main(config, command_line)`, and exits.
 
@@ -59,11 +60,12 @@ def run(
         main: the experiment.
         defaults: its configuration with every field, see `config.load_config`.
         notes: what `--help` says below these fields.
+        field_lines: what `--help` says about the fields; by default their names and values.
     """
     # absl shows the flags of the main module only, which it knows by the path of the program.
     for flag in (_CONFIG, _SET, _WORKDIR, _RESUME, _TENSORBOARD, _PROGRESS_BAR, _CACHE):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])
-    fields = "\n".join(describe(defaults))
+    fields = "\n".join(field_lines or describe(defaults))
     flags.FLAGS["set"].help = f"{_SET_HELP}\nFields and defaults:\n{fields}\n{notes}\n"
 
     def configured_main() -> None:

@@ -1,58 +1,52 @@
-"""The configuration of the comparison: every field, and what it means."""
+"""The fields of the comparison; the defaults are what `experiments/results/compare` holds."""
 
-from typing import Any
+from experiments.common.arms import matched_horizon
+from experiments.common.fields import Field, arms, at_least, each_once, one_of, positive, share
+from experiments.compare.systems import NAMES
 
-import ml_collections
+ARMS = (
+    "bptt",
+    "tbptt(16)",
+    "tbptt(16, draw_offset=True)",
+    "tbptt_k1_k2(16, 8)",
+    "tbptt_k1_k2(16, 32)",
+    "tbptt_k1_k2(16, 32, mode='past_weights')",
+    "tbptt_k1_k2(16, 32, mode='reforward')",
+    "tbptt_k1_k2(16, 32, losses='window')",
+    f"tbptt({matched_horizon(16)})",
+    "adaptive_tbptt(16)",
+    "awd_lstm_bptt(16)",
+    "uncompensated(16, alpha=4)",
+    "artbp(16, alpha=4)",
+    "artbp(16, alpha=6)",
+    "artbp(16, law='geometric')",
+    "random_truncation(16)",
+    "rtrl(16)",
+    "snap1(16)",
+    "uoro(16)",
+    "truncated_es(16)",
+    "pes(16)",
+)
 
-from experiments.common.config import check_at_least, check_positive
-from experiments.common.errors import ConfigError
-from experiments.compare.contenders import contenders
-from experiments.compare.problems import problems
-
-
-def default_config() -> ml_collections.ConfigDict:
-    """The run that `experiments/results/compare` holds."""
-    config = ml_collections.ConfigDict()
-    # Steps between updates, on average; the mean length of the laws.
-    config.mean_length = 16
-    # Every training may evaluate the cell as often as TBPTT does in so many time steps.
-    config.num_steps = 30_000
-    # As above, for the task to learn.
-    config.num_learning_steps = 30_000
-    # Names of `contenders` and `problems` to leave it at; none means all of them.
-    config.estimators = ()
-    config.problems = ()
-    # Independent trainings where there is randomness.
-    config.num_seeds = 5
-    # Learning rates to choose from: SGD with rate/√(1 + t), t in time steps; and Adam.
-    config.sgd_rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-    config.adam_rates = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-    # The task to learn is "brackets" at this distance; its model.
-    config.distance = 20
-    config.hidden_size = 16
-    config.batch = 8
-    # The last part of a training, over which the loss of the task is averaged.
-    config.scored_part = 0.2
-    # Trainings at the same time, each in a thread of its own.
-    config.num_threads = 2
-    return config
-
-
-def check_config(config: Any) -> None:
-    """Raises ConfigError for a value that the comparison cannot run with."""
-    check_at_least(config, 2, "mean_length")
-    counts = ("num_steps", "num_learning_steps", "num_seeds", "distance", "hidden_size", "batch")
-    check_at_least(config, 1, *counts, "num_threads")
-    check_positive(config, "sgd_rates", "adam_rates")
-    _known("estimators", config.estimators, [one.name for one in contenders(config.mean_length)])
-    _known("problems", config.problems, [one.name for one in problems(config)])
-    if not 0 < config.scored_part <= 1:
-        raise ConfigError(
-            f"scored_part was given {config.scored_part}: expected more than 0, at most 1."
-        )
-
-
-def _known(field: str, names: Any, known: list[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"{field}: {name!r} is unknown; expected of {', '.join(known)}.")
+FIELDS = {
+    "arms": Field(ARMS, "the estimators, in the order of the table", arms()),
+    "systems": Field(NAMES, "what they are trained on", one_of(*NAMES), each_once),
+    "loss_every": Field(16, "time steps between losses in the system unroll_end", at_least(2)),
+    "num_steps": Field(
+        30_000, "each training may evaluate the cell as often as TBPTT does in so many", at_least(1)
+    ),
+    "num_learning_steps": Field(30_000, "the same for the task to learn", at_least(1)),
+    "num_tuning_runs": Field(3, "trainings that choose the rate", at_least(1)),
+    "num_seeds": Field(5, "trainings that are reported", at_least(1)),
+    "sgd_rates": Field(
+        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+        "η of SGD with the rate η/√(1 + t), t in time steps",
+        positive,
+    ),
+    "adam_rates": Field((1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "of Adam, on the task", positive),
+    "distance": Field(20, 'of the brackets, in the task "brackets"', at_least(1)),
+    "hidden_size": Field(16, "of its model", at_least(1)),
+    "batch": Field(8, "of its model", at_least(1)),
+    "scored_part": Field(0.2, "the last part of a training, whose mean loss is scored", share),
+    "num_threads": Field(2, "trainings at the same time", at_least(1)),
+}

@@ -5,7 +5,7 @@ import ml_collections
 from absl import flags
 
 from experiments.common import cli, figures
-from experiments.common.tables import write_text_and_rows
+from experiments.common.report import write_text_and_rows
 from experiments.hyperparameters import figure, report, study
 from experiments.hyperparameters.config import check_config, default_config
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.common.figures import COLOURS, STYLE
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.hyperparameters.report import (
     LINE_WORDS,
     along,

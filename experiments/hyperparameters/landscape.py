@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import artbp
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.hyperparameters.problems import Params, Problem, hyperparameters
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from artbp.diagnostics.interval import student_t_quantile
-from experiments.common.tables import Column, Row, markdown_table, quartiles
+from experiments.common.report import Column, Row, markdown_table, quartiles
 
 LINE_WORDS = {"constant": "a constant rate", "end": "the rate at the end"}
 LEVEL = 0.95

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import diagnostics
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.hyperparameters.landscape import Landscape
 from experiments.hyperparameters.methods import Method, backward_methods
 from experiments.hyperparameters.problems import Params, Problem, hyperparameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.hyperparameters import landscape, problems, signs, training
 
 

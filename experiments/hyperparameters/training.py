@@ -24,8 +24,8 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.tables import Row
-from experiments.common.threads import in_threads
+from experiments.common.pool import in_threads
+from experiments.common.report import Row
 from experiments.hyperparameters.landscape import Landscape, scores
 from experiments.hyperparameters.methods import Method, methods
 from experiments.hyperparameters.problems import Params, Problem, hyperparameters, rates_of

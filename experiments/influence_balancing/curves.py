@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.common.figures import save
 from experiments.common.metrics import MetricsWriter
-from experiments.common.tables import Row, write_results
+from experiments.common.report import Row, write_results
 from experiments.common.workdir import Workdir
 from experiments.influence_balancing import figures, methods, report, runs, system
 

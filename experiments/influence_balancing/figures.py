@@ -14,8 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from experiments.common.figures import COLOURS, STYLE
-from experiments.common.tables import quartiles
+from experiments.common.figures import COLOURS, STYLE, spread
+from experiments.common.report import quartiles
 
 
 @dataclass(frozen=True)
@@ -216,26 +216,3 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[float, float]], lines: Sequence
             fontsize=9,
             clip_on=False,
         )
-
-
-def spread(heights: Sequence[float], *, gap: float, low: float, high: float) -> np.ndarray:
-    """Moves labels as little as needed to be `gap` apart and in [low, high], in their order.
-
-    Least squares: isotonic regression (pool adjacent violators) of the heights less their share
-    of gaps, then clipped, which keeps it optimal. Labels too many for the range get equal gaps.
-    """
-    gap = min(gap, (high - low) / max(len(heights) - 1, 1))
-    order = np.argsort(heights, kind="stable")
-    blocks: list[tuple[float, int]] = []  # (mean, count) of what is pooled
-    for rank, index in enumerate(order):
-        block = (float(heights[index]) - rank * gap, 1)
-        while blocks and blocks[-1][0] >= block[0]:
-            mean, count = blocks.pop()
-            total = count + block[1]
-            block = ((mean * count + block[0] * block[1]) / total, total)
-        blocks.append(block)
-    pooled = np.concatenate([np.full(count, mean) for mean, count in blocks])
-    pooled = np.clip(pooled, low, high - gap * (len(heights) - 1))
-    placed = np.empty(len(heights))
-    placed[order] = pooled + np.arange(len(heights)) * gap
-    return placed

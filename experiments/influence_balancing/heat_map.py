@@ -9,7 +9,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from experiments.common.figures import STYLE
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.influence_balancing import outcomes
 
 LETTERS = {outcomes.NOT_YET: "N", outcomes.WRONG_DIRECTION: "W", outcomes.DIVERGED: "D"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from experiments.common.figures import save
 from experiments.common.metrics import MetricsWriter
-from experiments.common.tables import Row, write_results
+from experiments.common.report import Row, write_results
 from experiments.common.workdir import Workdir
 from experiments.influence_balancing import methods, outcomes, report, runs
 from experiments.influence_balancing.heat_map import heat_map

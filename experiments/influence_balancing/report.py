@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common.metrics import MetricsWriter
-from experiments.common.tables import Column, Row, quartiles
+from experiments.common.report import Column, Row, quartiles
 from experiments.influence_balancing import outcomes, system
 from experiments.influence_balancing.runs import Run
 

@@ -3,7 +3,8 @@
 import ml_collections
 from absl import flags
 
-from experiments.common import cli, figures, tables
+from experiments.common import cli, figures
+from experiments.common import report as tables
 from experiments.common.metrics import MetricsWriter
 from experiments.k1k2 import report
 from experiments.k1k2.config import arms, check_config, default_config

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from experiments.common.figures import COLOURS, STYLE
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.k1k2.config import MODES, Arm
 from experiments.k1k2.report import MODE_WORDS
 from experiments.k1k2.training import bin_edges

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from artbp.diagnostics.interval import student_t_quantile
-from experiments.common.tables import Column, Row, markdown_table
+from experiments.common.report import Column, Row, markdown_table
 from experiments.k1k2.config import MODES, Arm
 from experiments.k1k2.texts import GENERATED
 from experiments.k1k2.training import Runs

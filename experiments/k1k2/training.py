@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.threads import in_threads
+from experiments.common.pool import in_threads
 from experiments.common.whole_run import train_whole
 from experiments.k1k2.config import Arm
 from experiments.k1k2.texts import Texts, run_keys

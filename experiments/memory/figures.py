@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.common.figures import COLOURS, STYLE
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.memory.config import Arm
 from experiments.memory.episodes import CHANCE
 from experiments.memory.report import TRAININGS

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.tables import Column, Row, markdown_table
+from experiments.common.report import Column, Row, markdown_table
 from experiments.memory.episodes import CHANCE
 from experiments.memory.training import Result
 

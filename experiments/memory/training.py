@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.threads import in_threads
+from experiments.common.pool import in_threads
 from experiments.common.whole_run import train_whole
 from experiments.memory.config import Arm
 from experiments.memory.episodes import NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream

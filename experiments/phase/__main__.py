@@ -5,7 +5,7 @@ from absl import flags
 
 from experiments.common import cli
 from experiments.common.figures import save
-from experiments.common.tables import write_results
+from experiments.common.report import write_results
 from experiments.phase import figure, report, study
 from experiments.phase.config import check_config, default_config
 from experiments.phase.estimators import contenders

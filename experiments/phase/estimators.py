@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import artbp
 from artbp import truncation
-from experiments.compare.contenders import matched_horizon
+from experiments.common.arms import matched_horizon
 from experiments.phase import prediction
 from experiments.phase.system import System, cell, loss_fn
 

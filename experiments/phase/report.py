@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.tables import Column, Row
+from experiments.common.report import Column, Row
 from experiments.phase.estimators import Contender
 from experiments.phase.study import Point
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.common.threads import in_threads
+from experiments.common.pool import in_threads
 from experiments.phase import training
 from experiments.phase.config import rates
 from experiments.phase.estimators import Contender

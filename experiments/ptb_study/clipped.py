@@ -15,7 +15,7 @@ import artbp
 from artbp import truncation
 from artbp.contrib.clipping import ClippingReport, LengthBins, clipping_reports
 from artbp.diagnostics.interval import student_t_quantile
-from experiments.common.tables import markdown_table
+from experiments.common.report import markdown_table
 from experiments.ptb.model import CharacterModel
 from experiments.ptb_study.limits import ALPHAS, MEAN_LENGTH, trained
 

@@ -18,7 +18,7 @@ from absl import flags
 from experiments.common.errors import WorkdirError
 from experiments.common.guarded import run_guarded
 from experiments.common.metrics import read_metrics
-from experiments.common.tables import markdown_table
+from experiments.common.report import markdown_table
 from experiments.common.workdir import read_workdir
 from experiments.ptb_study.watched import names
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common.metrics import read_metrics
-from experiments.common.tables import markdown_table
+from experiments.common.report import markdown_table
 from experiments.ptb_study.report import Outcome, select, student_interval
 
 # Rows of metrics without a measured value.

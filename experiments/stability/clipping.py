@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.stability import methods, system
 
 

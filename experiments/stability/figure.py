@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common.figures import COLOURS, STYLE
-from experiments.common.tables import Row
-from experiments.influence_balancing.figures import spread
+from experiments.common.figures import COLOURS, STYLE, spread
+from experiments.common.report import Row
 from experiments.stability.bound import Steps
 from experiments.stability.methods import NAMES
 from experiments.stability.report import best_row, clip_words, part

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import artbp
-from experiments.common.tables import Row
+from experiments.common.report import Row
 from experiments.stability import methods, system
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.tables import Column, Row, markdown_table, write_text_and_rows
+from experiments.common.report import Column, Row, markdown_table, write_text_and_rows
 from experiments.stability.training import ARMS, FAILED_ABOVE
 
 

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 import artbp
-from experiments.common.tables import Row
-from experiments.common.threads import in_threads
+from experiments.common.pool import in_threads
+from experiments.common.report import Row
 from experiments.common.whole_run import train_whole
 from experiments.stability import methods, system
 

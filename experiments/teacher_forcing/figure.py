@@ -9,8 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common.figures import COLOURS, STYLE
-from experiments.influence_balancing.figures import spread
+from experiments.common.figures import COLOURS, STYLE, spread
 from experiments.teacher_forcing.study import ArmResult, Baselines
 from experiments.teacher_forcing.training import NAMES
 

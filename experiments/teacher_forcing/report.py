@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common.metrics import MetricsWriter
-from experiments.common.tables import Column, Row
+from experiments.common.report import Column, Row
 from experiments.teacher_forcing.forecasts import accurate_steps
 from experiments.teacher_forcing.study import ArmResult, Baselines
 from experiments.teacher_forcing.training import NAMES

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.common.threads import in_threads
+from experiments.common.pool import in_threads
 from experiments.teacher_forcing import data, forecasts, model
 from experiments.teacher_forcing.training import NAMES, trainer
 

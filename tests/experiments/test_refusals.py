@@ -31,12 +31,14 @@ BAD = {
         ("max_draws=0", "max_draws was given 0"),
     ],
     "compare": [
-        ("mean_length=1", "mean_length was given 1"),
+        ("arms=('tbptt(0)',)", "length=0"),
+        ("loss_every=1", "loss_every was given 1"),
         ("num_seeds=0", "num_seeds was given 0"),
+        ("num_tuning_runs=0", "num_tuning_runs was given 0"),
         ("sgd_rates=(0.0,)", r"sgd_rates was given \(0\.0,\)"),
         ("scored_part=0.0", "scored_part"),
-        ("estimators=('adam',)", "'adam' is unknown"),
-        ("problems=('chess',)", "'chess' is unknown"),
+        ("arms=('adam(16)',)", "'adam', which is unknown"),
+        ("systems=('chess',)", "'chess' is unknown"),
     ],
     "hyperparameters": [
         ("problems=('quadratic', 'cubic')", "cubic"),
@@ -131,9 +133,15 @@ BAD = {
 }
 
 
-def load(experiment, file="default.py", overrides=()):
+def study(experiment):
+    """What has `default_config` and `check_config`."""
+    module = importlib.import_module(f"experiments.{experiment}.__main__")
     config = importlib.import_module(f"experiments.{experiment}.config")
-    return load_config(config.default_config(), CONFIGS / experiment / file, overrides)
+    return getattr(module, "STUDY", config)
+
+
+def load(experiment, file="default.py", overrides=()):
+    return load_config(study(experiment).default_config(), CONFIGS / experiment / file, overrides)
 
 
 @pytest.fixture
@@ -145,9 +153,10 @@ def run(monkeypatch, tmp_path):
 
     def run(experiment, *overrides, tensorboard=False):
         module = importlib.import_module(f"experiments.{experiment}.__main__")
+        main = module.STUDY.main if hasattr(module, "STUDY") else module.main
         monkeypatch.setattr(cli, "open_workdir", begin)
         command_line = cli.CommandLine(tmp_path / "run", False, tensorboard, False)
-        module.main(load(experiment, overrides=overrides), command_line)
+        main(load(experiment, overrides=overrides), command_line)
 
     yield run
     assert not (tmp_path / "run").exists()
@@ -175,5 +184,4 @@ def test_tensorboard_is_refused(experiment, run):
     [(name, path.name) for name in EXPERIMENTS for path in sorted((CONFIGS / name).glob("*.py"))],
 )
 def test_every_config_file_is_valid(experiment, file):
-    config = importlib.import_module(f"experiments.{experiment}.config")
-    config.check_config(load(experiment, file))
+    study(experiment).check_config(load(experiment, file))

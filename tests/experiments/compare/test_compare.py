@@ -1,25 +1,29 @@
 """The comparison, small and from end to end, and the numbers that its table rests on."""
 
+import dataclasses
+import inspect
 import json
+import types
 
 import jax
 import numpy as np
 
 import artbp
+from experiments.common import arms
+from experiments.common.arms import Size, matched_horizon, parse
 from experiments.common.cli import CommandLine
-from experiments.compare import __main__ as compare
-from experiments.compare import problems, trainings
-from experiments.compare.config import default_config
-from experiments.compare.contenders import Size, contenders, matched_horizon
+from experiments.compare import systems, training
+from experiments.compare.__main__ import STUDY
 from experiments.influence_balancing import predictions, system
 
 
 def small_config(**fields):
-    config = default_config()
+    config = STUDY.default_config()
     values = {
-        "mean_length": 4,
+        "loss_every": 4,
         "num_steps": 400,
         "num_learning_steps": 60,
+        "num_tuning_runs": 2,
         "num_seeds": 2,
         "sgd_rates": (1e-3, 1e-2),
         "adam_rates": (1e-2,),
@@ -32,23 +36,33 @@ def small_config(**fields):
     return config
 
 
-def test_every_row_of_the_registry_is_compared():
-    names = [one.name for one in contenders(16)]
-    assert set(names) == {*artbp.REGISTRY, "tbptt_matched"}
-    labels = [one.label for one in contenders(16)]
+def test_every_estimator_and_every_claim_of_the_registry_is_compared():
+    compared = [parse(text) for text in STUDY.default_config().arms]
+    assert {arm.name for arm in compared} == set(arms.ESTIMATORS)
+    claims = [arm.claims for arm in compared]
+    # The two exponents of the polynomial law share an entry.
+    missing = [name for name, spec in artbp.REGISTRY.items() if spec not in claims]
+    assert missing == ["artbp_polynomial_6"]
+    public = {
+        name
+        for name in artbp.estimators.__all__
+        if inspect.isfunction(value := getattr(artbp.estimators, name))
+        and value.__annotations__["return"] == "GradientEstimator"
+    }
+    assert public <= set(arms.ESTIMATORS)
+    labels = [arm.label for arm in compared]
     assert len(set(labels)) == len(labels)
-    assert not any("{" in label for label in labels)
 
 
 def test_from_end_to_end(tmp_path):
     config = small_config(
-        estimators=("artbp_polynomial_4", "tbptt"),
-        problems=("unroll_end", "learning"),
+        arms=("tbptt(4)", "artbp(4, alpha=4)"),
+        systems=("unroll_end", "learning"),
     )
     command_line = CommandLine(tmp_path, False, False, False)
-    compare.main(config, command_line)
+    STUDY.main(config, command_line)
     rows = json.loads((tmp_path / "results.json").read_text())
-    assert [row["contender"] for row in rows] == ["tbptt", "artbp_polynomial_4"]
+    assert [row["arm"] for row in rows] == ["tbptt(4)", "artbp(4, alpha=4)"]
     for row in rows:
         of = row["unroll_end"]
         # The same budget for all: three evaluations for each of 400 steps.
@@ -57,30 +71,27 @@ def test_from_end_to_end(tmp_path):
         assert of["num_updates"] >= of["num_steps"] / 40
         assert row["learning"]["kilobytes"] > 0
     table = (tmp_path / "table.md").read_text()
-    assert all(one.label in table for one in contenders(4) if one.name in config.estimators)
+    assert all(parse(text).label in table for text in config.arms)
     assert (tmp_path / "compare.png").stat().st_size > 10_000
     assert (tmp_path / "compare.svg").exists()
 
 
 def test_scores_are_of_the_best_rate():
     """With a rate of next to nothing in the grid, nothing moves there, and it is not chosen."""
-    everything = {one.name: one for one in problems.problems(small_config())}
-    everyone = {one.name: one for one in contenders(16)}
-    config = small_config(num_steps=3000, sgd_rates=(1e-12, 1e-3))
-    problem = everything["balancing"]
-    problem = problems.influence_balancing("balancing", "", (1e-12, 1e-3))
-    result = trainings.train(config, everyone["rtrl"], problem)
-    assert result.rate == 1e-3
+    config = small_config(num_steps=3000)
+    balancing = systems.influence_balancing("balancing", "", (1e-12, 1e-3))
+    result = training.train(config, balancing, parse("rtrl(16)"))
+    assert result.choice.rate == 1e-3
     assert result.scores.shape == (1,)
     assert result.scores[0] < 0.1
-    wrong = trainings.train(config, everyone["tbptt"], problem)
-    assert wrong.rate == 1e-12  # 16 steps back the sign is wrong: standing still is best
+    wrong = training.train(config, balancing, parse("tbptt(16)"))
+    assert wrong.choice.rate == 1e-12  # 16 steps back the sign is wrong: standing still is best
     np.testing.assert_allclose(wrong.scores, 1, rtol=1e-6)
 
 
 def test_the_variants_of_influence_balancing():
     """Their optima are stationary points: the exact gradient vanishes there on average."""
-    noisy = problems.influence_balancing("noisy", "", (1.0,), drive_noise=1.0)
+    noisy = systems.influence_balancing("noisy", "", (1.0,), drive_noise=1.0)
     with jax.enable_x64(True):
         for theta, expected in ((predictions.optimum(1.0), 0.0), (0.5, 1.0)):
             score = noisy.score({"theta": jax.numpy.asarray(theta)}, None)
@@ -89,12 +100,12 @@ def test_the_variants_of_influence_balancing():
             {"num_states": 11, "num_positive": 4},
             {"num_states": 47, "num_positive": 22},
         ):
-            problem = problems.influence_balancing("other", "", (1.0,), **sizes)
-            _, carry = problem.start(0)
+            other = systems.influence_balancing("other", "", (1.0,), **sizes)
+            _, carry = other.start(0)
             theta = {"theta": jax.numpy.asarray(-1 / 6)}  # 2 · (2 p − n) = −6 in both
-            np.testing.assert_allclose(problem.score(theta, None), 0, atol=1e-9)
+            np.testing.assert_allclose(other.score(theta, None), 0, atol=1e-9)
             for _ in range(2000):
-                carry, y = problem.cell(theta, carry, 1.0)
+                carry, y = other.cell(theta, carry, 1.0)
             np.testing.assert_allclose(y, system.TARGET, rtol=1e-6)
 
 
@@ -110,11 +121,36 @@ def test_the_matched_horizon():
 
 
 def test_a_budget_pays_for_steps():
-    everyone = {one.name: one for one in contenders(16)}
-    problem = problems.influence_balancing("balancing", "", (1.0,))
-    assert problem.size == Size(num_params=1, num_states=23)
-    assert trainings.steps_within_budget(everyone["tbptt"], problem, 1000) == 1000
-    assert trainings.steps_within_budget(everyone["artbp_geometric"], problem, 1000) == 1000
-    assert trainings.steps_within_budget(everyone["tbptt_stored"], problem, 1000) == 600
-    assert trainings.steps_within_budget(everyone["rtrl"], problem, 1000) == 1000
-    assert trainings.steps_within_budget(everyone["snap1"], problem, 1000) == 3000 // 26
+    balancing = systems.influence_balancing("balancing", "", (1.0,))
+    assert balancing.size == Size(num_params=1, num_states=23)
+    expected = {
+        "tbptt(16)": 1000,
+        "artbp(16, law='geometric')": 1000,
+        "tbptt_k1_k2(16, 32)": 600,
+        "rtrl(16)": 1000,
+        "snap1(16)": 3000 // 26,
+    }
+    for text, steps in expected.items():
+        assert training.steps_within_budget(parse(text), balancing, 1000) == steps
+
+
+def test_rates_are_chosen_on_seeds_that_are_not_reported(monkeypatch):
+    """The score of a seed is its number, so that the reported ones can be told from the others.
+
+    The larger rate is better on the tuning seeds 2 and 3 and worse on the reported seeds 0 and 1.
+    """
+    balancing = systems.influence_balancing("balancing", "", (1e-3, 1e-2), drive_noise=1.0)
+
+    def train_whole(estimator, optimizer, rate, params, carry, stream, key, *, edges):
+        return types.SimpleNamespace(
+            params={"theta": rate * params["theta"]}, loss=np.zeros(2), num_updates=1
+        )
+
+    def start(seed):
+        return {"theta": jax.numpy.asarray(1.0 if seed < 2 else -1.0)}, jax.numpy.ones((23,))
+
+    marked = dataclasses.replace(balancing, start=start, score=lambda params, loss: params["theta"])
+    monkeypatch.setattr(training, "train_whole", train_whole)
+    result = training.train(small_config(), marked, parse("tbptt(4)"))
+    assert result.choice.rate == 1e-2
+    np.testing.assert_allclose(result.scores, [1e-2, 1e-2])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.common.tables import quartiles
+from experiments.common.report import quartiles
 from experiments.influence_balancing import figures
 
 

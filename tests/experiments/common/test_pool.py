@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from experiments.common.errors import TrainingInterruptedError
-from experiments.common.threads import in_threads
+from experiments.common.pool import in_threads
 
 
 def test_results_come_in_the_order_of_the_jobs_and_not_more_run_at_a_time():

@@ -1,4 +1,4 @@
-"""The problems of the comparison, each with a number that says how well a training ended.
+"""The systems of the comparison, each with a number that says how well a training ended.
 
 Influence balancing in five forms: with the loss at every step or at the end of each unroll, with a
 noisy drive (an irreducible loss), and with other sizes, so that the influences to balance reach
@@ -15,13 +15,15 @@ import numpy as np
 
 import artbp
 from artbp import cells
-from experiments.compare.contenders import Size
-from experiments.influence_balancing import system
+from experiments.common.arms import Size
+from experiments.influence_balancing import system as balancing
 from experiments.tasks import Task, brackets, losses
+
+NAMES = ("balancing", "unroll_end", "noisy", "short", "long", "learning")
 
 
 @dataclass(frozen=True)
-class Problem:
+class System:
     """One column of the table.
 
     Attributes:
@@ -34,7 +36,7 @@ class Problem:
         rates: the learning rates to choose from.
         optimizer: "sgd" with rate η/√(1 + t), t in time steps, or "adam".
         always_random: whether streams or params differ between seeds.
-        size: see `Size`.
+        size: see `experiments.common.arms.Size`.
     """
 
     name: str
@@ -59,11 +61,11 @@ def influence_balancing(
     num_positive: int = 10,
     drive_noise: float = 0.0,
     loss_every: int = 1,
-) -> Problem:
+) -> System:
     """The system of `experiments.influence_balancing.system`, at any size.
 
     Args:
-        name, label, rates: see `Problem`.
+        name, label, rates: see `System`.
         num_states, num_positive: n and p.
         drive_noise: σ of the drive's noise.
         loss_every: the loss is taken at every so many steps, 1 for each step.
@@ -71,11 +73,11 @@ def influence_balancing(
     signs = np.where(np.arange(num_states) < num_positive, 1.0, -1.0)
 
     def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
-        return system.step(params["theta"], signs, carry, x)
+        return balancing.step(params["theta"], signs, carry, x)
 
-    influences = system.influence(4000, signs)
+    influences = balancing.influence(4000, signs)
     gain, power = influences.sum(), np.square(influences).sum()
-    optimum = system.TARGET * gain / (gain**2 + drive_noise**2 * power)
+    optimum = balancing.TARGET * gain / (gain**2 + drive_noise**2 * power)
     theta_0 = 0.5
 
     def stream(seed: int, num_steps: int) -> artbp.Stream:
@@ -84,11 +86,11 @@ def influence_balancing(
         mask = None if loss_every == 1 else np.arange(1, num_steps + 1) % loss_every == 0
         return artbp.Stream(xs, mask=mask)
 
-    return Problem(
+    return System(
         name=name,
         label=label,
         cell=cell,
-        loss_fn=system.loss_fn,
+        loss_fn=balancing.loss_fn,
         start=lambda seed: ({"theta": jnp.asarray(theta_0)}, jnp.ones((num_states,))),
         stream=stream,
         score=lambda params, loss: jnp.abs(params["theta"] - optimum) / abs(theta_0 - optimum),
@@ -101,7 +103,7 @@ def influence_balancing(
 
 def learning(
     name: str, label: str, rates: tuple[float, ...], *, task: Task, hidden_size: int, batch: int
-) -> Problem:
+) -> System:
     """A task with a GRU and a linear readout.
 
     The score is the share of the memoryless loss that is left: (loss − optimum) / (memoryless −
@@ -122,7 +124,7 @@ def learning(
         sum(leaf.size for leaf in jax.tree.leaves(params)),
         sum(leaf.size for leaf in jax.tree.leaves(carry)),
     )
-    return Problem(
+    return System(
         name=name,
         label=label,
         # A plain function, so that every row does the same work for a step.
@@ -138,13 +140,13 @@ def learning(
     )
 
 
-def problems(config: Any) -> list[Problem]:
+def systems(config: Any) -> list[System]:
     """All of them, in the order of the table."""
     rates = tuple(config.sgd_rates)
     return [
         influence_balancing("balancing", "influence balancing", rates),
         influence_balancing(
-            "unroll_end", "loss once per unroll", rates, loss_every=config.mean_length
+            "unroll_end", "loss once per unroll", rates, loss_every=config.loss_every
         ),
         influence_balancing("noisy", "noisy drive", rates, drive_noise=1.0),
         influence_balancing("short", "n = 11, p = 4", rates, num_states=11, num_positive=4),

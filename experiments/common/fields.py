@@ -1,0 +1,167 @@
+"""The fields of a configuration, each declared with its default, its meaning and its checks.
+
+    FIELDS = {
+        "arms": Field(("artbp(16, alpha=4)", "tbptt(16)"), "the estimators", arms()),
+        "num_seeds": Field(5, "runs that are reported", at_least(2, "a spread needs at least 2")),
+        "learning_rates": Field((1e-3, 1e-2), "each arm gets the best of these", positive),
+    }
+
+A check is a function of the field's name and value that raises ConfigError. Checks that concern
+several fields belong into the `check` of the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from experiments.common.arms import parse
+from experiments.common.config import check_seed
+from experiments.common.errors import ConfigError
+
+Check = Callable[[str, Any], None]
+
+
+class Field:
+    """One field.
+
+    Args:
+        default: also says the type that the field has.
+        meaning: for readers of the configuration and of --help.
+        checks: what each value must pass.
+    """
+
+    def __init__(self, default: Any, meaning: str, *checks: Check) -> None:
+        self.default, self.meaning, self.checks = default, meaning, checks
+
+
+Fields = Mapping[str, Field]
+
+
+def default_config(fields: Fields) -> ml_collections.ConfigDict:
+    """Every field with its default."""
+    return ml_collections.ConfigDict({name: field.default for name, field in fields.items()})
+
+
+def check_config(fields: Fields, config: Any) -> None:
+    """Raises ConfigError for a value that fails one of its checks."""
+    for name, field in fields.items():
+        for check in field.checks:
+            check(name, config[name])
+
+
+def describe(fields: Fields) -> list[str]:
+    """One line "field=value: meaning" per field, for --help."""
+    return [f"{name}={field.default}: {field.meaning}" for name, field in fields.items()]
+
+
+def at_least(least: float, reason: str = "") -> Check:
+    """A number, or each number of a tuple, is `least` or more; `reason` is told otherwise."""
+
+    def check(name: str, value: Any) -> None:
+        for one in _each(name, value):
+            if not one >= least:
+                raise ConfigError(
+                    f"{name} was given {one}: {reason or f'expected at least {least}'}."
+                )
+
+    return check
+
+
+def whole(least: int) -> Check:
+    """A number, or each number of a tuple, is an integer, `least` or more."""
+
+    def check(name: str, value: Any) -> None:
+        for one in _each(name, value):
+            if isinstance(one, bool) or not isinstance(one, int) or one < least:
+                raise ConfigError(f"{name} was given {one!r}: expected integers, {least} or more.")
+
+    return check
+
+
+def positive(name: str, value: Any) -> None:
+    """A number is above 0, or each of a tuple is."""
+    if not all(one > 0 for one in _each(name, value)):
+        expected = "numbers above 0" if isinstance(value, tuple) else "more than 0"
+        raise ConfigError(f"{name} was given {value}: expected {expected}.")
+
+
+def between(low: float, high: float) -> Check:
+    """A number is above `low` and below `high`."""
+
+    def check(name: str, value: Any) -> None:
+        if not low < value < high:
+            raise ConfigError(
+                f"{name} was given {value}: expected a number between {low} and {high}."
+            )
+
+    return check
+
+
+def share(name: str, value: float) -> None:
+    """A number is above 0 and at most 1."""
+    if not 0 < value <= 1:
+        raise ConfigError(f"{name} was given {value}: expected more than 0, at most 1.")
+
+
+def one_of(*known: str) -> Check:
+    """A word, or each word of a tuple, is one of these."""
+
+    def check(name: str, value: Any) -> None:
+        for one in _each(name, value):
+            if one not in known:
+                raise ConfigError(
+                    f"{name}: {one!r} is unknown; expected one of {', '.join(known)}."
+                )
+
+    return check
+
+
+def each_once(name: str, value: Any) -> None:
+    """A tuple is not empty and holds no value twice."""
+    if len(set(_each(name, value))) < len(value):
+        raise ConfigError(f"{name} was given {value}: name each once.")
+
+
+def rising(name: str, value: Any) -> None:
+    """A tuple is not empty, and its numbers rise."""
+    if list(_each(name, value)) != sorted(set(value)):
+        raise ConfigError(f"{name} was given {value}: expected a rising order, each once.")
+
+
+def seed(name: str, value: int) -> None:
+    """A number is the seed of a 32-bit generator."""
+    check_seed(name, value)
+
+
+def arms(own: Mapping[str, Callable] | None = None, finite_variance: bool = False) -> Check:
+    """A tuple is not empty and holds arms as `experiments.common.arms.parse` reads them.
+
+    Args:
+        own: entries that only this experiment has.
+        finite_variance: whether the polynomial law must have α above 3, so that the segment
+            lengths have a finite variance.
+    """
+
+    def check(name: str, value: Any) -> None:
+        each_once(name, tuple(parse(text, own) for text in _each(name, value)))
+        for text in value:
+            alpha = getattr(parse(text, own).law, "alpha", None)
+            if finite_variance and alpha is not None and not alpha > 3:
+                raise ConfigError(
+                    f"{name}: {text!r} has alpha = {alpha:g}: expected more than 3, so that the "
+                    "lengths have a finite variance; the paper uses 4 and 6."
+                )
+
+    return check
+
+
+def _each(name: str, value: Any) -> Sequence[Any]:
+    """The entries of a tuple, or the one value; raises ConfigError for an empty tuple."""
+    if not isinstance(value, tuple):
+        return (value,)
+    if not value:
+        raise ConfigError(f"{name} is empty: name at least one.")
+    return value

@@ -1,0 +1,115 @@
+"""What an experiment writes: `table.md`, `results.json`, `metrics.jsonl` and figures.
+
+    Report(table(rows, columns, note), rows, {"memory": figure})
+
+Each file is written whole or not at all, `results.json` last.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.common import figures
+from experiments.common.metrics import MetricsWriter, without_nonfinite
+from experiments.common.workdir import write_atomically
+
+Row = dict[str, Any]
+# A heading of the table, and the text of its cell.
+Column = tuple[str, Callable[[Row], str]]
+
+
+class Report(NamedTuple):
+    """The results of an experiment.
+
+    Attributes:
+        text: tables and notes, in Markdown; see `table`.
+        rows: one object per row of the table, for `results.json`.
+        figures: by the name of their files.
+        curves: further rows for `metrics.jsonl`, each with its "kind".
+        environment: what the command needs before it, such as "ARTBP_DATA_DIR=FOLDER ".
+        indent: of the JSON; None for one line.
+    """
+
+    text: str
+    rows: Sequence[Row]
+    figures: Mapping[str, Figure] = {}
+    curves: Sequence[Row] = ()
+    environment: str = ""
+    indent: int | None = 2
+
+    def write(self, folder: Path, name: str) -> str:
+        """Writes all files of the experiment `name`, and returns the text of `table.md`."""
+        with MetricsWriter(folder / "metrics.jsonl") as writer:
+            for row in (*self.curves, *({"kind": "result"} | row for row in self.rows)):
+                writer.write(row)
+        for file_name, figure in self.figures.items():
+            figures.save(figure, folder / f"{file_name}.png")
+        command = f"`{self.environment}python -m experiments.{name}`"
+        text = f"{self.text.rstrip()}\n\nMade by {command} with the configuration in config.json.\n"
+        write_text_and_rows(folder, text, self.rows, indent=self.indent)
+        return text
+
+
+def table(rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
+    """The rows as a Markdown table, with the note under it."""
+    return f"{markdown_table(rows, columns)}\n{note}\n"
+
+
+def mean_and_deviation(values: Any, form: str = "{:.3f}") -> str:
+    """`0.512 ± 0.031`: the mean and the standard deviation over seeds."""
+    return f"{form.format(np.mean(values))} ± {form.format(np.std(values, ddof=1))}"
+
+
+def median_and_range(values: Sequence[float], form: str = "{:.3g}") -> str:
+    """`0.51 [0.48, 0.55]`: median, smallest and largest; or the one value."""
+    if len(values) == 1:
+        return form.format(values[0])
+    numbers = (np.median(values), min(values), max(values))
+    middle, low, high = (form.format(number) for number in numbers)
+    return f"{middle} [{low}, {high}]"
+
+
+def quartiles(values: np.ndarray, axis: int = 0) -> tuple[Any, Any, Any]:
+    """Lower quartile, median, upper quartile: values that occur, NaN counted as infinity.
+
+    "Values that occur", because halfway between a number and infinity there is nothing.
+    """
+    ordered = np.where(np.isnan(values), np.inf, values)
+    result = np.quantile(ordered, (0.25, 0.5, 0.75), axis=axis, method="nearest")
+    return tuple(part.item() if part.ndim == 0 else part for part in result)
+
+
+def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """The rows under the headings of `columns`, as a Markdown table."""
+    lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
+    lines += [[cell(row) for _, cell in columns] for row in rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def write_results(folder: Path, rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
+    """Writes `table.md`, and last of all `results.json`: a list, one object per row of the table.
+
+    Returns:
+        The table, with the note under it.
+    """
+    table = f"{markdown_table(rows, columns)}\n{note}\n"
+    write_text_and_rows(folder, table, rows)
+    return table
+
+
+def write_text_and_rows(
+    folder: Path, text: str, rows: Sequence[Row], *, indent: int | None = 2
+) -> None:
+    """Writes the text as `table.md`, and last of all the rows as `results.json`.
+
+    JSON has neither NaN nor infinity: null. `indent`: of the JSON; None for one line.
+    """
+    write_atomically(folder / "table.md", text)
+    numbers = json.dumps(
+        without_nonfinite(rows), indent=indent, ensure_ascii=False, allow_nan=False
+    )
+    write_atomically(folder / "results.json", numbers + "\n")

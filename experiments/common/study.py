@@ -1,0 +1,63 @@
+"""The frame of an experiment: from its configuration to its table, rows and figure.
+
+    # experiments/NAME/__main__.py
+    STUDY = Study("NAME", FIELDS, run)
+
+    if __name__ == "__main__":
+        STUDY.start()
+
+`run(config, say) -> Report` is the experiment; `say(line)` prints a line of progress. `start` takes
+the flags of `experiments.common.cli`; `main` is the same without a command line, for tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ml_collections
+from absl import flags
+
+from experiments.common import cli, fields
+from experiments.common.report import Report
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment of minutes, which keeps no checkpoint.
+
+    Attributes:
+        name: of the package in `experiments`.
+        fields: of its configuration; see `experiments.common.fields`.
+        run: the experiment.
+        check: raises ConfigError for fields that do not go together, or for data that is not
+            there. It comes after the checks of the single fields.
+    """
+
+    name: str
+    fields: fields.Fields
+    run: Callable[[Any, Say], Report]
+    check: Callable[[Any], None] = lambda config: None
+
+    def default_config(self) -> ml_collections.ConfigDict:
+        """Every field with its default."""
+        return fields.default_config(self.fields)
+
+    def check_config(self, config: Any) -> None:
+        """Raises ConfigError for a configuration that the experiment cannot run with."""
+        fields.check_config(self.fields, config)
+        self.check(config)
+
+    def main(self, config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
+        """Checks the configuration, opens the folder, runs, writes everything, prints the table."""
+        self.check_config(config)
+        with cli.from_the_start(config, command_line) as (workdir, say):
+            print(self.run(config, say).write(workdir.path, self.name))
+
+    def start(self) -> None:
+        """`python -m experiments.NAME`: parses the flags and runs; exits with an error code."""
+        flags.FLAGS.set_default("workdir", f"results/{self.name}")
+        cli.run(self.main, self.default_config(), field_lines=fields.describe(self.fields))

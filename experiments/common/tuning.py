@@ -1,0 +1,80 @@
+"""The choice of a learning rate, by one rule for every experiment.
+
+    tuning, reported = split(run_keys(config), config)
+    losses = [[train(rate, key) for rate in rates] for key in tuning]
+    choice = choose_rate(rates, losses)
+    results = [train(choice.rate, key) for key in reported]
+
+The rule: the rate with the smallest mean loss over the tuning runs. A rate at which any tuning run
+does not end with a finite loss is never chosen. Runs that choose the rate are not reported, because
+the smallest of several noisy losses is smaller than the loss that this rate gives on new runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Choice(NamedTuple):
+    """The rate that tuning chose.
+
+    Attributes:
+        rate: the chosen one; the smallest of the grid where no rate gave finite losses.
+        index: its place in the grid.
+        at_edge: whether it is the smallest or the largest, so that a better one may lie outside.
+        scores: mean loss of each rate of the grid, infinite where a run was not finite.
+    """
+
+    rate: float
+    index: int
+    at_edge: bool
+    scores: tuple[float, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether every rate of the grid had a run that was not finite."""
+        return not np.isfinite(self.scores[self.index])
+
+    @property
+    def warning(self) -> str:
+        """What to print beside the rate: empty unless it is at the edge of the grid."""
+        if self.failed:
+            return " (no rate of the grid gives finite losses)"
+        return " (at the edge of the grid: a better rate may lie outside)" * self.at_edge
+
+
+def choose_rate(rates: Sequence[float], losses: Any) -> Choice:
+    """The rate with the smallest mean loss over tuning runs.
+
+    Args:
+        rates: the grid.
+        losses: [runs, rates], the loss that each tuning run ended with.
+    """
+    losses = np.asarray(losses, np.float64)
+    assert losses.shape[1:] == (len(rates),), f"{losses.shape} for {len(rates)} rates"
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = losses.mean(axis=0)
+    scores = np.where(np.isfinite(means), means, np.inf)
+    index = int(np.argmin(scores)) if np.isfinite(scores).any() else int(np.argmin(rates))
+    rate = float(rates[index])
+    at_edge = rate in (min(rates), max(rates))
+    return Choice(rate, index, at_edge, tuple(scores.tolist()))
+
+
+def rate_text(rate: float, at_edge: bool) -> str:
+    r"""The rate as all tables show it, with \* where it is at the edge of the grid."""
+    return f"{rate:g}" + "\\*" * at_edge
+
+
+def run_keys(config: Any) -> jax.Array:
+    """A key for each run: `num_tuning_runs` to tune on, then `num_seeds` to report."""
+    return jax.random.split(jax.random.key(config.seed), config.num_tuning_runs + config.num_seeds)
+
+
+def split(runs: Any, config: Any) -> tuple[Any, Any]:
+    """(the runs to tune on, the runs to report), of a sequence in the order of `run_keys`."""
+    return runs[: config.num_tuning_runs], runs[config.num_tuning_runs :]

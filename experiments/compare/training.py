@@ -1,0 +1,125 @@
+"""One arm on one system: trained at every learning rate of the grid, at a fixed cost.
+
+Tuning runs choose the rate; other seeds are reported. Where neither the arm nor the system draws
+anything, every seed is the same training, and one stands for all.
+"""
+
+import functools
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import artbp
+from experiments.common.arms import Arm, kilobytes
+from experiments.common.report import quartiles
+from experiments.common.tuning import Choice, choose_rate
+from experiments.common.whole_run import train_whole
+from experiments.compare.systems import System
+
+# What TBPTT takes for a time step: the unit of the budget.
+_EVALUATIONS_OF_TBPTT = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an arm on a system.
+
+    Attributes:
+        scores: [seeds], at the chosen rate; NaN or infinity for a training that diverged.
+        choice: the rate.
+        num_steps, num_updates: time steps that the budget paid for, and updates in them.
+        kilobytes: memory of one estimate; see `experiments.common.arms.kilobytes`.
+        seconds: of all its trainings, compilation included.
+    """
+
+    scores: np.ndarray
+    choice: Choice
+    num_steps: int
+    num_updates: int
+    kilobytes: float
+    seconds: float
+
+    @property
+    def score(self) -> tuple[float, float, float]:
+        """Lower quartile, median and upper quartile."""
+        return quartiles(self.scores)
+
+
+def steps_within_budget(arm: Arm, system: System, num_steps: int) -> int:
+    """How many time steps cost what TBPTT costs in `num_steps`."""
+    budget = _EVALUATIONS_OF_TBPTT * num_steps
+    return max(1, math.floor(budget / arm.evaluations(system.size)))
+
+
+def train(config: Any, system: System, arm: Arm) -> Result:
+    """Trains at all rates with all seeds, and chooses the rate."""
+    started = time.perf_counter()
+    is_sgd = system.optimizer == "sgd"
+    # JAX's float64 switch belongs to the thread. The balancing acts need its range and precision.
+    with jax.enable_x64(is_sgd):
+        given = config.num_steps if is_sgd else config.num_learning_steps
+        num_steps = steps_within_budget(arm, system, given)
+        scored = max(1, round(config.scored_part * num_steps))
+        edges = np.unique([0, num_steps - scored, num_steps])
+        estimator = arm.build(system.cell, system.loss_fn)
+        rates = jnp.asarray(system.rates)
+        make_optimizer = functools.partial(_optimizer, system.optimizer, arm.name)
+
+        @jax.jit
+        def run(params: Any, carry: Any, stream: artbp.Stream, key: jax.Array) -> Any:
+            def at_rate(rate: jax.Array) -> Any:
+                outcome = train_whole(
+                    estimator, make_optimizer, rate, params, carry, stream, key, edges=edges
+                )
+                loss = outcome.loss[-1]
+                # A last part without the beginning of a segment has no losses of its own.
+                loss = jnp.where(jnp.isnan(loss), jnp.nanmean(outcome.loss), loss)
+                return system.score(outcome.params, loss), outcome.num_updates
+
+            return jax.vmap(at_rate)(rates)
+
+        is_random = arm.claims.random or system.always_random
+        num_seeds = config.num_seeds if is_random else 1
+        num_tuning_runs = config.num_tuning_runs if is_random else 0
+        found, updates = [], []
+        for seed in range(num_seeds + num_tuning_runs):
+            params, carry = system.start(seed)
+            stream = jax.tree.map(jnp.asarray, system.stream(seed, num_steps))
+            scores, num_updates = run(params, carry, stream, jax.random.key(seed))
+            found.append(np.asarray(scores, np.float64))
+            updates.append(int(np.max(num_updates)))
+        reported, tuning = found[:num_seeds], found[num_seeds:]
+        choice = choose_rate(system.rates, tuning or reported)
+        memory = kilobytes(estimator, params, carry, stream)
+    return Result(
+        scores=np.stack(reported)[:, choice.index],
+        choice=choice,
+        num_steps=num_steps,
+        num_updates=max(updates[:num_seeds]),
+        kilobytes=memory,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _optimizer(kind: str, arm_name: str, rate: Any) -> optax.GradientTransformation:
+    optimizer = _sgd_by_time_steps(rate) if kind == "sgd" else optax.adam(rate)
+    if arm_name == "awd_lstm_bptt":  # the rate follows the length of the segment
+        return optax.chain(optimizer, artbp.scale_by_learning_rate_factor())
+    return optimizer
+
+
+def _sgd_by_time_steps(rate: Any) -> optax.GradientTransformationExtraArgs:
+    """SGD with rate/√(1 + t), t the time step that the update comes after."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        del params
+        now = rate / jnp.sqrt(1.0 + extra["time_step"])
+        return jax.tree.map(lambda grad: -now * grad, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
