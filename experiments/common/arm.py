@@ -70,13 +70,12 @@ def named(entry: Callable[..., Arm]) -> Callable[..., Arm]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         shown = []
-        for name, parameter in signature.parameters.items():
+        for i, (name, parameter) in enumerate(signature.parameters.items()):
             value = bound.arguments[name]
             value = int(value) if isinstance(value, float) and value.is_integer() else value
-            if parameter.default is parameter.empty:
-                shown.append(repr(value))
-            elif value != parameter.default:
-                shown.append(f"{name}={value!r}")
+            if value != parameter.default:
+                by_position = i == 0 or parameter.default is parameter.empty
+                shown.append(repr(value) if by_position else f"{name}={value!r}")
         return replace(
             entry(*args, **kwargs),
             name=entry.__name__,

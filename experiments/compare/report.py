@@ -124,8 +124,8 @@ def figure(config: Any, arms: Sequence[Arm], systems: Sequence[System], results:
         "Every way to truncate, at the same cost",
         f"Each training evaluates the cell as often as TBPTT does in {config.num_steps:,} time "
         f"steps.\nDots: medians over {config.num_seeds} seeds; bars: quartiles; learning rate "
-        "tuned per estimator on other seeds. Left is better.\nAt the dashed line a training ended no "
-        "better than it began; ◂ nearer than 10⁻⁶, ▸ diverged.",
+        "tuned per estimator on other seeds. Left is better.\nAt the dashed line a training ended "
+        "no better than it began; ◂ nearer than 10⁻⁶, ▸ diverged.",
         [(0.185 + 1.12 * width * i, 0.155, width, 0.67) for i in range(len(systems))],
     )
     for index, (axes, system) in enumerate(zip(panels, systems, strict=True)):

@@ -4,10 +4,10 @@ Three questions. For k2 > k1, does it matter what the older steps of a window ar
 (the three modes of `artbp.tbptt_k1_k2`)? At fixed k2, do more frequent updates learn faster? At
 fixed k1, what does a longer window bring?
 
-config    the fields
+config    the fields, and the arms that they describe
 texts     Penn Treebank or generated text, one slice of it for each run
 training  all runs of an arm in one compiled program, and the choice of its learning rate
 timing    seconds per update, measured in turns
 report    the table
-figures   the figure
+figure    the figure
 """

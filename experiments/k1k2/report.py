@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from artbp.diagnostics.interval import student_t_quantile
-from experiments.common.report import Column, Row, markdown_table
-from experiments.k1k2.config import MODES, Arm
-from experiments.k1k2.texts import GENERATED
+from experiments.common.arms import tbptt_k1_k2
+from experiments.common.report import Column, Row, markdown_table, mean_and_deviation
+from experiments.common.tuning import rate_text
+from experiments.k1k2.config import MODES
 from experiments.k1k2.training import Runs
-from experiments.ptb.data import DATA_DIR_VARIABLE
 
 MODE_WORDS = {
     "stored": "stored carries, current weights",
@@ -36,15 +36,16 @@ def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarr
         trained: the arms.
         seconds: [rounds, arms], seconds per update.
     """
-    base = [runs.arm for runs in trained].index(Arm(config.k1, config.k2, "stored"))
+    base = [runs.arm for runs in trained].index(tbptt_k1_k2(config.k1, config.k2))
     # Ratios within a round, where what slows the machine slows every arm; and their medians.
     ratios = np.median(seconds / seconds[:, [base]], axis=0)
     per_update = ratios * np.median(seconds[:, base])
     totals = per_update * [runs.num_updates for runs in trained]
     tenth = max(config.num_bins // 10, 1)
+    rates = [f"{rate:g}" for rate in config.learning_rates]
     rows = []
     for i, runs in enumerate(trained):
-        arm, rates = runs.arm, tuple(config.learning_rates)
+        arm, choice = runs.arm.arguments, runs.choice
         difference, half_width = interval(runs.last_quarter - trained[base].last_quarter)
         early = runs.curves[:, :tenth].mean(1) - trained[base].curves[:, :tenth].mean(1)
         # The bin of the curve that the fastest arm's whole time falls into.
@@ -52,12 +53,12 @@ def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarr
         rows.append(
             {
                 "text": text,
-                "k1": arm.k1,
-                "k2": arm.k2,
-                "mode": arm.mode,
-                "learning_rate": runs.learning_rate,
-                "rate_at_edge": runs.learning_rate in (min(rates), max(rates)),
-                "tuning_bits": {f"{r:g}": b for r, b in runs.tuning_by_rate(config).items()},
+                "k1": arm["k1"],
+                "k2": arm["k2"],
+                "mode": arm["mode"],
+                "learning_rate": choice.rate,
+                "rate_at_edge": choice.at_edge,
+                "tuning_bits": dict(zip(rates, choice.scores, strict=True)),
                 "last_quarter_bits": runs.last_quarter.tolist(),
                 "held_out_bits": runs.held_out.tolist(),
                 "curve_bits": np.round(runs.curves.mean(0), 4).tolist(),
@@ -82,12 +83,12 @@ def columns(config: Any) -> list[Column]:
         ("k1", lambda row: str(row["k1"])),
         ("k2", lambda row: str(row["k2"])),
         ("mode", lambda row: row["mode"]),
-        (
-            "learning rate",
-            lambda row: f"{row['learning_rate']:g}{' (edge)' if row['rate_at_edge'] else ''}",
-        ),
+        ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
         ("updates", lambda row: f"{row['num_updates']:,}"),
-        ("bits per character, last quarter", lambda row: _mean(row["last_quarter_bits"])),
+        (
+            "bits per character, last quarter",
+            lambda row: mean_and_deviation(row["last_quarter_bits"]),
+        ),
         (
             f"less that of {base} [95 %]",
             lambda row: f"{row['difference']:+.4f} ± {row['difference_half_width']:.4f}",
@@ -96,7 +97,7 @@ def columns(config: Any) -> list[Column]:
             "the same, first tenth",
             lambda row: "{:+.3f} ± {:.3f}".format(*row["early_difference"]),
         ),
-        ("held out", lambda row: _mean(row["held_out_bits"])),
+        ("held out", lambda row: mean_and_deviation(row["held_out_bits"])),
         ("ms per update", lambda row: f"{1e3 * row['seconds_per_update']:.2f}"),
         (f"time per update / {base}", lambda row: f"{row['time_ratio']:.2f}"),
         ("seconds in all", lambda row: f"{row['seconds']:.1f}"),
@@ -104,18 +105,12 @@ def columns(config: Any) -> list[Column]:
     ]
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-
-
 def notes(config: Any, rows: Sequence[Row]) -> str:
     """What the table cannot hold."""
-    row_of = {Arm(row["k1"], row["k2"], row["mode"]): row for row in rows}
-    one = [_all_bits(row_of[Arm(1, 1, mode)]) for mode in MODES]
+    row_of = {(row["k1"], row["k2"], row["mode"]): row for row in rows}
+    one = [_all_bits(row_of[1, 1, mode]) for mode in MODES]
     largest = max(np.abs(bits - one[0]).max() for bits in one)
-    by_rate = [row_of[Arm(config.k1, config.k2, mode)] for mode in MODES]
-    on_generated = rows[0]["text"] == GENERATED
-    command = "" if on_generated else f"{DATA_DIR_VARIABLE}=FOLDER "
+    by_rate = [row_of[config.k1, config.k2, mode] for mode in MODES]
     rate_columns: list[Column] = [("mode", lambda row: row["mode"])]
     rate_columns += [
         (rate, lambda row, rate=rate: f"{row['tuning_bits'][rate]:.4f}")
@@ -125,7 +120,7 @@ def notes(config: Any, rows: Sequence[Row]) -> str:
 {rows[0]["text"]}, LSTM with {config.hidden_size} units, batch {config.batch}, \
 {config.num_steps:,} time steps in one pass, Adam with a constant rate, the best of \
 {", ".join(f"{rate:g}" for rate in config.learning_rates)} for each arm by \
-{config.num_tuning_runs} runs that nothing else is reported of.
+{config.num_tuning_runs} runs that are not reported (\\*: at the edge of the grid).
 {config.num_seeds} seeds, each with initial weights and a slice of the text of its own, the same \
 for all arms: mean ± standard deviation over seeds; of differences, which are paired, mean ± \
 half-width of the 95 % interval (Student's t). "Last quarter": loss of the last quarter of the \
@@ -144,8 +139,7 @@ bits.
 TBPTT({config.k1}, {config.k2}) at each learning rate: bits per character over the last quarter of \
 these runs.
 
-{markdown_table(by_rate, rate_columns)}
-Made by `{command}python -m experiments.k1k2` with the configuration in config.json."""
+{markdown_table(by_rate, rate_columns)}"""
 
 
 def _all_bits(row: Row) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments.common.errors import ConfigError
@@ -33,7 +32,7 @@ class Texts(NamedTuple):
 
 
 def read_texts(config: Any) -> Texts:
-    """The slices of the text that `config` asks for: some to tune on, then one for each seed.
+    """The slices of text that `config` describes: some to tune on, then one for each seed.
 
     Raises:
         ConfigError: the text is too short.
@@ -63,13 +62,7 @@ def _rows(corpus: Corpus, split: str, num_steps: int, config: Any) -> tuple[np.n
     if len(xs) < num_steps:
         raise ConfigError(
             f"The {split} text has {len(symbols)} symbols, or {len(xs)} time steps in batch = "
-            f"{config.batch} rows: {num_steps} are asked for. Give a smaller batch, or lower "
+            f"{config.batch} rows: {num_steps} are needed. Give a smaller batch, or lower "
             f"{'held_out_steps' if split == 'valid' else 'num_steps or num_seeds'}."
         )
     return xs[:num_steps], targets[:num_steps]
-
-
-def run_keys(config: Any) -> jax.Array:
-    """A key for each run: those to tune on, then the seeds."""
-    num_runs = config.num_tuning_runs + config.num_seeds
-    return jax.random.split(jax.random.key(config.seed), num_runs)

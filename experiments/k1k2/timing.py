@@ -15,9 +15,10 @@ import numpy as np
 import optax
 
 import artbp
+from experiments.common.arms import Arm
+from experiments.common.tuning import run_keys
 from experiments.common.whole_run import train_whole
-from experiments.k1k2.config import Arm
-from experiments.k1k2.texts import Texts, run_keys
+from experiments.k1k2.texts import Texts
 from experiments.k1k2.training import make_estimator
 from experiments.ptb.model import character_model
 

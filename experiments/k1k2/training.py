@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +11,13 @@ import numpy as np
 import optax
 
 import artbp
+from experiments.common import tuning
+from experiments.common.arms import Arm
 from experiments.common.pool import in_threads
+from experiments.common.study import Say
+from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
-from experiments.k1k2.config import Arm
-from experiments.k1k2.texts import Texts, run_keys
+from experiments.k1k2.texts import Texts
 from experiments.ptb.model import CharacterModel, bits, character_model
 
 
@@ -23,16 +26,15 @@ class Runs(NamedTuple):
 
     Attributes:
         arm: what was trained.
-        tuning: [rates], bits per character over the last quarter of the tuning runs, their mean.
-        learning_rate: the best of them.
+        choice: its learning rate, by the bits per character over the last quarter of the tuning
+            runs.
         curves: [seeds, bins], bits per character at that rate, as the text streams by.
         held_out: [seeds], bits per character on held-out text with the weights of the end.
         num_updates: of one run.
     """
 
     arm: Arm
-    tuning: np.ndarray
-    learning_rate: float
+    choice: Choice
     curves: np.ndarray
     held_out: np.ndarray
     num_updates: int
@@ -41,10 +43,6 @@ class Runs(NamedTuple):
     def last_quarter(self) -> np.ndarray:
         """[seeds], bits per character over the last quarter of the time steps."""
         return last_quarter(self.curves)
-
-    def tuning_by_rate(self, config: Any) -> dict[float, float]:
-        """{learning rate: bits per character of the tuning runs}."""
-        return dict(zip(config.learning_rates, self.tuning.tolist(), strict=True))
 
 
 def last_quarter(curves: np.ndarray) -> np.ndarray:
@@ -59,14 +57,7 @@ def bin_edges(config: Any) -> np.ndarray:
 
 def make_estimator(arm: Arm, model: CharacterModel, batch: int) -> artbp.GradientEstimator:
     """Its gradients are those of the mean loss of the k1 new steps."""
-    return artbp.tbptt_k1_k2(
-        model.cell,
-        model.loss_fn,
-        k1=arm.k1,
-        k2=arm.k2,
-        mode=arm.mode,
-        normalizer=float(arm.k1 * batch),
-    )
+    return arm.build(model.cell, model.loss_fn, normalizer=float(arm.length * batch))
 
 
 def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
@@ -101,36 +92,36 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
         per_nat = bits(1.0)
         return per_nat * np.asarray(curves), per_nat * np.asarray(held_out_loss), int(count[0])
 
-    rates, num_tuning_runs = config.learning_rates, config.num_tuning_runs
-    curves = [train_rows(rates, [run] * len(rates))[0] for run in range(num_tuning_runs)]
-    tuning = last_quarter(np.mean(curves, axis=0))
-    best = rates[int(np.argmin(np.where(np.isnan(tuning), np.inf, tuning)))]
-    seeds = range(num_tuning_runs, num_tuning_runs + config.num_seeds)
-    curves, held_out_loss, count = train_rows([best] * len(seeds), seeds)
-    return Runs(arm, tuning, best, curves, held_out_loss, count)
+    rates = config.learning_rates
+    tuning_runs, seeds = tuning.split(range(len(texts.runs)), config)
+    curves = [train_rows(rates, [run] * len(rates))[0] for run in tuning_runs]
+    choice = choose_rate(rates, last_quarter(np.array(curves)))
+    curves, held_out_loss, count = train_rows([choice.rate] * len(seeds), seeds)
+    return Runs(arm, choice, curves, held_out_loss, count)
 
 
-def train_all(
-    config: Any, texts: Texts, arms: Sequence[Arm], say: Callable[[str], None]
-) -> list[Runs]:
+def train_all(config: Any, texts: Texts, arms: Sequence[Arm], say: Say) -> list[Runs]:
     """Trains every arm, `num_threads` at a time.
 
     Raises:
         TrainingInterruptedError: Ctrl-C.
     """
-
     # Here and not in the threads: in JAX 0.10, two programs at the same time that each make a batch
     # of orthogonal matrices can wait for each other for ever on two cores.
     model = character_model("lstm", texts.num_symbols, config.hidden_size)
-    first_params = jax.block_until_ready(jax.vmap(model.init)(run_keys(config)))
+    first_params = jax.block_until_ready(jax.vmap(model.init)(tuning.run_keys(config)))
 
-    def train(arm: Arm) -> Runs:
-        runs = train_arm(config, texts, arm, first_params)
+    def words(arm: Arm, runs: Runs) -> str:
         loss = runs.last_quarter.mean()
-        say(f"TBPTT({arm.k1}, {arm.k2}), {arm.mode}: {loss:.3f} bits per character")
-        return runs
+        return f"{arm.text}: {loss:.3f} bits per character{runs.choice.warning}"
 
-    # The longest first, so that no thread is left with one at the end.
-    order = sorted(arms, key=lambda arm: -arm.k2 / arm.k1)
-    trained = dict(zip(order, in_threads(train, order, config.num_threads), strict=True))
-    return [trained[arm] for arm in arms]
+    return list(
+        in_threads(
+            lambda arm: train_arm(config, texts, arm, first_params),
+            arms,
+            config.num_threads,
+            expense=lambda arm: arm.chain,
+            say=say,
+            words=words,
+        )
+    )

@@ -1,12 +1,12 @@
 """How far the state carries information beyond what the gradient reaches.
 
 A stream of episodes: an item is shown at the first step, random distractors follow, and the item
-is asked for. Gradients are truncated at k2 steps; the state is not. What is the accuracy at a lag
+is to be named. Gradients are truncated at k2 steps; the state is not. What is the accuracy at a lag
 far beyond k2, where the loss counts at every lag, and where it counts at that lag alone?
 
-config    the fields, and the arms
+config    the fields, and the arm that trains the readout alone
 episodes  the stream
 training  all learning rates and losses of an arm in one compiled program; test accuracies
 report    the tables
-figures   the figure
+figure    the figure
 """

@@ -1,95 +1,81 @@
-"""The configuration of the experiment: every field, and what it means."""
+"""The fields of the experiment, and the arm that trains the readout alone."""
 
-from typing import Any, Literal, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import ml_collections
+import jax
 
-from experiments.common.config import check_at_least, check_not_empty, check_positive, check_seed
+from artbp import GradientEstimator
+from experiments.common import fields
+from experiments.common.arms import GREY, Arm, named, parse, tbptt
 from experiments.common.errors import ConfigError
+from experiments.common.fields import Field, at_least, positive, whole
 
 
-class Arm(NamedTuple):
-    """A way of training.
+@named
+def readout_alone(length: int) -> Arm:
+    """The recurrent weights stay as they were drawn; TBPTT trains the readout."""
+    arm = tbptt(length)
 
-    Attributes:
-        kind: "tbptt"; "artbp"; or "frozen", where the recurrent weights stay as they were drawn
-            and the readout alone is trained.
-        length: updates come every so many steps, for "artbp" on average.
-        label: for tables and figures.
-    """
+    def make(cell: Any, loss_fn: Any, **options: Any) -> GradientEstimator:
+        return arm.make(cell.with_params(jax.lax.stop_gradient), loss_fn, **options)
 
-    kind: Literal["tbptt", "artbp", "frozen"]
-    length: int
-    label: str
+    return replace(arm, make=make, label="readout alone", color=GREY)
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """The fields; a file and `--set` change them."""
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    # Runs of an arm: first those that choose the learning rates, then those that are reported.
-    config.num_tuning_runs = 2
-    config.num_seeds = 4
-    config.episode_length = 32  # time steps
-    config.num_episodes = 768  # of a training, one after the other
-    config.batch = 32  # rows read side by side
-    config.hidden_size = 32
-    # TBPTT(k2, k2); each length divides that of an episode.
-    config.windows = (2, 4, 8)
-    # ARTBP with the polynomial law.
-    config.mean_length = 8
-    config.alpha = 4.0
-    # Lags that have a training of their own, and that the tables show.
-    config.lags = (1, 8, 16, 24, 31)
-    # Adam's, for each arm and each training the best of these.
-    config.learning_rates = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-    config.test_episodes = 64
-    config.num_threads = 2  # arms trained at the same time
-    return config
+OWN = {"readout_alone": readout_alone}
+ARMS = ("readout_alone(8)", "tbptt(2)", "tbptt(4)", "tbptt(8)", "bptt(32)", "artbp(8, alpha=4)")
+
+FIELDS = {
+    "arms": Field(ARMS, "the estimators; fixed lengths divide an episode", fields.arms(OWN)),
+    "seed": Field(0, "of all keys", fields.seed),
+    "num_tuning_runs": Field(2, "runs that choose the learning rates", at_least(1)),
+    "num_seeds": Field(4, "runs that are reported", at_least(2, "a spread needs at least 2")),
+    "episode_length": Field(32, "time steps", at_least(2)),
+    "num_episodes": Field(
+        768,
+        "of a training, one after the other",
+        at_least(4, "expected at least 4, because the loss of the last quarter chooses the rate"),
+    ),
+    "batch": Field(32, "rows read side by side", at_least(1)),
+    "hidden_size": Field(32, "of the LSTM", at_least(1)),
+    "lags": Field((1, 8, 16, 24, 31), "with a training of their own, and in the tables", whole(1)),
+    "learning_rates": Field(
+        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "of Adam, for each arm and training", positive
+    ),
+    "test_episodes": Field(64, "of a seed, in each row", at_least(1)),
+    "num_threads": Field(2, "arms trained at the same time", at_least(1)),
+}
 
 
-def arms(config: Any) -> list[Arm]:
-    """The frozen network, the windows, full BPTT, and ARTBP."""
+def chosen_arms(config: Any) -> list[Arm]:
+    """The arms of the configuration."""
+    return [parse(text, OWN) for text in config.arms]
+
+
+def check(config: Any) -> None:
+    """Raises ConfigError for lags or segments that do not fit into an episode."""
     length = config.episode_length
-    return [
-        Arm("frozen", config.mean_length, "readout alone"),
-        *(Arm("tbptt", k2, f"TBPTT, k2 = {k2}") for k2 in config.windows),
-        Arm("tbptt", length, "full BPTT"),
-        Arm("artbp", config.mean_length, f"ARTBP, L0 = {config.mean_length}"),
-    ]
-
-
-def check_config(config: Any) -> None:
-    """Raises ConfigError for a value that the experiment cannot run with."""
-    check_seed("seed", config.seed)
-    names = ("num_tuning_runs", "batch", "hidden_size", "test_episodes", "num_threads")
-    check_at_least(config, 1, *names)
-    if config.num_seeds < 2:
-        raise ConfigError(f"num_seeds was given {config.num_seeds}: a spread needs at least 2.")
-    if config.num_episodes < 4:
-        raise ConfigError(
-            f"num_episodes was given {config.num_episodes}: expected at least 4, because the loss "
-            "of the last quarter chooses the learning rate."
-        )
-    check_not_empty(config, "windows", "lags")
-    check_positive(config, "learning_rates")
-    length = config.episode_length
-    for k2 in config.windows:
-        if not isinstance(k2, int) or not 1 <= k2 < length or length % k2:
-            raise ConfigError(
-                f"windows was given {k2!r}: expected integers that divide episode_length = "
-                f"{length} and are smaller, so that windows end where episodes end."
-            )
     for lag in config.lags:
-        if not isinstance(lag, int) or not 1 <= lag < length:
+        if not lag < length:
             raise ConfigError(
                 f"lags was given {lag!r}: expected integers from 1 to {length - 1}, the last step "
                 "of an episode."
             )
-    if not 1 < config.mean_length < length:
-        raise ConfigError(
-            f"mean_length was given {config.mean_length}: expected an integer from 2 to "
-            f"{length - 1}, less than an episode."
-        )
-    if not config.alpha > 2:
-        raise ConfigError(f"alpha was given {config.alpha}: expected more than 2.")
+    for arm in chosen_arms(config):
+        if arm.law is None or arm.length is None:
+            raise ConfigError(f"arms holds {arm.text}: expected segments of a length given.")
+        if arm.claims.random:
+            if not 1 < arm.length < length:
+                raise ConfigError(
+                    f"arms holds {arm.text}: expected a mean length from 2 to {length - 1}, less "
+                    "than an episode."
+                )
+        elif arm.name == "readout_alone":
+            continue  # its gradient does not go back, wherever it is cut
+        elif length % arm.length or (arm.length == length) != (arm.name == "bptt"):
+            raise ConfigError(
+                f"arms holds {arm.text}: expected lengths that divide episode_length = {length} "
+                "and are smaller, so that windows end where episodes end, or "
+                f"bptt({length})."
+            )

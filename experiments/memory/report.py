@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.report import Column, Row, markdown_table
+from experiments.common.report import Column, Row, markdown_table, mean_and_deviation
+from experiments.common.tuning import rate_text
 from experiments.memory.episodes import CHANCE
 from experiments.memory.training import Result
 
@@ -16,24 +17,32 @@ TRAININGS = ("every_lag", "own_lag")
 HALFWAY = (1 + CHANCE) / 2
 
 
+def words(config: Any, result: Result) -> str:
+    """A line of progress."""
+    last = config.lags[-1]
+    return (
+        f"{result.arm.label}: accuracy at lag {last} {result.accuracy[:, 0, last].mean():.1%}, "
+        f"trained on it alone {result.own_lag(config.lags)[:, -1].mean():.1%}"
+    )
+
+
 def make_rows(config: Any, results: Sequence[Result]) -> list[Row]:
     """One row for each arm; accuracies of every seed."""
     rows = []
-    edges = (min(config.learning_rates), max(config.learning_rates))
     for result in results:
         every_lag, own_lag = result.accuracy[:, 0], result.own_lag(config.lags)
-        rates = [float(rate) for rate in result.learning_rates]
         rows.append(
             {
-                "method": result.arm.label,
-                "arm": result.arm.kind,
+                "arm": result.arm.text,
+                "label": result.arm.label,
                 "length": result.arm.length,
                 "num_seeds": config.num_seeds,
                 "lags": list(config.lags),
-                # First that of the loss at every lag, then those of one lag alone.
-                "learning_rates": rates,
-                "rates_at_edge": [rate in edges for rate in rates],
-                "tuning_loss": result.tuning.tolist(),
+                # First those of the loss at every lag, then those of one lag alone.
+                "learning_rates": [choice.rate for choice in result.choices],
+                "rates_at_edge": [choice.at_edge for choice in result.choices],
+                # [rates, trainings]
+                "tuning_loss": np.transpose([c.scores for c in result.choices]).tolist(),
                 "accuracy_every_lag": np.round(every_lag, 5).tolist(),
                 "accuracy_own_lag": np.round(own_lag, 5).tolist(),
                 # At every lag, after training on the first of `lags` alone.
@@ -57,21 +66,18 @@ def columns(config: Any, training: str) -> list[Column]:
 
     def cell(i: int, lag: int) -> Column:
         def text(row: Row) -> str:
-            values = np.array(row[f"accuracy_{training}"])
+            values = 100 * np.array(row[f"accuracy_{training}"])
             chosen = values[:, lag if training == "every_lag" else i]
-            return f"{100 * chosen.mean():.1f} ± {100 * chosen.std(ddof=1):.1f}"
+            return mean_and_deviation(chosen, "{:.1f}")
 
         return f"lag {lag}", text
 
     def rates(row: Row) -> str:
-        marks = ["\\*" if edge else "" for edge in row["rates_at_edge"]]
-        first, *rest = (
-            f"{rate:g}{mark}" for rate, mark in zip(row["learning_rates"], marks, strict=True)
-        )
+        first, *rest = map(rate_text, row["learning_rates"], row["rates_at_edge"])
         return first if training == "every_lag" else ", ".join(rest)
 
     return [
-        ("method", lambda row: row["method"]),
+        ("method", lambda row: row["label"]),
         ("learning rate", rates),
         *(cell(i, lag) for i, lag in enumerate(config.lags)),
         (f"above {HALFWAY:.1%} up to lag", lambda row: str(row[f"reach_{training}"])),
@@ -82,7 +88,7 @@ def notes(config: Any, rows: Sequence[Row]) -> str:
     """What is in the table, and the second one: trained on one lag alone."""
     longest = config.lags[-1]
     farther = ", ".join(
-        f"{row['method']} {100 * np.array(row['accuracy_first_lag'])[:, longest].mean():.1f}"
+        f"{row['label']} {100 * np.array(row['accuracy_first_lag'])[:, longest].mean():.1f}"
         for row in rows
     )
     return f"""\
@@ -90,17 +96,15 @@ Above: trained on the loss at every lag. Test accuracy in %, mean ± standard de
 {config.num_seeds} seeds; chance is {CHANCE:.0%}. One of 4 items is shown, distractors follow, \
 and the item is to be named. LSTM with {config.hidden_size} units, batch {config.batch}, \
 {config.num_episodes} episodes of {config.episode_length} steps; each begins with the initial \
-carry. TBPTT(k2, k2) cuts at multiples of k2 in an episode: the gradient of a loss at lag d \
+carry. TBPTT k2 cuts at multiples of k2 in an episode: the gradient of a loss at lag d \
 reaches the item for d < k2, and never for d ≥ k2. Full BPTT: k2 = {config.episode_length}. \
 "Readout alone": the recurrent weights stay as they were drawn. Tested on \
 {config.test_episodes * config.batch:,} episodes a seed. Adam, learning rate the best of \
 {", ".join(f"{rate:g}" for rate in config.learning_rates)} by the \
-loss of {config.num_tuning_runs} runs of which nothing else is reported (\\*: at the edge of the \
+loss of {config.num_tuning_runs} runs that are not reported (\\*: at the edge of the \
 grid). All methods see as many time steps; updates come every k2 steps.
 
 Below: each lag has a training of its own, on the loss at that lag alone.
 
 {markdown_table(rows, columns(config, "own_lag"))}
-Trained on the loss at lag {config.lags[0]} alone, accuracy at lag {longest} in %: {farther}.
-
-Made by `python -m experiments.memory` with the configuration in config.json."""
+Trained on the loss at lag {config.lags[0]} alone, accuracy at lag {longest} in %: {farther}."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +11,14 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.pool import in_threads
+from experiments.common import tuning
+from experiments.common.arms import Arm
+from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
-from experiments.memory.config import Arm
 from experiments.memory.episodes import NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
 from experiments.tasks import losses
+
+CELL = artbp.cells.lstm.with_params(lambda params: params["cell"])
 
 
 class Result(NamedTuple):
@@ -23,14 +26,13 @@ class Result(NamedTuple):
 
     Attributes:
         arm: what was trained.
-        tuning: [rates, trainings], loss in nats over the last quarter of the tuning runs.
-        learning_rates: [trainings], the best of each.
+        choices: [trainings], the learning rate of each, by the loss in nats over the last quarter
+            of the tuning runs.
         accuracy: [seeds, trainings, lags], on test episodes, at every lag 0, ..., length − 1.
     """
 
     arm: Arm
-    tuning: np.ndarray
-    learning_rates: np.ndarray
+    choices: list[Choice]
     accuracy: np.ndarray
 
     def own_lag(self, lags: Sequence[int]) -> np.ndarray:
@@ -42,26 +44,16 @@ def make_estimator(arm: Arm, config: Any) -> artbp.GradientEstimator:
     """The estimator of an arm.
 
     Gradients are divided by the mean number of steps of a segment, whether their losses count or
-    not: Adam does not mind the scale.
+    not. The scale of a gradient makes no difference to Adam.
     """
-    select: Callable[[Any], Any] = lambda params: params["cell"]  # noqa: E731
-    if arm.kind == "frozen":
-        select = lambda params: jax.lax.stop_gradient(params["cell"])  # noqa: E731
-    cell = artbp.cells.lstm.with_params(select)
-    loss_fn, normalizer = losses.cross_entropy, float(arm.length * config.batch)
-    if arm.kind == "artbp":
-        law = artbp.truncation.polynomial(arm.length, config.alpha)
-        return artbp.artbp(cell, loss_fn, law, normalizer=normalizer, policy="dynamic")
-    return artbp.tbptt(
-        cell, loss_fn, truncation_length=arm.length, normalizer=normalizer, policy="dynamic"
-    )
+    normalizer = float(arm.length * config.batch)
+    return arm.build(CELL, losses.cross_entropy, normalizer=normalizer, policy="dynamic")
 
 
 def make_runs(config: Any) -> list[tuple[Any, Any]]:
     """(first weights, key) of the runs to tune on, and then of each seed."""
     runs = []
-    num_runs = config.num_tuning_runs + config.num_seeds
-    for key in jax.random.split(jax.random.key(config.seed), num_runs):
+    for key in tuning.run_keys(config):
         cell_key, readout_key, run_key = jax.random.split(key, 3)
         params = {
             "cell": artbp.cells.lstm.init(cell_key, NUM_SYMBOLS, config.hidden_size),
@@ -83,16 +75,8 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
         carry = artbp.cells.lstm.initial_carry(params["cell"], config.batch)
         mask = jnp.broadcast_to(jnp.tile(lags, config.num_episodes)[:, None], stream.xs.shape)
         stream = artbp.Stream(stream.xs, stream.targets, resets=stream.resets, mask=mask)
-        run = train_whole(
-            make_estimator(arm, config),
-            optax.adam,
-            rate,
-            params,
-            carry,
-            stream,
-            key,
-            edges=edges,
-        )
+        estimator = make_estimator(arm, config)
+        run = train_whole(estimator, optax.adam, rate, params, carry, stream, key, edges=edges)
         return run.params, run.loss[-1]
 
     @jax.jit
@@ -107,14 +91,15 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
         return loss, jax.vmap(lambda one: accuracy(one, test, length))(trained)
 
     rates, each = np.array(config.learning_rates), np.ones(len(counted))
-    tuning_runs, seeds = runs[: config.num_tuning_runs], runs[config.num_tuning_runs :]
-    losses_of = [
-        [train_rows(rate * each, counted, *run)[0] for rate in rates] for run in tuning_runs
-    ]
-    tuning = np.mean(losses_of, axis=0)
-    best = rates[np.argmin(np.where(np.isnan(tuning), np.inf, tuning), axis=0)]
+    tuning_runs, seeds = tuning.split(runs, config)
+    # [runs, rates, trainings]
+    found = np.array(
+        [[train_rows(r * each, counted, *run)[0] for r in rates] for run in tuning_runs]
+    )
+    choices = [choose_rate(config.learning_rates, found[..., i]) for i in range(len(counted))]
+    best = np.array([choice.rate for choice in choices])
     tested = np.stack([np.asarray(train_rows(best, counted, *run)[1]) for run in seeds])
-    return Result(arm, tuning, best, tested)
+    return Result(arm, choices, tested)
 
 
 def accuracy(params: Any, stream: artbp.Stream, episode_length: int) -> jax.Array:
@@ -123,29 +108,3 @@ def accuracy(params: Any, stream: artbp.Stream, episode_length: int) -> jax.Arra
     _, ys = artbp.unroll(artbp.cells.lstm, params["cell"], carry, stream.xs, resets=stream.resets)
     right = jnp.argmax(losses.readout(params, ys), axis=-1) == stream.targets
     return jnp.mean(right.reshape(-1, episode_length, right.shape[1]), axis=(0, 2))
-
-
-def train_all(config: Any, arms: Sequence[Arm], say: Callable[[str], None]) -> list[Result]:
-    """Trains every arm, `num_threads` at a time.
-
-    Raises:
-        TrainingInterruptedError: Ctrl-C.
-    """
-
-    # Here and not in the threads: in JAX 0.10, two programs at the same time that each make a batch
-    # of orthogonal matrices can wait for each other for ever on two cores.
-    runs = jax.block_until_ready(make_runs(config))
-
-    def train(arm: Arm) -> Result:
-        result = train_arm(config, arm, runs)
-        last = config.lags[-1]
-        say(
-            f"{arm.label}: accuracy at lag {last} {result.accuracy[:, 0, last].mean():.1%}, "
-            f"trained on it alone {result.own_lag(config.lags)[:, -1].mean():.1%}"
-        )
-        return result
-
-    # ARTBP's random segments take the longest: first.
-    order = sorted(arms, key=lambda arm: arm.kind != "artbp")
-    trained = dict(zip(order, in_threads(train, order, config.num_threads), strict=True))
-    return [trained[arm] for arm in arms]

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments.common.arms import tbptt_k1_k2
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.metrics import read_metrics
+from experiments.common.tuning import Choice
 from experiments.k1k2 import __main__ as experiment
 from experiments.k1k2 import texts as texts_module
 from experiments.k1k2 import training
-from experiments.k1k2.config import MODES, Arm, arms, default_config
+from experiments.k1k2.__main__ import STUDY
+from experiments.k1k2.config import MODES, arms
 from experiments.k1k2.report import interval, make_rows
 from experiments.k1k2.texts import Texts, read_texts
 from experiments.k1k2.timing import seconds_per_update
@@ -52,11 +55,11 @@ def without_penn_treebank(monkeypatch):
 
 
 def load(*overrides):
-    return load_config(default_config(), CONFIG, (*TINY, *overrides))
+    return load_config(STUDY.default_config(), CONFIG, (*TINY, *overrides))
 
 
 def run(workdir, *overrides):
-    experiment.main(load(*overrides), CommandLine(workdir, False, False, None))
+    STUDY.main(load(*overrides), CommandLine(workdir, False, False, None))
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +77,11 @@ def test_writes_its_files(finished):
     files = {"config.json", "metrics.jsonl", "results.json", "table.md", "k1k2.png", "k1k2.svg"}
     assert {path.name for path in finished.iterdir()} == files
     rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))
-    found = [Arm(row["k1"], row["k2"], row["mode"]) for row in rows]
+    found = [tbptt_k1_k2(row["k1"], row["k2"], row["mode"]) for row in rows]
     assert found == arms(load())
     assert len(found) == 6
     metrics = read_metrics(finished / "metrics.jsonl")
-    assert [(row["k1"], row["k2"], row["mode"]) for row in metrics] == found
+    assert [tbptt_k1_k2(row["k1"], row["k2"], row["mode"]) for row in metrics] == found
     for row in rows:
         assert row["text"] == "generated text"
         assert row["num_updates"] == 48 // row["k1"]
@@ -115,7 +118,7 @@ def test_modes_are_the_same_at_one_and_differ_beyond(finished):
 
 def test_seconds_per_update_is_measured_for_every_round():
     config = load("timing_rounds=2")
-    seconds = seconds_per_update(config, read_texts(config), [Arm(4, 3, "stored")])
+    seconds = seconds_per_update(config, read_texts(config), [tbptt_k1_k2(4, 3)])
     assert seconds.shape == (2, 1)
     assert (seconds > 0).all()
 
@@ -161,11 +164,11 @@ def test_learning_rates_are_chosen_by_the_end_of_runs_that_are_not_reported(monk
     monkeypatch.setattr(training.artbp, "unroll", lambda *arguments: (None, None))
     slices = [(np.full((48, 2), i), np.full((48, 2), i)) for i in range(5)]
     first_params = np.array([1.0, 2.0, 10.0, 20.0, 30.0])
-    arm = Arm(1, 3, "stored")
+    arm = tbptt_k1_k2(1, 3)
     texts = Texts("", 5, slices, slices[0])
     runs = training.train_arm(load("num_seeds=3"), texts, arm, first_params)
-    np.testing.assert_allclose(runs.tuning, [1.4, 1.2], rtol=1e-6)
-    assert runs.learning_rate == 3e-2
+    np.testing.assert_allclose(runs.choice.scores, [1.4, 1.2], rtol=1e-6)
+    assert runs.choice.rate == 3e-2
     np.testing.assert_array_equal(runs.curves[:, 1], [2, 3, 4])  # runs 0 and 1 are to tune on
     np.testing.assert_array_equal(runs.held_out, [10, 20, 30])
     np.testing.assert_allclose(runs.last_quarter, np.array([10, 20, 30]) - 0.3, rtol=1e-6)
@@ -176,9 +179,9 @@ def test_the_last_quarter_and_the_first_tenth():
     config = load("num_bins=20")
     curves = np.zeros((2, 20))
     curves[:, :3] = [[1, 3, 100], [2, 4, 100]]
-    other = np.zeros(2)
+    other, choice = np.zeros(2), Choice(1e-2, 0, True, (0.0, 0.0))
     trained = [
-        Runs(Arm(2, 3, mode), other, 1e-2, bits, other, 24)
+        Runs(tbptt_k1_k2(2, 3, mode), choice, bits, other, 24)
         for mode, bits in (("stored", np.zeros((2, 20))), ("reforward", curves))
     ]
     rows = make_rows(config, "", trained, np.ones((1, 2)))
@@ -187,9 +190,11 @@ def test_the_last_quarter_and_the_first_tenth():
 
 
 def test_the_default_fits_into_the_generated_text():
-    texts = read_texts(load_config(default_config(), CONFIG))
+    texts = read_texts(load_config(STUDY.default_config(), CONFIG))
     assert texts.name == "generated text"
-    assert len(texts.runs) == default_config().num_tuning_runs + default_config().num_seeds
+    assert (
+        len(texts.runs) == STUDY.default_config().num_tuning_runs + STUDY.default_config().num_seeds
+    )
 
 
 def test_a_folder_that_is_named_is_used(tmp_path, monkeypatch):
@@ -201,9 +206,9 @@ def test_a_folder_that_is_named_is_used(tmp_path, monkeypatch):
 
 
 def test_every_arm_is_there_once():
-    found = arms(load_config(default_config(), CONFIG))
+    found = arms(load_config(STUDY.default_config(), CONFIG))
     assert len(found) == len(set(found)) == 13
-    assert set(found[:3]) == {Arm(1, 16, mode) for mode in MODES}
+    assert set(found[:3]) == {tbptt_k1_k2(1, 16, mode) for mode in MODES}
 
 
 def test_the_interval_is_that_of_a_paired_t_test():

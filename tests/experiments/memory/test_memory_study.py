@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 import artbp
+from experiments.common.arms import parse
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.metrics import read_metrics
-from experiments.memory import __main__ as experiment
+from experiments.common.tuning import Choice
 from experiments.memory import training
-from experiments.memory.config import Arm, arms, default_config
+from experiments.memory.__main__ import STUDY
+from experiments.memory.config import OWN, chosen_arms
 from experiments.memory.episodes import CHANCE, NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
-from experiments.memory.figures import coinciding
+from experiments.memory.figure import coinciding
 from experiments.memory.report import reach
 from experiments.memory.training import Result, accuracy, make_estimator
 from experiments.tasks import losses
@@ -30,8 +32,7 @@ TINY = (
     "num_episodes=16",
     "batch=2",
     "hidden_size=4",
-    "windows=(4,)",
-    "mean_length=3",
+    "arms=('readout_alone(3)', 'tbptt(4)', 'bptt(8)', 'artbp(3, alpha=4)')",
     "lags=(1, 5)",
     "learning_rates=(1e-2, 3e-2)",
     "test_episodes=3",
@@ -39,26 +40,25 @@ TINY = (
 
 
 def load(*overrides):
-    return load_config(default_config(), CONFIG, (*TINY, *overrides))
+    return load_config(STUDY.default_config(), CONFIG, (*TINY, *overrides))
 
 
 def run(workdir, *overrides):
-    experiment.main(load(*overrides), CommandLine(workdir, False, False, None))
+    STUDY.main(load(*overrides), CommandLine(workdir, False, False, None))
 
 
-def test_writes_its_files(tmp_path, capsys, monkeypatch):
-    labels = [arm.label for arm in arms(load())]
-    assert labels == ["readout alone", "TBPTT, k2 = 4", "full BPTT", "ARTBP, L0 = 3"]
+def test_writes_its_files(tmp_path, capsys):
+    labels = [arm.label for arm in chosen_arms(load())]
+    assert labels == ["readout alone", "TBPTT 4", "full BPTT", "ARTBP 3, α = 4"]
     # Each arm is a program to compile, which is most of this test's time: two are enough.
-    monkeypatch.setattr(experiment, "arms", lambda config: [arms(config)[i] for i in (1, 3)])
-    run(tmp_path / "run")
+    run(tmp_path / "run", "arms=('tbptt(4)', 'artbp(3, alpha=4)')")
     labels = [labels[1], labels[3]]
     files = {"config.json", "metrics.jsonl", "results.json", "table.md", "memory.png", "memory.svg"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
-    assert [row["method"] for row in rows] == labels
+    assert [row["label"] for row in rows] == labels
     metrics = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert [row["method"] for row in metrics if row["kind"] == "result"] == labels
+    assert [row["label"] for row in metrics if row["kind"] == "result"] == labels
     table = (tmp_path / "run" / "table.md").read_text(encoding="utf-8")
     assert table in capsys.readouterr().out
     assert all(table.count(f"| {label} |") == 2 for label in labels)
@@ -95,8 +95,8 @@ def test_counted_lags():
     )
 
 
-@pytest.mark.parametrize(("kind", "length"), [("tbptt", 4), ("frozen", 8)])
-def test_the_gradient_reaches_the_item_for_lags_below_k2(kind, length):
+@pytest.mark.parametrize("text", ["tbptt(4)", "readout_alone(8)"])
+def test_the_gradient_reaches_the_item_for_lags_below_k2(text):
     """The weights of the item's symbols are used at the first step of an episode only."""
     key = jax.random.key(0)
     params = {
@@ -105,18 +105,19 @@ def test_the_gradient_reaches_the_item_for_lags_below_k2(kind, length):
     }
     carry = artbp.cells.lstm.initial_carry(params["cell"], 2)
     whole = make_stream(key, 2, 8, 2)
-    estimator = make_estimator(Arm(kind, length, ""), load())
+    arm = parse(text, OWN)
+    estimator = make_estimator(arm, load())
     for lag in (1, 3, 4, 7):
         mask = np.broadcast_to(np.tile(counted_lags(8, (lag,))[1], 2)[:, None], (16, 2))
         stream = artbp.Stream(whole.xs, whole.targets, resets=whole.resets, mask=jnp.array(mask))
         state = estimator.init(params, carry, rng_key=key)
         total = jax.tree.map(jnp.zeros_like, params)
-        for _ in range(16 // length):
+        for _ in range(16 // arm.length):
             grads, state, _ = estimator.estimate(params, state, stream)
             total = jax.tree.map(jnp.add, total, grads)
         of_items, of_distractors = total["cell"]["input"][:NUM_ITEMS], total["cell"]["input"][4:]
-        assert bool(jnp.any(of_items != 0)) == (kind == "tbptt" and lag < length)
-        assert bool(jnp.any(of_distractors != 0)) == (kind == "tbptt")
+        assert bool(jnp.any(of_items != 0)) == (arm.name == "tbptt" and lag < arm.length)
+        assert bool(jnp.any(of_distractors != 0)) == (arm.name == "tbptt")
         assert bool(jnp.any(total["readout"]["kernel"] != 0))
 
 
@@ -134,8 +135,8 @@ def test_accuracy_is_per_lag():
 
 
 def test_each_lag_of_its_own_takes_the_training_on_that_lag():
-    arm = Arm("tbptt", 4, "")
-    result = Result(arm, np.zeros((1, 3)), np.zeros(3), np.arange(24).reshape(2, 3, 4))
+    choices = [Choice(0.1, 0, True, (0.0,))] * 3
+    result = Result(parse("tbptt(4)"), choices, np.arange(24).reshape(2, 3, 4))
     # Training i of a seed holds 4 i, ..., 4 i + 3; the second seed's begin at 12.
     np.testing.assert_array_equal(result.own_lag((1, 3)), [[5, 11], [17, 23]])
 
@@ -162,15 +163,15 @@ def test_learning_rates_are_chosen_by_the_end_of_runs_that_are_not_reported(monk
         ({"cell": cell, "mark": jnp.array(mark)}, jax.random.key(0))
         for mark in (1.0, 2.0, 10.0, 20.0, 30.0)
     ]
-    result = training.train_arm(config, Arm("tbptt", 4, ""), runs)
-    np.testing.assert_allclose(result.tuning, [[1.4] * 3, [1.2] * 3], rtol=1e-6)
-    np.testing.assert_array_equal(result.learning_rates, [3e-2] * 3)
+    result = training.train_arm(config, parse("tbptt(4)"), runs)
+    np.testing.assert_allclose([c.scores for c in result.choices], [[1.4, 1.2]] * 3, rtol=1e-6)
+    np.testing.assert_array_equal([c.rate for c in result.choices], [3e-2] * 3)
     np.testing.assert_array_equal(result.accuracy[:, 0, 0], [10, 20, 30])
 
 
 def test_the_figure_names_the_lines_that_lie_on_one_another():
     def row(*accuracies):
-        return {"method": str(accuracies), "accuracy_every_lag": [accuracies, accuracies]}
+        return {"label": str(accuracies), "accuracy_every_lag": [accuracies, accuracies]}
 
     rows = [row(0.3, 1.0, 1.0), row(1.0, 1.0, 0.5), row(1.0, 1.0, 0.995)]
     assert coinciding(rows) == [rows[0], rows[2]]  # lag 0 does not count

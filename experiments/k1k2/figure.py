@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.common.figures import COLOURS, STYLE
+from experiments.common.figures import COLOURS, grid, new_figure, plain_ticks
 from experiments.common.report import Row
-from experiments.k1k2.config import MODES, Arm
+from experiments.k1k2.config import MODES
 from experiments.k1k2.report import MODE_WORDS
 from experiments.k1k2.training import bin_edges
 
@@ -26,30 +25,20 @@ _PEN_OF: dict[str, dict[str, Any]] = {
 }
 
 
+# k1, k2 and mode of an arm.
+Key = tuple[int, int, str]
+
+
 def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
     """Three panels."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(13.2, 5.0))
-        updates, seconds, sweeps = (
-            figure.add_axes((left, 0.125, 0.265, 0.63)) for left in (0.052, 0.38, 0.712)
-        )
-    row_of = {Arm(row["k1"], row["k2"], row["mode"]): row for row in rows}
-    figure.text(
-        0.012,
-        0.945,
+    figure, (updates, seconds, sweeps) = new_figure(
+        (13.2, 5.0),
         "TBPTT(k1, k2) on next-character prediction: an update every k1 steps, looking back k2",
-        fontsize=14,
-        fontweight="bold",
-        va="center",
-    )
-    figure.text(
-        0.012,
-        0.895,
         f"{rows[0]['text']}, LSTM with {config.hidden_size} units, batch {config.batch}. Mean of "
         f"{config.num_seeds} seeds; learning rate tuned for each line and point.",
-        color="0.3",
-        va="center",
+        [(left, 0.125, 0.265, 0.63) for left in (0.052, 0.38, 0.712)],
     )
+    row_of = {(row["k1"], row["k2"], row["mode"]): row for row in rows}
     _draw_modes(updates, config, row_of, against="updates")
     _draw_modes(seconds, config, row_of, against="seconds")
     seconds.set_ylabel("")
@@ -57,13 +46,13 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _draw_modes(axes: Axes, config: Any, row_of: dict[Arm, Row], against: str) -> None:
+def _draw_modes(axes: Axes, config: Any, row_of: dict[Key, Row], against: str) -> None:
     axes.set_title(f"Three modes of TBPTT({config.k1}, {config.k2}), against {against}", loc="left")
     axes.set(xscale="log", yscale="log", xlabel=against, ylabel="bits per character")
     ends = bin_edges(config)[1:]
     highest = lowest = 0.0
     for i, mode in enumerate(MODES):
-        row = row_of[Arm(config.k1, config.k2, mode)]
+        row = row_of[config.k1, config.k2, mode]
         unit = row["seconds_per_update"] if against == "seconds" else 1.0
         curve = np.array(row["curve_bits"])
         pen = _PEN_OF[mode]
@@ -80,7 +69,7 @@ def _draw_modes(axes: Axes, config: Any, row_of: dict[Arm, Row], against: str) -
     _plain_ticks(axes)
 
 
-def _draw_sweeps(axes: Axes, config: Any, row_of: dict[Arm, Row]) -> None:
+def _draw_sweeps(axes: Axes, config: Any, row_of: dict[Key, Row]) -> None:
     axes.set_title("Rarer updates, longer windows", loc="left")
     axes.set(xscale="log", xlabel="k1 or k2 in steps")
     lines = (
@@ -88,7 +77,7 @@ def _draw_sweeps(axes: Axes, config: Any, row_of: dict[Arm, Row]) -> None:
         ("k2 varies", config.k2_sweep, COLOURS[1], [(config.k1, k2) for k2 in config.k2_sweep]),
     )
     for words, xs, colour, pairs in lines:
-        losses = np.array([row_of[Arm(*pair, "stored")]["last_quarter_bits"] for pair in pairs])
+        losses = np.array([row_of[(*pair, "stored")]["last_quarter_bits"] for pair in pairs])
         axes.plot(xs, losses.mean(1), color=colour, linewidth=2.2, marker="o")
         for x, seeds in zip(xs, losses, strict=True):
             axes.plot([x] * len(seeds), seeds, "_", color=colour, markersize=7, alpha=0.6)
@@ -104,23 +93,15 @@ def _draw_sweeps(axes: Axes, config: Any, row_of: dict[Arm, Row]) -> None:
             fontweight="bold",
         )
     axes.margins(y=0.12)
-    ticks = sorted({*config.k1_sweep, *config.k2_sweep})
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    plain_ticks(axes.xaxis, sorted({*config.k1_sweep, *config.k2_sweep}))
     axes.set_ylabel(f"bits per character, last quarter of {config.num_steps:,} steps")
-    axes.grid(True, axis="y", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
+    grid(axes, "y")
 
 
 def _plain_ticks(axes: Axes) -> None:
     low, high = axes.get_ylim()
-    ticks = [tick for tick in (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8) if low <= tick <= high]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    axes.yaxis.set_minor_locator(NullLocator())
+    plain_ticks(axes.yaxis, [t for t in (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8) if low <= t <= high])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
-        axis.set_minor_formatter(NullFormatter())
-    axes.grid(True, which="major", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    grid(axes)
