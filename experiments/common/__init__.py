@@ -1,20 +1,24 @@
-"""What every experiment needs around the library: configuration, run folder, training loop.
+"""What the experiments share. To write one, copy the smallest of them, `experiments/k1k2`.
 
-Read `loop` first: its docstring shows how an experiment is put together.
+    experiments/NAME/__init__.py   the question, and one line per file
+    experiments/NAME/__main__.py   run(config, say) -> Report, and STUDY = Study(NAME, FIELDS, run)
+    experiments/NAME/config.py     FIELDS: default, meaning and checks of each field
+    experiments/NAME/*.py          the science: what is trained and measured, rows, columns, notes
+    experiments/NAME/figure.py     the figure, a function of the configuration and the rows
+    configs/NAME/default.py        command, time and expected result; the fields that differ
+    tests/experiments/NAME/        a tiny run from end to end, and the science by hand-worked cases
 
-    errors              the errors that a user may meet
-    config              ml_collections configurations, checked against an experiment's defaults
-    cli                 flags, and a `main` that turns errors into one clear message
-    workdir             a folder that holds one run
-    metrics             JSON Lines (and TensorBoard), with a cursor to resume at
-    checkpoints         the latest state and the best parameters (orbax)
-    optimizers          an optax optimiser by name, with optional clipping
-    chunks              many segments and updates per call, compiled or driven by the host
-    progress            the host's counters of a run, and its progress bar
-    interrupts          Ctrl-C and SIGTERM as a flag
-    threads             many jobs, a few at a time
-    options             how a run is driven
-    session             from the start or a checkpoint to the end or an interruption
-    loop                `train`, which puts all of it together
-    compilation_cache   compiled programs kept on disk
+Name estimators by arms, never by words of your own: `config.arms = ("artbp(16, alpha=4)", ...)`.
+Choose rates by `tuning.choose_rate`, on runs that are not reported. Write nothing yourself: return
+a `Report`.
+
+An experiment of minutes: study (the frame), fields (its configuration), arms and arm (estimators),
+tuning (the choice of a rate), whole_run (a training in one program), pool (jobs in threads or
+processes), report (table and rows), figures (style, colours, labels beside curves).
+
+A training of hours, with checkpoints: loop (start with its docstring), options, session, chunks,
+checkpoints, progress, interrupts.
+
+Both: cli (flags), config (files and --set), workdir (a folder for one run), metrics (JSON Lines),
+optimizers (by name), errors, guarded, compilation_cache.
 """

@@ -70,7 +70,7 @@ def _constant(evaluations: float) -> Callable[[Size], float]:
 
 def _segments(*, claims: str, **given: Any) -> Arm:
     """An arm whose gradient comes in segments that do not overlap: three evaluations a step."""
-    cost = {"evaluations": _constant(1 + _BACKWARD), "chain": 2}
+    cost: dict[str, Any] = {"evaluations": _constant(1 + _BACKWARD), "chain": 2}
     return Arm(claims=REGISTRY[claims], **cost, **given)
 
 
@@ -78,7 +78,12 @@ def _steps(claims: str, length: int, **given: Any) -> Arm:
     """An arm that the registry builds from the number of steps between updates."""
     truncation.fixed(length)  # refuses a length that is no number of steps
     make = functools.partial(REGISTRY[claims].build, mean_length=length)
-    defaults = {"claims": REGISTRY[claims], "make": make, "color": _GREEN, "chain": 2}
+    defaults: dict[str, Any] = {
+        "claims": REGISTRY[claims],
+        "make": make,
+        "color": _GREEN,
+        "chain": 2,
+    }
     return Arm(length=length, **(defaults | given))
 
 

@@ -71,7 +71,8 @@ def colors(arms: Sequence[Any]) -> dict[Any, str]:
         # From 45 % of the colour in white to 55 % of it in black, the plain colour in between.
         shade = -0.55 + 1.0 * place / (number - 1)
         target, share = (1.0, -shade) if shade < 0 else (0.0, shade)
-        found[arm] = to_hex([(1 - share) * part + share * target for part in to_rgb(arm.color)])
+        red, green, blue = ((1 - share) * part + share * target for part in to_rgb(arm.color))
+        found[arm] = to_hex((red, green, blue))
     return found
 
 

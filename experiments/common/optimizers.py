@@ -1,7 +1,7 @@
-"""An optax optimiser by name, with optional clipping in front of it."""
+"""An optax optimiser by name, with optional clipping; and learning rates that follow time steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -73,6 +73,21 @@ def make_optimizer(
             f"optax.{name} does not take the options {dict(options or {})}: {error}"
         ) from error
     return optax.chain(*clipping, optimizer) if clipping else optimizer
+
+
+def rate_by_time_step(rate: Callable[[Any], Any]) -> optax.GradientTransformationExtraArgs:
+    """updates ← −rate(t) · updates, where t is the time step that the update comes after.
+
+    optax counts updates instead, of which ARTBP makes as many as it draws segments. `train_whole`
+    passes `time_step` to the optimiser.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        del params
+        factor = -rate(extra["time_step"])
+        return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
 def _check_positive(name: str, value: Any) -> None:

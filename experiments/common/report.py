@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from artbp.diagnostics.interval import student_t_quantile
 from experiments.common import figures
 from experiments.common.metrics import MetricsWriter, without_nonfinite
 from experiments.common.workdir import write_atomically
@@ -57,6 +58,18 @@ class Report(NamedTuple):
 def table(rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
     """The rows as a Markdown table, with the note under it."""
     return f"{markdown_table(rows, columns)}\n{note}\n"
+
+
+def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
+    """The mean, and the half-width of its interval by Student's t; NaN for a single value.
+
+    Assumes independent values of one roughly normal distribution.
+    """
+    mean, number = float(np.mean(values)), len(values)
+    if number < 2:
+        return mean, float("nan")
+    spread = np.std(values, ddof=1) / np.sqrt(number)
+    return mean, float(student_t_quantile(level, number - 1) * spread)
 
 
 def mean_and_deviation(values: Any, form: str = "{:.3f}") -> str:

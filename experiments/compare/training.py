@@ -17,6 +17,7 @@ import optax
 
 import artbp
 from experiments.common.arms import Arm, kilobytes
+from experiments.common.optimizers import rate_by_time_step
 from experiments.common.report import quartiles
 from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
@@ -63,8 +64,8 @@ def train(config: Any, system: System, arm: Arm) -> Result:
     is_sgd = system.optimizer == "sgd"
     # JAX's float64 switch belongs to the thread. The balancing acts need its range and precision.
     with jax.enable_x64(is_sgd):
-        given = config.num_steps if is_sgd else config.num_learning_steps
-        num_steps = steps_within_budget(arm, system, given)
+        num_steps = config.num_steps if is_sgd else config.num_learning_steps
+        num_steps = steps_within_budget(arm, system, num_steps)
         scored = max(1, round(config.scored_part * num_steps))
         edges = np.unique([0, num_steps - scored, num_steps])
         estimator = arm.build(system.cell, system.loss_fn)
@@ -84,19 +85,21 @@ def train(config: Any, system: System, arm: Arm) -> Result:
 
             return jax.vmap(at_rate)(rates)
 
+        def given(seed: int) -> Any:
+            stream = jax.tree.map(jnp.asarray, system.stream(seed, num_steps))
+            return *system.start(seed), stream
+
         is_random = arm.claims.random or system.always_random
         num_seeds = config.num_seeds if is_random else 1
         num_tuning_runs = config.num_tuning_runs if is_random else 0
         found, updates = [], []
         for seed in range(num_seeds + num_tuning_runs):
-            params, carry = system.start(seed)
-            stream = jax.tree.map(jnp.asarray, system.stream(seed, num_steps))
-            scores, num_updates = run(params, carry, stream, jax.random.key(seed))
+            scores, num_updates = run(*given(seed), jax.random.key(seed))
             found.append(np.asarray(scores, np.float64))
             updates.append(int(np.max(num_updates)))
         reported, tuning = found[:num_seeds], found[num_seeds:]
         choice = choose_rate(system.rates, tuning or reported)
-        memory = kilobytes(estimator, params, carry, stream)
+        memory = kilobytes(estimator, *given(0))
     return Result(
         scores=np.stack(reported)[:, choice.index],
         choice=choice,
@@ -108,18 +111,8 @@ def train(config: Any, system: System, arm: Arm) -> Result:
 
 
 def _optimizer(kind: str, arm_name: str, rate: Any) -> optax.GradientTransformation:
-    optimizer = _sgd_by_time_steps(rate) if kind == "sgd" else optax.adam(rate)
+    falling = rate_by_time_step(lambda t: rate / jnp.sqrt(1.0 + t))
+    optimizer = falling if kind == "sgd" else optax.adam(rate)
     if arm_name == "awd_lstm_bptt":  # the rate follows the length of the segment
         return optax.chain(optimizer, artbp.scale_by_learning_rate_factor())
     return optimizer
-
-
-def _sgd_by_time_steps(rate: Any) -> optax.GradientTransformationExtraArgs:
-    """SGD with rate/√(1 + t), t the time step that the update comes after."""
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        del params
-        now = rate / jnp.sqrt(1.0 + extra["time_step"])
-        return jax.tree.map(lambda grad: -now * grad, updates), state
-
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from artbp.diagnostics.interval import student_t_quantile
 from experiments.common.arms import tbptt_k1_k2
-from experiments.common.report import Column, Row, markdown_table, mean_and_deviation
+from experiments.common.report import Column, Row, interval, markdown_table, mean_and_deviation
 from experiments.common.tuning import rate_text
 from experiments.k1k2.config import MODES
 from experiments.k1k2.training import Runs
@@ -19,12 +18,6 @@ MODE_WORDS = {
     "past_weights": "stored carries, past weights",
     "reforward": "window run again",
 }
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The mean and the half-width of its 95 % interval (Student's t)."""
-    spread = np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(student_t_quantile(0.95, len(values) - 1) * spread)
 
 
 def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarray) -> list[Row]:

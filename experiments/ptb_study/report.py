@@ -7,7 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
-from artbp.diagnostics.interval import student_t_quantile
+from experiments.common.report import interval
 from experiments.ptb_study.arms import Arm
 
 LEVEL = 0.95
@@ -80,11 +80,8 @@ def student_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     Assumes independent values of one roughly normal distribution; with three seeds nothing
     checks that.
     """
-    n = len(values)
-    if n < 2:
-        return Interval(values[0] if values else math.nan, math.nan, n)
-    quantile = student_t_quantile(level, n - 1)
-    return Interval(statistics.fmean(values), quantile * statistics.stdev(values) / math.sqrt(n), n)
+    mean, half_width = interval(values, level) if values else (math.nan, math.nan)
+    return Interval(mean, half_width, len(values))
 
 
 def best_rate(outcomes: Sequence[Outcome], arm: str) -> float | None:

@@ -5,30 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import pathlib
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 from experiments.common.config import check_seed, load_config
 from experiments.common.errors import (
     ConfigError,
     TrainingDivergedError,
-    TrainingInterruptedError,
     WorkdirError,
 )
-from experiments.common.interrupts import Interrupts, catch_interrupts
+from experiments.common.pool import Processes
 from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import prepare
 from experiments.ptb_study import report, watched
 from experiments.ptb_study.arms import ARMS, Arm
 from experiments.ptb_study.report import Outcome, Run
-
-_POLL_SECONDS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,28 +102,6 @@ def _check_each_once(name: str, given: Sequence[Any], shown: Sequence[Any]) -> N
         raise ConfigError(f"--{name} is {list(given)}: expected each value once.")
 
 
-Cores = frozenset[int]
-
-
-class Running(NamedTuple):
-    """A run that goes on, and the cores that it has to itself; none where they cannot be set."""
-
-    process: subprocess.Popen
-    cores: Cores
-
-
-def shares_of_the_cores(jobs: int) -> list[Cores]:
-    """The cores dealt out to so many processes; empty sets where an operating system cannot.
-
-    Two processes with threads on all the cores take turns on each of them: of two trainings on two
-    cores either makes 1.25 times as many steps per second on a core of its own.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        return [frozenset()] * jobs
-    cores = sorted(os.sched_getaffinity(0))
-    return [frozenset(cores[i::jobs] or [cores[i % len(cores)]]) for i in range(jobs)]
-
-
 @dataclasses.dataclass(frozen=True)
 class Study:
     """Folder and base configuration of the runs.
@@ -190,24 +162,15 @@ class Study:
             )
         return Outcome(run, results["valid_bpc"], results["test_bpc"])
 
-    def start(self, run: Run, cores: Cores) -> Running:
-        """Starts the process of a run on these cores, or resumes it."""
+    def command(self, run: Run) -> list[str]:
+        """What starts a run in a process of its own, or resumes it."""
         command = [sys.executable, "-m", "experiments.ptb", "--resume", "--noprogress_bar"]
         command += ["--workdir", str(self.folder / "runs" / run.name), *self.run_arguments]
         command += ["--data_dir", self.data_dir] if self.data_dir else []
         command += ["--config", self.config_path] if self.config_path else []
         for override in self.run_overrides(run):
             command += ["--set", override]
-        log_path = self.log_path(run)
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        with log_path.open("ab") as log:
-            # A session of its own: Ctrl-C comes to this process, which passes it on once.
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        if cores and process.poll() is None:
-            os.sched_setaffinity(process.pid, cores)
-        return Running(process, cores)
+        return command
 
     def log_path(self, run: Run) -> pathlib.Path:
         """What the process of a run prints."""
@@ -249,48 +212,28 @@ def run_study(study: Study, plan: Plan, *, jobs: int) -> list[Outcome]:
         raise ConfigError(f"--jobs is {jobs}: expected 1 or more.")
     study.claim(plan)
     outcomes: list[Outcome] = []
-    running: dict[Run, Running] = {}
-    idle = shares_of_the_cores(jobs)
-    with catch_interrupts() as interrupts:
-        try:
-            while True:
-                outcomes += _collect(study, running, idle)
-                for run in _missing(study, plan, outcomes, running)[: len(idle)]:
-                    print(f"start   {run.name}", flush=True)
-                    running[run] = study.start(run, idle.pop())
-                study.write_report(plan, outcomes)
-                if not running:
-                    return outcomes
-                _wait_for_one(running, interrupts)
-        finally:
-            # Interrupted or failed: the processes save a checkpoint and end.
-            for process, _ in running.values():
-                process.terminate()
-            for process, _ in running.values():
-                process.wait()
+    with Processes(jobs) as processes:
+        while True:
+            outcomes += [_outcome(study, run, code) for run, code in processes.ended()]
+            missing = _missing(study, plan, outcomes, processes.running)
+            for run in missing[: processes.num_idle]:
+                print(f"start   {run.name}", flush=True)
+                processes.start(run, study.command(run), study.log_path(run))
+            study.write_report(plan, outcomes)
+            if not processes.running:
+                return outcomes
+            processes.wait_for_one()
 
 
-def _missing(
-    study: Study, plan: Plan, outcomes: list[Outcome], running: dict[Run, Running]
-) -> list[Run]:
+def _missing(study: Study, plan: Plan, outcomes: list[Outcome], running: Set[Run]) -> list[Run]:
     """The runs left to start. Outcomes found on disk are added to `outcomes` first."""
     while True:
-        known = {outcome.run for outcome in outcomes} | running.keys()
+        known = {outcome.run for outcome in outcomes} | running
         missing = [run for run in plan.runs(outcomes) if run not in known]
         found = [outcome for run in missing if (outcome := study.finished(run)) is not None]
         if not found:
             return missing
         outcomes += found  # once more: a tuning that is complete makes further runs known
-
-
-def _collect(study: Study, running: dict[Run, Running], idle: list[Cores]) -> list[Outcome]:
-    """Takes the processes that have ended out of `running`, and gives their outcomes."""
-    outcomes = []
-    for run in [run for run, (process, _) in running.items() if process.poll() is not None]:
-        process, cores = running.pop(run)
-        idle.append(cores)
-        outcomes.append(_outcome(study, run, process.returncode))
-    return outcomes
 
 
 def _outcome(study: Study, run: Run, exit_code: int) -> Outcome:
@@ -304,12 +247,3 @@ def _outcome(study: Study, run: Run, exit_code: int) -> Outcome:
     failure = f"{what}, see logs/{run.name}.log"
     print(f"failed  {run.name}: {failure}", flush=True)
     return Outcome(run, failure=failure)
-
-
-def _wait_for_one(running: dict[Run, Running], interrupts: Interrupts) -> None:
-    while all(process.poll() is None for process, _ in running.values()):
-        if interrupts.signal_name:
-            raise TrainingInterruptedError(
-                f"{interrupts.signal_name}: the same command goes on with the study."
-            )
-        time.sleep(_POLL_SECONDS)

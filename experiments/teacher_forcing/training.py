@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import artbp
+from experiments.common.optimizers import rate_by_time_step
 from experiments.common.whole_run import train_whole
 from experiments.teacher_forcing import model
 
@@ -61,10 +62,5 @@ def adam_falling_to_zero(num_steps: int, rate: Any) -> optax.GradientTransformat
     Not in updates, as optax counts: ARTBP makes as many updates as it draws segments.
     """
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
-        del params
-        factor = -rate * jnp.maximum(1 - extra_args["time_step"] / num_steps, 0.0)
-        return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates), state
-
-    falling = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    falling = rate_by_time_step(lambda t: rate * jnp.maximum(1 - t / num_steps, 0.0))
     return optax.chain(optax.scale_by_adam(), falling)

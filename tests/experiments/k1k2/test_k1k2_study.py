@@ -13,13 +13,14 @@ from experiments.common.arms import tbptt_k1_k2
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.metrics import read_metrics
+from experiments.common.report import interval
 from experiments.common.tuning import Choice
 from experiments.k1k2 import __main__ as experiment
 from experiments.k1k2 import texts as texts_module
 from experiments.k1k2 import training
 from experiments.k1k2.__main__ import STUDY
 from experiments.k1k2.config import MODES, arms
-from experiments.k1k2.report import interval, make_rows
+from experiments.k1k2.report import make_rows
 from experiments.k1k2.texts import Texts, read_texts
 from experiments.k1k2.timing import seconds_per_update
 from experiments.k1k2.training import Runs, last_quarter

@@ -8,9 +8,10 @@ import pytest
 import tiny_ptb
 
 from experiments.common.errors import ConfigError, ExperimentError, WorkdirError
+from experiments.common.pool import shares_of_the_cores
 from experiments.ptb_study.arms import ARMS
 from experiments.ptb_study.report import Outcome, Run
-from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study, shares_of_the_cores
+from experiments.ptb_study.study import Plan, Study, chosen_arms, run_study
 
 ROOT = pathlib.Path(__file__).parents[3]
 TBPTT, ARTBP = "tbptt50", "artbp-alpha4"
