@@ -1,38 +1,39 @@
-"""The configuration of the experiment: every field, and what it means."""
+"""The fields of the experiment."""
 
 from typing import Any
 
-import ml_collections
 import numpy as np
 
-from experiments.common.config import check_alpha, check_at_least, check_positive, check_seed
+from experiments.common.arms import matched_horizon, parse
 from experiments.common.errors import ConfigError
+from experiments.common.fields import Field, arms, at_least, positive, seed
 
+ARMS = (
+    "tbptt(16)",
+    f"tbptt({matched_horizon(16)})",
+    "artbp(16, alpha=4)",
+    "artbp(16, law='geometric')",
+)
 
-def default_config() -> ml_collections.ConfigDict:
-    """The fields; a file and `--set` change them."""
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.mean_length = 16  # L0, and the K of TBPTT
-    config.alpha = 4.0
-    config.later_power = 0.5  # S, see `system`
-    config.noise = 3.0  # σ
-    config.start = 2.0  # θ at first: beyond every fixed point, so that none is passed on the way
-    config.num_steps = 3000  # time steps of a training
-    # Learning rates to choose from, predicted or trained: from 10^first to 10^last.
-    config.first_rate = -4.5
-    config.last_rate = -1.5
-    config.rates_per_decade = 4
-    # The map: memory ÷ L0 and rows, doubled and halved again from the least to the most.
-    config.memories = (0.125, 16.0)
-    config.batches = (1, 256)
-    # The points that are trained.
-    config.trained_memories = (0.5, 2.0, 4.0, 8.0, 16.0)
-    config.trained_batches = (1, 8, 64)
-    config.num_tuning_seeds = 64  # that choose the rate
-    config.num_seeds = 128  # that are reported
-    config.num_threads = 2
-    return config
+FIELDS = {
+    "arms": Field(ARMS, "TBPTT and ARTBP", arms(finite_variance=True)),
+    "seed": Field(0, "of all keys", seed),
+    "mean_length": Field(16, "L0, the unit that memories are given in", at_least(2)),
+    "later_power": Field(0.5, "S, see `system`", positive),
+    "noise": Field(3.0, "σ, see `system`", at_least(0)),
+    "start": Field(2.0, "θ at first: beyond every fixed point, so that none is passed"),
+    "num_steps": Field(3000, "time steps of a training", at_least(1)),
+    "first_rate": Field(-4.5, "rates to choose from, predicted or trained: 10^first_rate"),
+    "last_rate": Field(-1.5, "to 10^last_rate"),
+    "rates_per_decade": Field(4, "of these rates", at_least(1)),
+    "memories": Field((0.125, 16.0), "the least and the most of the map, in units of L0", positive),
+    "batches": Field((1, 256), "the fewest and the most rows of the map", positive),
+    "trained_memories": Field((0.5, 2.0, 4.0, 8.0, 16.0), "the points that are trained", positive),
+    "trained_batches": Field((1, 8, 64), "the points that are trained", positive),
+    "num_tuning_runs": Field(64, "runs that choose the rate", at_least(2)),
+    "num_seeds": Field(128, "runs that are reported", at_least(2)),
+    "num_threads": Field(2, "trainings at the same time", at_least(1)),
+}
 
 
 def rates(config: Any) -> np.ndarray:
@@ -41,14 +42,8 @@ def rates(config: Any) -> np.ndarray:
     return np.logspace(config.first_rate, config.last_rate, number)
 
 
-def check_config(config: Any) -> None:
-    """Raises ConfigError for a value that the experiment cannot run with."""
-    check_seed("seed", config.seed)
-    check_at_least(config, 1, "num_steps", "rates_per_decade", "num_threads")
-    check_at_least(config, 2, "mean_length", "num_tuning_seeds", "num_seeds")
-    check_alpha(config)
-    check_positive(config, "later_power", "trained_memories", "trained_batches")
-    check_at_least(config, 0, "noise")
+def check(config: Any) -> None:
+    """Raises ConfigError for limits in a wrong order, or an arm without a prediction."""
     if not config.first_rate < config.last_rate:
         raise ConfigError(
             f"first_rate and last_rate were given {config.first_rate} and {config.last_rate}: "
@@ -56,5 +51,8 @@ def check_config(config: Any) -> None:
         )
     for name in ("memories", "batches"):
         given = config[name]
-        if len(given) != 2 or not 0 < given[0] < given[1]:
+        if len(given) != 2 or not given[0] < given[1]:
             raise ConfigError(f"{name} was given {given}: expected the least and the most of it.")
+    kinds = {parse(text).name for text in config.arms}
+    if kinds != {"tbptt", "artbp"}:
+        raise ConfigError(f"arms holds {', '.join(sorted(kinds))}: expected tbptt and artbp, both.")

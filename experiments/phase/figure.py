@@ -10,24 +10,21 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from experiments.common.figures import COLOURS, STYLE
-from experiments.phase.estimators import Contender
+from experiments.common.arms import Arm
+from experiments.common.figures import COLOURS, STYLE, colors
 from experiments.phase.study import Map, Point
 
-# Of the contenders, in their order.
-_COLOURS = (COLOURS[4], COLOURS[3], COLOURS[0], COLOURS[7])
+# Of the arms, in their order.
 _MARKERS = ("s", "D", "o", "^")
 
 
-def draw(
-    config: Any, everyone: Sequence[Contender], predicted: Map, points: Sequence[Point]
-) -> Figure:
+def draw(config: Any, arms: Sequence[Arm], predicted: Map, points: Sequence[Point]) -> Figure:
     """Both panels."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11.5, 5.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-        _map(left, config, everyone, predicted, points)
-        _losses(right, everyone, points)
+        _map(left, config, arms, predicted, points)
+        _losses(right, arms, points)
         figure.suptitle(
             "Which truncation wins depends on memory and batch size, and can be predicted",
             x=0.01,
@@ -38,14 +35,15 @@ def draw(
 
 
 def _map(
-    axes: Any, config: Any, everyone: Sequence[Contender], predicted: Map, points: Sequence[Point]
+    axes: Any, config: Any, arms: Sequence[Arm], predicted: Map, points: Sequence[Point]
 ) -> None:
     winner = predicted.excess.argmin(axis=0)
     # The paler the closer the other kind: white at a tie, full where it has four times the excess.
-    unbiased = np.array([contender.unbiased for contender in everyone])
+    unbiased = np.array([arm.claims.unbiased for arm in arms])
     kinds = [predicted.excess[unbiased == kind].min(axis=0) for kind in (True, False)]
     lead = np.clip(np.abs(np.log(kinds[0] / kinds[1])) / np.log(4), 0, 1)
-    colours = np.array([to_rgb(colour) for colour in _COLOURS])[winner]
+    own = list(colors(arms).values())
+    colours = np.array([to_rgb(colour) for colour in own])[winner]
     tint = (0.12 + 0.58 * lead)[..., None]
     axes.pcolormesh(
         predicted.memories,
@@ -64,9 +62,9 @@ def _map(
         axes.plot(
             point.memory,
             point.batch,
-            marker=_MARKERS[i],
+            marker=_MARKERS[i % len(_MARKERS)],
             markersize=11,
-            color=_COLOURS[i],
+            color=own[i],
             markeredgecolor="black",
             markeredgewidth=1.0,
             clip_on=False,
@@ -80,13 +78,13 @@ def _map(
         at = np.argwhere(winner == i)
         x, y = at[len(at) // 2] if len(at) < 3 else _inside(winner == i)
         axes.annotate(
-            everyone[i].label.replace(" (", "\n("),
+            arms[i].label.replace(" (", "\n("),
             (predicted.memories[x], predicted.batches[y]),
             ha="center",
             va="center",
             color="black",
             fontsize=9,
-            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": _COLOURS[i]},
+            bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": own[i]},
         )
     axes.set_title(
         "Colour: predicted winner, paler where its lead over the other kind is small.\n"
@@ -104,8 +102,9 @@ def _inside(region: np.ndarray) -> np.ndarray:
     return cells[np.argmax(np.sqrt((away**2).sum(axis=-1)).min(axis=1))]
 
 
-def _losses(axes: Any, everyone: Sequence[Contender], points: Sequence[Point]) -> None:
-    for i, contender in enumerate(everyone):
+def _losses(axes: Any, arms: Sequence[Arm], points: Sequence[Point]) -> None:
+    own = list(colors(arms).values())
+    for i, arm in enumerate(arms):
         shown = [p for p in points if np.isfinite(p.predicted[i].excess)]
         x = [p.predicted[i].excess for p in shown]
         y = np.array([p.trained[i].excess.mean() for p in shown])
@@ -115,16 +114,16 @@ def _losses(axes: Any, everyone: Sequence[Contender], points: Sequence[Point]) -
             x,
             y,
             [np.minimum(2 * errors, 0.98 * y), 2 * errors],
-            fmt=_MARKERS[i],
-            color=_COLOURS[i],
+            fmt=_MARKERS[i % len(_MARKERS)],
+            color=own[i],
             markeredgecolor="black",
             markeredgewidth=0.5,
-            label=contender.label,
+            label=arm.label,
             linewidth=1,
         )
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
     axes.set(xscale="log", yscale="log")
-    low = min(p.predicted[i].excess for p in points for i in range(len(everyone))) / 1.5
+    low = min(p.predicted[i].excess for p in points for i in range(len(arms))) / 1.5
     axes.plot([low, high], [low, high], color=COLOURS[7], linewidth=1, zorder=0)
     axes.annotate("equal", (high / 1.6, high / 1.6), (6, -14), textcoords="offset points")
     axes.set(xlabel="excess loss, predicted", ylabel="excess loss, observed (± 2 standard errors)")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.arms import Arm
 from experiments.common.report import Column, Row
-from experiments.phase.estimators import Contender
 from experiments.phase.study import Point
 
 COLUMNS: list[Column] = [
@@ -19,31 +19,32 @@ COLUMNS: list[Column] = [
     ("observed", lambda row: f"{_number(row['observed'])} ± {_number(row['standard_error'])}"),
     ("median", lambda row: _number(row["median"])),
     ("rate, predicted", lambda row: _number(row["predicted_rate"])),
-    ("chosen", lambda row: _number(row["rate"]) + (" \\*" if row["at_edge"] else "")),
+    ("chosen", lambda row: _number(row["rate"]) + ("\\*" if row["at_edge"] else "")),
     ("predicted to win", lambda row: "yes" if row["predicted_winner"] else ""),
     ("least observed", lambda row: "yes" if row["winner"] else ""),
     ("predicted kind ahead by", lambda row: _lead(row) if row["predicted_winner"] else ""),
 ]
 
 
-def table_rows(everyone: Sequence[Contender], points: Sequence[Point]) -> list[Row]:
-    """A row for each contender at each point."""
+def table_rows(arms: Sequence[Arm], points: Sequence[Point]) -> list[Row]:
+    """A row for each arm at each point."""
     rows = []
     for point in points:
-        for i, contender in enumerate(everyone):
-            excess = point.trained[i].excess
+        for i, arm in enumerate(arms):
+            choice, excess = point.trained[i]
             rows.append(
                 {
                     "memory": point.memory,
                     "batch": point.batch,
-                    "estimator": contender.label,
+                    "arm": arm.text,
+                    "estimator": arm.label,
                     "predicted": point.predicted[i].excess,
                     "predicted_rate": point.predicted[i].rate,
                     "observed": float(excess.mean()),
                     "standard_error": float(excess.std(ddof=1) / np.sqrt(len(excess))),
                     "median": float(np.median(excess)),
-                    "rate": point.trained[i].rate,
-                    "at_edge": point.trained[i].at_edge,
+                    "rate": choice.rate,
+                    "at_edge": choice.at_edge,
                     "predicted_winner": i == point.predicted_winner,
                     "winner": i == point.observed_winner,
                     "verdict": point.verdict,
@@ -66,15 +67,13 @@ the other kind minus the best of the predicted one, ± standard error over paire
 
 Excess loss: ½ Λ (θ − θ\\*)² after {config.num_steps:,} time steps of SGD from \
 θ = {config.start:g}; mean ± standard error over {config.num_seeds} seeds, at the rate with the \
-least mean over {config.num_tuning_seeds} other seeds, of {config.rates_per_decade} per decade \
+least mean over {config.num_tuning_runs} other seeds, of {config.rates_per_decade} per decade \
 from 10^{config.first_rate:g} to 10^{config.last_rate:g} (\\*: the first or the last of them). The \
-prediction knows bias, data noise and the exact variance of the boundaries, and nothing of the \
-trainings; where the variance of a law is infinite, or cannot be summed from lags of four \
+prediction takes bias, data noise and the exact variance of the boundaries, and nothing from the \
+trainings. Where the variance of a law is infinite, or cannot be summed from lags of four \
 memories, it has none. The system is in \
 `experiments/phase/system.py`: one parameter, S = {config.later_power:g}, σ = {config.noise:g}, \
-L0 = {config.mean_length}.
-
-Made by `python -m experiments.phase` with the configuration in config.json."""
+L0 = {config.mean_length}."""
 
 
 def _lead(row: Row) -> str:

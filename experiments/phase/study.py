@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.common.arms import Arm
 from experiments.common.pool import in_threads
+from experiments.common.study import Say
 from experiments.phase import training
 from experiments.phase.config import rates
-from experiments.phase.estimators import Contender
-from experiments.phase.prediction import Gradient, excess_loss
+from experiments.phase.prediction import Gradient, artbp_gradient, excess_loss, tbptt_gradient
 from experiments.phase.system import System
 
 
@@ -23,13 +24,13 @@ class Predicted(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One trained point. Lists follow the contenders.
+    """One trained point. Lists follow the arms.
 
     Attributes:
         memory: τ ÷ L0.
         batch: rows.
-        unbiased: of each contender: whether it is of the kind ARTBP, or TBPTT.
-        predicted, trained: of each contender.
+        unbiased: of each arm: whether it is of the kind ARTBP, or TBPTT.
+        predicted, trained: of each arm.
     """
 
     memory: float
@@ -40,12 +41,12 @@ class Point(NamedTuple):
 
     @property
     def predicted_winner(self) -> int:
-        """Index of the contender with the least predicted excess."""
+        """Index of the arm with the least predicted excess."""
         return int(np.argmin([one.excess for one in self.predicted]))
 
     @property
     def observed_winner(self) -> int:
-        """Index of the contender with the least mean excess over the seeds reported."""
+        """Index of the arm with the least mean excess over the seeds reported."""
         return self._best(range(len(self.trained)))
 
     @property
@@ -84,7 +85,7 @@ class Map(NamedTuple):
     """Attributes:
     memories: τ ÷ L0, `[M]`.
     batches: `[N]`.
-    excess: least over the rates, `[contenders, M, N]`.
+    excess: least over the rates, `[arms, M, N]`.
     """
 
     memories: np.ndarray
@@ -92,18 +93,25 @@ class Map(NamedTuple):
     excess: np.ndarray
 
 
-def predict_map(config: Any, everyone: Sequence[Contender]) -> Map:
+def predict_map(config: Any, arms: Sequence[Arm]) -> Map:
     """Predictions on a grid, in factors of √2 of the memory and 2 of the rows."""
     memories = _powers(config.memories, np.sqrt(2.0))
     batches = np.unique(_powers(config.batches, 2.0).round().astype(int))
-    excess = np.full((len(everyone), len(memories), len(batches)), np.inf)
+    excess = np.full((len(arms), len(memories), len(batches)), np.inf)
     for i, memory in enumerate(memories):
         system = make_system(config, memory)
-        for e, contender in enumerate(everyone):
-            gradient = contender.gradient(system)
+        for e, arm in enumerate(arms):
+            gradient = gradient_of(arm, system)
             for j, batch in enumerate(batches):
                 excess[e, i, j] = predict(config, system, gradient, int(batch)).excess
     return Map(memories, batches, excess)
+
+
+def gradient_of(arm: Arm, system: System) -> Gradient | None:
+    """What the prediction knows of an arm; None where its variance is infinite."""
+    if arm.name == "tbptt":
+        return tbptt_gradient(system, arm.length)
+    return artbp_gradient(system, arm.law, arm.length)
 
 
 def predict(config: Any, system: System, gradient: Gradient | None, batch: int) -> Predicted:
@@ -119,36 +127,33 @@ def predict(config: Any, system: System, gradient: Gradient | None, batch: int) 
     return min(tried)
 
 
-def train_points(
-    config: Any, everyone: Sequence[Contender], say: Callable[[str], None]
-) -> list[Point]:
-    """Trains every contender at every point of the configuration.
+def train_points(config: Any, arms: Sequence[Arm], say: Say) -> list[Point]:
+    """Trains every arm at every point of the configuration.
 
     Raises:
         TrainingInterruptedError: Ctrl-C.
     """
-    jobs = [(contender, batch) for batch in config.trained_batches for contender in everyone]
+    jobs = [(arm, batch) for batch in config.trained_batches for arm in arms]
 
-    def of_batch(job: tuple[Contender, int]) -> dict[float, training.Trained]:
-        contender, batch = job
-        run = training.make_run(contender, batch, config.num_steps)
+    def of_batch(job: tuple[Arm, int]) -> dict[float, training.Trained]:
+        arm, batch = job
+        run = training.make_run(arm, batch, config.num_steps)
         found = {}
         for memory in config.trained_memories:
             found[memory] = training.train(run, make_system(config, memory), rates(config), config)
             mean = found[memory].excess.mean()
-            say(f"{contender.label}, {batch} rows, memory {memory:g} L0: {mean:.3g}")
+            say(f"{arm.label}, {batch} rows, memory {memory:g} L0: {mean:.3g}")
         return found
 
-    found_by_job = in_threads(of_batch, jobs, config.num_threads)
-    trained = dict(zip([(c.name, b) for c, b in jobs], found_by_job, strict=True))
-    unbiased = [contender.unbiased for contender in everyone]
+    trained = dict(zip(jobs, in_threads(of_batch, jobs, config.num_threads), strict=True))
+    unbiased = [arm.claims.unbiased for arm in arms]
     points = []
     for memory in config.trained_memories:
         system = make_system(config, memory)
-        gradients = [contender.gradient(system) for contender in everyone]
+        gradients = [gradient_of(arm, system) for arm in arms]
         for batch in config.trained_batches:
             predicted = [predict(config, system, gradient, batch) for gradient in gradients]
-            found = [trained[contender.name, batch][memory] for contender in everyone]
+            found = [trained[arm, batch][memory] for arm in arms]
             points.append(Point(memory, batch, unbiased, predicted, found))
     return points
 

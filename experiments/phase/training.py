@@ -9,41 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.common import tuning
+from experiments.common.arms import Arm
+from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
-from experiments.phase.estimators import Contender
-from experiments.phase.system import System, initial_carry, make_stream
+from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
 
 
 class Trained(NamedTuple):
     """Attributes:
-    rate: the one whose mean excess over the tuning seeds is the least.
-    at_edge: whether it is the first or the last of the grid.
+    choice: the rate.
     excess: ½ Λ (θ − θ*)² at the end, `[seeds]`, of the seeds reported.
     """
 
-    rate: float
-    at_edge: bool
+    choice: Choice
     excess: np.ndarray
 
 
-def make_run(contender: Contender, batch: int, num_steps: int) -> Any:
+def make_run(arm: Arm, batch: int, num_steps: int) -> Any:
     """`run(rates, keys, start, (ρ, g, σ)) -> θ at the end [keys, rates]`, compiled once."""
-    estimator = contender.build(batch)
+    estimator = arm.build(cell, loss_fn, normalizer=float(batch))
     edges = np.array([0, num_steps])
-
-    def one(rate: Any, key: jax.Array, start: Any, numbers: Any, stream: Any) -> jax.Array:
-        decay, gain, _ = numbers
-        outcome = train_whole(
-            estimator,
-            optax.sgd,
-            rate,
-            {"theta": start},
-            initial_carry(decay, gain, batch),
-            stream,
-            key,
-            edges=edges,
-        )
-        return outcome.params["theta"]
 
     @jax.jit
     def run(rates: jax.Array, keys: jax.Array, start: jax.Array, numbers: Any) -> jax.Array:
@@ -51,8 +37,17 @@ def make_run(contender: Contender, batch: int, num_steps: int) -> Any:
             data_key, boundary_key = jax.random.split(key)
             decay, gain, noise = numbers
             stream = make_stream(data_key, decay, gain, noise, num_steps, batch)
-            # All rates cut at the same steps: side by side they wait for nobody.
-            return jax.vmap(lambda rate: one(rate, boundary_key, start, numbers, stream))(rates)
+            carry = initial_carry(decay, gain, batch)
+
+            def at_rate(rate: jax.Array) -> jax.Array:
+                params = {"theta": start}
+                outcome = train_whole(
+                    estimator, optax.sgd, rate, params, carry, stream, boundary_key, edges=edges
+                )
+                return outcome.params["theta"]
+
+            # All rates cut at the same steps, so that none waits for another.
+            return jax.vmap(at_rate)(rates)
 
         return jax.lax.map(of_key, keys)
 
@@ -60,16 +55,12 @@ def make_run(contender: Contender, batch: int, num_steps: int) -> Any:
 
 
 def train(run: Any, system: System, rates: np.ndarray, config: Any) -> Trained:
-    """Tunes and trains one estimator on one system. Seeds are common to all estimators.
-
-    A rate at which a training does not end with finite numbers is never chosen.
-    """
-    number = config.num_tuning_seeds
-    keys = jax.random.split(jax.random.key(config.seed), number + config.num_seeds)
+    """Tunes and trains one estimator on one system. Seeds are common to all estimators."""
     numbers = tuple(jnp.float32(x) for x in (system.decay, system.gain, system.noise))
-    # Every rate on every seed: one program, and side by side the other rates cost next to nothing.
-    theta = run(jnp.asarray(rates, jnp.float32), keys, jnp.float32(config.start), numbers)
+    # Every rate on every seed: one program, and the other rates cost next to nothing.
+    keys, start = tuning.run_keys(config), jnp.float32(config.start)
+    theta = run(jnp.asarray(rates, jnp.float32), keys, start, numbers)
     excess = 0.5 * system.curvature * (np.asarray(theta, np.float64) - system.optimum) ** 2
-    tuned = excess[:number].mean(axis=0)
-    best = int(np.argmin(np.where(np.isfinite(tuned), tuned, np.inf)))
-    return Trained(float(rates[best]), best in (0, len(rates) - 1), excess[number:, best])
+    tuned, reported = tuning.split(excess, config)
+    choice = choose_rate(rates, tuned)
+    return Trained(choice, reported[:, choice.index])

@@ -80,7 +80,7 @@ def student_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     Assumes independent values of one roughly normal distribution; with three seeds nothing
     checks that.
     """
-    mean, half_width = interval(values, level) if values else (math.nan, math.nan)
+    mean, half_width = interval(values, level) if len(values) else (math.nan, math.nan)
     return Interval(mean, half_width, len(values))
 
 

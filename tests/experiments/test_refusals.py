@@ -99,7 +99,8 @@ BAD = {
     ],
     "phase": [
         ("num_seeds=1", "num_seeds was given 1"),
-        ("alpha=3.0", "more than 3"),
+        ("arms=('tbptt(16)', 'artbp(16, alpha=3)')", "more than 3"),
+        ("arms=('tbptt(16)',)", "expected tbptt and artbp, both"),
         ("memories=(2.0, 1.0)", "the least and the most"),
         ("trained_batches=()", "trained_batches is empty"),
         ("trained_memories=(0.0,)", "expected numbers above 0"),

@@ -13,14 +13,15 @@ from artbp.diagnostics import truncation_covariance
 from artbp.truncation import streaming_variance
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
+from experiments.common.tuning import Choice
 from experiments.phase import prediction, study
-from experiments.phase.__main__ import main
-from experiments.phase.config import default_config
+from experiments.phase.__main__ import STUDY
 from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
 from experiments.phase.training import Trained
 
 SYSTEM = System(memory=3.0, later_power=0.5, noise=1.5)
 THETA = 0.9
+ARMS = ("tbptt(8)", "tbptt(29)", "artbp(8, alpha=4)", "artbp(8, law='geometric')")
 ROOT = pathlib.Path(__file__).parents[3]
 
 
@@ -112,17 +113,23 @@ def test_a_law_of_infinite_variance_is_predicted_to_lose():
     assert prediction.artbp_gradient(System(6.0, 0.5, 1.0), geometric, 8) is not None
     beyond = System(64.0, 0.5, 1.0)
     assert prediction.artbp_gradient(beyond, geometric, 8) is None
-    assert study.predict(default_config(), beyond, None, 4).excess == np.inf
+    assert study.predict(STUDY.default_config(), beyond, None, 4).excess == np.inf
 
 
 def test_a_small_map_with_its_trainings(tmp_path):
     small = [
-        *("mean_length=8", "num_steps=800", "memories=(0.25,1.0)", "batches=(4,16)"),
+        *(
+            "mean_length=8",
+            f"arms={ARMS}",
+            "num_steps=800",
+            "memories=(0.25,1.0)",
+            "batches=(4,16)",
+        ),
         *("trained_memories=(0.5,)", "trained_batches=(16,)", "rates_per_decade=2"),
-        *("num_seeds=32", "num_tuning_seeds=8"),
+        *("num_seeds=32", "num_tuning_runs=8"),
     ]
-    config = load_config(default_config(), ROOT / "configs" / "phase" / "default.py", small)
-    main(config, CommandLine(tmp_path / "run", False, False, False))
+    config = load_config(STUDY.default_config(), ROOT / "configs" / "phase" / "default.py", small)
+    STUDY.main(config, CommandLine(tmp_path / "run", False, False, False))
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"phase.png", "phase.svg", "table.md", "results.json", "config.json"} <= names
     rows = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -135,7 +142,7 @@ def test_a_small_map_with_its_trainings(tmp_path):
 
 
 def _trained(values):
-    return Trained(1e-3, False, np.asarray(values, float))
+    return Trained(Choice(1e-3, 0, False, (1.0,)), np.asarray(values, float))
 
 
 @pytest.mark.parametrize(
