@@ -12,6 +12,7 @@ several fields belong into the `check` of the study.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -146,12 +147,16 @@ def arms(own: Mapping[str, Callable] | None = None, finite_variance: bool = Fals
     """
 
     def check(name: str, value: Any) -> None:
-        each_once(name, tuple(parse(text, own) for text in _each(name, value)))
-        for text in value:
-            alpha = getattr(parse(text, own).law, "alpha", None)
+        with warnings.catch_warnings():
+            if finite_variance:  # what the law warns of is refused below
+                warnings.simplefilter("ignore", UserWarning)
+            parsed = tuple(parse(text, own) for text in _each(name, value))
+        each_once(name, parsed)
+        for arm in parsed:
+            alpha = getattr(arm.law, "alpha", None)
             if finite_variance and alpha is not None and not alpha > 3:
                 raise ConfigError(
-                    f"{name}: {text!r} has alpha = {alpha:g}: expected more than 3, so that the "
+                    f"{name}: {arm.text} has alpha = {alpha:g}: expected more than 3, so that the "
                     "lengths have a finite variance; the paper uses 4 and 6."
                 )
 

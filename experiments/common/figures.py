@@ -68,8 +68,8 @@ def colors(arms: Sequence[Any]) -> dict[Any, str]:
         if number == 1:
             found[arm] = arm.color
             continue
-        # From 45 % of the colour in white to 55 % of it in black, the plain colour in between.
-        shade = -0.55 + 1.0 * place / (number - 1)
+        # From the colour with half of white to the colour with a third of black.
+        shade = -0.5 + 0.83 * place / (number - 1)
         target, share = (1.0, -shade) if shade < 0 else (0.0, shade)
         red, green, blue = ((1 - share) * part + share * target for part in to_rgb(arm.color))
         found[arm] = to_hex((red, green, blue))

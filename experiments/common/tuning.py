@@ -12,7 +12,6 @@ the smallest of several noisy losses is smaller than the loss that this rate giv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,11 +46,11 @@ class Choice(NamedTuple):
         return " (at the edge of the grid: a better rate may lie outside)" * self.at_edge
 
 
-def choose_rate(rates: Sequence[float], losses: Any) -> Choice:
+def choose_rate(rates: Any, losses: Any) -> Choice:
     """The rate with the smallest mean loss over tuning runs.
 
     Args:
-        rates: the grid.
+        rates: the grid, a sequence of numbers.
         losses: [runs, rates], the loss that each tuning run ended with.
     """
     losses = np.asarray(losses, np.float64)

@@ -111,6 +111,7 @@ def gradient_of(arm: Arm, system: System) -> Gradient | None:
     """What the prediction knows of an arm; None where its variance is infinite."""
     if arm.name == "tbptt":
         return tbptt_gradient(system, arm.length)
+    assert arm.law is not None
     return artbp_gradient(system, arm.law, arm.length)
 
 
