@@ -19,8 +19,9 @@ from experiments.common.metrics import MetricsWriter, without_nonfinite
 from experiments.common.workdir import write_atomically
 
 Row = dict[str, Any]
-# A heading of the table, and the text of its cell.
-Column = tuple[str, Callable[[Row], str]]
+# A heading of the table, and the text of its cells: a format such as "{learning_rate:g}", which is
+# filled with the fields of the row, or a function of the row.
+Column = tuple[str, str | Callable[[Row], str]]
 
 
 class Report(NamedTuple):
@@ -99,7 +100,10 @@ def quartiles(values: np.ndarray, axis: int = 0) -> tuple[Any, Any, Any]:
 def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """The rows under the headings of `columns`, as a Markdown table."""
     lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
-    lines += [[cell(row) for _, cell in columns] for row in rows]
+    lines += [
+        [cell.format_map(row) if isinstance(cell, str) else cell(row) for _, cell in columns]
+        for row in rows
+    ]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 

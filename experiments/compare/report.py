@@ -73,11 +73,11 @@ def columns(systems: Sequence[System]) -> tuple[Column, ...]:
         return lambda row: f"{row[first][field]:{digits}} / {row[last][field]:{digits}}"
 
     return (
-        ("estimator", lambda row: row["label"]),
-        ("bias", lambda row: row["bias"]),
+        ("estimator", "{label}"),
+        ("bias", "{bias}"),
         *((system.label, lambda row, name=system.name: _score(row[name])) for system in systems),
         ("evaluations per time step", pair("evaluations_per_time_step", ",.0f")),
-        ("in a chain", lambda row: f"{row['chain']:.3g}"),
+        ("in a chain", "{chain:.3g}"),
         ("memory, kB", pair("kilobytes", ",.0f")),
         ("updates", pair("num_updates", ",d")),
     )

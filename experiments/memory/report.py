@@ -77,7 +77,7 @@ def columns(config: Any, training: str) -> list[Column]:
         return first if training == "every_lag" else ", ".join(rest)
 
     return [
-        ("method", lambda row: row["label"]),
+        ("method", "{label}"),
         ("learning rate", rates),
         *(cell(i, lag) for i, lag in enumerate(config.lags)),
         (f"above {HALFWAY:.1%} up to lag", lambda row: str(row[f"reach_{training}"])),

@@ -12,9 +12,9 @@ from experiments.common.report import Column, Row
 from experiments.phase.study import Point
 
 COLUMNS: list[Column] = [
-    ("memory ÷ L0", lambda row: f"{row['memory']:g}"),
-    ("rows", lambda row: str(row["batch"])),
-    ("estimator", lambda row: row["estimator"]),
+    ("memory ÷ L0", "{memory:g}"),
+    ("rows", "{batch}"),
+    ("estimator", "{estimator}"),
     ("excess loss, predicted", lambda row: _number(row["predicted"])),
     ("observed", lambda row: f"{_number(row['observed'])} ± {_number(row['standard_error'])}"),
     ("median", lambda row: _number(row["median"])),
