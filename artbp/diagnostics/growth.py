@@ -1,4 +1,4 @@
-"""Whether perturbations of the carry grow or die out: the leading Lyapunov exponent."""
+"""The leading Lyapunov exponent: whether perturbations of the carry grow or decay."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from artbp import _tree
-from artbp.diagnostics.crossing import Window
+from artbp.diagnostics.lag_gradients import UnrolledWindow
 from artbp.unrolls.checks import Cell
 
 Dynamics = Literal["exploding", "long memory", "vanishing"]
 
 
 @partial(jax.jit, static_argnames=("cell", "num_rows"))
-def growth_rate(cell: Cell, window: Window, rng_key: jax.Array, num_rows: int | None) -> jax.Array:
-    """Mean log growth of a perturbation per step, each row's by itself, the first quarter left out
-    while it turns to the leading direction. A reset moves the point, not the perturbation."""
+def growth_rate(
+    cell: Cell, window: UnrolledWindow, rng_key: jax.Array, num_rows: int | None
+) -> jax.Array:
+    """Estimates the mean log growth of a random perturbation per step, averaged over rows.
+
+    The first quarter of the steps is left out, during which the perturbation turns to the leading
+    direction. A reset replaces the carry but not the perturbation.
+    """
     stream = window.stream
 
     def step(tangent: Any, t: jax.Array) -> tuple[Any, jax.Array]:
@@ -29,31 +35,26 @@ def growth_rate(cell: Cell, window: Window, rng_key: jax.Array, num_rows: int | 
             carry = _tree.select(reset, window.initial_carry, carry)
         floats, rest = _tree.partition(carry)
 
-        def after(floats: Any) -> Any:
+        def next_floats(floats: Any) -> Any:
             x = _tree.index(stream.xs, t)
             return _tree.partition(cell(window.params, _tree.combine(floats, rest), x)[0])[0]
 
-        moved = jax.jvp(after, (floats,), (tangent,))[1]
-        norms = row_norms(moved, num_rows)
+        tangent = jax.jvp(next_floats, (floats,), (tangent,))[1]
+        norms = row_norms(tangent, num_rows)
         by_row = norms if num_rows is not None else norms[0]
         factor = jnp.where(by_row > 0, 1 / jnp.where(by_row > 0, by_row, 1), 0)
-        moved = jax.tree.map(
-            lambda leaf: leaf * _tree.align(factor, leaf).astype(leaf.dtype), moved
+        tangent = jax.tree.map(
+            lambda leaf: leaf * _tree.align(factor, leaf).astype(leaf.dtype), tangent
         )
-        return moved, jnp.mean(jnp.log(norms))
+        return tangent, jnp.mean(jnp.log(norms))
 
-    leaves, treedef = jax.tree.flatten(_tree.partition(window.initial_carry)[0])
-    keys = jax.random.split(rng_key, len(leaves))
-    start = treedef.unflatten(
-        [jax.random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    )
-    times = jnp.arange(stream.num_steps, dtype=jnp.int32)
-    _, logs = lax.scan(step, start, times)
+    tangent = optax.tree.random_like(rng_key, _tree.partition(window.initial_carry)[0])
+    _, logs = lax.scan(step, tangent, jnp.arange(stream.num_steps, dtype=jnp.int32))
     return jnp.mean(logs[stream.num_steps // 4 :])
 
 
 def row_norms(tree: Any, num_rows: int | None) -> jax.Array:
-    """The norm over all leaves, `[B]`, or `[1]` without rows."""
+    """Computes the norm over all leaves, `[B]`, or `[1]` without rows."""
     dtype = jnp.result_type(float)
     squares = [
         jnp.sum(jnp.reshape(jnp.abs(leaf).astype(dtype) ** 2, (num_rows or 1, -1)), axis=1)
@@ -63,7 +64,7 @@ def row_norms(tree: Any, num_rows: int | None) -> jax.Array:
 
 
 def dynamics_of(growth: float, num_lags: int) -> Dynamics:
-    """Whether a perturbation changes by more than a factor e over the lags, and which way."""
+    """Says whether a perturbation changes by more than a factor e over the lags, and how."""
     log_growth = growth * num_lags
     if log_growth > 1:
         return "exploding"

@@ -1,4 +1,4 @@
-"""How far back gradients come from: their size by lag, its decay, and how perturbations grow."""
+"""Lag profiles: how gradients shrink with lag, and how perturbations of the carry grow."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import optax
 from jax import lax
 
 from artbp import _tree
-from artbp.diagnostics.crossing import (
-    Window,
+from artbp.diagnostics.growth import Dynamics, dynamics_of, growth_rate, row_norms
+from artbp.diagnostics.lag_gradients import (
+    UnrolledWindow,
     check_rows,
     count_rows,
     lag_gradients,
     lag_projections,
-    make_window,
     random_signs,
     step_at,
+    unroll_window,
 )
-from artbp.diagnostics.growth import Dynamics, dynamics_of, growth_rate, row_norms
 from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
@@ -31,26 +31,24 @@ from artbp.unrolls.readout import LossFn
 
 
 class LagProfile(NamedTuple):
-    """What `lag_profile` measures. NumPy float64; R = num_lags.
+    """The result of `lag_profile`. NumPy float64; R = num_lags.
 
     Attributes:
-      lags: k = 1, …, R, in time steps, the axis of the three that follow.
-      loss_norms: `[R]`, ‖∂ℓ_t/∂s_{t−k}‖, the mean over t and over the rows of the batch, each with
-        a norm of its own over the whole carry.
-      gradient_norms: `[R]`, γ_k = ‖(∂F_{t−k}/∂θ)ᵀ ∂ℓ_t/∂s_{t−k}‖ with ℓ_t summed over rows, the
-        mean over t.
-      bias_bounds: `[R]`, E(K) = Σ_{k>K} γ_k for K = k: at most so much of the gradient per time
-        step is lost by a look-back of K steps, if what lies beyond lag R decays as fitted.
-      gram: `[R, R]`, mean over u of ⟨G_{u,m}, G_{u,m'}⟩ for m, m' = 0, …, R − 1, what
-        `artbp.truncation.streaming_variance` and `optimal` take. With per_row, the sum over the
-        rows of each row's own: for boundaries that the rows draw independently.
+      lags: k = 1, …, R, in time steps; the axis of the next three arrays.
+      loss_norms: `[R]`, ‖∂ℓ_t/∂s_{t−k}‖ of one row's whole carry, averaged over rows and over t.
+      gradient_norms: `[R]`, γ_k = ‖(∂F_{t−k}/∂θ)ᵀ ∂ℓ_t/∂s_{t−k}‖ with ℓ_t summed over rows,
+        averaged over t.
+      bias_bounds: `[R]`, E(K) = Σ_{k>K} γ_k at K = k. A look-back of K steps loses at most this
+        much of the gradient per time step, if lags beyond R decay as fitted.
+      gram: `[R, R]`, mean over u of ⟨G_{u,m}, G_{u,m'}⟩ for m, m' = 0, …, R − 1: the input of
+        `artbp.truncation.streaming_variance` and `artbp.contrib.optimal_law`. With per_row, the sum
+        of the Gram matrices of the rows, for rows that draw independent boundaries.
       fitted_from: the first lag of the fit.
-      decay_rate: β, the factor per step of γ_k from `fitted_from` on, by least squares on its log.
-      time_constant: −1/ln β in time steps; ∞ where nothing decays. The half-life is ln 2 of it.
-      growth_rate: the leading Lyapunov exponent, per step: mean log growth of a perturbation of
-        the carry.
-      dynamics: "exploding" where growth_rate · R > 1, "vanishing" where it is < −1, "long memory"
-        in between: over the lags measured, a perturbation changes by less than a factor e.
+      decay_rate: β, the factor per step of γ_k from `fitted_from` on; least squares on log γ_k.
+      time_constant: −1/ln β in time steps; ∞ where nothing decays.
+      growth_rate: the leading Lyapunov exponent: mean log growth of a perturbation per step.
+      dynamics: "exploding" if growth_rate · R > 1, "vanishing" if it is < −1, else "long memory":
+        over R steps, a perturbation changes by less than a factor e.
     """
 
     lags: np.ndarray
@@ -79,29 +77,29 @@ def lag_profile(
     fitted_from: int | None = None,
     per_row: bool = False,
 ) -> LagProfile:
-    """Measures on a window how gradients shrink with lag, to see where K or L0 must lie.
+    """Measures how gradients on a window shrink with lag, as a guide for the choice of K or L0.
 
         γ_k   = mean over t of ‖(∂F_{t−k}/∂θ)ᵀ ∂ℓ_t/∂s_{t−k}‖      one loss, k steps back
         Γ_mm' = mean over u of ⟨G_{u,m}, G_{u,m'}⟩                  all later losses, m steps back
 
-    Lag 1 is the carry that enters the step whose loss it is. There is no lag 0: ℓ_t is a function
-    of y_t, which need not be a function of the carry after step t.
+    Lag 1 is the carry that enters step t. There is no lag 0: ℓ_t is a function of y_t, which need
+    not be a function of the carry after step t.
 
-    Only whole profiles count: t has R steps before it; u has R steps up to it and at least R losses
-    behind it, whose cotangents b_u are those of the window alone. So T ≥ 2·R, and b_u lacks what
-    comes from beyond the window: less than what lag R still carries.
+    Only complete profiles count: t has R steps before it, and u has R steps up to it and at least R
+    losses after it. This needs T ≥ 2·R. The cotangents b_u omit losses beyond the window, which
+    contribute less than lag R does.
 
-    Cost: per t and per u a backward pass of R steps with weight gradients. Memory: 2·T carries, and
-    with num_probes None, R gradients.
+    Cost: one backward pass of R steps with weight gradients per t and per u. Memory: 2·T carries
+    and, if num_probes is None, R gradients.
 
     Args:
       cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`; the
         stream is the window.
       num_lags: R ≥ 3.
-      rng_key: for the steps, the probes and the perturbation; consumed.
-      num_samples: how many t and how many u, drawn without replacement. None: all.
-      num_probes: random directions that the Gram of a step is estimated from, without bias and
-        without holding R gradients. None: exactly.
+      rng_key: draws the steps, the probes and the perturbation; consumed.
+      num_samples: number of t and of u, drawn without replacement. None: all.
+      num_probes: number of random directions per step that estimate the Gram without bias and
+        without storing R gradients. None: the exact Gram.
       fitted_from: the first lag of the fit. Default: R/4.
       per_row: see `LagProfile.gram`. Danger: rows must then not interact in the cell.
 
@@ -118,35 +116,35 @@ def lag_profile(
     check_positive(integer=True, num_lags=num_lags, fitted_from=fitted_from)
     if num_lags < fitted_from + 2:
         raise ValueError(
-            f"num_lags={num_lags}, fitted_from={fitted_from}: a slope needs three lags at least; "
+            f"num_lags={num_lags}, fitted_from={fitted_from}: a slope needs at least three lags; "
             "expected num_lags ≥ fitted_from + 2."
         )
     if stream.num_steps < 2 * num_lags:
         raise ValueError(
             f"The stream has {stream.num_steps} steps and num_lags={num_lags}; expected "
-            "num_steps ≥ 2 · num_lags, so that every profile is whole."
+            "num_steps ≥ 2 · num_lags, so that every profile is complete."
         )
-    window = make_window(cell, loss_fn, params, carry, stream)
-    loss_key, crossing_key, probe_key, growth_key = jax.random.split(rng_key, 4)
-    losses = _draw(loss_key, num_lags, stream.num_steps, num_samples)
-    crossings = _draw(crossing_key, num_lags, stream.num_steps - num_lags + 1, num_samples)
+    window = unroll_window(cell, loss_fn, params, carry, stream)
+    loss_key, gram_key, probe_key, growth_key = jax.random.split(rng_key, 4)
+    loss_steps = _draw(loss_key, num_lags, stream.num_steps, num_samples)
+    gram_steps = _draw(gram_key, num_lags, stream.num_steps - num_lags + 1, num_samples)
     num_rows = count_rows(cell, loss_fn, window)
 
-    found = [_back_from_loss(cell, loss_fn, window, t, num_lags, num_rows) for t in losses]
-    loss_norms, gradient_norms = np.mean(np.asarray(found, np.float64), axis=0)
+    by_lag = [_norms_by_lag(cell, loss_fn, window, t, num_lags, num_rows) for t in loss_steps]
+    loss_norms, gradient_norms = np.mean(np.asarray(by_lag, np.float64), axis=0)
 
-    own_rows = check_rows(cell, loss_fn, window) if per_row else None
+    gram_rows = check_rows(cell, loss_fn, window) if per_row else None
     gram = np.zeros((num_lags, num_lags))
-    for i, u in enumerate(crossings):
+    for i, u in enumerate(gram_steps):
         for probe in range(num_probes or 1):
             if num_probes is None:
-                parts = lag_gradients(cell, window, u, num_lags, own_rows)
+                found = lag_gradients(cell, window, u, num_lags, gram_rows)
             else:
                 key = jax.random.fold_in(jax.random.fold_in(probe_key, i), probe)
                 signs = random_signs(key, window.params)
-                parts = lag_projections(cell, window, u, signs, num_lags, own_rows)
-            flat = np.asarray(parts, np.float64).reshape(num_lags, -1)
-            gram += flat @ flat.T / (len(crossings) * (num_probes or 1))
+                found = lag_projections(cell, window, u, signs, num_lags, gram_rows)
+            flat = np.asarray(found, np.float64).reshape(num_lags, -1)
+            gram += flat @ flat.T / (len(gram_steps) * (num_probes or 1))
 
     lags = np.arange(1, num_lags + 1)
     norms = jnp.asarray(gradient_norms, jnp.result_type(float))
@@ -169,7 +167,7 @@ def lag_profile(
 
 
 def _draw(rng_key: jax.Array, first: int, end: int, number: int | None) -> np.ndarray:
-    """first, …, end − 1, or `number` of them; int32."""
+    """Returns first, …, end − 1, or `number` of them at random; int32."""
     steps = np.arange(first, end, dtype=np.int32)
     if number is None or number >= len(steps):
         return steps
@@ -177,15 +175,15 @@ def _draw(rng_key: jax.Array, first: int, end: int, number: int | None) -> np.nd
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn", "num_lags", "num_rows"))
-def _back_from_loss(
+def _norms_by_lag(
     cell: Cell,
     loss_fn: LossFn,
-    window: Window,
+    window: UnrolledWindow,
     t: jax.Array,
     num_lags: int,
     num_rows: int | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(‖∂ℓ_t/∂s‖, ‖its part of the gradient‖), each for the lags 1, …, R of one step t."""
+    """Returns ‖∂ℓ_t/∂s_{t−k}‖ and ‖(∂F_{t−k}/∂θ)ᵀ ∂ℓ_t/∂s_{t−k}‖ of one step t, k = 1, …, R."""
     steps = Steps(cell, loss_fn, window.stream, window.initial_carry)
     floats, rest = _tree.partition(_tree.index(window.carries, t))
 
@@ -193,17 +191,17 @@ def _back_from_loss(
         _, y = steps.run(window.params, _tree.combine(floats, rest), t)
         return steps.loss(window.params, y, t)[0]
 
-    def back(cotangent: Any, lag: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
+    def one_step_back(cotangent: Any, lag: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         step, floats = step_at(cell, window, t - lag)
         grads, entering = jax.vjp(step, window.params, floats)[1](cotangent)
         norms = jnp.mean(row_norms(cotangent, num_rows)), optax.tree.norm(grads)
         return entering, norms
 
     lags = jnp.arange(1, num_lags + 1, dtype=jnp.int32)
-    return lax.scan(back, jax.grad(loss)(floats), lags)[1]
+    return lax.scan(one_step_back, jax.grad(loss)(floats), lags)[1]
 
 
 def _time_constant(decay_rate: float) -> float:
-    if not decay_rate < 1:  # NaN too: gradients that overflow do not decay
+    if not decay_rate < 1:  # NaN included: gradients that overflow do not decay
         return float("inf")
     return float(-1 / np.log(decay_rate)) if decay_rate > 0 else 0.0

@@ -1,18 +1,15 @@
-"""The variance that random truncation adds to a gradient: exact, for any cell and law, no sampling
-of boundaries.
+"""The variance that random truncation adds to a gradient, exactly, for any cell and law.
 
-The states do not depend on the boundaries, so the estimate is the BPTT gradient plus a sum of
-martingale differences, one for each step u that a gate sits behind, and
+States do not depend on the boundaries. The estimate is therefore the BPTT gradient plus a sum of
+martingale differences, one for each step u that has a gate behind it, and
 
     Cov(g) = Σ_u Σ_k p_u(k) · c(k)/(1 − c(k)) · v_u(k) v_u(k)ᵀ
-    v_u(k) = (1/S(k−1)) Σ_{m<k} S(k−1−m) G_{u,m}        the gated cotangent's reach at age k
-    p_u(k) = S(k−1) · P(a segment begins at step u−k+1)
+    v_u(k) = (1/S(k−1)) Σ_{m<k} S(k−1−m) G_{u,m}        the gradient through the gate at age k
+    p_u(k)                                              the probability of age k at step u
 
-with G as in `artbp.diagnostics.crossing`: what entered at age i has passed the gates of the ages
-i, …, k−1, whose product is S(i−1)/S(k−1). Resets are no boundaries: the age goes on through them,
-while nothing crosses. The stream's end is no boundary either.
-
-The law's part is in `artbp.diagnostics.ages`.
+with G from `artbp.diagnostics.lag_gradients`, and p and the weights from
+`artbp.diagnostics.renewal`. Resets and the end of the stream are not boundaries: at a reset the age
+continues, and no gradient flows.
 """
 
 from __future__ import annotations
@@ -23,16 +20,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from artbp.diagnostics.ages import age_weights, scaled_by_age
-from artbp.diagnostics.crossing import (
+from artbp.diagnostics.interval import student_t_quantile
+from artbp.diagnostics.lag_gradients import (
     check_rows,
     lag_gradients,
     lag_projections,
-    make_window,
     random_signs,
-    steps_of,
+    unroll_window,
 )
-from artbp.diagnostics.interval import student_t_quantile
+from artbp.diagnostics.renewal import renewal_weights, root_variances
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw
 from artbp.unrolls.checks import Cell, check_positive
@@ -40,14 +36,14 @@ from artbp.unrolls.readout import LossFn
 
 
 class TruncationVariance(NamedTuple):
-    """What `truncation_variance` estimates; of the gradient summed over the stream.
+    """The estimate that `truncation_variance` returns, for the gradient summed over the stream.
 
     Attributes:
       trace: of the covariance that the boundaries cause, E‖g − E g‖².
       standard_error: of `trace`.
-      half_width: of its interval `trace ± half_width` at the level `confidence`, Student's t.
-      per_leaf, per_leaf_standard_error: the part of each leaf of params; floats in a tree.
-      num_samples, confidence: as asked for.
+      half_width: of the interval `trace ± half_width` at level `confidence`, Student's t.
+      per_leaf, per_leaf_standard_error: the share of each leaf of params; floats in a tree.
+      num_samples, confidence: as passed.
     """
 
     trace: float
@@ -70,44 +66,44 @@ def truncation_covariance(
     per_row: bool = False,
     initial_carry: Any = None,
 ) -> np.ndarray:
-    """The covariance of the ARTBP gradient of a stream over its boundaries, exactly; small models.
+    """Computes the exact covariance of a stream's ARTBP gradient over its boundaries; small models.
 
-        Cov(g) = Σ_u Σ_k p_u(k) · c(k)/(1 − c(k)) · v_u(k) v_u(k)ᵀ          see the module
+        Cov(g) = Σ_u Σ_k p_u(k) · c(k)/(1 − c(k)) · v_u(k) v_u(k)ᵀ
 
-    Of the gradient of the losses summed over the stream: an estimator's `normalizer` divides it by
-    normalizer². Params are frozen, data and states given.
+    This is the covariance of the gradient of the losses summed over the stream, for frozen params
+    and given data. An estimator's `normalizer` divides it by normalizer².
 
-    Cost: T²/2 steps back (B times as many with per_row). Memory: T gradients (T·B) and `[P, P]`.
+    Cost: T²/2 backward steps (B times as many with per_row). Memory: T gradients (T·B) and `[P, P]`.
 
     Args:
       cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`.
         Results are as exact as the dtype of the params.
-      law: any law that is no cap within the stream.
-      per_row: False: all rows share their boundaries, as in `artbp.artbp`, and the rows' v are
-        summed. True: each row has its own, independent ones, and the rows' covariances are summed.
-        Danger: rows must then not interact in the cell.
-      initial_carry: after a reset. Default: `carry`, which is right at the beginning of a stream.
+      law: any law with c(k) < 1 within the stream.
+      per_row: False: all rows share their boundaries, as in `artbp.artbp`, and the v of the rows
+        are summed. True: each row has its own, independent boundaries, and the covariances of the
+        rows are summed. Danger: rows must then not interact in the cell.
+      initial_carry: the carry after a reset. Default: `carry`, which is right at the beginning of a
+        stream.
 
     Returns:
       NumPy float64 `[P, P]`, in the order of `jax.flatten_util.ravel_pytree(params)`.
 
     Raises:
       TypeError: law is not a `TruncationLaw`; params that are not floats.
-      ValueError: c(k) = 1 within the stream, where the gradient has a bias, not a variance; no
-        rows to take apart; as `estimate` of `artbp.artbp`.
+      ValueError: c(k) = 1 within the stream, where the gradient has a bias, not a variance;
+        per_row without an axis of rows; as `estimate` of `artbp.artbp`.
 
     Source: derived in the project; checked against enumeration.
     """
-    weights = age_weights(law, stream.num_steps)
-    window = make_window(cell, loss_fn, params, carry, stream, initial_carry)
+    weights = renewal_weights(law, stream.num_steps)
+    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
     num_rows = check_rows(cell, loss_fn, window) if per_row else None
     size = sum(leaf.size for leaf in jax.tree.leaves(window.params))
     covariance = np.zeros((size, size))
-    for u in steps_of(window):
-        parts = lag_gradients(cell, window, u, stream.num_steps - 1, num_rows)
-        scaled = scaled_by_age(weights, np.asarray(parts, np.float64)[:u])
-        scaled = scaled.reshape(-1, size)
-        covariance += scaled.T @ scaled
+    for u in _gated_steps(stream):
+        found = lag_gradients(cell, window, u, stream.num_steps - 1, num_rows)
+        roots = root_variances(weights, np.asarray(found, np.float64)[:u]).reshape(-1, size)
+        covariance += roots.T @ roots
     return covariance
 
 
@@ -125,25 +121,25 @@ def truncation_variance(
     per_row: bool = False,
     initial_carry: Any = None,
 ) -> Any:
-    """The trace of `truncation_covariance`, whole and leaf by leaf, for models of any size.
+    """Estimates the trace of `truncation_covariance`, in total and per leaf, for large models.
 
-    One sample is a step u, uniform over 1, …, T − 1, and a direction z of random signs, both new
-    each time, so that samples are independent and
+    Each sample draws a step u, uniform over 1, …, T − 1, and a direction z of random signs. The
+    samples are independent, and the mean of
 
         (T − 1) · Σ_k p_u(k) · c(k)/(1 − c(k)) · (v_u(k) · z)²
 
-    has the trace as its mean. v·z is made of G_{u,m}·z, see `lag_projections`: nothing of the size
-    of the params is stored but z. Leaves get their own products, and the whole is their sum.
+    is the trace. v·z is computed from G_{u,m}·z (see `lag_projections`): of arrays as large as the
+    params, only z is stored. Each leaf has its own products, and the total is their sum.
 
-    Cost: a forward and a backward pass over the stream, then per sample a backward pass over u
-    steps without the weight gradients, and for each leaf that the cell uses a forward-mode pass
-    over T steps at once: together about half a forward and backward pass for an LSTM of 128 units.
-    All laws share the samples, and another law costs next to nothing. Memory: T carries per leaf.
+    Cost: a forward and a backward pass over the stream. Then per sample, a backward pass over u
+    steps without weight gradients, and for each leaf that the cell uses a forward-mode pass over T
+    steps at once: for an LSTM of 128 units about half a forward and backward pass together. All
+    laws share the samples; a further law costs almost nothing. Memory: T carries per leaf.
 
-    The interval is Student's, of samples that are skewed: rarely one is large. At 95 % it has been
-    seen to cover the exact trace of a small RNN in 91 % of 200 keys with 32 or 64 samples and in
-    96 % of 100 with 256, and of an LSTM of 64 units, in the worst of four settings, for 50 of 60
-    keys with 64 samples and 20 of 20 with 500. Where it missed it lay below.
+    The interval is Student's, and the samples are skewed: a few are large. At 95 % it covered the
+    exact trace of a small RNN for 91 % of 200 keys with 32 or 64 samples, and for 96 % of 100 with
+    256. For an LSTM of 64 units, in the worst of four settings, it covered the trace for 50 of 60
+    keys with 64 samples and for 20 of 20 with 500. Where it missed, it was too low.
 
     Args:
       cell, loss_fn, params, carry, stream, per_row, initial_carry: as for `truncation_covariance`.
@@ -153,7 +149,7 @@ def truncation_variance(
       confidence: level of the interval.
 
     Returns:
-      A `TruncationVariance`, or a list of them where `laws` is a sequence.
+      A `TruncationVariance`, or a list of them if `laws` is a sequence.
 
     Raises:
       TypeError, ValueError: as `truncation_covariance`; a bad num_samples or confidence.
@@ -164,9 +160,8 @@ def truncation_variance(
             f"num_samples={num_samples}, confidence={confidence}; expected two samples at least, "
             "and a level between 0 and 1."
         )
-    several = isinstance(laws, Sequence)
-    all_weights = [age_weights(law, stream.num_steps) for law in (laws if several else [laws])]
-    window = make_window(cell, loss_fn, params, carry, stream, initial_carry)
+    all_weights = _all_weights(laws, stream)
+    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
     num_rows = check_rows(cell, loss_fn, window) if per_row else None
     treedef = jax.tree.structure(window.params)
     samples = np.zeros((len(all_weights), num_samples, treedef.num_leaves))
@@ -175,14 +170,13 @@ def truncation_variance(
         step_key, sign_key = jax.random.split(rng_key)
         drawn = jax.random.randint(step_key, (num_samples,), 1, stream.num_steps)
         for i, u in enumerate(np.asarray(drawn, np.int32)):
-            key = jax.random.fold_in(sign_key, i)
-            direction = random_signs(key, window.params)
+            direction = random_signs(jax.random.fold_in(sign_key, i), window.params)
             products = lag_projections(cell, window, u, direction, num_lags, num_rows)
             products = np.asarray(products, np.float64)[:u]
             for found, weights in zip(samples, all_weights, strict=True):
-                found[i] = num_lags * np.sum(scaled_by_age(weights, products) ** 2, axis=(0, 1))
-    results = [_summarise(found, treedef, confidence) for found in samples]
-    return results if several else results[0]
+                found[i] = num_lags * np.sum(root_variances(weights, products) ** 2, axis=(0, 1))
+    results = [_mean_with_errors(found, treedef, confidence) for found in samples]
+    return results if isinstance(laws, Sequence) else results[0]
 
 
 def variance_along(
@@ -196,13 +190,13 @@ def variance_along(
     *,
     initial_carry: Any = None,
 ) -> Any:
-    """Var(⟨g, z⟩), the variance of the ARTBP gradient along one direction z, exactly.
+    """Computes Var(⟨g, z⟩), the exact variance of the ARTBP gradient along one direction z.
 
         zᵀ Cov(g) z = Σ_u Σ_k p_u(k) · c(k)/(1 − c(k)) · (v_u(k) · z)²
 
-    for models of any size: nothing as large as the params is stored but z. Boundaries are shared by
-    the rows. Cost: for each of T − 1 steps a backward pass over the steps before it that leaves the
-    weights alone, and a JVP of the cell per leaf over them; another law costs nothing.
+    It suits models of any size: of arrays as large as the params, only z is stored. The rows share
+    their boundaries. Cost: for each of T − 1 steps, a backward pass over the steps before it
+    without weight gradients, and a JVP of the cell per leaf over them. A further law is free.
 
     Args:
       cell, loss_fn, params, carry, stream, initial_carry: as for `truncation_covariance`.
@@ -210,25 +204,34 @@ def variance_along(
       direction: z, like params.
 
     Returns:
-      A float, or a list of them where `laws` is a sequence.
+      A float, or a list of them if `laws` is a sequence.
 
     Raises:
       TypeError, ValueError: as `truncation_covariance`.
     """
-    several = isinstance(laws, Sequence)
-    all_weights = [age_weights(law, stream.num_steps) for law in (laws if several else [laws])]
-    window = make_window(cell, loss_fn, params, carry, stream, initial_carry)
+    all_weights = _all_weights(laws, stream)
+    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
     totals = [0.0] * len(all_weights)
-    for u in steps_of(window):
+    for u in _gated_steps(stream):
         products = lag_projections(cell, window, u, direction, stream.num_steps - 1)
         along = np.asarray(products, np.float64)[:u].sum(axis=-1)  # over the leaves
         for i, weights in enumerate(all_weights):
-            totals[i] += float(np.sum(scaled_by_age(weights, along) ** 2))
-    return totals if several else totals[0]
+            totals[i] += float(np.sum(root_variances(weights, along) ** 2))
+    return totals if isinstance(laws, Sequence) else totals[0]
 
 
-def _summarise(samples: np.ndarray, treedef: Any, confidence: float) -> TruncationVariance:
-    """Means over the first axis of `[samples, leaves]`, with their errors."""
+def _all_weights(laws: TruncationLaw | Sequence[TruncationLaw], stream: Stream) -> list[Any]:
+    laws = laws if isinstance(laws, Sequence) else [laws]
+    return [renewal_weights(law, stream.num_steps) for law in laws]
+
+
+def _gated_steps(stream: Stream) -> np.ndarray:
+    """The steps that have a gate behind them: u = 1, …, T − 1, int32."""
+    return np.arange(1, stream.num_steps, dtype=np.int32)
+
+
+def _mean_with_errors(samples: np.ndarray, treedef: Any, confidence: float) -> TruncationVariance:
+    """The mean over the first axis of `[samples, leaves]`, with standard errors."""
     number = len(samples)
     totals = samples.sum(axis=1)
     error = float(totals.std(ddof=1) / np.sqrt(number))

@@ -11,11 +11,11 @@ from problems import as_function, gated_gradient, make_problem
 
 import artbp
 from artbp.diagnostics import lag_profile
-from artbp.diagnostics.crossing import (
+from artbp.diagnostics.lag_gradients import (
     lag_gradients,
     lag_projections,
-    make_window,
     random_signs,
+    unroll_window,
 )
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -51,10 +51,10 @@ def test_the_closed_forms_of_a_linear_system():
     np.testing.assert_allclose(found.gradient_norms, powers, rtol=1e-12)
     np.testing.assert_allclose(found.bias_bounds, powers * RATE / (1 - RATE), rtol=1e-12)
     steps = np.arange(num_lags, num_steps - num_lags + 1)
-    crossing = RATE * (1 - RATE ** (num_steps - steps)) / (1 - RATE)
+    cotangents = RATE * (1 - RATE ** (num_steps - steps)) / (1 - RATE)
     parts = RATE ** np.arange(num_lags)
     np.testing.assert_allclose(
-        found.gram, np.mean(crossing**2) * np.outer(parts, parts), rtol=1e-12
+        found.gram, np.mean(cotangents**2) * np.outer(parts, parts), rtol=1e-12
     )
     assert found.decay_rate == pytest.approx(RATE, rel=1e-12)
     assert found.time_constant == pytest.approx(-1 / np.log(RATE), rel=1e-12)
@@ -119,7 +119,7 @@ def test_the_gram_against_gates_that_cut():
 def test_products_with_a_direction():
     """G·z without G, leaf by leaf, against G, for every lag of a step; rows summed and apart."""
     problem = as_function(make_problem("rnn", 6, resets=True))
-    window = make_window(*PARTS(problem))
+    window = unroll_window(*PARTS(problem))
     u = np.int32(5)
     direction = random_signs(jax.random.key(7), problem.params)
     leaves, treedef = jax.tree.flatten(direction)

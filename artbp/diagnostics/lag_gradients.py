@@ -1,12 +1,12 @@
-"""What crosses a step on the way back, and which earlier uses of the params it reaches.
+"""Gradients by lag: what the cotangent at a step adds to the gradient through each earlier step.
 
-With s_t = F(s_{t−1}, x_t; θ) the carry after step t of a window of T steps, for u = 1, …, T − 1
+Let s_t = F(s_{t−1}, x_t; θ) be the carry after step t of a window of T steps. For u = 1, …, T − 1
 
-    b_u     = ∂(ℓ_{u+1} + … + ℓ_T)/∂s_u                the cotangent that crosses from step u+1 to u
-    G_{u,m} = (∂F_{u−m}/∂θ)ᵀ (∂s_u/∂s_{u−m})ᵀ b_u       what it adds through the params of step u−m
+    b_u     = ∂(ℓ_{u+1} + … + ℓ_T)/∂s_u                the cotangent of the carry after step u
+    G_{u,m} = (∂F_{u−m}/∂θ)ᵀ (∂s_u/∂s_{u−m})ᵀ b_u       its gradient in the params used at step u−m
 
-so Σ_m G_{u,m} is what a boundary behind step u cuts off. Here are the b of all steps, the G of one
-step, and their products with a random direction, which need no memory of the size of the params.
+A boundary behind step u removes Σ_m G_{u,m} from the gradient. This module computes b for all
+steps, G for one step, and products of G with a direction, which never store G itself.
 In code, steps count from 0: `cotangents[u]` belongs to the carry that enters step u, which is s_u.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 from jax import flatten_util, lax
 
 from artbp import _tree
@@ -28,15 +28,15 @@ from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
 from artbp.unrolls.readout import LossFn
 
 
-class Window(NamedTuple):
-    """A stream with what its steps need: the arrays that the functions below take.
+class UnrolledWindow(NamedTuple):
+    """A window of data with the carries and cotangents of one forward and one backward pass.
 
     Attributes:
       params, initial_carry: as JAX arrays.
       stream: the window.
-      carries: those that enter the steps, `[T, ...]`, before a reset replaces them.
-      cotangents: b, like the differentiable leaves of `carries`; entry 0 is that of the first
-        carry, which no gate acts on.
+      carries: the carry that enters each step, `[T, ...]`, before a reset replaces it.
+      cotangents: b, with the structure of the differentiable leaves of `carries`. Entry 0 belongs
+        to the first carry, which has no gate.
     """
 
     params: Any
@@ -46,18 +46,18 @@ class Window(NamedTuple):
     cotangents: Any
 
 
-def make_window(
+def unroll_window(
     cell: Cell,
     loss_fn: LossFn,
     params: Any,
     carry: Any,
     stream: Stream,
     initial_carry: Any = None,
-) -> Window:
-    """One forward and one backward pass over the stream. Memory: 2·T carries.
+) -> UnrolledWindow:
+    """Runs one forward and one backward pass over the stream. Memory: 2·T carries.
 
     Args:
-      initial_carry: after a reset. Default: `carry`.
+      initial_carry: the carry after a reset. Default: `carry`.
 
     Raises:
       TypeError, ValueError: as `estimate` of `artbp.artbp`.
@@ -68,12 +68,12 @@ def make_window(
     check_resets(carry, stream.resets)
     check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(stream.xs, 0)))
     initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
-    carries, cotangents = _both_ways(cell, loss_fn, params, carry, initial_carry, stream)
-    return Window(params, initial_carry, stream, carries, cotangents)
+    carries, cotangents = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
+    return UnrolledWindow(params, initial_carry, stream, carries, cotangents)
 
 
-def count_rows(cell: Cell, loss_fn: LossFn, window: Window) -> int | None:
-    """B where `loss_fn` gives one loss per row and every float leaf of the carry is `[B, ...]`."""
+def count_rows(cell: Cell, loss_fn: LossFn, window: UnrolledWindow) -> int | None:
+    """Returns B if losses are `[B]` and every float leaf of the carry is `[B, ...]`, else None."""
 
     def losses() -> jax.Array:
         x, target = _tree.index((window.stream.xs, window.stream.targets), 0)
@@ -86,22 +86,23 @@ def count_rows(cell: Cell, loss_fn: LossFn, window: Window) -> int | None:
     return int(shape[0]) if has_rows else None
 
 
-def check_rows(cell: Cell, loss_fn: LossFn, window: Window) -> int:
-    """B; raises ValueError where there are no rows."""
+def check_rows(cell: Cell, loss_fn: LossFn, window: UnrolledWindow) -> int:
+    """Returns B; raises ValueError where losses and carry have no common axis of rows."""
     num_rows = count_rows(cell, loss_fn, window)
     if num_rows is None:
         shapes = jax.tree.map(jnp.shape, _tree.partition(window.initial_carry)[0])
         raise ValueError(
             "per_row=True needs losses of shape [B] and every float leaf of the carry [B, ...]; "
-            f"the carry is {shapes}. Leave per_row out where the rows share their boundaries."
+            f"the carry is {shapes}. Omit per_row if the rows share their boundaries."
         )
     return num_rows
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn"))
-def _both_ways(
+def _forward_backward(
     cell: Cell, loss_fn: LossFn, params: Any, carry: Any, initial_carry: Any, stream: Stream
 ) -> tuple[Any, Any]:
+    """(carries, cotangents), both `[T, ...]`."""
     steps = Steps(cell, loss_fn, stream, initial_carry)
     times = jnp.arange(stream.num_steps, dtype=jnp.int32)
 
@@ -113,18 +114,20 @@ def _both_ways(
     def backward(cotangent: Any, t: jax.Array) -> tuple[Any, Any]:
         floats, rest = _tree.partition(_tree.index(carries, t))
         step = partial(steps.differentiable(rest, t), params)
-        (_, loss), pull_back, _ = jax.vjp(step, floats, has_aux=True)
-        (entering,) = pull_back((cotangent, jnp.ones_like(loss)))
-        return entering, entering
+        (_, loss), vjp, _ = jax.vjp(step, floats, has_aux=True)
+        (cotangent,) = vjp((cotangent, jnp.ones_like(loss)))
+        return cotangent, cotangent
 
     zero = _tree.zeros_like(_tree.partition(carry)[0])
     _, cotangents = lax.scan(backward, zero, times, reverse=True)
     return carries, cotangents
 
 
-def step_at(cell: Cell, window: Window, t: jax.Array) -> tuple[Callable[[Any, Any], Any], Any]:
-    """(step t as `step(params, floats) -> floats`, the floats that enter it)."""
-    # The loss plays no part in how a carry follows another.
+def step_at(
+    cell: Cell, window: UnrolledWindow, t: jax.Array
+) -> tuple[Callable[[Any, Any], Any], Any]:
+    """Returns step t as `step(params, floats) -> floats`, and the floats that enter it."""
+    # How one carry follows from another does not depend on the loss.
     steps = Steps(cell, lambda *_: None, window.stream, window.initial_carry)  # type: ignore[arg-type]
     floats, rest = _tree.partition(_tree.index(window.carries, t))
 
@@ -136,59 +139,57 @@ def step_at(cell: Cell, window: Window, t: jax.Array) -> tuple[Callable[[Any, An
 
 @partial(jax.jit, static_argnames=("cell", "num_lags", "num_rows"))
 def lag_gradients(
-    cell: Cell, window: Window, u: jax.Array, num_lags: int, num_rows: int | None = None
+    cell: Cell, window: UnrolledWindow, u: jax.Array, num_lags: int, num_rows: int | None = None
 ) -> jax.Array:
-    """G_{u,m} for m = 0, …, num_lags − 1; those with m ≥ u are zero.
+    """Computes G_{u,m} for m = 0, …, num_lags − 1; entries with m ≥ u are zero.
 
     Args:
-      cell, window, u: u is int32, in 1, …, T − 1.
-      num_rows: B gives the parts of the rows each by itself, in B times the time. None: summed.
+      u: int32, in 1, …, T − 1.
+      num_rows: B computes the gradient of each row separately, in B times the time. None: the sum
+        over rows.
 
     Returns:
       `[num_lags, R, P]`, R = B or 1, in the order of `ravel_pytree`.
     """
-    crossing = _tree.index(window.cotangents, u)
-    if num_rows is None:
-        cotangents = _tree.repeat(crossing, 1)
-    else:
-        rows = jnp.arange(num_rows, dtype=jnp.int32)
-        cotangents = jax.vmap(
-            lambda row: _tree.select(rows == row, crossing, _tree.zeros_like(crossing))
-        )(rows)
+    cotangent = _tree.index(window.cotangents, u)
+    cotangents = _tree.repeat(cotangent, 1)
+    if num_rows is not None:
+        zeros = _tree.zeros_like(cotangent)
+        one_row = jax.vmap(lambda is_row: _tree.select(is_row, cotangent, zeros))
+        cotangents = one_row(jnp.eye(num_rows, dtype=bool))
 
     def body(m: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
-        cotangents, parts = loop
+        cotangents, found = loop
         step, floats = step_at(cell, window, u - 1 - m)
-        _, pull_back = jax.vjp(step, window.params, floats)
-        grads, cotangents = jax.vmap(pull_back)(cotangents)
+        _, vjp = jax.vjp(step, window.params, floats)
+        grads, cotangents = jax.vmap(vjp)(cotangents)
         flat = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])(grads)
-        return cotangents, parts.at[m].set(flat)
+        return cotangents, found.at[m].set(flat)
 
     flat_params = flatten_util.ravel_pytree(window.params)[0]
-    parts = jnp.zeros((num_lags, num_rows or 1, flat_params.size), flat_params.dtype)
-    return lax.fori_loop(0, jnp.minimum(u, num_lags), body, (cotangents, parts))[1]
+    found = jnp.zeros((num_lags, num_rows or 1, flat_params.size), flat_params.dtype)
+    return lax.fori_loop(0, jnp.minimum(u, num_lags), body, (cotangents, found))[1]
 
 
 @partial(jax.jit, static_argnames=("cell", "num_lags", "num_rows"))
 def lag_projections(
     cell: Cell,
-    window: Window,
+    window: UnrolledWindow,
     u: jax.Array,
     direction: Any,
     num_lags: int,
     num_rows: int | None = None,
 ) -> jax.Array:
-    """G_{u,m} · z for a direction z like params, leaf by leaf, without ever making G.
+    """Computes G_{u,m} · z for a direction z like params, leaf by leaf, without storing G.
 
         τ_t = (∂F_t/∂θ) z,    G_{u,m} · z = b_u (∂s_u/∂s_{u−m}) τ_{u−m}
 
-    τ is one JVP of the cell per leaf, vmapped over the lags; what it is multiplied by is one
-    backward pass over u steps that leaves the params alone. Memory: z, and a carry per leaf and
-    lag.
+    τ takes one JVP of the cell per leaf, vmapped over the lags. The other factor takes one
+    backward pass over u steps without weight gradients. Memory: z, and one carry per leaf and lag.
 
     Args:
-      num_rows: B gives the products of the rows each by itself, at no extra cost, where rows do not
-        interact in the cell. None: summed over rows.
+      num_rows: B computes the product of each row separately, at no extra cost, if rows do not
+        interact in the cell. None: the sum over rows.
 
     Returns:
       `[num_lags, R, leaves of params]`, R = B or 1; zero where m ≥ u.
@@ -199,43 +200,35 @@ def lag_projections(
     def tangents_at(m: jax.Array) -> list[Any]:
         step, floats = step_at(cell, window, jnp.maximum(u - 1 - m, 0))
 
-        def of_leaf(i: int) -> Any:
+        def tangent(i: int) -> Any:
             def with_leaf(leaf: jax.Array) -> Any:
                 return step(treedef.unflatten([*leaves[:i], leaf, *leaves[i + 1 :]]), floats)
 
             return jax.jvp(with_leaf, (leaves[i],), (directions[i],))[1]
 
-        return [of_leaf(i) for i in range(len(leaves))]
+        return [tangent(i) for i in range(len(leaves))]
 
     tangents = jax.vmap(tangents_at)(jnp.arange(num_lags, dtype=jnp.int32))
 
     def body(m: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         cotangent, products = loop
-        found = [_product(cotangent, _tree.index(tangent, m), num_rows) for tangent in tangents]
+        by_leaf = [_row_products(cotangent, _tree.index(t, m), num_rows) for t in tangents]
         step, floats = step_at(cell, window, u - 1 - m)
-        _, pull_back = jax.vjp(partial(step, window.params), floats)
-        (cotangent,) = pull_back(cotangent)
-        return cotangent, products.at[m].set(jnp.stack(found, axis=-1))
+        (cotangent,) = jax.vjp(partial(step, window.params), floats)[1](cotangent)
+        return cotangent, products.at[m].set(jnp.stack(by_leaf, axis=-1))
 
-    dtype = jnp.result_type(float)
-    products = jnp.zeros((num_lags, num_rows or 1, len(leaves)), dtype)
+    products = jnp.zeros((num_lags, num_rows or 1, len(leaves)), jnp.result_type(float))
     loop = (_tree.index(window.cotangents, u), products)
     return lax.fori_loop(0, jnp.minimum(u, num_lags), body, loop)[1]
 
 
 def random_signs(rng_key: jax.Array, params: Any) -> Any:
-    """A direction of independent signs ±1, like params: E[(G · z)²] = ‖G‖²."""
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(rng_key, len(leaves))
-    signs = [
-        jax.random.rademacher(key, leaf.shape, leaf.dtype)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return treedef.unflatten(signs)
+    """Draws a direction z of independent signs ±1, like params: E[(G · z)²] = ‖G‖²."""
+    return optax.tree.random_like(rng_key, params, jax.random.rademacher)
 
 
-def _product(cotangent: Any, tangent: Any, num_rows: int | None) -> jax.Array:
-    """Their inner product row by row, `[R]`, in JAX's default float dtype."""
+def _row_products(cotangent: Any, tangent: Any, num_rows: int | None) -> jax.Array:
+    """Inner products row by row, `[R]`, in JAX's default float dtype."""
     dtype = jnp.result_type(float)
 
     def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -244,8 +237,3 @@ def _product(cotangent: Any, tangent: Any, num_rows: int | None) -> jax.Array:
 
     products = jax.tree.leaves(jax.tree.map(of_leaf, cotangent, tangent))
     return sum(products[1:], products[0])
-
-
-def steps_of(window: Window) -> np.ndarray:
-    """The steps that a gate sits behind: u = 1, …, T − 1, int32."""
-    return np.arange(1, window.stream.num_steps, dtype=np.int32)

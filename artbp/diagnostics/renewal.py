@@ -1,0 +1,89 @@
+"""Renewal theory of segments: how likely each age is at a step, and how its variance is weighted.
+
+Let k be the age at step u (1 at the first step of a segment), and q_j the probability that a
+segment begins at step j, with q_1 = 1. Then
+
+    p_u(k) = S(k−1) · q_{u−k+1}        the probability of age k at step u
+
+A contribution that enters at age i has passed gates whose product is S(i−1)/S(k−1) when it
+reaches the gate behind step u. With v_u(k) = A/S(k−1) and A = Σ_{m<k} S(k−1−m) G_{u,m},
+
+    p_u(k) · c(k)/(1 − c(k)) · v vᵀ = q_{u−k+1} · c(k)/S(k) · A Aᵀ
+
+The right-hand side subtracts no large numbers from each other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from artbp.truncation.base import TruncationLaw, check_law
+
+
+class RenewalWeights(NamedTuple):
+    """The factors that the variance takes from a law; NumPy float64, for ages k = 1, 2, …
+
+    Attributes:
+      survival: S(k−1).
+      root_weight: √(c(k)/S(k)).
+      root_begin: √q_k, with q_k the probability that a segment begins at step k.
+    """
+
+    survival: np.ndarray
+    root_weight: np.ndarray
+    root_begin: np.ndarray
+
+
+def renewal_weights(law: TruncationLaw, num_steps: int) -> RenewalWeights:
+    """Computes the weights for a stream of T steps, which has gates behind steps 1, …, T − 1.
+
+    Raises:
+      TypeError: law is not a `TruncationLaw`.
+      ValueError: c(k) = 1 for a k < T.
+    """
+    check_law(law)
+    ages = np.arange(1, max(num_steps, 2))
+    hazard = np.asarray(law.hazard(ages))
+    certain = hazard[: num_steps - 1] >= 1
+    if np.any(certain):
+        raise ValueError(
+            f"law={law!r} has c({np.argmax(certain) + 1}) = 1 within the {num_steps} steps of the "
+            "stream. A certain boundary cuts the same flow every time, which is a bias, not a "
+            "variance. Use a law that can outlive the stream; for TBPTT compare mean gradients."
+        )
+    survival = np.concatenate([[1.0], law.survival(ages)])
+    with np.errstate(divide="ignore"):  # a survival below float64: see `root_variances`
+        root_weight = np.sqrt(hazard / survival[1:])
+    return RenewalWeights(survival[:-1], root_weight, np.sqrt(_begin_probabilities(survival)))
+
+
+def root_variances(weights: RenewalWeights, lag_gradients: np.ndarray) -> np.ndarray:
+    """Computes √(p_u(k)·c(k)/(1 − c(k))) · v_u(k) for k = 1, …, u; its squares are variances.
+
+    Args:
+      lag_gradients: G_{u,m}, or any linear function of it, for m = 0, …, u − 1: `[u, ...]`.
+
+    Returns:
+      float64 `[u, ...]`; infinite where it exceeds float64, never NaN for finite input.
+    """
+    u = len(lag_gradients)
+    lag = np.arange(u)[:, None] - np.arange(u)[None, :]
+    survival = np.where(lag >= 0, weights.survival[np.maximum(lag, 0)], 0.0)
+    sums = survival @ lag_gradients.reshape(u, -1)
+    root_weight = weights.root_weight[:u] * weights.root_begin[:u][::-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        # S(k) may be 0 in float64 at ages that contribute nothing: there 0 · ∞ means 0.
+        scaled = np.where(sums == 0, 0.0, root_weight[:, None] * sums)
+    return scaled.reshape(lag_gradients.shape)
+
+
+def _begin_probabilities(survival: np.ndarray) -> np.ndarray:
+    """Solves the renewal equation for q_1, q_2, …, given S(0), S(1), …"""
+    ends = survival[:-1] - survival[1:]  # P(length = n), n = 1, 2, …
+    begins = np.zeros(len(ends))
+    begins[0] = 1.0
+    for j in range(1, len(begins)):
+        begins[j] = begins[:j] @ ends[j - 1 :: -1]
+    return begins
