@@ -1,22 +1,22 @@
-"""Measuring truncation on your own model: bias, noise, and how far back gradients come from.
+"""Diagnostics: the bias and the noise of truncated gradients on your own model.
 
-gradient_report        bias of TBPTT, noise of ARTBP, noise of the data: one model, one unit;
-                       `describe` in words, `report_table` in numbers, `plot_report` as a figure
-exact_expectation      mean and covariance of any estimator over its boundaries, by enumeration
-truncation_covariance  the covariance that random boundaries add, exactly; small models
-truncation_variance    its trace with an interval, for models of any size
-variance_along         the variance along one direction, exactly, for models of any size
-shadow                 bias and noise beside a running training, without touching it
-lag_profile            gradients by lag: their decay, their Gram matrix, the growth of the dynamics;
+gradient_report        measures TBPTT's bias, ARTBP's noise and data noise of one model;
+                       `describe` gives them in words, `report_table` in numbers, and
+                       `plot_report` as a figure
+lag_profile            measures how gradients shrink with lag and how perturbations grow;
                        `plot_lag_profile` draws it
-gradients_of_gates     gradients for several patterns of gates on one forward pass
+shadow                 monitors bias and noise during a training without changing it
+exact_expectation      computes mean and covariance of any estimator over all boundary patterns
+truncation_covariance  computes the covariance that random boundaries add, exactly; small models
+truncation_variance    estimates its trace with an interval, for models of any size
+variance_along         computes the variance along one direction, exactly, for models of any size
+gradients_of_gates     computes gradients for several patterns of gates on one forward pass
 """
 
 from artbp.diagnostics.expectation import ExactExpectation, exact_expectation
-from artbp.diagnostics.figure import plot_report
+from artbp.diagnostics.figures import plot_lag_profile, plot_report
 from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.gradient_report import gradient_report
-from artbp.diagnostics.lag_figure import plot_lag_profile
 from artbp.diagnostics.lag_profile import LagProfile, lag_profile
 from artbp.diagnostics.report import (
     GradientReport,
@@ -24,8 +24,8 @@ from artbp.diagnostics.report import (
     TruncationNoise,
     describe,
     law_name,
+    report_table,
 )
-from artbp.diagnostics.report_table import report_table
 from artbp.diagnostics.shadow import shadow
 from artbp.diagnostics.variance import (
     TruncationVariance,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from artbp import _tree
 from artbp.stream import Stream
@@ -25,20 +27,21 @@ def gradients_of_gates(
     *,
     initial_carry: Any = None,
 ) -> Any:
-    """The gradient of a stream's summed losses for each of D patterns of gates.
+    """Computes the gradient of a stream's summed losses for each of D patterns of gates.
 
         [grad(lambda params: losses(unroll(cell, params, carry, xs, gates=g)).sum()) for g in gates]
 
-    by one forward pass and D backward passes: those of `artbp.fused_unroll`, which runs a cell that
-    is not one of `artbp.cells` forward twice, or where that refuses the cell, of `artbp.unroll`.
-    Memory: what the backward pass keeps of all T steps once, and D times the cotangents of params
+    It takes one forward pass and D backward passes through `artbp.fused_unroll` or, for cells that
+    cannot be fused, through `artbp.unroll`. A fused cell that is not one of `artbp.cells` runs
+    forward twice. Memory: the residuals of all T steps once, and D times the cotangents of params
     and carry.
 
     Args:
       cell, loss_fn, params, carry: as for `artbp.artbp`.
-      stream: taken as a whole, from `carry` on.
+      stream: used as a whole, starting from `carry`.
       gates: float `[D, T]`, or `[D, T, B]` for gates by row, as for `artbp.unroll`.
-      initial_carry: after a reset. Default: `carry`, which is right at the beginning of a stream.
+      initial_carry: the carry after a reset. Default: `carry`, which is right at the beginning of a
+        stream.
 
     Returns:
       Like params, each leaf `[D, ...]`.
@@ -60,26 +63,43 @@ def gradients_of_gates(
         )
     valid = jnp.ones((num_steps,), bool) if stream.mask is None else jnp.asarray(stream.mask, bool)
     xs = _tree.as_arrays(stream.xs)
-    # Fused, a pattern more costs half as much: its weight gradient is not added up step by step.
+    # A fused pattern costs half as much: its weight gradient is not summed step by step.
     is_fusable = obstacle_to_fusion(cell, params, carry, xs) is None
     run = fused_unroll if is_fusable else unroll
+    options = {"resets": stream.resets, "initial_carry": initial_carry}
 
     def gradient(gates: jax.Array) -> Any:
         def loss(params: Any) -> jax.Array:
-            _, ys = run(
-                cell,
-                params,
-                carry,
-                xs,
-                gates=gates,
-                resets=stream.resets,
-                initial_carry=initial_carry,
-            )
+            _, ys = run(cell, params, carry, xs, gates=gates, **options)
             return loss_and_count(loss_fn, params, ys, stream.targets, valid)[0]
 
         return jax.grad(loss)(params)
 
-    # In this order, gradient within vmap: the values of the forward pass do not depend on the
-    # gates, so vmap leaves them alone and the cell runs once. The other order would run it D
-    # times, and JAX 0.10 refuses it: a custom_jvp within a scan, mapped over the factor alone.
+    # The gradient is inside vmap: the forward pass does not depend on the gates, so vmap runs the
+    # cell once. The other order would run it D times, and JAX 0.10 refuses it (a custom_jvp within
+    # a scan, mapped over the factor alone).
     return jax.vmap(gradient)(gates)
+
+
+def tbptt_gates(lengths: Any, num_steps: int, offsets: Any = 0) -> np.ndarray:
+    """Makes patterns of gates `[1 + lengths, T]`: no cuts, then cuts every K steps for each K.
+
+    Args:
+      lengths: K's of TBPTT, integers.
+      offsets: steps of the first segment that lie before the window, a number or one for each K.
+    """
+    after = np.arange(1, num_steps + 1)  # steps done when the gate acts
+    offsets = np.broadcast_to(offsets, (len(lengths),))[:, None]
+    cuts = (after + offsets) % np.asarray(lengths, int)[:, None] == 0
+    gates = np.concatenate([np.ones((1, num_steps)), np.where(cuts, 0.0, 1.0)])
+    return gates.astype(jnp.result_type(float))
+
+
+def check_truncation_lengths(lengths: Sequence[int], window_length: int) -> None:
+    """Raises ValueError unless every K is an integer below the window length."""
+    for length in lengths:
+        if not 1 <= length < window_length:
+            raise ValueError(
+                f"truncation_lengths holds {length}; expected integers from 1 to window_length − 1 "
+                f"= {window_length - 1}: a longer K does not cut the window."
+            )

@@ -1,10 +1,26 @@
-"""Student's t, for intervals around means of a few samples."""
+"""Confidence intervals for means of a few samples: Student's t and the jackknife."""
 
 from __future__ import annotations
 
+import numpy as np
+
+
+def check_confidence(confidence: float) -> None:
+    """Raises ValueError unless the level is between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}; expected a number between 0 and 1.")
+
 
 def student_t_quantile(confidence: float, degrees_of_freedom: float) -> float:
-    """q with P(|t| ≤ q) = confidence for Student's t; with ∞ degrees of freedom the normal law."""
-    from scipy import special  # here, because `import artbp` would wait for it
+    """Returns q with P(|t| ≤ q) = confidence; infinite degrees of freedom give the normal law."""
+    from scipy import special  # imported here, because it would slow down `import artbp`
 
     return float(special.stdtrit(degrees_of_freedom, (1 + confidence) / 2))
+
+
+def jackknife_error(left_out: np.ndarray) -> np.ndarray:
+    """Computes the standard error of a statistic from its values with one group left out each.
+
+    The groups are the first axis of `left_out`.
+    """
+    return np.sqrt((len(left_out) - 1) * np.var(left_out, axis=0))

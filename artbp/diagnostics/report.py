@@ -1,8 +1,9 @@
-"""What a gradient report holds, and what it says in words."""
+"""The gradient report: its contents, its description in words and its table."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,23 +11,34 @@ import numpy as np
 
 from artbp.truncation.base import TruncationLaw
 
+_COLUMNS = (
+    "estimator",
+    "update delay, steps",
+    "memory, steps",
+    "bias ÷ gradient",
+    "bias along the gradient",
+    "cosine",
+    "noise ÷ gradient",
+    "variance ÷ data variance",
+    "windows until noise = bias",
+)
+
 
 class TruncationBias(NamedTuple):
-    """The bias of TBPTT(K), cuts every K steps at an offset drawn for each window; floats.
+    """The bias of TBPTT(K), which cuts every K steps, at a random offset in each window; floats.
 
     Attributes:
-      truncation_length: K, also its memory and update delay, in time steps.
-      relative_bias: ‖E ĝ − E g‖ / ‖E g‖. 0 where the estimate of its square is negative, as half
-        of those of no bias are.
-      interval: of relative_bias, (low, high).
-      projection: ⟨E ĝ − E g, E g⟩ / ‖E g‖²: −1 where nothing is left along the gradient, below −1
-        where the sign is wrong.
-      projection_half_width: of its interval.
+      truncation_length: K in time steps, which is also its memory and its update delay.
+      relative_bias: ‖E ĝ − E g‖ / ‖E g‖. It is 0 if the estimate of its square is negative, which
+        happens half of the time if there is no bias.
+      interval: (low, high) of relative_bias.
+      projection: ⟨E ĝ − E g, E g⟩ / ‖E g‖². At −1 nothing is left along the gradient; below −1 the
+        sign is wrong.
+      projection_half_width: the interval is projection ± this.
       cosine: between E ĝ and E g.
-      bias_to_noise: bias ÷ standard deviation of one window's gradient.
-      windows_to_matter: 1/bias_to_noise²: averaged over so many windows, the noise is as large as
-        the bias.
-      windows_interval: of windows_to_matter, (low, high); high is infinite where no bias is seen.
+      windows_to_matter: (standard deviation of one window's gradient ÷ bias)². The noise of an
+        average over this many windows equals the bias.
+      windows_interval: (low, high) of windows_to_matter; high is ∞ unless the bias is significant.
     """
 
     truncation_length: int
@@ -35,13 +47,12 @@ class TruncationBias(NamedTuple):
     projection: float
     projection_half_width: float
     cosine: float
-    bias_to_noise: float
     windows_to_matter: float
     windows_interval: tuple[float, float]
 
     @property
-    def is_seen(self) -> bool:
-        """Whether zero is outside one of the intervals; for a small bias that of its projection."""
+    def is_significant(self) -> bool:
+        """Whether the interval of the bias or of its projection excludes zero."""
         return self.interval[0] > 0 or abs(self.projection) > self.projection_half_width
 
 
@@ -51,12 +62,12 @@ class TruncationNoise(NamedTuple):
     Attributes:
       law: the truncation law.
       relative_noise: √(trace of the covariance) / ‖E g‖.
-      interval: of relative_noise, (low, high).
-      variance_to_data: trace ÷ that of the data, per window.
-      variance_interval: of variance_to_data, (low, high).
-      mean_length: E[L], the update delay on average, in time steps.
-      mean_memory: E[L²]/E[L], the mean length of the segment that a random step is in: what memory
-        has to hold and a gradient to wait for, as a step sees it. Infinite for α ≤ 3.
+      interval: (low, high) of relative_noise.
+      variance_to_data: trace ÷ the variance of the data, per window.
+      variance_interval: (low, high) of variance_to_data.
+      mean_length: E[L], the mean update delay in time steps.
+      mean_memory: E[L²]/E[L] in time steps, the mean length of the segment that contains a random
+        step. It measures the memory and how long a gradient waits. Infinite for α ≤ 3.
     """
 
     law: TruncationLaw
@@ -69,16 +80,16 @@ class TruncationNoise(NamedTuple):
 
 
 class GradientReport(NamedTuple):
-    """What `gradient_report` measures; relative to the norm of the gradient of one window.
+    """The result of `gradient_report`, relative to the norm of the gradient of one window.
 
     Attributes:
       window_length, num_windows: W and N.
-      gradient_norm: ‖E g‖, of the losses of one window, summed.
+      gradient_norm: ‖E g‖, of the summed losses of one window.
       data_noise: √(trace of the covariance of one window's gradient) / ‖E g‖.
-      data_noise_interval: (low, high).
+      data_noise_interval: (low, high) of data_noise.
       biases: of TBPTT, for each truncation length.
       noises: of ARTBP, for each law.
-      confidence: level of the intervals, each by itself.
+      confidence: level of each single interval.
     """
 
     window_length: int
@@ -92,83 +103,123 @@ class GradientReport(NamedTuple):
 
 
 def describe(report: GradientReport) -> str:
-    """In a few sentences: what limits training on this model, and what truncation adds.
+    """Describes in a few sentences which error dominates, and what truncation adds.
 
-    ARTBP's are of the law with the least noise among those whose memory is no longer than the
-    longest K, if there are any.
+    For ARTBP it describes the law of least noise among those with at most the memory of the longest
+    K, or among all laws if there are none.
     """
-    seen = [bias for bias in report.biases if bias.is_seen]
-    law = _fair_law(report)
-    parts = [
-        _limits(report, law),
-        f"The noise of the data is {report.data_noise:.3g} times the gradient of one window of "
+    significant = [bias for bias in report.biases if bias.is_significant]
+    law = _law_of_equal_memory(report)
+    sentences = [
+        _dominance(report, law),
+        f"Data noise is {report.data_noise:.3g} times the gradient of one window of "
         f"{report.window_length} steps.",
     ]
-    if seen:
-        longest = max(seen, key=lambda bias: bias.truncation_length)
+    if significant:
+        longest = max(significant, key=lambda bias: bias.truncation_length)
         windows = longest.windows_to_matter
-        average = (
-            f"as much as the noise of an average over {windows:,.0f} windows"
-            if windows >= 1.5
-            else "as much as the noise of a single window, or more"
-        )
-        parts.append(
+        noise = "at least the noise of a single window"
+        if windows >= 1.5:
+            noise = f"as much as the noise of an average over {windows:,.0f} windows"
+        sentences.append(
             f"TBPTT {longest.truncation_length} is biased by {_percent(longest.relative_bias)} of "
-            f"the gradient, {average}."
+            f"the gradient, {noise}."
         )
-        wrong = [b.truncation_length for b in seen if b.projection + b.projection_half_width < -1]
+        wrong = [b for b in significant if b.projection + b.projection_half_width < -1]
         if wrong:
-            parts.append(f"TBPTT {_numbers(wrong)} has the wrong sign.")
+            sentences.append(f"TBPTT {_lengths(wrong)} has the wrong sign.")
     elif report.biases:
-        parts.append("No bias of TBPTT is seen at these lengths.")
+        sentences.append("No bias of TBPTT is significant at these lengths.")
     if law is not None and np.isfinite(law.variance_to_data):
         share = law.variance_to_data
-        words = f"{share:,.0f} times" if share > 5 else f"{_percent(share)} to"
-        parts.append(
-            f"ARTBP with {law_name(law.law)} adds {words} the variance of the data, at a memory of "
+        added = f"{share:,.0f} times" if share > 5 else f"{_percent(share)} to"
+        sentences.append(
+            f"ARTBP with {law_name(law.law)} adds {added} the variance of the data, at a memory of "
             f"{law.mean_memory:.0f} steps."
         )
-    return " ".join(parts)
+    return " ".join(sentences)
 
 
-def _fair_law(report: GradientReport) -> TruncationNoise | None:
+def _law_of_equal_memory(report: GradientReport) -> TruncationNoise | None:
     longest = max((bias.truncation_length for bias in report.biases), default=np.inf)
-    fair = [one for one in report.noises if one.mean_memory <= longest]
-    return min(fair or report.noises, key=lambda one: one.relative_noise, default=None)
+    fair = [noise for noise in report.noises if noise.mean_memory <= longest]
+    return min(fair or report.noises, key=lambda noise: noise.relative_noise, default=None)
 
 
-def _limits(report: GradientReport, law: TruncationNoise | None) -> str:
-    """Which is larger, for steps of one window: intervals that overlap are "both alike"."""
-    data = "the noise of the data"
+def _dominance(report: GradientReport, law: TruncationNoise | None) -> str:
+    """Compares each error with data noise; errors whose intervals overlap are similar."""
     low, high = report.data_noise_interval
-    lengths: dict[str, list[int]] = {"the bias": [], "both alike": [], data: []}
+    groups: dict[str, list[TruncationBias]] = {
+        "TBPTT's bias dominates data noise": [],
+        "TBPTT's bias and data noise are similar": [],
+        "data noise dominates TBPTT's bias": [],
+    }
+    dominates, similar, is_dominated = groups.values()
     for bias in report.biases:
-        is_more, is_less = bias.interval[0] > high, bias.interval[1] < low
-        what = "the bias" if is_more else data if is_less else "both alike"
-        lengths[what].append(bias.truncation_length)
-    parts = []
-    if report.biases:
-        groups = [f"{what} at K = {_numbers(found)}" for what, found in lengths.items() if found]
-        parts.append(f"with TBPTT {', '.join(groups)}")
+        is_larger, is_smaller = bias.interval[0] > high, bias.interval[1] < low
+        (dominates if is_larger else is_dominated if is_smaller else similar).append(bias)
+    parts = [f"{words} at K = {_lengths(biases)}" for words, biases in groups.items() if biases]
     if law is not None:
         low, high = law.variance_interval
-        what = "its own noise" if low > 1 else data if high < 1 else "its own noise and the data's"
-        parts.append(f"with ARTBP, {law_name(law.law)}, {what}")
-    return f"What limits steps of one window each: {'; '.join(parts) or data}."
+        words = "ARTBP's noise and data noise are similar"
+        if low > 1 or high < 1:
+            pair = ("ARTBP's noise", "data noise") if low > 1 else ("data noise", "ARTBP's noise")
+            words = " dominates ".join(pair)
+        parts.append(f"{words} with {law_name(law.law)}")
+    return f"For updates of one window, {'; '.join(parts) or 'only data noise was measured'}."
 
 
-def _numbers(values: Sequence[int]) -> str:
-    return ", ".join(str(value) for value in values)
+def _lengths(biases: Sequence[TruncationBias]) -> str:
+    return ", ".join(str(bias.truncation_length) for bias in biases)
+
+
+def report_table(report: GradientReport) -> str:
+    """Formats the report as Markdown: one row per estimator, intervals in brackets.
+
+    The update delay is the mean number of steps from one update to the next. The memory is K for
+    TBPTT, the window for BPTT, and E[L²]/E[L] for ARTBP. Bias and noise are relative to the
+    gradient of one window. BPTT's noise is data noise; ARTBP's is the noise that its boundaries
+    add. The other columns are fields of `TruncationBias` and `TruncationNoise`.
+    """
+    window = f"{report.window_length}"
+    noise = _with_interval(report.data_noise, report.data_noise_interval)
+    rows = [("BPTT through the window", window, window, "0", "0", "1", noise, "1", "")]
+    for bias in report.biases:
+        length = f"{bias.truncation_length}"
+        relative = _with_interval(bias.relative_bias, bias.interval)
+        along = f"{bias.projection:+.3f} ± {bias.projection_half_width:.3f}"
+        windows = _with_interval(bias.windows_to_matter, bias.windows_interval)
+        name = f"TBPTT {length}"
+        rows.append((name, length, length, relative, along, f"{bias.cosine:.3f}", "", "", windows))
+    for law in report.noises:
+        delay, memory = f"{law.mean_length:.3g}", _number(law.mean_memory)
+        noise = f"+ {_with_interval(law.relative_noise, law.interval)}"
+        variance = f"+ {_with_interval(law.variance_to_data, law.variance_interval)}"
+        name = f"ARTBP, {law_name(law.law)}"
+        rows.append((name, delay, memory, "0", "0", "1", noise, variance, ""))
+    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def law_name(law: TruncationLaw) -> str:
-    """In the words of the call that makes it, such as "polynomial(16, 4)"."""
+    """Names a law by the call that makes it, such as "polynomial(16, 4)"."""
     name = type(law).__name__.lower()
     if not dataclasses.is_dataclass(law):
         return name
     values = [getattr(law, field.name) for field in dataclasses.fields(law)]
     words = [f"{v:g}" if isinstance(v, (int, float)) else f"{np.size(v)} ages" for v in values]
     return f"{name}({', '.join(words)})"
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "∞"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _percent(share: float) -> str:

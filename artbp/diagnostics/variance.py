@@ -73,7 +73,8 @@ def truncation_covariance(
     This is the covariance of the gradient of the losses summed over the stream, for frozen params
     and given data. An estimator's `normalizer` divides it by normalizer².
 
-    Cost: T²/2 backward steps (B times as many with per_row). Memory: T gradients (T·B) and `[P, P]`.
+    Cost: T²/2 backward steps. Memory: T gradients and `[P, P]`. With per_row, B times the steps and
+    gradients.
 
     Args:
       cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`.

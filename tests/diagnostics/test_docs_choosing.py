@@ -63,7 +63,7 @@ def test_its_numbers_of_the_bias_experiment_are_those_of_the_table():
     def to_data(problem, estimator):
         return float(rows[problem, estimator][10].split()[0])
 
-    noise = re.search(r"characters: .*The noise of the data is ([\d.]+) times", text)
+    noise = re.search(r"characters: .*Data noise is ([\d.]+) times", text)
     assert noise is not None
     data = float(noise[1])
     said = [

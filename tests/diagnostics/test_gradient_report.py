@@ -130,7 +130,7 @@ def test_equals_a_loop_over_windows(problem, float64):
     for bias in found.biases:
         low, high = bias.windows_interval
         assert low <= bias.windows_to_matter <= high
-        assert np.isinf(high) != bias.is_seen
+        assert np.isinf(high) != bias.is_significant
 
 
 def test_the_intervals_of_the_noise_know_that_the_gradient_is_measured_too():
@@ -239,7 +239,7 @@ def test_no_bias_where_nothing_reaches_back(float64):
     (noise,) = found.noises
     assert noise.relative_noise == 0
     assert noise.interval == noise.variance_interval == (0.0, 0.0)
-    assert "with ARTBP, polynomial(4, 4), the noise of the data" in describe(found)
+    assert "data noise dominates ARTBP's noise with polynomial(4, 4)" in describe(found)
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ def test_zeros_are_left_out(measured):
         loss_norms=none, gradient_norms=none, bias_bounds=none, gram=0 * gram, growth_rate=-np.inf
     )
     decay, cosines, _ = draw(forgets)
-    assert words(decay) == ["Nothing comes through the carry."]
-    assert "no perturbation of the carry outlives a step" in decay.get_title(loc="left")
+    assert words(decay) == ["No gradient flows through the carry."]
+    assert "a perturbation of the carry is zero after one step" in decay.get_title(loc="left")
     assert cosines.images[0].get_array().mask.all()
 
 
