@@ -1,7 +1,4 @@
-"""TBPTT with a truncation length that is measured: adaptive truncation.
-
-How much of a gradient comes from k steps back is measured now and then, its decay is fitted, and
-the truncation length becomes the smallest one whose relative bias is bounded by a tolerance.
+"""Adaptive truncation: TBPTT whose truncation length follows the measured decay of gradients.
 
 Source: Aicher, Foti & Fox, "Adaptively Truncating Backpropagation Through Time to Control Gradient
 Bias" (arXiv 1905.07473).
@@ -23,16 +20,16 @@ from artbp.estimators.window import run_backward, run_forward
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 
-# Weight of what has been measured before, in the running means.
+# The weight of earlier measurements in the running means.
 _MEMORY = 0.9
 
 
-class Measured(NamedTuple):
+class AdaptiveState(NamedTuple):
     """Attributes:
-    carries: those that entered the last steps, a ring, see `window`.
+    carries: those that entered the last steps, a ring buffer, see `window`.
     truncation_length: int32, K of the next estimate; num_estimates: int32, so far.
-    lag_norms: `[R]`, running sums of γ_1, …, γ_R, and `weight` that of 1.
-    mean_gradient: running sum of the gradient per time step, like params, and `gradient_weight`.
+    lag_norms: `[R]`, running sums of γ_1, …, γ_R; weight: the running sum of ones.
+    mean_gradient: running sum of the gradient per time step, like params; gradient_weight: of ones.
     decay_rate, relative_bias: β, and the bound at K; NaN before the first measurement.
     """
 
@@ -60,40 +57,39 @@ def adaptive_tbptt(
     measure_every: int = 4,
     normalizer: float = 1.0,
 ) -> GradientEstimator:
-    """TBPTT(K, 2K) with K chosen so that the relative bias stays below a tolerance.
+    """TBPTT(K, 2K) that chooses the smallest K whose relative bias is below a tolerance.
 
-        γ_k  = ‖(∂F_{s−k+1}/∂θ)ᵀ ∂ℓ_s/∂s_{s−k+1}‖, averaged over the s that are measured
+        γ_k  = ‖(∂F_{s−k+1}/∂θ)ᵀ ∂ℓ_s/∂s_{s−k+1}‖, averaged over the measured steps s
         β    = exp(slope of log γ_k over k = τ, …, R)
-        E(K) = Σ_{K<k≤R} γ_k + γ_τ β^(max(K,R)+1−τ) / (1 − β)      = Σ_{k>K} γ_k, if it decays so
+        E(K) = Σ_{K<k≤R} γ_k + γ_τ β^(max(K,R)+1−τ) / (1 − β)      = Σ_{k>K} γ_k for this decay
         δ(K) = E(K) / (‖ĝ‖ − E(K)),    K = min {K : δ(K) < tolerance}
 
-    One estimate is K steps and looks back 2K, so each loss is followed back at least K steps. Every
-    `measure_every` estimates the loss of the last step is taken back R steps, and K is chosen
-    anew. Where δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`.
+    One estimate is K steps and looks back 2K, so each loss is backpropagated at least K steps.
+    Every `measure_every` estimates the loss of the last step is backpropagated R steps, and K is
+    chosen anew. If δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`.
 
-    It is biased, by about the tolerance if the decay is what was fitted. As the gradient vanishes
-    the relative bias grows, and K with it. What has not been learnt yet has no gradient either: a
-    dependency that the model does not use adds nothing to γ, and K stays short.
+    The bias is about the tolerance if gradients decay as fitted. As the gradient vanishes, the
+    relative bias and K grow. A dependency that the model has not learnt yet adds nothing to γ, so K
+    stays short.
 
-    Three things differ from the paper, which measures φ_k = ‖∂ℓ_s/∂s_{s−k}‖ and bounds the bias by
-    M Σ φ_k with a bound M on ∂F/∂θ: here the parts of the gradient itself are measured, so no M is
-    needed; what was measured is summed as it is, and the fit serves for what lies beyond lag R; and
-    ‖ĝ‖ is the norm of the running mean of the gradient per time step. Windows and measurements
-    take the carries that were stored, with the weights of now (mode "stored" of
-    `artbp.tbptt_k1_k2`).
+    It differs from the paper in three ways. The paper measures φ_k = ‖∂ℓ_s/∂s_{s−k}‖ and needs a
+    bound on ∂F/∂θ; here the parts of the gradient are measured directly. Measured lags are summed
+    as they are, and the fit is used beyond lag R only. ‖ĝ‖ is the norm of the running mean of the
+    gradient per time step. Windows and measurements use the stored carries with the present
+    weights (mode "stored" of `artbp.tbptt_k1_k2`).
 
     `info.extra` holds `truncation_length` (K of this estimate), `next_truncation_length`,
     `decay_rate` (β) and `relative_bias` (δ at the next K); NaN before the first measurement.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`.
-      tolerance: the largest relative bias, δ.
+      tolerance: the largest relative bias δ.
       first_length: K until the first measurement.
-      shortest, longest: what K is held to. Memory: max(2 · longest, R + 1) carries.
-      fitted_from: τ, the lag from which on the decay is taken to be geometric.
-      measured_lags: R > τ, how far back a measurement goes. On a stream of R steps or fewer none
-        is ever made, and K stays `first_length`.
-      measure_every: estimates between measurements; each takes R + 1 steps back.
+      shortest, longest: limits of K. Memory: max(2 · longest, R + 1) carries.
+      fitted_from: τ, the first lag of the geometric fit.
+      measured_lags: R > τ, the lags of a measurement. On a stream of R steps or fewer, no
+        measurement is made, and K stays `first_length`.
+      measure_every: estimates between measurements; a measurement takes R + 1 backward steps.
 
     Raises:
       ValueError: lengths that are not integers ≥ 1 or not in order, a tolerance that is not above
@@ -101,15 +97,9 @@ def adaptive_tbptt(
 
     Source: Aicher, Foti & Fox, arXiv 1905.07473.
     """
-    check_positive(
-        first_length=first_length,
-        shortest=shortest,
-        longest=longest,
-        fitted_from=fitted_from,
-        measured_lags=measured_lags,
-        measure_every=measure_every,
-        integer=True,
-    )
+    limits = {"first_length": first_length, "shortest": shortest, "longest": longest}
+    check_positive(integer=True, **limits, fitted_from=fitted_from)
+    check_positive(integer=True, measured_lags=measured_lags, measure_every=measure_every)
     check_positive(tolerance=tolerance)
     if not shortest <= first_length <= longest:
         raise ValueError(
@@ -117,16 +107,15 @@ def adaptive_tbptt(
         )
     if measured_lags < fitted_from + 2:
         raise ValueError(
-            f"measured_lags={measured_lags}, fitted_from={fitted_from}: a slope needs three lags "
-            "at least; expected measured_lags ≥ fitted_from + 2."
+            f"measured_lags={measured_lags}, fitted_from={fitted_from}: a slope needs at least "
+            "three lags; expected measured_lags ≥ fitted_from + 2."
         )
+    ring_size = max(2 * longest, measured_lags + 1)
 
-    size = max(2 * longest, measured_lags + 1)  # of the ring
-
-    def begin(params: Any, carry: Any) -> Measured:
+    def begin(params: Any, carry: Any) -> AdaptiveState:
         number = jnp.zeros((), jnp.result_type(float))
-        return Measured(
-            carries=_tree.repeat(carry, size),
+        return AdaptiveState(
+            carries=_tree.repeat(carry, ring_size),
             truncation_length=jnp.asarray(first_length, jnp.int32),
             num_estimates=jnp.zeros((), jnp.int32),
             lag_norms=jnp.zeros((measured_lags,), number.dtype),
@@ -141,90 +130,77 @@ def adaptive_tbptt(
         steps: Steps,
         params: Any,
         carry: Any,
-        measured: Measured,
+        state: AdaptiveState,
         first: jax.Array,
         end: jax.Array,
         rng_key: jax.Array,
     ) -> Advance:
         del rng_key
-        length = measured.truncation_length
+        length = state.truncation_length
         forward = run_forward(
-            steps,
-            params,
-            carry,
-            measured.carries,
-            first,
-            end,
-            size=size,
-            count=length,
-            new=first,
+            steps, params, carry, state.carries, first, end, size=ring_size, count=length, new=first
         )
-        start = jnp.maximum(end - 2 * length, 0)
         grads = run_backward(
             steps,
             lambda t: params,
             forward.carries,
-            start,
+            jnp.maximum(end - 2 * length, 0),
             end,
             forward.sums,
-            size=size,
+            size=ring_size,
             weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
         )
-        measured = measured._replace(
-            carries=forward.carries,
-            num_estimates=measured.num_estimates + jnp.ones((), jnp.int32),
-        )
-        measured = _add_gradient(measured, grads, end - first)
-        # A measurement needs R steps, and the one whose loss it is, behind it.
-        is_due = (measured.num_estimates % measure_every == 0) & (end > measured_lags)
-        measured = lax.cond(
+        num_estimates = state.num_estimates + jnp.ones((), jnp.int32)
+        state = state._replace(carries=forward.carries, num_estimates=num_estimates)
+        state = _add_gradient(state, grads, end - first)
+        # A measurement needs R steps before the step whose loss it follows.
+        is_due = (num_estimates % measure_every == 0) & (end > measured_lags)
+        state = lax.cond(
             is_due,
-            lambda measured: choose(measure(steps, params, measured, end)),
-            lambda measured: measured,
-            measured,
+            lambda state: choose(measure(steps, params, state, end)),
+            lambda state: state,
+            state,
         )
         extra = {
             "truncation_length": length,
-            "next_truncation_length": measured.truncation_length,
-            "decay_rate": measured.decay_rate,
-            "relative_bias": measured.relative_bias,
+            "next_truncation_length": state.truncation_length,
+            "decay_rate": state.decay_rate,
+            "relative_bias": state.relative_bias,
         }
-        return Advance(grads, forward.carry, measured, forward.loss_sum, forward.num_losses, extra)
+        return Advance(grads, forward.carry, state, forward.loss_sum, forward.num_losses, extra)
 
-    def measure(steps: Steps, params: Any, measured: Measured, end: jax.Array) -> Measured:
-        """Takes the loss of step end − 1 back `measured_lags` steps and notes the norms."""
+    def measure(steps: Steps, params: Any, state: AdaptiveState, end: jax.Array) -> AdaptiveState:
+        """Backpropagates the loss of step end − 1 through R steps and adds the norms by lag."""
 
-        def back(cotangent: Any, lag: jax.Array) -> tuple[Any, jax.Array]:
+        def one_step_back(cotangent: Any, lag: jax.Array) -> tuple[Any, jax.Array]:
             t = end - 1 - lag
-            floats, rest = _tree.partition(_tree.index(measured.carries, t % size))
+            floats, rest = _tree.partition(_tree.index(state.carries, t % ring_size))
             step = steps.differentiable(rest, t)
-            (_, loss), pull_back, _ = jax.vjp(step, params, floats, has_aux=True)
-            own = jnp.where(lag == 0, 1.0, 0.0).astype(loss.dtype)
-            grads, entering = pull_back((cotangent, own))
-            return entering, optax.tree.norm(grads).astype(measured.lag_norms.dtype)
+            (_, loss), vjp, _ = jax.vjp(step, params, floats, has_aux=True)
+            loss_cotangent = jnp.where(lag == 0, 1.0, 0.0).astype(loss.dtype)
+            grads, entering = vjp((cotangent, loss_cotangent))
+            return entering, optax.tree.norm(grads).astype(state.lag_norms.dtype)
 
-        floats = _tree.partition(_tree.index(measured.carries, 0))[0]
-        # Lag 0 is the step's own part, which every truncation keeps.
+        floats = _tree.partition(_tree.index(state.carries, 0))[0]
+        # Lag 0 is the step itself, whose gradient no truncation removes.
         lags = jnp.arange(measured_lags + 1, dtype=jnp.int32)
-        _, norms = lax.scan(back, _tree.zeros_like(floats), lags)
-        new = measured._replace(
-            lag_norms=_MEMORY * measured.lag_norms + (1 - _MEMORY) * norms[1:],
-            weight=_MEMORY * measured.weight + (1 - _MEMORY),
+        _, norms = lax.scan(one_step_back, _tree.zeros_like(floats), lags)
+        new = state._replace(
+            lag_norms=_MEMORY * state.lag_norms + (1 - _MEMORY) * norms[1:],
+            weight=_MEMORY * state.weight + (1 - _MEMORY),
         )
-        return _tree.select(jnp.isfinite(jnp.sum(norms)), new, measured)
+        return _tree.select(jnp.isfinite(jnp.sum(norms)), new, state)
 
-    def choose(measured: Measured) -> Measured:
-        norms = measured.lag_norms / measured.weight
-        gradient = (
-            optax.tree.norm(measured.mean_gradient).astype(norms.dtype) / measured.gradient_weight
-        )
+    def choose(state: AdaptiveState) -> AdaptiveState:
+        norms = state.lag_norms / state.weight
+        gradient = optax.tree.norm(state.mean_gradient).astype(norms.dtype) / state.gradient_weight
         lengths = jnp.arange(1, longest + 1, dtype=jnp.int32)
         decay_rate = fitted_decay_rate(norms, fitted_from)
         bias = bias_bound(norms, decay_rate, fitted_from, lengths)
         relative = jnp.where(gradient > bias, bias / (gradient - bias), jnp.inf)
         good = (relative < tolerance) & (lengths >= shortest)
         index = jnp.where(jnp.any(good), jnp.argmax(good), longest - 1)
-        return measured._replace(
+        return state._replace(
             truncation_length=lengths[index],
             decay_rate=decay_rate,
             relative_bias=relative[index],
@@ -233,18 +209,18 @@ def adaptive_tbptt(
     return stepwise(
         cell,
         loss_fn,
-        update_every=lambda measured: measured.truncation_length,
+        update_every=lambda state: state.truncation_length,
         begin=begin,
         advance=advance,
         normalizer=normalizer,
-        resets_at_end=False,  # what has been measured is of this model, not of this pass
+        resets_at_end=False,  # measurements describe the model, not the pass
     )
 
 
 def fitted_decay_rate(lag_norms: jax.Array, fitted_from: int) -> jax.Array:
-    """β = exp(slope) of the least-squares line through log γ_k, k = τ, …, R, where γ_k > 0.
+    """Fits β = exp(slope) by least squares to log γ_k, k = τ, …, R, where γ_k > 0.
 
-    0 where fewer than two lags are left: nothing comes from there.
+    Returns 0 if fewer than two lags are positive.
 
     Args:
       lag_norms: γ_1, …, γ_R.
@@ -264,9 +240,9 @@ def fitted_decay_rate(lag_norms: jax.Array, fitted_from: int) -> jax.Array:
 def bias_bound(
     lag_norms: jax.Array, decay_rate: jax.Array, fitted_from: int, lengths: jax.Array
 ) -> jax.Array:
-    """E(K) for each K of `lengths`: what was measured up to lag R, a geometric tail beyond.
+    """Computes E(K) for each K of `lengths`: measured up to lag R, geometric beyond.
 
-    Infinite where nothing decays, β ≥ 1.
+    Infinite if nothing decays, β ≥ 1.
     """
     num_lags = lag_norms.shape[0]
     decays = decay_rate < 1
@@ -280,15 +256,15 @@ def bias_bound(
     return jnp.where(decays, measured + tail, jnp.full_like(tail, jnp.inf))
 
 
-def _add_gradient(measured: Measured, grads: Any, num_steps: jax.Array) -> Measured:
-    count = num_steps.astype(measured.gradient_weight.dtype)
+def _add_gradient(state: AdaptiveState, grads: Any, num_steps: jax.Array) -> AdaptiveState:
+    count = num_steps.astype(state.gradient_weight.dtype)
 
-    def running(mean: jax.Array, grad: jax.Array) -> jax.Array:
+    def running_sum(mean: jax.Array, grad: jax.Array) -> jax.Array:
         return _MEMORY * mean + (1 - _MEMORY) * (grad / count.astype(grad.dtype)).astype(mean.dtype)
 
-    added = measured._replace(
-        mean_gradient=jax.tree.map(running, measured.mean_gradient, grads),
-        gradient_weight=_MEMORY * measured.gradient_weight + (1 - _MEMORY),
+    added = state._replace(
+        mean_gradient=jax.tree.map(running_sum, state.mean_gradient, grads),
+        gradient_weight=_MEMORY * state.gradient_weight + (1 - _MEMORY),
     )
-    # One that is not finite would stay in the mean for ever.
-    return _tree.select(jnp.isfinite(optax.tree.norm(grads)), added, measured)
+    # A gradient that is not finite would never leave the running mean.
+    return _tree.select(jnp.isfinite(optax.tree.norm(grads)), added, state)

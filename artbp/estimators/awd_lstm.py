@@ -1,7 +1,7 @@
-"""The variable-length BPTT of AWD-LSTM: random lengths, no compensation, a rate that follows.
+"""The variable-length BPTT of AWD-LSTM: random lengths, no compensation, a scaled learning rate.
 
-A popular control: its lengths keep cuts from falling on the same places, and its gradient is as
-biased as that of TBPTT with windows of the same size.
+It is a popular control. Random lengths move the cuts around, and the gradient is as biased as that
+of TBPTT with windows of the same size.
 
 Source: Merity, Keskar & Socher, "Regularizing and Optimizing LSTM Language Models" (arXiv
 1708.02182), section "Variable length backpropagation sequences", and its code.
@@ -37,25 +37,26 @@ def awd_lstm_bptt(
     policy: Policy | None = None,
     block_size: int = 256,
 ) -> GradientEstimator:
-    """Truncated BPTT with a random length for each segment, as in AWD-LSTM.
+    """Truncated BPTT that draws a random length for each segment, as AWD-LSTM does.
 
         base   = base_length, or with probability `half_probability` base_length / 2
         length = max(shortest, ⌊N(base, deviation²)⌋)
         g      = the gradient of the *mean* loss of the segment, cut at both ends
-        rate   = that of the optimiser × length / base_length
+        rate   = learning rate of the optimiser × length / base_length
 
-    The last line is for the optimiser: the factor is `info.extra["learning_rate_factor"]`, and
-    `artbp.scale_by_learning_rate_factor` applies it. With plain SGD mean times length is a sum
-    again, so this is then TBPTT with random boundaries and a constant normaliser. It is biased:
-    nothing makes up for what a boundary cuts off. Unlike those of the other estimators, gradients
-    do not sum to that of the sequence: each is the mean over its own segment.
+    The optimiser implements the last line: `artbp.scale_by_learning_rate_factor` applies the factor
+    `info.extra["learning_rate_factor"]`. With plain SGD the mean times the length is a sum again,
+    so the method equals TBPTT with random boundaries and a constant normaliser.
+
+    The gradient is biased, because nothing compensates for the cuts. Unlike other estimators, its
+    gradients do not sum to the gradient of the sequence: each is the mean over its own segment.
 
     Args:
       cell, loss_fn, policy, block_size: as for `artbp.artbp`.
       base_length: in time steps; 70 in the paper's runs on Penn Treebank.
-      half_probability: how often half of it is used.
+      half_probability: the probability of base_length / 2.
       deviation: standard deviation of the length, in time steps.
-      shortest: least length, but for what is left at the end of the stream.
+      shortest: least length; only the last segment of the stream may be shorter.
 
     Raises:
       ValueError: lengths that are not integers ≥ 1, a probability outside [0, 1], a deviation that
@@ -103,7 +104,7 @@ def awd_lstm_bptt(
 
 
 def scale_by_learning_rate_factor() -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by the factor of `awd_lstm_bptt`; the last link of a chain.
+    """Multiplies updates by the factor of `awd_lstm_bptt`; put it last in the chain.
 
     optimizer = optax.chain(optax.adam(1e-3), artbp.scale_by_learning_rate_factor())
     factor = info.extra["learning_rate_factor"]

@@ -1,10 +1,9 @@
-"""Gradients forward in time: what RTRL, UORO and SnAp-1 share.
+"""Shared driver of the estimators that carry ds_t/dθ forward in time: RTRL, UORO and SnAp-1.
 
     g_t = ∂ℓ_t/∂θ + (ds_{t−1}/dθ)ᵀ ∂ℓ_t/∂s_{t−1}
 
-with ℓ_t seen as a function of θ and of the carry that enters step t. They differ in how they keep
-ds_t/dθ, handed in here as two functions: what a cotangent of the carry makes of it, and how it
-moves on by a step.
+Here ℓ_t is a function of θ and of the carry that enters step t. The estimators differ in how they
+represent the sensitivity ds_t/dθ.
 """
 
 from __future__ import annotations
@@ -28,15 +27,29 @@ class StepDerivatives(NamedTuple):
     Attributes:
       params: θ.
       floats: the differentiable leaves of s, None elsewhere.
-      push: (tangent of θ or None, tangent of s) -> tangent of s',
-        (∂F/∂θ) · the first + (∂F/∂s) · the second.
-      pull: cotangent of s' -> (cotangent of θ, (∂F/∂θ)ᵀ · cotangent; that of s).
+      jvp: (tangent of θ or None, tangent of s) -> tangent of s'.
+      vjp: cotangent of s' -> (cotangent of θ, cotangent of s).
     """
 
     params: Any
     floats: Any
-    push: Callable[[Any, Any], Any]
-    pull: Callable[[Any], tuple[Any, Any]]
+    jvp: Callable[[Any, Any], Any]
+    vjp: Callable[[Any], tuple[Any, Any]]
+
+
+class Sensitivity(NamedTuple):
+    """A representation of ds/dθ, as three functions.
+
+    Attributes:
+      zero: `zero(params, floats) -> sensitivity` of a carry that does not depend on θ; floats are
+        the differentiable leaves of the carry, None elsewhere.
+      gradient: `gradient(params, sensitivity, cotangent) -> (ds/dθ)ᵀ cotangent`, like params.
+      update: `update(sensitivity, derivatives, t, rng_key) -> sensitivity` after step t.
+    """
+
+    zero: Callable[[Any, Any], Any]
+    gradient: Callable[[Any, Any, Any], Any]
+    update: Callable[[Any, StepDerivatives, jax.Array, jax.Array], Any]
 
 
 class _Loop(NamedTuple):
@@ -48,29 +61,18 @@ class _Loop(NamedTuple):
 
 
 def online(
-    cell: Cell,
-    loss_fn: LossFn,
-    *,
-    begin: Callable[[Any, Any], Any],
-    gradient: Callable[[Any, Any, Any], Any],
-    move_on: Callable[[Any, StepDerivatives, jax.Array, jax.Array], Any],
-    update_every: int,
-    normalizer: float,
+    cell: Cell, loss_fn: LossFn, sensitivity: Sensitivity, update_every: int, normalizer: float
 ) -> GradientEstimator:
-    """Builds an online estimator from the way it keeps the sensitivity ds/dθ.
+    """Builds an online estimator from its representation of ds/dθ.
 
     Args:
       cell, loss_fn, normalizer: see `artbp.artbp`.
-      begin: `begin(params, floats) -> sensitivity`, that of a carry that does not depend on θ;
-        floats are the differentiable leaves of the carry, None elsewhere.
-      gradient: `gradient(params, sensitivity, credit) -> (ds/dθ)ᵀ credit`, like params.
-      move_on: `move_on(sensitivity, derivatives, t, rng_key) -> sensitivity` after step t.
-      update_every: steps whose gradients are summed before an estimate returns.
+      update_every: number of steps whose gradients one estimate sums.
     """
     check_positive(update_every=update_every, integer=True)
 
-    def begin_stream(params: Any, carry: Any) -> Any:
-        return begin(params, _tree.partition(carry)[0])
+    def begin(params: Any, carry: Any) -> Any:
+        return sensitivity.zero(params, _tree.partition(carry)[0])
 
     def advance(
         steps: Steps,
@@ -86,41 +88,34 @@ def online(
         def body(t: jax.Array, valid: jax.Array, loop: _Loop) -> _Loop:
             floats, rest = _tree.partition(loop.carry)
             step = steps.differentiable(rest, t)
-            (new_floats, loss), pull, (new_rest, count) = jax.vjp(
-                step, params, floats, has_aux=True
-            )
+            (new_floats, loss), vjp, (new_rest, count) = jax.vjp(step, params, floats, has_aux=True)
 
-            def push(of_params: Any, of_floats: Any) -> Any:
+            def step_jvp(of_params: Any, of_floats: Any) -> Any:
                 if of_params is None:
                     return jax.jvp(lambda s: step(params, s)[0][0], (floats,), (of_floats,))[1]
                 tangents = (of_params, of_floats)
                 return jax.jvp(lambda *at: step(*at)[0][0], (params, floats), tangents)[1]
 
-            direct, credit = pull((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
-            derivatives = StepDerivatives(
-                params, floats, push, lambda cotangent: pull((cotangent, jnp.zeros_like(loss)))
-            )
-            moved = move_on(loop.sensitivity, derivatives, t, jax.random.fold_in(rng_key, t))
-            grads = _tree.accumulate(loop.grads, direct)
+            def step_vjp(cotangent: Any) -> tuple[Any, Any]:
+                return vjp((cotangent, jnp.zeros_like(loss)))
+
+            direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
+            derivatives = StepDerivatives(params, floats, step_jvp, step_vjp)
+            key = jax.random.fold_in(rng_key, t)
+            indirect = sensitivity.gradient(params, loop.sensitivity, cotangent)
             new = _Loop(
                 carry=_tree.combine(new_floats, new_rest),
-                sensitivity=moved,
-                grads=_tree.accumulate(grads, gradient(params, loop.sensitivity, credit)),
+                sensitivity=sensitivity.update(loop.sensitivity, derivatives, t, key),
+                grads=_tree.accumulate(_tree.accumulate(loop.grads, direct), indirect),
                 loss_sum=loop.loss_sum + loss.astype(zero.dtype),
                 num_losses=loop.num_losses + count,
             )
             return _tree.select(valid, new, loop)
 
-        none = jnp.zeros((), jnp.int32)
-        loop = _Loop(carry, inner_state, _tree.zero_sums(params), zero, none)
+        count = jnp.zeros((), jnp.int32)
+        loop = _Loop(carry, inner_state, _tree.zero_sums(params), zero, count)
         loop = for_steps(steps.at_most(update_every), first, end, body, loop)
         return Advance(loop.grads, loop.carry, loop.sensitivity, loop.loss_sum, loop.num_losses)
 
-    return stepwise(
-        cell,
-        loss_fn,
-        update_every=update_every,
-        begin=begin_stream,
-        advance=advance,
-        normalizer=normalizer,
-    )
+    options = {"update_every": update_every, "normalizer": normalizer}
+    return stepwise(cell, loss_fn, begin=begin, advance=advance, **options)

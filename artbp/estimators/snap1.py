@@ -1,10 +1,4 @@
-"""SnAp-1: RTRL that forgets all but the immediate influence of each parameter.
-
-    J_t = M ⊙ ((∂F_t/∂s_{t−1}) J_{t−1}) + ∂F_t/∂θ
-
-M keeps the pairs of a parameter and an entry of the carry that ∂F/∂θ connects in one step: of a
-weight of an RNN, the influence on its own unit. What goes around through other units is dropped,
-which is a bias.
+"""SnAp-1: RTRL whose influence matrix is restricted to the sparsity pattern of one step.
 
 Source: Menick et al., "A Practical Sparse Approximation for Real Time Recurrent Learning" (arXiv
 2006.07232), SnAp-n with n = 1.
@@ -18,38 +12,36 @@ import jax
 import jax.numpy as jnp
 
 from artbp.estimators.base import GradientEstimator
-from artbp.estimators.online import StepDerivatives, online
-from artbp.estimators.rtrl import credited, next_influence, no_influence
+from artbp.estimators.online import Sensitivity, StepDerivatives, online
+from artbp.estimators.rtrl import influence_gradient, influence_terms, zero_influence
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 
 class SparseInfluence(NamedTuple):
-    """`matrix` J `[P, N]`; `pattern` M, bool `[P, N]`: where ∂F/∂θ has not been zero so far."""
+    """`matrix` J `[P, N]`; `pattern` M, bool `[P, N]`: where ∂F/∂θ has been nonzero so far."""
 
     matrix: jax.Array
     pattern: jax.Array
 
 
 def snap1(
-    cell: Cell,
-    loss_fn: LossFn,
-    *,
-    update_every: int = 1,
-    normalizer: float = 1.0,
+    cell: Cell, loss_fn: LossFn, *, update_every: int = 1, normalizer: float = 1.0
 ) -> GradientEstimator:
-    """SnAp-1: RTRL with the influence matrix held to the sparsity of one step.
+    """SnAp-1 approximates RTRL by masking the influence matrix J with the pattern M of ∂F/∂θ.
 
         J_t = M ⊙ ((∂F_t/∂s_{t−1}) J_{t−1}) + ∂F_t/∂θ
         g_t = ∂ℓ_t/∂θ + J_{t−1}ᵀ ∂ℓ_t/∂s_{t−1}
 
-    Where each unit hears only from itself (a diagonal recurrence), or where every parameter reaches
-    every unit in one step, this is RTRL. Otherwise it is biased.
+    M contains the pairs of a parameter and a carry entry that ∂F/∂θ connects within one step. For a
+    weight of an RNN, this is the influence on its own unit. Influence through other units is
+    dropped, which is a bias. SnAp-1 equals RTRL if each unit depends only on itself (a diagonal
+    recurrence), or if every parameter reaches every unit within one step.
 
-    M is found as the stream goes: a pair belongs to it from the first step on at which ∂F/∂θ is
-    not zero. So any cell can be taken; but J is stored in full and costs what it costs in
-    `artbp.rtrl`. This shows what the approximation does to a gradient, not what it saves: written
-    for one cell, it needs a number or two per parameter and row.
+    M is found during the stream: a pair belongs to it from the first step at which ∂F/∂θ is not
+    zero. This works for any cell, but stores J in full, at the cost of `artbp.rtrl`. It shows the
+    bias of the approximation, not its savings; an implementation for one cell needs one or two
+    numbers per parameter and row.
 
     Args:
       cell, loss_fn, update_every, normalizer: as for `artbp.rtrl`.
@@ -60,28 +52,20 @@ def snap1(
     Source: Menick et al., arXiv 2006.07232 (SnAp-1).
     """
 
-    def begin(params: Any, floats: Any) -> SparseInfluence:
-        matrix = no_influence(params, floats)
+    def zero(params: Any, floats: Any) -> SparseInfluence:
+        matrix = zero_influence(params, floats)
         return SparseInfluence(matrix, jnp.zeros_like(matrix, dtype=bool))
 
-    def gradient(params: Any, influence: SparseInfluence, credit: Any) -> Any:
-        return credited(params, influence.matrix, credit)
+    def gradient(params: Any, influence: SparseInfluence, cotangent: Any) -> Any:
+        return influence_gradient(params, influence.matrix, cotangent)
 
-    def move_on(
+    def update(
         influence: SparseInfluence, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
     ) -> SparseInfluence:
         del t, rng_key
-        transported, immediate = next_influence(influence.matrix, derivatives)
+        propagated, immediate = influence_terms(influence.matrix, derivatives)
         pattern = influence.pattern | (immediate != 0)
-        kept = jnp.where(pattern, transported, jnp.zeros_like(transported))
-        return SparseInfluence(kept + immediate, pattern)
+        masked = jnp.where(pattern, propagated, jnp.zeros_like(propagated))
+        return SparseInfluence(masked + immediate, pattern)
 
-    return online(
-        cell,
-        loss_fn,
-        begin=begin,
-        gradient=gradient,
-        move_on=move_on,
-        update_every=update_every,
-        normalizer=normalizer,
-    )
+    return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)

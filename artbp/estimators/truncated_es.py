@@ -1,10 +1,5 @@
 """Truncated evolution strategies: TBPTT without derivatives.
 
-    g = 1/(2 M σ²) Σ_m ε_m (L(s, θ + ε_m) − L(s, θ − ε_m)),    ε_m ~ N(0, σ²)
-
-L is the loss of the next K steps from the carry s that the unperturbed system has reached. What θ
-has done to s before is not seen: the bias of TBPTT K.
-
 Source: the estimator called "ES" in Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835.
 """
 
@@ -17,7 +12,13 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.estimators.base import GradientEstimator
-from artbp.estimators.perturbed import both_signs, draw_perturbations, unrolled, weighted_sum
+from artbp.estimators.perturbed import (
+    Unroll,
+    antithetic_gradient,
+    antithetic_pairs,
+    draw_perturbations,
+    run_steps,
+)
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
@@ -32,19 +33,21 @@ def truncated_es(
     scale: float = 0.01,
     normalizer: float = 1.0,
 ) -> GradientEstimator:
-    """Evolution strategies on unrolls of K steps, with antithetic pairs.
+    """Truncated ES estimates the gradient of TBPTT K from the losses of perturbed parameters.
 
         g = 1/(2 M σ²) Σ_m ε_m (L(s, θ + ε_m) − L(s, θ − ε_m)),    ε_m ~ N(0, σ²)
 
-    In expectation the gradient of TBPTT K, of a loss that is smoothed: averaged over θ + ε. Neither
-    the cell nor the loss needs a derivative. Each estimate runs K steps 2 M + 1 times.
+    L is the loss of the next K steps from the carry s of the unperturbed system. The estimate
+    ignores how s depends on θ, which is the bias of TBPTT K. Its expectation is the gradient of
+    TBPTT K for a smoothed loss, averaged over θ + ε. Neither cell nor loss needs a derivative. Each
+    estimate runs K steps 2 M + 1 times.
 
     Args:
-      cell, loss_fn, normalizer: as for `artbp.artbp`; black boxes, of any kind.
+      cell, loss_fn, normalizer: as for `artbp.artbp`; they need not be differentiable.
       truncation_length: K, in time steps.
-      num_pairs: M.
-      scale: σ, the standard deviation of the perturbations of every parameter. Small: less
-        smoothing; too small: the difference of two losses is lost in rounding.
+      num_pairs: M antithetic pairs.
+      scale: σ, the standard deviation of the perturbation of each parameter. A smaller σ smooths
+        less, but if it is too small, rounding dominates the difference of two losses.
 
     Raises:
       ValueError: truncation_length or num_pairs is not an integer ≥ 1, or scale is not above 0.
@@ -64,22 +67,17 @@ def truncated_es(
         end: jax.Array,
         rng_key: jax.Array,
     ) -> Advance:
-        def run(perturbation: Any) -> Any:
+        def run(perturbation: Any) -> Unroll:
             perturbed = jax.tree.map(jnp.add, params, perturbation)
-            return unrolled(steps, perturbed, carry, first, end, truncation_length)
+            return run_steps(steps, perturbed, carry, first, end, truncation_length)
 
         drawn = draw_perturbations(rng_key, params, num_pairs, scale)
-        losses = jax.vmap(run)(both_signs(drawn)).loss_sum
-        differences = losses[:num_pairs] - losses[num_pairs:]
-        grads = weighted_sum(differences / (2 * num_pairs * scale**2), drawn)
-        own = run(_tree.zeros_like(params))
-        return Advance(grads, own.carry, inner_state, own.loss_sum, own.num_losses)
+        losses = jax.vmap(run)(antithetic_pairs(drawn)).loss_sum
+        grads = antithetic_gradient(losses, drawn, scale)
+        unperturbed = run(_tree.zeros_like(params))
+        return Advance(
+            grads, unperturbed.carry, inner_state, unperturbed.loss_sum, unperturbed.num_losses
+        )
 
-    return stepwise(
-        cell,
-        loss_fn,
-        update_every=truncation_length,
-        begin=lambda params, carry: (),
-        advance=advance,
-        normalizer=normalizer,
-    )
+    options = {"update_every": truncation_length, "normalizer": normalizer}
+    return stepwise(cell, loss_fn, begin=lambda params, carry: (), advance=advance, **options)

@@ -1,15 +1,7 @@
-"""Unbiased online recurrent optimisation (UORO): RTRL with its matrix replaced by one product.
-
-    J_t ≈ s̃_t θ̃_tᵀ,    E[s̃_t θ̃_tᵀ] = J_t
-
-    s̃_t = ρ0 (∂F_t/∂s_{t−1}) s̃_{t−1} + ρ1 ν
-    θ̃_t = θ̃_{t−1} / ρ0 + (∂F_t/∂θ)ᵀ ν / ρ1          ν random signs
-
-The products of ν with what it is independent of vanish on average, and E[ν νᵀ] = 1: so the mean of
-s̃ θ̃ᵀ follows RTRL's recursion, for any ρ0, ρ1 > 0 that do not change when ν changes its sign.
+"""Unbiased online recurrent optimisation (UORO): RTRL with a random rank-one influence matrix.
 
 Source: Tallec & Ollivier, "Unbiased Online Recurrent Optimization" (arXiv 1702.05043), Algorithm 1
-and the choice of ρ0, ρ1 that goes with it.
+with its choice of ρ0 and ρ1.
 """
 
 from __future__ import annotations
@@ -23,7 +15,7 @@ import optax
 
 from artbp import _tree
 from artbp.estimators.base import GradientEstimator
-from artbp.estimators.online import StepDerivatives, online
+from artbp.estimators.online import Sensitivity, StepDerivatives, online
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 
@@ -38,12 +30,9 @@ class RankOne(NamedTuple):
 
 
 def random_signs(rng_key: jax.Array, t: jax.Array, like: Any) -> Any:
-    """±1 with equal chances, like the leaves of `like`."""
+    """Draws independent signs ±1, like the leaves of `like`."""
     del t
-    leaves, treedef = jax.tree.flatten(like)
-    keys = jax.random.split(rng_key, len(leaves))
-    pairs = zip(keys, leaves, strict=True)
-    return treedef.unflatten([jax.random.rademacher(k, x.shape, x.dtype) for k, x in pairs])
+    return optax.tree.random_like(rng_key, like, jax.random.rademacher)
 
 
 def uoro(
@@ -55,24 +44,29 @@ def uoro(
     draw_signs: DrawSigns = random_signs,
     normalizer: float = 1.0,
 ) -> GradientEstimator:
-    """UORO: an unbiased online gradient at the cost and memory of a few steps of the cell.
+    """UORO computes an unbiased online gradient at the cost and memory of a few steps of the cell.
 
-        g_t = ∂ℓ_t/∂θ + (s̃_{t−1} · ∂ℓ_t/∂s_{t−1}) θ̃_{t−1}
+        g_t = ∂ℓ_t/∂θ + (s̃_{t−1} · ∂ℓ_t/∂s_{t−1}) θ̃_{t−1},          E[s̃_t θ̃_tᵀ] = J_t = ds_t/dθ
+        s̃_t = ρ0 (∂F_t/∂s_{t−1}) s̃_{t−1} + ρ1 ν
+        θ̃_t = θ̃_{t−1} / ρ0 + (∂F_t/∂θ)ᵀ ν / ρ1          ν random signs
+
+    Products of ν with independent factors have mean zero, and E[ν νᵀ] = 1. The mean of s̃ θ̃ᵀ
+    therefore follows RTRL's recursion, for any ρ0, ρ1 > 0 that do not depend on the sign of ν.
 
     One estimate is `update_every` steps. With frozen params the gradients of a pass sum to an
-    unbiased estimate of that of `artbp.bptt`. Its variance grows with the number of units, and
-    with the rows of the batch, which are one state here; average over keys with `jax.vmap`. A reset
-    empties s̃ for its rows, while θ̃ goes on: still unbiased, with more noise than need be.
+    unbiased estimate of the gradient of `artbp.bptt`. The variance grows with the number of units
+    and with the rows of the batch, which together form one state; average over keys with
+    `jax.vmap`. A reset zeroes s̃ for its rows but not θ̃, which adds noise and no bias.
 
-    The product with ∂F/∂s is taken in forward mode (`jax.jvp`), so it is exact; a finite
-    difference, as in other implementations, is not.
+    The product with ∂F/∂s is exact (`jax.jvp`), not a finite difference as in other
+    implementations.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`; any cell.
-      update_every: steps per estimate; at the end of the stream it is those that are left.
-      epsilon: added to the norms that ρ0 and ρ1 are made of, to keep them finite and positive.
-      draw_signs: `draw_signs(rng_key, t, like) -> ν` at step t of the stream; the default draws
-        independent random signs. To enumerate over all signs, hand in your own.
+      update_every: steps per estimate; the last estimate of a pass may have fewer.
+      epsilon: added to the norms in ρ0 and ρ1, to keep them finite and positive.
+      draw_signs: `draw_signs(rng_key, t, like) -> ν` at step t of the stream. The default draws
+        independent random signs; pass your own to enumerate all signs.
 
     Raises:
       ValueError: update_every is not an integer ≥ 1, epsilon not above 0; otherwise as
@@ -82,50 +76,41 @@ def uoro(
     """
     check_positive(epsilon=epsilon)
 
-    def begin(params: Any, floats: Any) -> RankOne:
+    def zero(params: Any, floats: Any) -> RankOne:
         return RankOne(_tree.zeros_like(floats), _tree.zeros_like(params))
 
-    def gradient(params: Any, sensitivity: RankOne, credit: Any) -> Any:
+    def gradient(params: Any, sensitivity: RankOne, cotangent: Any) -> Any:
         del params
         products = jax.tree.map(
             lambda s, c: jnp.sum(s * c, dtype=_tree.at_least_float32(s.dtype)),
             sensitivity.state,
-            credit,
+            cotangent,
         )
-        along = sum(jax.tree.leaves(products), start=0.0)
+        inner = sum(jax.tree.leaves(products), start=0.0)
 
-        def times(x: jax.Array) -> jax.Array:
+        def scaled(x: jax.Array) -> jax.Array:
             dtype = _tree.at_least_float32(x.dtype)
-            return jnp.asarray(along, dtype) * x.astype(dtype)
+            return jnp.asarray(inner, dtype) * x.astype(dtype)
 
-        return jax.tree.map(times, sensitivity.params)
+        return jax.tree.map(scaled, sensitivity.params)
 
-    def move_on(
+    def update(
         sensitivity: RankOne, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
     ) -> RankOne:
         signs = draw_signs(rng_key, t, derivatives.floats)
-        pushed = derivatives.push(None, sensitivity.state)
-        pulled, _ = derivatives.pull(signs)
+        tangent = derivatives.jvp(None, sensitivity.state)
+        gradient, _ = derivatives.vjp(signs)
 
         def ratio(above: Any, below: Any) -> jax.Array:
             return jnp.sqrt((optax.tree.norm(above) + epsilon) / (optax.tree.norm(below) + epsilon))
 
         # These balance the norms of the two factors, which keeps the variance small.
-        rho_0 = ratio(sensitivity.params, pushed)
-        rho_1 = ratio(pulled, signs)
+        rho_0, rho_1 = ratio(sensitivity.params, tangent), ratio(gradient, signs)
         return RankOne(
-            jax.tree.map(lambda x, sign: (rho_0 * x + rho_1 * sign).astype(x.dtype), pushed, signs),
+            jax.tree.map(lambda x, s: (rho_0 * x + rho_1 * s).astype(x.dtype), tangent, signs),
             jax.tree.map(
-                lambda x, g: (x / rho_0 + g / rho_1).astype(x.dtype), sensitivity.params, pulled
+                lambda x, g: (x / rho_0 + g / rho_1).astype(x.dtype), sensitivity.params, gradient
             ),
         )
 
-    return online(
-        cell,
-        loss_fn,
-        begin=begin,
-        gradient=gradient,
-        move_on=move_on,
-        update_every=update_every,
-        normalizer=normalizer,
-    )
+    return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)
