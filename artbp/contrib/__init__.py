@@ -1,11 +1,12 @@
-"""Tools beside the core: for few users, or of interest to research on truncation itself.
+"""Tools outside the core, for a few users or for research on truncation itself.
 
-independent_runs   many whole trainings in one program, none waiting for another
-sample_row_gates   boundaries of the rows of a batch drawn together (shared, antithetic, stratified)
-multi_draw_gradient   several draws of boundaries on one forward pass; `coupling_variance`
-sampled_bias       bias of random boundaries by sampling, with an interval from the exact variance
-clipping_report    what clipping the gradient of each segment does to an estimator
-optimal_law        the truncation law of least variance at a given mean and second moment
+independent_runs     runs many trainings in one program, none of which waits for another
+sample_row_gates     draws the boundaries of several rows jointly (shared, antithetic, stratified)
+multi_draw_gradient  averages several draws of boundaries on one forward pass;
+                     `coupling_variance` samples the variance of such a scheme
+sampled_bias         tests random boundaries for bias, with an interval from the exact variance
+clipping_report      measures the bias of clipping the gradient of each segment
+optimal_law          finds the truncation law of least variance for a given mean and second moment
 """
 
 from artbp.contrib.clipping import ClippingReport, clipping_report, clipping_reports

@@ -1,9 +1,9 @@
-"""What clipping the gradient of each segment does to an estimator: bias, and where it comes from.
+"""The bias of clipping the gradient of each segment, and the segments that it comes from.
 
     clipped = Σ over segments of clip(gradient of the segment)
 
-An unbiased gradient that is clipped is no longer unbiased. The segments that lose most are those
-with the largest gradients: under ARTBP the long ones, whose compensations carry the long memory.
+Clipping biases an unbiased random gradient. It changes the largest gradients most: under ARTBP
+those of long segments, whose compensations carry the long memory.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import optax
 from jax import lax
 
 from artbp import _tree
+from artbp.diagnostics.interval import jackknife_error
 from artbp.estimators.base import GradientEstimator
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_params
 
 
 class Comparison(NamedTuple):
-    """A mean gradient c against another, r; floats. Equal gradients: 1, 1, 1, 0.
+    """A mean gradient c compared with another, r; floats. Equal gradients give 1, 1, 1, 0.
 
     Attributes:
       relative_norm: ‖c‖/‖r‖.
@@ -40,14 +41,14 @@ class Comparison(NamedTuple):
 
 
 class LengthBins(NamedTuple):
-    """Segments by length, NumPy arrays [bins]: bin i holds the lengths 2^i, …, 2^(i+1) − 1.
+    """Segments by length, NumPy arrays [bins]; bin i holds the lengths 2^i, …, 2^(i+1) − 1.
 
     Attributes:
       shortest: 2^i, in time steps.
-      count: segments, over all keys.
-      share_bound: of these segments, the share that clipping changed; NaN where there are none.
-      share_of_steps: of all time steps, the share that lies in these segments.
-      norm_lost: Σ ‖g − clip(g)‖ / Σ ‖g‖ over these segments; NaN where there are none.
+      count: number of segments, over all keys.
+      share_bound: the share of these segments that clipping changed; NaN if there are none.
+      share_of_steps: the share of all time steps that lies in these segments.
+      norm_lost: Σ ‖g − clip(g)‖ / Σ ‖g‖ over these segments; NaN if there are none.
     """
 
     shortest: np.ndarray
@@ -58,7 +59,7 @@ class LengthBins(NamedTuple):
 
 
 class ClippingReport(NamedTuple):
-    """What `clipping_report` returns; standard errors are over the keys, NaN with a single one.
+    """The result of `clipping_report`; standard errors are over the keys, NaN for a single key.
 
     Attributes:
       against_unclipped: the mean clipped gradient against the mean unclipped one, same keys.
@@ -67,7 +68,7 @@ class ClippingReport(NamedTuple):
       against_reference_error: its standard errors; None without a reference.
       share_bound: the share of all segments that clipping changed.
       norm_lost: Σ ‖g − clip(g)‖ / Σ ‖g‖ over all segments.
-      by_length: the same, and more, by the length of the segment.
+      by_length: both shares by segment length.
     """
 
     against_unclipped: Comparison
@@ -90,27 +91,27 @@ def clipping_report(
     max_value: float | None = None,
     reference: Any = None,
 ) -> ClippingReport:
-    """Measures what clipping costs, with frozen params over one pass of the stream for each key::
+    """Measures the bias of clipping, with frozen params over one pass of the stream for each key::
 
         for key in rng_keys:
             for segment in one pass of the stream:
                 whole[key] += gradient;  clipped[key] += clip(gradient)
         compare(mean(clipped), mean(whole));  compare(mean(clipped), reference)
 
-    Noise that the keys leave in a mean gradient adds to its norm and to the relative bias, and
-    takes from the cosine; the projection on a reference has no such error. Runs as one compiled
-    program, key after key; each call compiles it anew. Memory: two sums of gradients for each key,
-    on the device and, in float64, on the host. `clipping_reports` takes several thresholds at once.
+    Noise that remains in the means adds to their norm and relative bias and reduces the cosine; it
+    does not affect the projection on a reference. The passes run in one compiled program, key after
+    key, and each call compiles it anew. Memory: two sums of gradients per key, on the device and,
+    in float64, on the host. `clipping_reports` takes several thresholds at once.
 
     Args:
-      estimator: any, such as `artbp.artbp(...)`; one that can be jitted, so of policy None or
-        "dynamic". Thresholds are in the units of what it returns: its `normalizer` counts.
+      estimator: any that can be jitted (policy None or "dynamic"), such as `artbp.artbp(...)`.
+        Thresholds apply to its gradients, which its `normalizer` divides.
       params, carry: as for `estimator.init`.
-      stream: one pass of it is taken.
-      rng_keys: `[N]`. Each drives one pass. An estimator without chance needs only one.
-      max_norm: clip by global norm, as `optax.clip_by_global_norm`; exactly one of the two.
-      max_value: clip each entry to ±max_value, as `optax.clip`.
-      reference: like params: the gradient to compare with, for instance the BPTT gradient of the
+      stream: one pass is taken per key.
+      rng_keys: `[N]`, one for each pass. A deterministic estimator needs only one.
+      max_norm: clip by global norm, as `optax.clip_by_global_norm`.
+      max_value: clip each entry to ±max_value, as `optax.clip`. Give exactly one of the two.
+      reference: a gradient like params to compare with, for instance the BPTT gradient of the
         stream, which one pass of `artbp.bptt(..., normalizer=)` gives.
 
     Raises:
@@ -118,11 +119,9 @@ def clipping_report(
         of keys; a reference unlike params; as `estimator.estimate`.
       TypeError: params that are not floats.
     """
-    threshold = {"max_norm": max_norm, "max_value": max_value}
-    [report] = clipping_reports(
-        estimator, params, carry, stream, rng_keys, [threshold], reference=reference
-    )
-    return report
+    thresholds = [{"max_norm": max_norm, "max_value": max_value}]
+    given = estimator, params, carry, stream, rng_keys
+    return clipping_reports(*given, thresholds, reference=reference)[0]
 
 
 def clipping_reports(
@@ -135,12 +134,12 @@ def clipping_reports(
     *,
     reference: Any = None,
 ) -> list[ClippingReport]:
-    """`clipping_report` for each threshold, from the same gradients::
+    """Makes a `clipping_report` for each threshold from the same gradients::
 
         [clipping_report(..., **threshold) for threshold in thresholds]
 
-    Compiled once, and each gradient is computed once, which is what takes the time. Memory: a sum
-    of gradients more for each key and threshold.
+    It compiles once and computes each gradient once. Memory: one more sum of gradients per key and
+    threshold.
 
     Args:
       thresholds: each with one of the keywords, `{"max_norm": 1.0}` or `{"max_value": 0.1}`.
@@ -155,7 +154,8 @@ def clipping_reports(
     num_bins = stream.num_steps.bit_length()
     num_keys = _num_keys(rng_keys)
     if reference is not None:
-        reference = _flat(_like(reference, params), 1)[0]
+        _check_like(reference, params)
+        reference = _flat(reference, 1)[0]
 
     @jax.jit
     def run(params: Any, carry: Any, stream: Stream, rng_keys: jax.Array) -> tuple[Any, ...]:
@@ -177,48 +177,40 @@ def clipping_reports(
 
     whole, sums = jax.device_get(run(params, carry, stream, rng_keys))
     whole = _flat(whole, num_keys)
-
-    def report(clipped: np.ndarray, tally: np.ndarray) -> ClippingReport:
-        unclipped = _jackknife(_compare, clipped, whole)
-        referred = None, None
+    reports = []
+    for tree, tallies in sums:
+        clipped, tally = _flat(tree, num_keys), np.asarray(tallies, np.float64).sum(axis=0)
+        unclipped, referred = _jackknife(_compare, clipped, whole), (None, None)
         if reference is not None:
             referred = _jackknife(lambda mean: _compare(mean, reference), clipped)
         _, share_bound, _, norm_lost = _shares(tally.sum(axis=0))
-        return ClippingReport(*unclipped, *referred, share_bound, norm_lost, _by_length(tally))
-
-    return [
-        report(_flat(clipped, num_keys), np.asarray(tally, np.float64).sum(axis=0))
-        for clipped, tally in sums
-    ]
+        shares = share_bound, norm_lost, _by_length(tally)
+        reports.append(ClippingReport(*unclipped, *referred, *shares))
+    return reports
 
 
-def _add(sums: tuple[Any, jax.Array], gradient: Any, kept: Any, length: jax.Array) -> Any:
-    """Adds what was kept of a segment's gradient, and the segment to the tally of its bin."""
-    clipped, tally = sums
-    lost = optax.global_norm(jax.tree.map(jnp.subtract, gradient, kept))
+def _add(sums: tuple[Any, jax.Array], gradient: Any, clipped: Any, length: jax.Array) -> Any:
+    """Adds the clipped gradient of a segment to the sum and its numbers to the tally of its bin."""
+    total, tally = sums
+    lost = optax.global_norm(jax.tree.map(jnp.subtract, gradient, clipped))
     row = [1, lost != 0, length, optax.global_norm(gradient), lost]
     row = jnp.stack([jnp.asarray(x, float) for x in row])
-    return _tree.accumulate(clipped, kept), tally.at[31 - lax.clz(length)].add(row)
+    return _tree.accumulate(total, clipped), tally.at[31 - lax.clz(length)].add(row)
 
 
 def _clip(max_norm: float | None = None, max_value: float | None = None) -> Callable[[Any], Any]:
-    if max_norm is not None and max_value is None:
-        _check_above_zero(max_norm=max_norm)
-        transform = optax.clip_by_global_norm(max_norm)
-    elif max_value is not None and max_norm is None:
-        _check_above_zero(max_value=max_value)
-        transform = optax.clip(max_value)
-    else:
+    given = {"max_norm": max_norm, "max_value": max_value}
+    given = {name: threshold for name, threshold in given.items() if threshold is not None}
+    if len(given) != 1:
         raise ValueError(
             f"max_norm={max_norm!r} and max_value={max_value!r}; expected exactly one of them."
         )
+    ((name, threshold),) = given.items()
+    if not threshold > 0:
+        raise ValueError(f"{name}={threshold!r}; expected a number above 0, or infinity.")
+    make = optax.clip_by_global_norm if name == "max_norm" else optax.clip
+    transform = make(threshold)
     return lambda gradient: transform.update(gradient, transform.init(gradient))[0]
-
-
-def _check_above_zero(**named: float) -> None:
-    for name, threshold in named.items():
-        if not threshold > 0:
-            raise ValueError(f"{name}={threshold!r}; expected a number above 0, or infinity.")
 
 
 def _num_keys(rng_keys: jax.Array) -> int:
@@ -231,15 +223,14 @@ def _num_keys(rng_keys: jax.Array) -> int:
     return shape[0]
 
 
-def _like(reference: Any, params: Any) -> Any:
+def _check_like(reference: Any, params: Any) -> None:
     given, expected = (jax.tree.map(jnp.shape, tree) for tree in (reference, params))
     if given != expected:
         raise ValueError(f"reference has shapes {given}; expected those of params, {expected}.")
-    return reference
 
 
 def _flat(tree: Any, rows: int) -> np.ndarray:
-    """All leaves side by side, float64 `[rows, P]`."""
+    """Concatenates all leaves to float64 `[rows, P]`."""
     leaves = [np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in jax.tree.leaves(tree)]
     return np.concatenate(leaves, axis=1)
 
@@ -255,7 +246,7 @@ def _compare(c: np.ndarray, r: np.ndarray) -> Comparison:
 def _jackknife(
     statistic: Callable[..., Comparison], *samples: np.ndarray
 ) -> tuple[Comparison, Comparison]:
-    """A function of means over keys, and its standard errors from leaving one key out at a time."""
+    """Computes a function of means over keys, and its standard errors."""
     num_keys = samples[0].shape[0]
     sums = [rows.sum(axis=0) for rows in samples]
     value = statistic(*(total / num_keys for total in sums))
@@ -266,12 +257,11 @@ def _jackknife(
         pairs = zip(sums, samples, strict=True)
         return statistic(*((total - rows[n]) / (num_keys - 1) for total, rows in pairs))
 
-    left_out = np.array([without(n) for n in range(num_keys)])
-    return value, Comparison(*np.sqrt((num_keys - 1) * left_out.var(axis=0)))
+    return value, Comparison(*jackknife_error(np.array([without(n) for n in range(num_keys)])))
 
 
 def _shares(tally: np.ndarray) -> tuple[Any, ...]:
-    """(count, share bound, steps, norm lost) of a tally [..., 5]."""
+    """Returns (count, share bound, steps, norm lost) of a tally [..., 5]."""
     count, bound, steps, norm, lost = np.moveaxis(tally, -1, 0)
     with np.errstate(invalid="ignore"):  # no segments: NaN
         return count.astype(int), bound / count, steps, lost / norm

@@ -1,20 +1,20 @@
-"""Boundaries of many rows, drawn together: what the rows may share without a bias.
+"""Couplings: joint draws of the boundaries of many rows that leave the gradient unbiased.
 
-The gradient summed over the rows of a batch is a sum of one term for each row, and so is the mean
-over several draws of boundaries on the same data. By linearity, any joint law of the rows'
-boundaries leaves the expectation alone as long as the boundaries of each row, taken by
-themselves, follow the truncation law. The joint law sets the variance:
+The gradient summed over the rows of a batch is a sum of one term per row. So is the mean over
+several draws of boundaries on the same data. By linearity, the joint law of the rows' boundaries
+does not change the expectation, as long as the boundaries of each single row follow the truncation
+law. It does change the variance:
 
     Var(Σ_b g_b) = Σ_b Var(g_b) + Σ_{b ≠ b'} Cov(g_b, g_b')
 
-shared       row b's boundaries are row 0's
-independent  no covariances
-antithetic   rows 2i and 2i + 1 take u and 1 − u: one is short where the other is long
-stratified   R rows take one u from each of R equal parts of (0, 1], in a random order
+shared       all rows have the boundaries of row 0
+independent  there are no covariances
+antithetic   rows 2i and 2i + 1 use u and 1 − u: one is short where the other is long
+stratified   R rows use one u from each of R equal parts of (0, 1], in a random order
 
-u is the uniform that the j-th segment's length is made from, length > k ⟺ u ≤ S(k); the uniforms
-of different j are independent. Antithetic and stratified variates: Owen, "Monte Carlo theory,
-methods and examples" (2013), chapters 8 and 10.
+u is the uniform from which the length of the j-th segment is made: length > k ⟺ u ≤ S(k). The
+uniforms of different j are independent. Antithetic and stratified variates: Owen, "Monte Carlo
+theory, methods and examples" (2013), chapters 8 and 10.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ def sample_row_gates(
 ) -> jax.Array:
     """Draws the gates (1 − X_t)/(1 − c_t) of many rows, for `artbp.unroll`; boundaries are 0.
 
-        gates[:, b] ~ law.sample_gates(key, num_steps)     for every row b by itself
+        gates[:, b] ~ law.sample_gates(key, num_steps)     for every single row b
 
-    whatever the coupling, so the gradient summed over the rows is unbiased under each of them.
+    This holds for every coupling, so the gradient summed over the rows is always unbiased.
 
     Args:
       law: an `artbp.truncation.InvertibleLaw`, as all random laws here are, unless the coupling is
         "shared" or "independent".
       rng_key: consumed.
       num_steps: T.
-      num_rows: R, of the batch; or draws of boundaries on the same data. Where R is odd, the last
-        row has no antithetic partner.
-      coupling: "shared": `law.sample_gates(rng_key, T)` in every row. "independent": row b is
-        `law.sample_gates(split(rng_key, R)[b], T)`. "antithetic", "stratified": see the top of
-        this module. Danger: couplings make the rows of a batch depend on each other; a variance
-        estimated from the spread between rows is then wrong.
+      num_rows: R rows of the batch, or R draws of boundaries on the same data. If R is odd, the
+        last row has no antithetic partner.
+      coupling: "shared": every row has `law.sample_gates(rng_key, T)`. "independent": row b has
+        `law.sample_gates(split(rng_key, R)[b], T)`. "antithetic", "stratified": see this module.
+        Danger: these two make rows dependent, so the spread between rows no longer estimates the
+        variance.
 
     Returns:
       float `[T, R]`, in JAX's default float dtype.
@@ -69,7 +69,7 @@ def sample_row_gates(
             f"{type(law).__name__} has no closed form for that. Make it an artbp.truncation."
             "InvertibleLaw with length_at(u), or take the coupling 'independent' or 'shared'."
         )
-    segments = jnp.arange(num_steps, dtype=jnp.int32)  # as many as there are at most
+    segments = jnp.arange(num_steps, dtype=jnp.int32)  # the largest possible number
     limit = num_steps + 1
 
     def lengths_of(segment: jax.Array) -> jax.Array:
@@ -86,16 +86,23 @@ def sample_row_gates(
 
 
 def check_coupling(coupling: str) -> None:
-    """Raises ValueError unless `coupling` names one."""
+    """Raises ValueError unless `coupling` is the name of one."""
     if coupling not in get_args(Coupling):
         raise ValueError(f"coupling={coupling!r}; expected one of {', '.join(get_args(Coupling))}.")
 
 
 def antithetic_uniforms(u: jax.Array, swap: jax.Array) -> jax.Array:
-    """u/2 and 1 − u/2, in this order or swapped: float32 `[2, n]` from u, swap `[n]`.
+    """Makes a uniform and its reflection, u/2 and 1 − u/2, swapped where `swap` is true.
 
-    A uniform and its reflection. Not (u, 1 − u) as such: for a u near 1 the difference would be
-    a multiple of 2⁻²⁴, too coarse for the tail of a law, and might be 0.
+    They are not (u, 1 − u): near u = 1 the difference is a multiple of 2⁻²⁴, which is too coarse
+    for the tail of a law and may be 0.
+
+    Args:
+      u: float32 `[n]`.
+      swap: bool `[n]`.
+
+    Returns:
+      float32 `[2, n]`.
     """
     low = u / 2
     pair = jnp.stack([low, 1 - low])
@@ -103,9 +110,9 @@ def antithetic_uniforms(u: jax.Array, swap: jax.Array) -> jax.Array:
 
 
 def stratified_uniforms(u: jax.Array, strata: jax.Array) -> jax.Array:
-    """(strata + u)/R, float32 `[R]`, from u in (0, 1] and a permutation of 0, …, R − 1.
+    """Computes (strata + u)/R, float32 `[R]`, from u in (0, 1] and a permutation of 0, …, R − 1.
 
-    Each row meets each stratum equally often, so that it is uniform by itself.
+    Each row gets each stratum with equal probability, so each single row is uniform.
     """
     return (strata.astype(u.dtype) + u) / u.dtype.type(u.shape[0])
 
@@ -125,7 +132,7 @@ def _stratified(rng_key: jax.Array, num_rows: int) -> jax.Array:
 
 
 def _gates(law: TruncationLaw, lengths: jax.Array) -> jax.Array:
-    """The gates [T, R] of rows whose j-th segment has the length lengths[j]; int32 `[T, R]`."""
+    """Makes gates [T, R] for rows whose j-th segment has length lengths[j]; int32 `[T, R]`."""
     rows = jnp.arange(lengths.shape[1], dtype=jnp.int32)
 
     def step(

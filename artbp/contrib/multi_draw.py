@@ -1,8 +1,6 @@
-"""Less variance without a bias: several draws of boundaries on one forward pass, coupled draws.
+"""Variance reduction without bias: several draws of boundaries on one forward pass.
 
-The carries do not depend on the boundaries, so one forward pass serves any number of draws. Their
-mean is unbiased, whatever the coupling between them (see `artbp.contrib.couplings`), and has a
-D-th of the variance of one draw where they are independent.
+Carries do not depend on the boundaries, so one forward pass serves any number of draws.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from artbp.unrolls.readout import LossFn
 
 
 class SampledTrace(NamedTuple):
-    """A sampled trace of a covariance; float scalars.
+    """The sampled trace of a covariance; float scalars.
 
     Attributes:
       trace: the sum of the variances of all entries of the gradient.
@@ -47,23 +45,23 @@ def multi_draw_gradient(
     num_draws: int,
     coupling: Coupling = "independent",
 ) -> Any:
-    """The mean ARTBP gradient of D draws of boundaries on one forward pass.
+    """Computes the mean ARTBP gradient of D draws of boundaries on one forward pass.
 
         (1/D) Σ_d gradient(gates[:, d]),    gates = sample_row_gates(law, key, T, D, coupling)
 
-    Unbiased for the stream's BPTT gradient under every coupling, because each draw is. With
-    independent draws the variance is that of a single draw divided by D. Costs one forward pass
-    and D backward passes; memory: see `gradients_of_gates`.
+    It is unbiased for the stream's BPTT gradient under every coupling, because each draw is.
+    Independent draws divide the variance by D. It takes one forward and D backward passes; for the
+    memory see `gradients_of_gates`.
 
     Args:
       cell, loss_fn, law, params, carry: as for `artbp.artbp`.
-      stream: the window, from `carry` on; its end cuts nothing.
+      stream: the window, starting from `carry`; its end is no cut.
       rng_key: consumed.
       num_draws: D. The rows of a batch share the boundaries of a draw.
       coupling: of the draws; see `artbp.contrib.sample_row_gates`.
 
     Returns:
-      Like params: the gradient of the summed losses.
+      The gradient of the summed losses, like params.
 
     Raises:
       TypeError, ValueError, NotImplementedError: as `gradients_of_gates` and `sample_row_gates`.
@@ -87,23 +85,23 @@ def coupling_variance(
     num_draws: int | None = None,
     batch_size: int = 16,
 ) -> SampledTrace:
-    """The variance of the gradient under a coupling, sampled: the mean of ‖ĝ − g‖².
+    """Samples the variance of the gradient under a coupling, as the mean of ‖ĝ − g‖².
 
         ĝ = gradient of the summed losses under drawn gates,    g = BPTT gradient = E[ĝ]
 
-    The squared distances from the exact mean are independent, so the standard error is theirs,
-    std/√N. Danger: they have heavy tails (rare long segments with large weights), so with few
-    samples both numbers are typically too small: compare couplings at thousands of samples.
-    Where boundaries are sure (c = 1) g is not the mean, and this is the mean squared error.
+    The standard error is that of independent samples, std/√N. Danger: the samples have heavy tails
+    (rare long segments with large weights). With few samples both numbers are typically too small:
+    compare couplings at thousands of samples. If boundaries are certain (c = 1), g is not the mean,
+    and the result is the mean squared error.
 
     Args:
       cell, loss_fn, law, params, carry, stream: as for `multi_draw_gradient`.
       rng_key: consumed.
       coupling: see `artbp.contrib.sample_row_gates`.
       num_samples: N ≥ 2.
-      num_draws: None: each row of the batch has its own boundaries, coupled over the rows.
-        D: ĝ is `multi_draw_gradient`, coupled over the draws.
-      batch_size: samples whose backward passes run side by side on one forward pass.
+      num_draws: None: each row of the batch has its own boundaries, coupled over rows. D: ĝ is
+        `multi_draw_gradient`, coupled over draws.
+      batch_size: samples that share one forward pass; their backward passes run in parallel.
 
     Raises:
       TypeError, ValueError, NotImplementedError: as `multi_draw_gradient`; num_samples below 2;
@@ -118,18 +116,14 @@ def coupling_variance(
     ones = jnp.ones((1, num_steps), jnp.result_type(float))
     exact = gradients_of_gates(cell, loss_fn, params, carry, stream, ones)
 
-    if num_draws is None:
-        num_rows = _num_rows(carry)
+    num_columns = _num_rows(carry) if num_draws is None else num_draws
 
-        def gates_of(rng_key: jax.Array) -> jax.Array:
-            return sample_row_gates(law, rng_key, num_steps, num_rows, coupling)[None]
-    else:
-
-        def gates_of(rng_key: jax.Array) -> jax.Array:
-            return sample_row_gates(law, rng_key, num_steps, num_draws, coupling).T
+    def gates_of(rng_key: jax.Array) -> jax.Array:
+        gates = sample_row_gates(law, rng_key, num_steps, num_columns, coupling)
+        return gates[None] if num_draws is None else gates.T
 
     def squared_distances(rng_keys: jax.Array) -> jax.Array:
-        """‖ĝ − g‖² of each key."""
+        """Computes ‖ĝ − g‖² for each key."""
         gates = jax.vmap(gates_of)(rng_keys)
         flat = jnp.reshape(gates, (-1, *gates.shape[2:]))
         gradients = gradients_of_gates(cell, loss_fn, params, carry, stream, flat)
@@ -147,11 +141,11 @@ def coupling_variance(
 
 
 def _num_rows(carry: Any) -> int:
-    """B: the first axis of the carry's float leaves."""
+    """Returns B, the first axis of the carry's float leaves."""
     shapes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(carry) if _tree.is_inexact(leaf)}
     if len(shapes) != 1 or shapes == {()}:
         raise ValueError(
-            f"The float leaves of the carry begin with the axes {sorted(shapes)}; expected one "
-            "and the same axis of rows in all of them. Without rows, pass num_draws."
+            f"The float leaves of the carry begin with the axes {sorted(shapes)}; expected the "
+            "same axis of rows in all of them. Without rows, pass num_draws."
         )
     return shapes.pop()[0]

@@ -1,16 +1,16 @@
-"""The law of least variance, at a given mean length and a given second moment.
+"""The truncation law of least variance for a given mean length and a given second moment.
 
-Cost per time step does not depend on the law; memory and update delay do, through E[L²]/L0. A
-heavier tail at the same mean is often better, so laws are compared with both held:
+The cost per time step does not depend on the law. Memory and update delay do, through E[L²]/L0. A
+heavier tail at the same mean often lowers the variance, so laws are compared with both fixed:
 
     minimise V(S)    subject to    Σ_k S(k) = L0,    Σ_k (2k+1) S(k) ≤ E[L²]
 
-over the hazards of the ages 1, …, n, the last of which goes on for ever, with V that of
-`streaming_variance`. Newton's method is run on the logits of the hazards, along the constraints: a
-damped step in their tangent space, then back onto them. The minimum is a local one, reached from
-the polynomial law of the same mean and second moment, where there is one with α > 4. Where G decays
-smoothly no second minimum has been seen, from starts with a peak of the hazard at any age. Where it
-changes sign from lag to lag there are several: of ten random Grams of rank 3, nine led to within
+over the hazards of the ages 1, …, n, the last of which holds at all later ages. V is that of
+`streaming_variance`. Newton's method runs on the logits of the hazards: a damped step in the
+tangent space of the constraints, then back onto the constraints. It starts from the polynomial law
+of the same mean and second moment, if there is one with α > 4, and finds a local minimum. No second
+minimum was found where G decays smoothly, from starts with a peak of the hazard at any age. There
+are several where G changes sign from lag to lag: of ten random Grams of rank 3, nine led to within
 1.5 % of the best of twenty starts, and one to 51 % above it.
 """
 
@@ -27,35 +27,34 @@ from artbp.truncation.streaming import check_gram
 from artbp.truncation.tabulated import Tabulated, tabulated
 
 _STEPS = 200
-# Relative, of V: the decrease that ends the search.
+# The search ends at a smaller relative decrease of V.
 _DECREASE = 1e-10
 
 
 def optimal_law(
     gram: Any, *, mean_length: float, second_moment: float, num_ages: int | None = None
 ) -> Tabulated:
-    """The hazards that minimise `streaming_variance` at a given mean length and second moment.
+    """Finds the hazards that minimise `streaming_variance` for a given mean and second moment.
 
         min V(law, gram)  subject to  E[L] = mean_length, E[L²] ≤ second_moment
 
-    E[L²] is what a law is held to because the memory and the update delay that it asks for grow
-    with it: a comparison of laws means something at equal E[L] and equal E[L²] only. For example
-    that of `geometric(L0)`, 2·L0² − L0; that of `polynomial(L0, α)` is
-    L0 + 2·L0·(L0 − 1)·(α − 2)/(α − 3).
+    E[L²] is fixed because memory and update delay grow with it: laws can only be compared at equal
+    E[L] and equal E[L²]. E[L²] is 2·L0² − L0 for `geometric(L0)` and
+    L0 + 2·L0·(L0 − 1)·(α − 2)/(α − 3) for `polynomial(L0, α)`.
 
     Args:
       gram: E⟨G_m, G_m'⟩, `[M, M]`, as for `streaming_variance`; zero from lag M on.
       mean_length: L0 > 1, in time steps.
-      second_moment: the largest E[L²], above that of a length as constant as integers allow.
-      num_ages: n, ages with a hazard of their own; it is constant from there on. Default: M, or
-        8·L0 if that is more. Time grows like (n + M)³: seconds for a thousand.
+      second_moment: the largest E[L²], above that of the most constant integer lengths.
+      num_ages: n, the number of ages with their own hazard; later ages share the last one.
+        Default: M, or 8·L0 if that is larger. Time grows like (n + M)³: seconds for a thousand.
 
     Returns:
       A `tabulated` law. The constraints hold to 1e-6 relative.
 
     Raises:
-      ValueError: a Gram that is none, see `streaming_variance`; a mean length or second moment
-        that no law has.
+      ValueError: an invalid Gram, see `streaming_variance`; a mean length or second moment that no
+        law has.
     """
     gram = check_gram(gram)
     check_mean_length(mean_length)
@@ -70,29 +69,28 @@ def optimal_law(
     if num_ages is None:
         num_ages = max(len(gram), int(np.ceil(8 * mean_length)))
     if check_length(num_ages, "num_ages") < 2:
-        raise ValueError(f"num_ages={num_ages}; expected 2 at least, for two constraints.")
-    problem = LawObjective(gram, float(mean_length), float(second_moment), num_ages)
-    logits = _minimise(problem, _start(problem))
+        raise ValueError(f"num_ages={num_ages}; two constraints need at least 2.")
+    objective = LawObjective(gram, float(mean_length), float(second_moment), num_ages)
+    logits = _minimise(objective, _start(objective))
     return tabulated(hazards_of(logits).tolist())
 
 
-def _minimise(problem: LawObjective, logits: np.ndarray | None) -> np.ndarray:
-    """Damped Newton steps in the tangent space of the constraints, each followed by `restore`."""
+def _minimise(objective: LawObjective, logits: np.ndarray | None) -> np.ndarray:
+    """Takes damped Newton steps in the tangent space of the constraints, each with a `restore`."""
     if logits is None:
         raise ValueError(
-            f"No law with hazards at {problem.num_ages} ages was found that has a mean length of "
-            f"{problem.mean_length:.6g} and a second moment of {problem.second_moment:.6g}. Allow "
-            "for more ages, or a second moment nearer to the geometric law's."
+            f"No law with hazards at {objective.num_ages} ages was found that has mean length "
+            f"{objective.mean_length:.6g} and second moment {objective.second_moment:.6g}. Allow "
+            "more ages, or a second moment nearer to the geometric law's."
         )
     damping = 1e-3
     for _ in range(_STEPS):
-        variance, constraints = problem.variance_jet(logits), problem.constraints(logits)
-        jacobian = problem.jacobian(logits)
+        variance, constraints = objective.variance_jet(logits), objective.constraints(logits)
+        jacobian = objective.jacobian(logits)
         gradient = variance.gradient @ jacobian / variance.value
         normals = np.stack([constraint.gradient @ jacobian for constraint in constraints])
         multipliers = np.linalg.lstsq(normals.T, -gradient)[0]
-        # The second moment is a bound: it holds nothing where it is not reached, or where a
-        # smaller one is better.
+        # The bound on the second moment is active where it is reached and a larger one is better.
         active = 2 if constraints[1].value > -FEASIBLE and multipliers[1] >= 0 else 1
         if active == 1:
             normals, constraints = normals[:1], constraints[:1]
@@ -103,68 +101,67 @@ def _minimise(problem: LawObjective, logits: np.ndarray | None) -> np.ndarray:
             variance.hessian / variance.value
             + sum(m * c.hessian for m, c in zip(multipliers, constraints, strict=True)),
         )
-        hessian = problem.hessian(lagrangian, logits)
-        # Steps are measured by the probability of the lengths that they move.
-        scale = 1 / np.sqrt(_length_probabilities(problem, logits))
+        hessian = objective.hessian(lagrangian, logits)
+        # A step is scaled by the probability of the lengths whose hazards it changes.
+        scale = 1 / np.sqrt(_length_probabilities(objective, logits))
         basis = np.linalg.qr((normals * scale).T, mode="complete")[0][:, active:]
         reduced = basis.T @ (scale[:, None] * hessian * scale) @ basis
         slope = basis.T @ (scale * gradient)
         basis = scale[:, None] * basis
         found = None
         while found is None and damping < 1e12:
-            found = _step(problem, active, logits, variance.value, basis, reduced, slope, damping)
+            step = _newton_step(basis, reduced, slope, damping)
+            if step is not None:
+                found = _smaller(objective, active, logits + step, variance.value)
             damping = 10 * damping if found is None else max(damping / 10, 1e-12)
-        decrease = 0.0
-        if found is not None:
-            decrease = 1 - problem.variance(found) / variance.value
-            logits = found
-        if decrease < _DECREASE:
+        if found is None:
+            break
+        logits = found
+        if 1 - objective.variance(found) / variance.value < _DECREASE:
             break
     return logits
 
 
-def _step(
-    problem: LawObjective,
-    active: int,
-    logits: np.ndarray,
-    value: float,
-    basis: np.ndarray,
-    hessian: np.ndarray,
-    slope: np.ndarray,
-    damping: float,
+def _newton_step(
+    basis: np.ndarray, hessian: np.ndarray, slope: np.ndarray, damping: float
 ) -> np.ndarray | None:
-    """The logits after a step that makes the variance smaller, or None."""
+    """Returns a damped Newton step, at most 3 in each logit, or None for an indefinite Hessian."""
     try:
         factor = np.linalg.cholesky(hessian + damping * np.eye(len(slope)))
     except np.linalg.LinAlgError:
         return None
     step = -basis @ np.linalg.solve(factor.T, np.linalg.solve(factor, slope))
-    step /= max(1.0, np.abs(step).max() / 3)
-    found = problem.restore(logits + step, active)
-    if found is not None and problem.excess(found)[1] > FEASIBLE:
-        found = problem.restore(found)
-    return found if found is not None and problem.variance(found) < value else None
+    return step / max(1.0, np.abs(step).max() / 3)
 
 
-def _start(problem: LawObjective) -> np.ndarray | None:
-    """Logits on the constraints: of the polynomial law of these moments, or of a constant hazard.
+def _smaller(
+    objective: LawObjective, active: int, logits: np.ndarray, value: float
+) -> np.ndarray | None:
+    """Moves logits onto the constraints; returns None unless the variance is below `value`."""
+    found = objective.restore(logits, active)
+    if found is not None and objective.excess(found)[1] > FEASIBLE:
+        found = objective.restore(found)
+    return found if found is not None and objective.variance(found) < value else None
 
-    But of no heavier tail than that of α = 4: where the bound on E[L²] is far off, the optimum is
-    near laws that do not come near it.
+
+def _start(objective: LawObjective) -> np.ndarray | None:
+    """Returns logits of the polynomial law of these moments, or of a constant hazard.
+
+    α is at least 4: where the bound on E[L²] is loose, the optimum is far from it.
     """
-    mean = problem.mean_length
-    ages = np.arange(1, problem.num_ages + 1)
-    ratio = (problem.second_moment - mean) / (2 * mean * (mean - 1))  # (α − 2)/(α − 3)
-    hazard, active = np.full(problem.num_ages, 1 / mean), 2
+    mean = objective.mean_length
+    ages = np.arange(1, objective.num_ages + 1)
+    ratio = (objective.second_moment - mean) / (2 * mean * (mean - 1))  # (α − 2)/(α − 3)
+    hazard, active = np.full(objective.num_ages, 1 / mean), 2
     if ratio > 1 + 1e-6:
         alpha = (3 * ratio - 2) / (ratio - 1)
         active = 2 if alpha > 4 else 1
         alpha = max(alpha, 4.0)
         hazard = (alpha - 1) / ((alpha - 2) * mean + ages)
-    return problem.restore(np.log(hazard) - np.log1p(-hazard), active)
+    return objective.restore(np.log(hazard) - np.log1p(-hazard), active)
 
 
-def _length_probabilities(problem: LawObjective, logits: np.ndarray) -> np.ndarray:
-    """P(L = k) for k < n, then P(L ≥ n)."""
-    survival = np.exp(problem.log_survival(logits))[: problem.num_ages]
+def _length_probabilities(objective: LawObjective, logits: np.ndarray) -> np.ndarray:
+    """Returns P(L = k) for k < n, then P(L ≥ n)."""
+    survival = np.exp(objective.log_survival(logits))[: objective.num_ages]
     return np.append((survival * hazards_of(logits))[:-1], survival[-1])

@@ -1,9 +1,8 @@
-"""The bias of random boundaries, from draws whose spread is known exactly.
+"""A test of random boundaries for bias, with draws whose variance is known exactly.
 
-Compensated gradients have heavy tails: at α = 4 their fourth moment is infinite, and an interval
-made from a sample's own standard deviation is too narrow whenever the rare large draw has not come
-yet. But the variance is known without sampling (see `artbp.diagnostics.variance`), so the interval
-does not depend on luck.
+Compensated gradients have heavy tails: at α = 4 their fourth moment is infinite. An interval from
+the sample standard deviation is too narrow until a rare large draw occurs. The exact variance (see
+`artbp.diagnostics.variance`) gives an interval that does not depend on the draws.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import optax
 from jax import lax
 
 from artbp.diagnostics.gate_gradients import gradients_of_gates
+from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.variance import variance_along
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
@@ -28,16 +28,16 @@ from artbp.unrolls.readout import LossFn
 
 
 class SampledBias(NamedTuple):
-    """What `sampled_bias` measures; relative to the gradient, floats.
+    """The result of `sampled_bias`, relative to the gradient; floats.
 
     Attributes:
-      bias: mean over draws of ⟨ĝ − g, g⟩ / ‖g‖². 0 for an unbiased estimator, −1 where nothing is
-        left along the gradient, below −1 where the sign is wrong.
+      bias: mean over draws of ⟨ĝ − g, g⟩ / ‖g‖². It is 0 without bias; at −1 nothing is left along
+        the gradient; below −1 the sign is wrong.
       standard_error: of the bias, from the exact variance of the law.
-      half_width: of the interval bias ± half_width at the level `confidence`.
-      deviation: of one draw, exactly: √Var⟨ĝ, g⟩ / ‖g‖².
-      num_draws: that were made.
-      confidence: as asked for.
+      half_width: of the interval bias ± half_width at level `confidence`.
+      deviation: the exact standard deviation of one draw, √Var⟨ĝ, g⟩ / ‖g‖².
+      num_draws: number of draws made.
+      confidence: as passed.
     """
 
     bias: float
@@ -64,115 +64,94 @@ def sampled_bias(
     sample_gates: Callable[[jax.Array, int], jax.Array] | None = None,
     batch_size: int = 64,
 ) -> Any:
-    """Tests a rule of random boundaries for bias along the gradient, on data and params as given.
+    """Tests a rule for random boundaries for bias along the gradient, for given data and params.
 
         g = BPTT gradient of the stream
         for d in range(num_draws):  ĝ_d = gradient with the gates sample_gates(key_d, T)
         bias = mean_d ⟨ĝ_d − g, g⟩ / ‖g‖²  ±  z · √(Var⟨ĝ, g⟩ / num_draws) / ‖g‖²
 
-    The variance is that of ARTBP under the law, exact. So the interval is honest as soon as the
-    mean is nearly normal, and another rule than the law's own is seen wherever its mean is off by
-    more than a few standard errors. Draws by the hundred are enough for polynomial laws; where a
-    law's variance explodes, as the geometric one's does for a memory above 2·L0, the rare draws
-    that make it are so large that even thousands are not: the interval then misses more often than
-    `confidence` says.
+    Var is the exact variance of ARTBP under the law. The interval is correct as soon as the mean is
+    nearly normal. A rule other than the law's own is detected if its mean differs by more than a
+    few standard errors. Hundreds of draws suffice for polynomial laws. They do not suffice where
+    the variance of a law explodes, as for the geometric law and a memory above 2·L0: the rare draws
+    that dominate it are then so large that even with thousands of draws the interval misses more
+    often than `confidence` says.
 
-    It is also known before the first draw, so `half_width` may choose how many there are.
+    The variance is known before the first draw, so `half_width` can choose the number of draws.
 
-    Cost: one forward pass for `batch_size` draws, a backward pass for each, and `variance_along`,
+    Cost: one forward pass per `batch_size` draws, a backward pass per draw, and `variance_along`,
     which several laws share.
 
     Args:
       cell, loss_fn, params, carry, stream: as for `artbp.artbp`; one window.
-      laws: one law, or several, each with draws of its own.
+      laws: one law, or several, each with its own draws.
       rng_key: consumed.
-      num_draws: draws of boundaries, shared by the rows of a batch. Rounded up to whole batches.
-      half_width: draws only until the half-width of a law's interval is this or less, relative to
-        the gradient; num_draws is then the most.
-      confidence: two-sided level; for M intervals that are to hold together take 1 − 0.05/M.
-      initial_carry: after a reset. Default: `carry`.
+      num_draws: draws of boundaries, shared by the rows of a batch; rounded up to whole batches.
+      half_width: draw only until the half-width of a law's interval is at most this, relative to
+        the gradient; num_draws is then the maximum.
+      confidence: two-sided level; for M simultaneous intervals use 1 − 0.05/M.
+      initial_carry: the carry after a reset. Default: `carry`.
       sample_gates: `(rng_key, T) -> gates [T]`, the rule under test. Default: that of the law.
-      batch_size: draws on one forward pass; memory grows with it.
+      batch_size: draws per forward pass; memory grows with it.
 
     Returns:
-      A `SampledBias`, or a list of them where `laws` is a sequence.
+      A `SampledBias`, or a list of them if `laws` is a sequence.
 
     Raises:
       TypeError, ValueError: as `truncation_covariance`; bad options; a gradient of zero.
     """
-    several = isinstance(laws, Sequence)
-    all_laws = list(laws) if several else [laws]
+    all_laws = list(laws) if isinstance(laws, Sequence) else [laws]
     for law in all_laws:
         check_law(law)
     check_positive(integer=True, num_draws=num_draws, batch_size=batch_size)
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}; expected a number between 0 and 1.")
+    check_confidence(confidence)
     if half_width is not None:
         check_positive(half_width=half_width)
-    data = params, carry, stream, initial_carry
-    gradient = _gradient(cell, loss_fn, *data)
-    size2 = float(optax.tree.norm(gradient, squared=True))
-    if size2 == 0:
-        raise ValueError("The gradient of this stream is zero: nothing can be relative to it.")
-    variances = variance_along(
-        cell, loss_fn, all_laws, params, carry, stream, gradient, initial_carry=initial_carry
-    )
+    data = params, carry, stream
+    no_cuts = jnp.ones((1, stream.num_steps))
+    found = _gradients(cell, loss_fn, *data, no_cuts, initial_carry=initial_carry)
+    gradient = jax.tree.map(lambda leaf: leaf[0], found)
+    norm2 = float(optax.tree.norm(gradient, squared=True))
+    if norm2 == 0:
+        raise ValueError("The gradient of this stream is zero, so a relative bias does not exist.")
+    options = {"initial_carry": initial_carry}
+    variances = variance_along(cell, loss_fn, all_laws, *data, gradient, **options)
     quantile = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     results = []
     for i, (law, variance) in enumerate(zip(all_laws, variances, strict=True)):
-        deviation = float(np.sqrt(variance)) / size2
+        deviation = float(np.sqrt(variance)) / norm2
         wanted: float = num_draws
         if half_width is not None:
             wanted = max(1, min(num_draws, np.ceil((quantile * deviation / half_width) ** 2)))
         num_batches = -(-int(wanted) // batch_size)
         keys = jax.random.split(jax.random.fold_in(rng_key, i), (num_batches, batch_size))
         rule = law.sample_gates if sample_gates is None else sample_gates
-        mean = _mean_product(cell, loss_fn, *data, gradient, keys, rule)
-        error = deviation / float(np.sqrt(num_batches * batch_size))
-        results.append(
-            SampledBias(
-                bias=float(mean) / size2,
-                standard_error=error,
-                half_width=quantile * error,
-                deviation=deviation,
-                num_draws=num_batches * batch_size,
-                confidence=confidence,
-            )
-        )
-    return results if several else results[0]
+        mean = _mean_product(cell, loss_fn, rule, data, initial_carry, gradient, keys)
+        bias, total = float(mean) / norm2, num_batches * batch_size
+        error = deviation / float(np.sqrt(total))
+        half = quantile * error
+        results.append(SampledBias(bias, error, half, deviation, total, confidence))
+    return results if isinstance(laws, Sequence) else results[0]
 
 
-@partial(jax.jit, static_argnames=("cell", "loss_fn"))
-def _gradient(
-    cell: Cell, loss_fn: LossFn, params: Any, carry: Any, stream: Stream, initial_carry: Any
-) -> Any:
-    """The BPTT gradient g."""
-    gates = jnp.ones((1, stream.num_steps))
-    found = gradients_of_gates(
-        cell, loss_fn, params, carry, stream, gates, initial_carry=initial_carry
-    )
-    return jax.tree.map(lambda leaf: leaf[0], found)
+_gradients = jax.jit(gradients_of_gates, static_argnames=("cell", "loss_fn"))
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn", "sample_gates"))
 def _mean_product(
     cell: Cell,
     loss_fn: LossFn,
-    params: Any,
-    carry: Any,
-    stream: Stream,
+    sample_gates: Callable[[jax.Array, int], jax.Array],
+    data: tuple[Any, Any, Stream],
     initial_carry: Any,
     gradient: Any,
     keys: jax.Array,
-    sample_gates: Callable[[jax.Array, int], jax.Array],
 ) -> jax.Array:
-    """The mean of ⟨ĝ − g, g⟩ over the draws."""
+    """Computes the mean of ⟨ĝ − g, g⟩ over the draws."""
 
     def batch(keys: jax.Array) -> jax.Array:
-        gates = jax.vmap(lambda key: sample_gates(key, stream.num_steps))(keys)
-        found = gradients_of_gates(
-            cell, loss_fn, params, carry, stream, gates, initial_carry=initial_carry
-        )
+        gates = jax.vmap(lambda key: sample_gates(key, data[2].num_steps))(keys)
+        found = gradients_of_gates(cell, loss_fn, *data, gates, initial_carry=initial_carry)
         errors = jax.tree.map(lambda leaf, whole: leaf - whole[None], found, gradient)
         return jnp.asarray(jax.vmap(lambda error: optax.tree.vdot(error, gradient))(errors))
 

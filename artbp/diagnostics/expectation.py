@@ -1,4 +1,4 @@
-"""The expectation of a gradient estimator over its boundaries, by enumeration."""
+"""The exact mean and covariance of a gradient estimator, by enumeration of all boundaries."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.replay import replay
 from artbp.unrolls.checks import check_params, check_positive
 
-# 2^15 patterns; each step more doubles them.
+# 2^15 patterns; each further step doubles their number.
 _LONGEST = 16
 
 
 class ExactExpectation(NamedTuple):
-    """What `exact_expectation` returns.
+    """The result of `exact_expectation`.
 
     Attributes:
       mean: E[g], like params, float64.
       covariance: E[(g − E g)(g − E g)ᵀ], NumPy float64 `[P, P]`, in the order of
         `jax.flatten_util.ravel_pytree(params)`.
-      total_probability: of the patterns that were run; 1 to round-off, or something is wrong.
-      num_patterns: how many patterns have a probability above 0 and were run.
+      total_probability: of the patterns that were run; it must be 1 to round-off.
+      num_patterns: number of patterns with a probability above 0, which were run.
     """
 
     mean: Any
@@ -46,34 +46,34 @@ def exact_expectation(
     *,
     batch_size: int = 256,
 ) -> ExactExpectation:
-    """Mean and covariance of an estimator's gradient over one pass, by running every pattern.
+    """Computes mean and covariance of an estimator's gradient over one pass from all patterns.
 
         for X in all 2^(T−1) boundary patterns:
             g = sum of the gradients of one pass with make_estimator(replay(lengths of X, law))
             mean += P(X) · g,   P(X) = Π_t c(k_t)^X_t (1 − c(k_t))^(1 − X_t),   k_t the age
 
-    Compare `mean` with the gradient of full BPTT: the difference is the bias, free of noise. Only
-    the boundaries are averaged over. Other draws of an estimator come from one fixed key.
+    The difference between `mean` and the gradient of full BPTT is the bias, without noise. The
+    average is over boundaries only: other random draws of an estimator use one fixed key.
 
     Cost: 2^(T−1) passes. At T = 16, on 2 CPU cores with compilation: 5 s and 0.1 GB for a scalar
     cell, 6 s and 0.2 GB for an RNN of 4 units and two rows.
 
     Args:
       make_estimator: called with a `truncation.replay` whose lengths are traced; for example
-        `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so the policy
-        is "dynamic" or None. It may ignore the law it is given: with `truncation.never()` as the
-        law, any estimator is run once.
+        `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so its policy
+        must be "dynamic" or None. It may ignore its argument: if `law` is `truncation.never()`, any
+        estimator is run once.
       law: the law of the boundaries, shared by the rows. A fixed law has one pattern.
       params: float64.
       carry: at the beginning of the stream.
-      stream: at most 16 steps. Its end cuts nothing and is in no pattern.
-      batch_size: patterns side by side. It changes memory and time, never the result.
+      stream: at most 16 steps. Its end is no cut and belongs to no pattern.
+      batch_size: patterns that run in parallel. It changes memory and time, not the result.
 
     Raises:
       TypeError: law is not a `TruncationLaw`; params that are not floats.
       ValueError: more than 16 steps; JAX or the params are not in float64; a bad batch_size.
 
-    Source: the law of the patterns is that of arXiv 1705.08209, §4.
+    Source: the probability of a pattern: arXiv 1705.08209, §4.
     """
     check_law(law)
     check_positive(batch_size=batch_size, integer=True)
@@ -83,11 +83,11 @@ def exact_expectation(
     if stream.num_steps > _LONGEST:
         raise ValueError(
             f"The stream has {stream.num_steps} steps, hence 2^{stream.num_steps - 1} boundary "
-            f"patterns; expected at most {_LONGEST}. Take a shorter window, or "
+            f"patterns; expected at most {_LONGEST} steps. Use a shorter window, or "
             "truncation_covariance, which needs no enumeration."
         )
     lengths, probabilities = _patterns(law, stream.num_steps)
-    _, to_tree = flatten_util.ravel_pytree(params)
+    flat_params, to_tree = flatten_util.ravel_pytree(params)
 
     def start(row: jax.Array) -> Any:
         estimator = make_estimator(replay(row, law))
@@ -103,20 +103,19 @@ def exact_expectation(
         def body(loop: tuple[Any, ...]) -> tuple[Any, ...]:
             total, state, done = loop
             grads, state, at_end = jax.vmap(segment)(rows, state)
-            # A pass that is over goes round again until all are, and no longer counts.
+            # A finished pass starts again until all are finished, and is no longer added.
             total = jnp.where(done[:, None], total, total + grads)
             return total, state, done | at_end
 
-        size = flatten_util.ravel_pytree(params)[0].size
         done = jnp.zeros(rows.shape[:1], bool)
-        loop = (jnp.zeros((rows.shape[0], size)), jax.vmap(start)(rows), done)
+        loop = (jnp.zeros((rows.shape[0], flat_params.size)), jax.vmap(start)(rows), done)
         return lax.while_loop(lambda loop: ~jnp.all(loop[2]), body, loop)[0]
 
     batch_size = min(batch_size, len(lengths))
     padded = np.concatenate([lengths, np.repeat(lengths[:1], -len(lengths) % batch_size, axis=0)])
     weights = np.zeros(len(padded))
     weights[: len(lengths)] = probabilities
-    # Moments about a point among the gradients: nothing cancels.
+    # Moments about one of the gradients avoid cancellation.
     origin = np.asarray(gradients(jnp.asarray(padded[:batch_size])))[0]
     mean, second = np.zeros(origin.size), np.zeros((origin.size, origin.size))
     for first in range(0, len(padded), batch_size):
@@ -133,7 +132,7 @@ def exact_expectation(
 
 
 def _patterns(law: TruncationLaw, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """(segment lengths int32 `[N, T]`, padded with 1; probabilities `[N]`), those above 0 only."""
+    """Returns segment lengths, int32 `[N, T]`, padded with 1, and probabilities above 0, `[N]`."""
     bits = np.arange(2 ** (num_steps - 1))[:, None] >> np.arange(num_steps - 1)[None, :]
     boundaries = (bits & 1).astype(bool)
     age = np.ones(len(boundaries), int)
@@ -148,7 +147,7 @@ def _patterns(law: TruncationLaw, num_steps: int) -> tuple[np.ndarray, np.ndarra
         segment = segment + boundary
         age = np.where(boundary, 1, age + 1)
     lengths[rows, segment] = age
-    # Passes of as many segments side by side wait least for each other.
+    # Passes with equal numbers of segments finish together in a batch.
     order = np.argsort(segment, kind="stable")
     order = order[probabilities[order] > 0]
     return lengths[order], probabilities[order]
@@ -159,7 +158,7 @@ def _check_float64(params: Any) -> None:
     if jnp.result_type(float) != jnp.float64:
         raise ValueError(
             "Exact expectations need float64, which is switched off in JAX. Put the call and the "
-            "making of its arrays inside `with jax.enable_x64(True):`."
+            "creation of its arrays inside `with jax.enable_x64(True):`."
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.result_type(leaf) != jnp.float64:

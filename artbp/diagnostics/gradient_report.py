@@ -117,20 +117,15 @@ def gradient_report(
     carry = initial_carry
     for i in range(num_windows):
         window = _window(stream, i * window_length, window_length)
-        model = cell, loss_fn, params, carry, window
+        data = params, carry, window
         if i in spread:
-            found = truncation_variance(
-                *model[:2],
-                laws,
-                *model[2:],
-                rng_key=jax.random.fold_in(sample_key, i),
-                num_samples=max(num_samples, 2),
-                initial_carry=initial_carry,
-            )
+            key = jax.random.fold_in(sample_key, i)
+            options = {"num_samples": max(num_samples, 2), "initial_carry": initial_carry}
+            found = truncation_variance(cell, loss_fn, laws, *data, rng_key=key, **options)
             traces.append(found)
         draws = jax.random.uniform(jax.random.fold_in(offset_key, i), lengths.shape)
         gates = tbptt_gates(lengths, window_length, np.floor(np.asarray(draws) * lengths))
-        gradients, carry = _gradients(*model, initial_carry, jnp.asarray(gates))
+        gradients, carry = _gradients(cell, loss_fn, *data, initial_carry, jnp.asarray(gates))
         sums.add(i, gradients)
         if on_window is not None:
             on_window(i + 1, num_windows)

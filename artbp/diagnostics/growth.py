@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -12,15 +11,12 @@ from jax import lax
 
 from artbp import _tree
 from artbp.diagnostics.lag_gradients import UnrolledWindow
-from artbp.unrolls.checks import Cell
 
 Dynamics = Literal["exploding", "long memory", "vanishing"]
 
 
-@partial(jax.jit, static_argnames=("cell", "num_rows"))
-def growth_rate(
-    cell: Cell, window: UnrolledWindow, rng_key: jax.Array, num_rows: int | None
-) -> jax.Array:
+@jax.jit
+def growth_rate(window: UnrolledWindow, rng_key: jax.Array) -> jax.Array:
     """Estimates the mean log growth of a random perturbation per step, averaged over rows.
 
     The first quarter of the steps is left out, during which the perturbation turns to the leading
@@ -37,11 +33,12 @@ def growth_rate(
 
         def next_floats(floats: Any) -> Any:
             x = _tree.index(stream.xs, t)
-            return _tree.partition(cell(window.params, _tree.combine(floats, rest), x)[0])[0]
+            carry, _ = window.cell(window.params, _tree.combine(floats, rest), x)
+            return _tree.partition(carry)[0]
 
         tangent = jax.jvp(next_floats, (floats,), (tangent,))[1]
-        norms = row_norms(tangent, num_rows)
-        by_row = norms if num_rows is not None else norms[0]
+        norms = row_norms(tangent, window.num_rows)
+        by_row = norms if window.num_rows is not None else norms[0]
         factor = jnp.where(by_row > 0, 1 / jnp.where(by_row > 0, by_row, 1), 0)
         tangent = jax.tree.map(
             lambda leaf: leaf * _tree.align(factor, leaf).astype(leaf.dtype), tangent

@@ -5,16 +5,16 @@ Let s_t = F(s_{t−1}, x_t; θ) be the carry after step t of a window of T steps
     b_u     = ∂(ℓ_{u+1} + … + ℓ_T)/∂s_u                the cotangent of the carry after step u
     G_{u,m} = (∂F_{u−m}/∂θ)ᵀ (∂s_u/∂s_{u−m})ᵀ b_u       its gradient in the params used at step u−m
 
-A boundary behind step u removes Σ_m G_{u,m} from the gradient. This module computes b for all
-steps, G for one step, and products of G with a direction, which never store G itself.
-In code, steps count from 0: `cotangents[u]` belongs to the carry that enters step u, which is s_u.
+A boundary behind step u removes Σ_m G_{u,m} from the gradient. In code, steps count from 0:
+`cotangents[u]` belongs to the carry that enters step u, which is s_u.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,22 +28,42 @@ from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
 from artbp.unrolls.readout import LossFn
 
 
-class UnrolledWindow(NamedTuple):
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["params", "initial_carry", "stream", "carries", "cotangents"],
+    meta_fields=["cell", "loss_fn", "num_rows"],
+)
+@dataclasses.dataclass(frozen=True)
+class UnrolledWindow:
     """A window of data with the carries and cotangents of one forward and one backward pass.
 
     Attributes:
+      cell, loss_fn: as passed.
       params, initial_carry: as JAX arrays.
       stream: the window.
       carries: the carry that enters each step, `[T, ...]`, before a reset replaces it.
       cotangents: b, with the structure of the differentiable leaves of `carries`. Entry 0 belongs
         to the first carry, which has no gate.
+      num_rows: B if losses are `[B]` and every float leaf of the carry is `[B, ...]`, else None.
     """
 
+    cell: Cell
+    loss_fn: LossFn
     params: Any
     initial_carry: Any
     stream: Stream
     carries: Any
     cotangents: Any
+    num_rows: int | None
+
+    def check_rows(self) -> None:
+        """Raises ValueError if losses and carry have no common axis of rows."""
+        if self.num_rows is None:
+            shapes = jax.tree.map(jnp.shape, _tree.partition(self.initial_carry)[0])
+            raise ValueError(
+                "per_row=True needs losses of shape [B] and every float leaf of the carry "
+                f"[B, ...]; the carry is {shapes}. Omit per_row if the rows share their boundaries."
+            )
 
 
 def unroll_window(
@@ -66,43 +86,24 @@ def unroll_window(
     params, carry = _tree.as_arrays((params, carry))
     stream.check_lengths()
     check_resets(carry, stream.resets)
-    check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(stream.xs, 0)))
+    x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
+    y = check_cell(cell, params, carry, x)
+    shape = jax.eval_shape(loss_fn, params, y, target).shape
+    leaves = jax.tree.leaves(_tree.partition(carry)[0])
+    has_rows = len(shape) == 1 and all(leaf.shape[:1] == shape for leaf in leaves)
     initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
     carries, cotangents = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
-    return UnrolledWindow(params, initial_carry, stream, carries, cotangents)
-
-
-def count_rows(cell: Cell, loss_fn: LossFn, window: UnrolledWindow) -> int | None:
-    """Returns B if losses are `[B]` and every float leaf of the carry is `[B, ...]`, else None."""
-
-    def losses() -> jax.Array:
-        x, target = _tree.index((window.stream.xs, window.stream.targets), 0)
-        _, y = cell(window.params, window.initial_carry, x)
-        return loss_fn(window.params, y, target)
-
-    shape = jax.eval_shape(losses).shape
-    leaves = jax.tree.leaves(_tree.partition(window.initial_carry)[0])
-    has_rows = len(shape) == 1 and all(leaf.shape[:1] == shape for leaf in leaves)
-    return int(shape[0]) if has_rows else None
-
-
-def check_rows(cell: Cell, loss_fn: LossFn, window: UnrolledWindow) -> int:
-    """Returns B; raises ValueError where losses and carry have no common axis of rows."""
-    num_rows = count_rows(cell, loss_fn, window)
-    if num_rows is None:
-        shapes = jax.tree.map(jnp.shape, _tree.partition(window.initial_carry)[0])
-        raise ValueError(
-            "per_row=True needs losses of shape [B] and every float leaf of the carry [B, ...]; "
-            f"the carry is {shapes}. Omit per_row if the rows share their boundaries."
-        )
-    return num_rows
+    rows = int(shape[0]) if has_rows else None
+    return UnrolledWindow(
+        cell, loss_fn, params, initial_carry, stream, carries, cotangents, num_rows=rows
+    )
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn"))
 def _forward_backward(
     cell: Cell, loss_fn: LossFn, params: Any, carry: Any, initial_carry: Any, stream: Stream
 ) -> tuple[Any, Any]:
-    """(carries, cotangents), both `[T, ...]`."""
+    """Returns (carries, cotangents), both `[T, ...]`."""
     steps = Steps(cell, loss_fn, stream, initial_carry)
     times = jnp.arange(stream.num_steps, dtype=jnp.int32)
 
@@ -123,12 +124,9 @@ def _forward_backward(
     return carries, cotangents
 
 
-def step_at(
-    cell: Cell, window: UnrolledWindow, t: jax.Array
-) -> tuple[Callable[[Any, Any], Any], Any]:
+def step_at(window: UnrolledWindow, t: jax.Array) -> tuple[Callable[[Any, Any], Any], Any]:
     """Returns step t as `step(params, floats) -> floats`, and the floats that enter it."""
-    # How one carry follows from another does not depend on the loss.
-    steps = Steps(cell, lambda *_: None, window.stream, window.initial_carry)  # type: ignore[arg-type]
+    steps = Steps(window.cell, window.loss_fn, window.stream, window.initial_carry)
     floats, rest = _tree.partition(_tree.index(window.carries, t))
 
     def step(params: Any, floats: Any) -> Any:
@@ -137,15 +135,15 @@ def step_at(
     return step, floats
 
 
-@partial(jax.jit, static_argnames=("cell", "num_lags", "num_rows"))
+@partial(jax.jit, static_argnames=("num_lags", "per_row"))
 def lag_gradients(
-    cell: Cell, window: UnrolledWindow, u: jax.Array, num_lags: int, num_rows: int | None = None
+    window: UnrolledWindow, u: jax.Array, num_lags: int, per_row: bool = False
 ) -> jax.Array:
     """Computes G_{u,m} for m = 0, …, num_lags − 1; entries with m ≥ u are zero.
 
     Args:
       u: int32, in 1, …, T − 1.
-      num_rows: B computes the gradient of each row separately, in B times the time. None: the sum
+      per_row: computes the gradient of each row separately, in B times the time. False: the sum
         over rows.
 
     Returns:
@@ -153,32 +151,28 @@ def lag_gradients(
     """
     cotangent = _tree.index(window.cotangents, u)
     cotangents = _tree.repeat(cotangent, 1)
-    if num_rows is not None:
+    if per_row:
         zeros = _tree.zeros_like(cotangent)
         one_row = jax.vmap(lambda is_row: _tree.select(is_row, cotangent, zeros))
-        cotangents = one_row(jnp.eye(num_rows, dtype=bool))
+        cotangents = one_row(jnp.eye(window.num_rows, dtype=bool))
 
     def body(m: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         cotangents, found = loop
-        step, floats = step_at(cell, window, u - 1 - m)
+        step, floats = step_at(window, u - 1 - m)
         _, vjp = jax.vjp(step, window.params, floats)
         grads, cotangents = jax.vmap(vjp)(cotangents)
         flat = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])(grads)
         return cotangents, found.at[m].set(flat)
 
     flat_params = flatten_util.ravel_pytree(window.params)[0]
-    found = jnp.zeros((num_lags, num_rows or 1, flat_params.size), flat_params.dtype)
+    num_rows = (window.num_rows if per_row else None) or 1
+    found = jnp.zeros((num_lags, num_rows, flat_params.size), flat_params.dtype)
     return lax.fori_loop(0, jnp.minimum(u, num_lags), body, (cotangents, found))[1]
 
 
-@partial(jax.jit, static_argnames=("cell", "num_lags", "num_rows"))
+@partial(jax.jit, static_argnames=("num_lags", "per_row"))
 def lag_projections(
-    cell: Cell,
-    window: UnrolledWindow,
-    u: jax.Array,
-    direction: Any,
-    num_lags: int,
-    num_rows: int | None = None,
+    window: UnrolledWindow, u: jax.Array, direction: Any, num_lags: int, per_row: bool = False
 ) -> jax.Array:
     """Computes G_{u,m} · z for a direction z like params, leaf by leaf, without storing G.
 
@@ -188,17 +182,18 @@ def lag_projections(
     backward pass over u steps without weight gradients. Memory: z, and one carry per leaf and lag.
 
     Args:
-      num_rows: B computes the product of each row separately, at no extra cost, if rows do not
-        interact in the cell. None: the sum over rows.
+      per_row: computes the product of each row separately, at no extra cost, if rows do not
+        interact in the cell. False: the sum over rows.
 
     Returns:
       `[num_lags, R, leaves of params]`, R = B or 1; zero where m ≥ u.
     """
+    num_rows = (window.num_rows if per_row else None) or 1
     leaves, treedef = jax.tree.flatten(window.params)
     directions = jax.tree.leaves(direction)
 
     def tangents_at(m: jax.Array) -> list[Any]:
-        step, floats = step_at(cell, window, jnp.maximum(u - 1 - m, 0))
+        step, floats = step_at(window, jnp.maximum(u - 1 - m, 0))
 
         def tangent(i: int) -> Any:
             def with_leaf(leaf: jax.Array) -> Any:
@@ -213,11 +208,11 @@ def lag_projections(
     def body(m: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         cotangent, products = loop
         by_leaf = [_row_products(cotangent, _tree.index(t, m), num_rows) for t in tangents]
-        step, floats = step_at(cell, window, u - 1 - m)
+        step, floats = step_at(window, u - 1 - m)
         (cotangent,) = jax.vjp(partial(step, window.params), floats)[1](cotangent)
         return cotangent, products.at[m].set(jnp.stack(by_leaf, axis=-1))
 
-    products = jnp.zeros((num_lags, num_rows or 1, len(leaves)), jnp.result_type(float))
+    products = jnp.zeros((num_lags, num_rows, len(leaves)), jnp.result_type(float))
     loop = (_tree.index(window.cotangents, u), products)
     return lax.fori_loop(0, jnp.minimum(u, num_lags), body, loop)[1]
 
@@ -227,13 +222,13 @@ def random_signs(rng_key: jax.Array, params: Any) -> Any:
     return optax.tree.random_like(rng_key, params, jax.random.rademacher)
 
 
-def _row_products(cotangent: Any, tangent: Any, num_rows: int | None) -> jax.Array:
+def _row_products(cotangent: Any, tangent: Any, num_rows: int) -> jax.Array:
     """Inner products row by row, `[R]`, in JAX's default float dtype."""
     dtype = jnp.result_type(float)
 
     def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
         product = a.astype(dtype) * b.astype(dtype)
-        return jnp.sum(jnp.reshape(product, (num_rows or 1, -1)), axis=1)
+        return jnp.sum(jnp.reshape(product, (num_rows, -1)), axis=1)
 
     products = jax.tree.leaves(jax.tree.map(of_leaf, cotangent, tangent))
     return sum(products[1:], products[0])

@@ -15,8 +15,6 @@ from artbp import _tree
 from artbp.diagnostics.growth import Dynamics, dynamics_of, growth_rate, row_norms
 from artbp.diagnostics.lag_gradients import (
     UnrolledWindow,
-    check_rows,
-    count_rows,
     lag_gradients,
     lag_projections,
     random_signs,
@@ -128,21 +126,21 @@ def lag_profile(
     loss_key, gram_key, probe_key, growth_key = jax.random.split(rng_key, 4)
     loss_steps = _draw(loss_key, num_lags, stream.num_steps, num_samples)
     gram_steps = _draw(gram_key, num_lags, stream.num_steps - num_lags + 1, num_samples)
-    num_rows = count_rows(cell, loss_fn, window)
+    if per_row:
+        window.check_rows()
 
-    by_lag = [_norms_by_lag(cell, loss_fn, window, t, num_lags, num_rows) for t in loss_steps]
+    by_lag = [_norms_by_lag(window, t, num_lags) for t in loss_steps]
     loss_norms, gradient_norms = np.mean(np.asarray(by_lag, np.float64), axis=0)
 
-    gram_rows = check_rows(cell, loss_fn, window) if per_row else None
     gram = np.zeros((num_lags, num_lags))
     for i, u in enumerate(gram_steps):
         for probe in range(num_probes or 1):
             if num_probes is None:
-                found = lag_gradients(cell, window, u, num_lags, gram_rows)
+                found = lag_gradients(window, u, num_lags, per_row)
             else:
                 key = jax.random.fold_in(jax.random.fold_in(probe_key, i), probe)
                 signs = random_signs(key, window.params)
-                found = lag_projections(cell, window, u, signs, num_lags, gram_rows)
+                found = lag_projections(window, u, signs, num_lags, per_row)
             flat = np.asarray(found, np.float64).reshape(num_lags, -1)
             gram += flat @ flat.T / (len(gram_steps) * (num_probes or 1))
 
@@ -151,7 +149,7 @@ def lag_profile(
     rate = fitted_decay_rate(norms, fitted_from)
     bounds = bias_bound(norms, rate, fitted_from, jnp.asarray(lags, jnp.int32))
     decay_rate = float(rate)
-    growth = float(growth_rate(cell, window, growth_key, num_rows))
+    growth = float(growth_rate(window, growth_key))
     return LagProfile(
         lags=lags,
         loss_norms=loss_norms,
@@ -174,17 +172,12 @@ def _draw(rng_key: jax.Array, first: int, end: int, number: int | None) -> np.nd
     return np.asarray(jax.random.choice(rng_key, steps, (number,), replace=False), np.int32)
 
 
-@partial(jax.jit, static_argnames=("cell", "loss_fn", "num_lags", "num_rows"))
+@partial(jax.jit, static_argnames="num_lags")
 def _norms_by_lag(
-    cell: Cell,
-    loss_fn: LossFn,
-    window: UnrolledWindow,
-    t: jax.Array,
-    num_lags: int,
-    num_rows: int | None,
+    window: UnrolledWindow, t: jax.Array, num_lags: int
 ) -> tuple[jax.Array, jax.Array]:
     """Returns ‖∂ℓ_t/∂s_{t−k}‖ and ‖(∂F_{t−k}/∂θ)ᵀ ∂ℓ_t/∂s_{t−k}‖ of one step t, k = 1, …, R."""
-    steps = Steps(cell, loss_fn, window.stream, window.initial_carry)
+    steps = Steps(window.cell, window.loss_fn, window.stream, window.initial_carry)
     floats, rest = _tree.partition(_tree.index(window.carries, t))
 
     def loss(floats: Any) -> jax.Array:
@@ -192,9 +185,9 @@ def _norms_by_lag(
         return steps.loss(window.params, y, t)[0]
 
     def one_step_back(cotangent: Any, lag: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
-        step, floats = step_at(cell, window, t - lag)
+        step, floats = step_at(window, t - lag)
         grads, entering = jax.vjp(step, window.params, floats)[1](cotangent)
-        norms = jnp.mean(row_norms(cotangent, num_rows)), optax.tree.norm(grads)
+        norms = jnp.mean(row_norms(cotangent, window.num_rows)), optax.tree.norm(grads)
         return entering, norms
 
     lags = jnp.arange(1, num_lags + 1, dtype=jnp.int32)

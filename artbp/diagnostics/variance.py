@@ -7,9 +7,8 @@ martingale differences, one for each step u that has a gate behind it, and
     v_u(k) = (1/S(k−1)) Σ_{m<k} S(k−1−m) G_{u,m}        the gradient through the gate at age k
     p_u(k)                                              the probability of age k at step u
 
-with G from `artbp.diagnostics.lag_gradients`, and p and the weights from
-`artbp.diagnostics.renewal`. Resets and the end of the stream are not boundaries: at a reset the age
-continues, and no gradient flows.
+See `lag_gradients` for G and `renewal` for p. Resets and the end of the stream are not boundaries:
+at a reset the age continues, and no gradient flows.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import numpy as np
 
 from artbp.diagnostics.interval import student_t_quantile
 from artbp.diagnostics.lag_gradients import (
-    check_rows,
     lag_gradients,
     lag_projections,
     random_signs,
@@ -98,11 +96,12 @@ def truncation_covariance(
     """
     weights = renewal_weights(law, stream.num_steps)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
-    num_rows = check_rows(cell, loss_fn, window) if per_row else None
+    if per_row:
+        window.check_rows()
     size = sum(leaf.size for leaf in jax.tree.leaves(window.params))
     covariance = np.zeros((size, size))
     for u in _gated_steps(stream):
-        found = lag_gradients(cell, window, u, stream.num_steps - 1, num_rows)
+        found = lag_gradients(window, u, stream.num_steps - 1, per_row)
         roots = root_variances(weights, np.asarray(found, np.float64)[:u]).reshape(-1, size)
         covariance += roots.T @ roots
     return covariance
@@ -163,7 +162,8 @@ def truncation_variance(
         )
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
-    num_rows = check_rows(cell, loss_fn, window) if per_row else None
+    if per_row:
+        window.check_rows()
     treedef = jax.tree.structure(window.params)
     samples = np.zeros((len(all_weights), num_samples, treedef.num_leaves))
     num_lags = stream.num_steps - 1
@@ -172,7 +172,7 @@ def truncation_variance(
         drawn = jax.random.randint(step_key, (num_samples,), 1, stream.num_steps)
         for i, u in enumerate(np.asarray(drawn, np.int32)):
             direction = random_signs(jax.random.fold_in(sign_key, i), window.params)
-            products = lag_projections(cell, window, u, direction, num_lags, num_rows)
+            products = lag_projections(window, u, direction, num_lags, per_row)
             products = np.asarray(products, np.float64)[:u]
             for found, weights in zip(samples, all_weights, strict=True):
                 found[i] = num_lags * np.sum(root_variances(weights, products) ** 2, axis=(0, 1))
@@ -214,7 +214,7 @@ def variance_along(
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
     totals = [0.0] * len(all_weights)
     for u in _gated_steps(stream):
-        products = lag_projections(cell, window, u, direction, stream.num_steps - 1)
+        products = lag_projections(window, u, direction, stream.num_steps - 1)
         along = np.asarray(products, np.float64)[:u].sum(axis=-1)  # over the leaves
         for i, weights in enumerate(all_weights):
             totals[i] += float(np.sum(root_variances(weights, along) ** 2))

@@ -1,16 +1,16 @@
 """The variance of ARTBP per time step of a long stream, in closed form.
 
-Derivation. Let G_m be what the cotangent that crosses a step adds to the gradient through the
-params m steps before (m = 0: that step itself), in a stationary stream. The estimate is the BPTT
-gradient plus a martingale difference (gate − 1)·v for each step, with v what crosses it after the
-gates so far. With k the age of the step, S the survival and Var(gate) = c(k)/(1 − c(k)),
+Let G_m be the gradient that the cotangent at a step adds through the params used m steps before
+(m = 0: that step itself), in a stationary stream. The estimate is the BPTT gradient plus a
+martingale difference (gate − 1)·v for each step, with v the gradient through its gate. Let k be the
+age of the step and S the survival. With Var(gate) = c(k)/(1 − c(k)) = S(k−1)/S(k) − 1,
 
-    v(k)     = Σ_{m<k} G_m · S(k−1−m)/S(k−1)     what entered at age i passed gates of S(i−1)/S(k−1)
-    P(age k) = S(k−1)/L0                          once the renewals are stationary
+    v(k)     = Σ_{m<k} G_m · S(k−1−m)/S(k−1)     gates have multiplied age i by S(i−1)/S(k−1)
+    P(age k) = S(k−1)/L0                          for stationary renewals
     V        = Σ_k P(age k) · c(k)/(1 − c(k)) · E‖v(k)‖²
              = (1/L0) Σ_{k≥1} (1/S(k) − 1/S(k−1)) · E‖Σ_{i≤k} S(i−1) G_{k−i}‖²
 
-because c(k)/(1 − c(k)) = S(k−1)/S(k) − 1. The G enter through their Gram matrix alone.
+V depends on the G only through their Gram matrix.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ import numpy as np
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.tabulated import Tabulated
 
-# Of the variance returned, relative.
+# The relative precision of the variance.
 _PRECISION = 1e-7
 _MOST_AGES = 2**20
-# The lags of a Gram from which its decay can be judged, and what may be missing, relative.
+# The fewest lags of a Gram that show its decay, and the largest missing share of the variance.
 _LAGS_FOR_A_TREND = 16
 _MISSING = 0.1
 
 
 def streaming_variance(law: TruncationLaw, gram: Any) -> float:
-    """The trace of the covariance that the boundaries add to the gradient, per time step.
+    """Computes the trace of the covariance that boundaries add to the gradient, per time step.
 
         V = (1/L0) Σ_{k≥1} (1/S(k) − 1/S(k−1)) · E‖Σ_{i≤k} S(i−1) G_{k−i}‖²
 
-    The covariance of the summed gradient of T steps has a trace of about T·V: what
-    `artbp.diagnostics.truncation_covariance` gives exactly for finite T.
+    For the summed gradient of T steps the trace is about T·V;
+    `artbp.diagnostics.truncation_covariance` gives it exactly.
 
     Args:
-      law: hazards below 1, of finite mean length. Behind the first ages, or its table, 1/c(k) must
-        be linear in k, as it is for polynomial, geometric and tabulated laws: the tail is then
-        summed in closed form, and V is right to 1e-7 relative.
+      law: hazards below 1, of finite mean length. Beyond the first ages, or its table, 1/c(k) must
+        be linear in k, as for polynomial, geometric and tabulated laws. The tail is then summed in
+        closed form, and V is correct to 1e-7 relative.
       gram: E⟨G_m, G_m'⟩ for m, m' = 0, …, M − 1, `[M, M]`, such as `lag_profile(...).gram`. G is
-        zero from lag M on. A Gram whose last row and column are zero says so itself; one that has
-        not decayed against the law raises, see below.
+        zero from lag M on. A zero last row and column confirm this; otherwise a Gram that has not
+        decayed raises, see below.
 
     Raises:
       TypeError: law is not a `TruncationLaw`.
       ValueError: gram is not a square symmetric matrix of finite numbers; a hazard of 1; an
-        infinite mean length; a tail that is not understood; or the lags of a Gram of 16 lags or
-        more decay so slowly under this law that what lies beyond the last of them is likely to be
-        more than a tenth of V, or infinite: the geometric law's V is so once ‖G_m‖² falls more
-        slowly than S(m).
+        infinite mean length; a tail without closed form; or a Gram of 16 lags or more that decays
+        so slowly under this law that lags beyond the last would probably add more than a tenth of
+        V, or make it infinite. The geometric law's V is infinite if ‖G_m‖² falls more slowly than
+        S(m).
     """
     check_law(law)
     gram = check_gram(gram)
@@ -63,7 +63,7 @@ def streaming_variance(law: TruncationLaw, gram: Any) -> float:
 
 
 def check_gram(gram: Any) -> np.ndarray:
-    """`gram` in float64; raises ValueError unless it is square, symmetric and finite."""
+    """Returns `gram` in float64; raises ValueError unless it is square, symmetric and finite."""
     given = np.asarray(gram, np.float64)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
         raise ValueError(f"gram has shape {given.shape}; expected [M, M], lag by lag.")
@@ -75,7 +75,7 @@ def check_gram(gram: Any) -> np.ndarray:
 
 
 def _sum_over_ages(law: TruncationLaw, gram: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """(L0 · V; c(1), …, c(n); log S(0), …, log S(n)), n as large as the precision asks for."""
+    """Returns L0 · V; c(1), …, c(n); log S(0), …, log S(n), with n as the precision requires."""
     num_lags = len(gram)
     num_ages = max(4 * num_lags, 1024)
     if isinstance(law, Tabulated):
@@ -90,56 +90,55 @@ def _sum_over_ages(law: TruncationLaw, gram: np.ndarray) -> tuple[float, np.ndar
             return float(first + rest), hazard, log_survival
         num_ages *= 2
     raise ValueError(
-        f"The sum over ages of {law!r} is not known to {_PRECISION:g} after {_MOST_AGES} ages. Cut "
-        "the tail of its hazards off, with truncation.tabulated, or take another law."
+        f"The sum over ages of {law!r} has not converged to {_PRECISION:g} after {_MOST_AGES} "
+        "ages. Cut off the tail of its hazards with truncation.tabulated, or use another law."
     )
 
 
 def _ages(law: TruncationLaw, num_ages: int) -> tuple[np.ndarray, np.ndarray]:
-    """(c(1), …, c(n); log S(0), …, log S(n))."""
+    """Returns c(1), …, c(n) and log S(0), …, log S(n)."""
     hazard = np.asarray(law.hazard(np.arange(1, num_ages + 1)), np.float64)
     if np.any(hazard >= 1):
         raise ValueError(
-            f"law={law!r} has c({np.argmax(hazard >= 1) + 1}) = 1: a sure boundary is a bias, and "
-            "no variance stands for it. Take a law without a cap."
+            f"law={law!r} has c({np.argmax(hazard >= 1) + 1}) = 1. A certain boundary is a bias, "
+            "not a variance. Use a law without a cap."
         )
     return hazard, np.concatenate([[0.0], np.cumsum(np.log1p(-hazard))])
 
 
 def _terms(hazard: np.ndarray, log_survival: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """S(k−1) · c(k)/(1 − c(k)) · ‖v(k)‖² for every age."""
+    """Computes S(k−1) · c(k)/(1 − c(k)) · ‖v(k)‖² for every age."""
     num_lags = len(gram)
-    # Before the segment there is nothing: S(−1) = S(−2) = … = 0 in this sum.
+    # The sum starts at the beginning of the segment: S(−1) = S(−2) = … = 0 here.
     padded = np.concatenate([np.full(num_lags - 1, -np.inf), log_survival[:-1]])
     windows = np.lib.stride_tricks.sliding_window_view(padded, num_lags)[:, ::-1]
     norms = np.empty(len(hazard))
-    for start in range(0, len(hazard), 4096):
-        rows = slice(start, start + 4096)
-        with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(hazard), 4096):
+            rows = slice(start, start + 4096)
             weights = np.exp(windows[rows] - log_survival[:-1][rows, None])
             norms[rows] = np.einsum("km,km->k", weights @ gram, weights)
-    with np.errstate(over="ignore", invalid="ignore"):
         return np.exp(log_survival[:-1]) * hazard / (1 - hazard) * norms
 
 
 def _rest(hazard: np.ndarray, log_survival: np.ndarray, gram: np.ndarray) -> tuple[float, float]:
-    """(the sum of the terms of the ages ≥ n, its largest error), where the hazard no longer rises.
+    """Returns the sum of the terms of ages ≥ n and its largest error, for a non-rising hazard.
 
-    There Σ_{k≥n} S(k−1) c(k) = S(n−1), and ‖v(k)‖²/(1 − c(k)) lies between its value at n and, with
-    all weights 1, that at infinity.
+    Σ_{k≥n} S(k−1) c(k) = S(n−1), and ‖v(k)‖²/(1 − c(k)) lies between its value at n and its limit,
+    where all weights are 1.
     """
     num_lags = len(gram)
     weights = np.exp(log_survival[-num_lags - 1 : -1][::-1] - log_survival[-2])
     now = weights @ gram @ weights / (1 - hazard[-1])
     spread = weights @ np.abs(gram) @ weights / (1 - hazard[-1]) - np.abs(gram).sum()
     if hazard[-1] == hazard[-num_lags:].max() == hazard[-num_lags:].min():
-        spread = 0.0  # a constant hazard, and a constant v
+        spread = 0.0  # a constant hazard gives a constant v
     remaining = float(np.exp(log_survival[-2]))
     return remaining * now, remaining * abs(spread)
 
 
 def _mean_length(law: TruncationLaw, hazard: np.ndarray, log_survival: np.ndarray) -> float:
-    """Σ_{k≥0} S(k), from Σ_{j≥n} S(j) = S(n) / (c(n)·(1 − slope of 1/c)) where 1/c is linear."""
+    """Sums S(k); if 1/c is linear, Σ_{j≥n} S(j) = S(n) / (c(n)·(1 − slope of 1/c))."""
     number = len(hazard)
     ages = np.array([number - 1, number, 2 * number, 16 * number])
     later = np.asarray(law.hazard(ages), np.float64)
@@ -159,9 +158,9 @@ def _mean_length(law: TruncationLaw, hazard: np.ndarray, log_survival: np.ndarra
 
 
 def _check_lags(law: TruncationLaw, gram: np.ndarray, total: float) -> None:
-    """Raises ValueError where a good part of the sum, or an infinite one, lies beyond the Gram.
+    """Raises ValueError if lags beyond the Gram would add a large or an infinite share of the sum.
 
-    What the last two quarters of the lags add is continued as a geometric series.
+    The contributions of the last two quarters of the lags are continued as a geometric series.
     """
     num_lags = len(gram)
     if num_lags < _LAGS_FOR_A_TREND or gram[-1, -1] <= 0:
@@ -174,10 +173,10 @@ def _check_lags(law: TruncationLaw, gram: np.ndarray, total: float) -> None:
     before, last = abs(near - nearer), abs(total - near)
     missing = last**2 / (before - last) if last < before else np.inf
     if missing > _MISSING * total:
-        what = "diverges" if last >= before else f"lacks about {missing / (total + missing):.0%}"
+        problem = f"lacks about {missing / (total + missing):.0%}" if last < before else "diverges"
         raise ValueError(
-            f"With {law!r} the variance {what} at the {num_lags} lags of this Gram: their last "
+            f"With {law!r} the variance {problem} at the {num_lags} lags of this Gram: their last "
             f"quarter adds {last / total:.0%} of the sum, the one before {before / total:.0%}. "
-            "Measure more lags, take a law with a heavier tail, or append a zero row and column "
-            "to say that nothing comes later."
+            "Measure more lags, use a law with a heavier tail, or append a zero row and column "
+            "to state that later lags are zero."
         )

@@ -186,25 +186,25 @@ def test_the_derivatives_that_the_search_uses():
     """Gradient and Hessian of the variance and of both moments against central differences."""
     rng = np.random.default_rng(0)
     parts = rng.normal(size=(4, 6))
-    problem = LawObjective(parts @ parts.T, 4.0, 40.0, 6)
+    objective = LawObjective(parts @ parts.T, 4.0, 40.0, 6)
     logits = rng.normal(size=6) / 2 - 1.2
     law = tabulated(hazards_of(logits))
     mean, second = moments(law)
-    assert problem.variance(logits) == pytest.approx(mean * streaming_variance(law, problem.gram))
-    assert problem.excess(logits) == pytest.approx([mean / 4 - 1, second / 40 - 1])
+    assert objective.variance(logits) == pytest.approx(mean * streaming_variance(law, objective.gram))
+    assert objective.excess(logits) == pytest.approx([mean / 4 - 1, second / 40 - 1])
     jets = (
-        problem.variance_jet,
-        lambda x: problem.constraints(x)[0],
-        lambda x: problem.constraints(x)[1],
+        objective.variance_jet,
+        lambda x: objective.constraints(x)[0],
+        lambda x: objective.constraints(x)[1],
     )
     for jet in jets:
 
         def gradient(x, jet=jet):
-            return jet(x).gradient @ problem.jacobian(x)
+            return jet(x).gradient @ objective.jacobian(x)
 
         numeric = _differences(lambda x, jet=jet: jet(x).value, logits)
         np.testing.assert_allclose(gradient(logits), numeric, rtol=1e-6)
-        hessian = problem.hessian(jet(logits), logits)
+        hessian = objective.hessian(jet(logits), logits)
         scale = np.abs(hessian).max()
         np.testing.assert_allclose(
             hessian / scale, _differences(gradient, logits) / scale, atol=1e-8

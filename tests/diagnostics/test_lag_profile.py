@@ -123,9 +123,9 @@ def test_products_with_a_direction():
     u = np.int32(5)
     direction = random_signs(jax.random.key(7), problem.params)
     leaves, treedef = jax.tree.flatten(direction)
-    for num_rows in (None, 2):
-        parts = lag_gradients(problem.cell, window, u, 6, num_rows)
-        found = lag_projections(problem.cell, window, u, direction, 6, num_rows)
+    for per_row in (False, True):
+        parts = lag_gradients(window, u, 6, per_row)
+        found = lag_projections(window, u, direction, 6, per_row)
         for i, leaf in enumerate(leaves):
             signs = [jnp.zeros_like(other) for other in leaves]
             signs[i] = leaf
