@@ -1,9 +1,8 @@
 """Couplings: joint draws of the boundaries of many rows that leave the gradient unbiased.
 
-The gradient summed over the rows of a batch is a sum of one term per row. So is the mean over
-several draws of boundaries on the same data. By linearity, the joint law of the rows' boundaries
-does not change the expectation, as long as the boundaries of each single row follow the truncation
-law. It does change the variance:
+The gradient of a batch is a sum of one term g_b per row; so is the mean over several draws of
+boundaries on the same data. If the boundaries of each single row follow the truncation law, any
+joint law of the rows gives the same expectation. It changes the variance:
 
     Var(Σ_b g_b) = Σ_b Var(g_b) + Σ_{b ≠ b'} Cov(g_b, g_b')
 
@@ -92,17 +91,10 @@ def check_coupling(coupling: str) -> None:
 
 
 def antithetic_uniforms(u: jax.Array, swap: jax.Array) -> jax.Array:
-    """Makes a uniform and its reflection, u/2 and 1 − u/2, swapped where `swap` is true.
+    """Returns u/2 and its reflection 1 − u/2, float32 `[2, n]`, swapped where `swap` is true.
 
-    They are not (u, 1 − u): near u = 1 the difference is a multiple of 2⁻²⁴, which is too coarse
+    (u, 1 − u) would not do: near u = 1 the difference is a multiple of 2⁻²⁴, which is too coarse
     for the tail of a law and may be 0.
-
-    Args:
-      u: float32 `[n]`.
-      swap: bool `[n]`.
-
-    Returns:
-      float32 `[2, n]`.
     """
     low = u / 2
     pair = jnp.stack([low, 1 - low])

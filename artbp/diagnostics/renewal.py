@@ -1,16 +1,12 @@
-"""Renewal theory of segments: how likely each age is at a step, and how its variance is weighted.
+"""Renewal theory of segments: the probability of each age at a step, and its share of variance.
 
 Let k be the age at step u (1 at the first step of a segment), and q_j the probability that a
-segment begins at step j, with q_1 = 1. Then
-
-    p_u(k) = S(k−1) · q_{u−k+1}        the probability of age k at step u
-
-A contribution that enters at age i has passed gates whose product is S(i−1)/S(k−1) when it
-reaches the gate behind step u. With v_u(k) = A/S(k−1) and A = Σ_{m<k} S(k−1−m) G_{u,m},
+segment begins at step j. The probability of age k at step u is p_u(k) = S(k−1) · q_{u−k+1}. With
+v_u(k) = A/S(k−1) and A = Σ_{m<k} S(k−1−m) G_{u,m} as in `artbp.diagnostics.variance`,
 
     p_u(k) · c(k)/(1 − c(k)) · v vᵀ = q_{u−k+1} · c(k)/S(k) · A Aᵀ
 
-The right-hand side subtracts no large numbers from each other.
+and the right-hand side involves no difference of large numbers.
 """
 
 from __future__ import annotations
@@ -23,17 +19,11 @@ from artbp.truncation.base import TruncationLaw, check_law
 
 
 class RenewalWeights(NamedTuple):
-    """The factors that the variance takes from a law; NumPy float64, for ages k = 1, 2, …
+    """The factors that the variance takes from a law; NumPy float64, for ages k = 1, 2, …"""
 
-    Attributes:
-      survival: S(k−1).
-      root_weight: √(c(k)/S(k)).
-      root_begin: √q_k, with q_k the probability that a segment begins at step k.
-    """
-
-    survival: np.ndarray
-    root_weight: np.ndarray
-    root_begin: np.ndarray
+    survival: np.ndarray  # S(k−1)
+    root_weight: np.ndarray  # √(c(k)/S(k))
+    root_begin: np.ndarray  # √q_k
 
 
 def renewal_weights(law: TruncationLaw, num_steps: int) -> RenewalWeights:

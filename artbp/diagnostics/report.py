@@ -61,10 +61,8 @@ class TruncationNoise(NamedTuple):
 
     Attributes:
       law: the truncation law.
-      relative_noise: √(trace of the covariance) / ‖E g‖.
-      interval: (low, high) of relative_noise.
-      variance_to_data: trace ÷ the variance of the data, per window.
-      variance_interval: (low, high) of variance_to_data.
+      relative_noise, interval: √(trace of the covariance) / ‖E g‖, and (low, high).
+      variance_to_data, variance_interval: trace ÷ the variance of the data, and (low, high).
       mean_length: E[L], the mean update delay in time steps.
       mean_memory: E[L²]/E[L] in time steps, the mean length of the segment that contains a random
         step. It measures the memory and how long a gradient waits. Infinite for α ≤ 3.
@@ -85,10 +83,8 @@ class GradientReport(NamedTuple):
     Attributes:
       window_length, num_windows: W and N.
       gradient_norm: ‖E g‖, of the summed losses of one window.
-      data_noise: √(trace of the covariance of one window's gradient) / ‖E g‖.
-      data_noise_interval: (low, high) of data_noise.
-      biases: of TBPTT, for each truncation length.
-      noises: of ARTBP, for each law.
+      data_noise, data_noise_interval: √(trace of the covariance of g) / ‖E g‖, and (low, high).
+      biases, noises: of TBPTT for each truncation length, and of ARTBP for each law.
       confidence: level of each single interval.
     """
 

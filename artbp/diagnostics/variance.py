@@ -68,21 +68,18 @@ def truncation_covariance(
 
         Cov(g) = Σ_u Σ_k p_u(k) · c(k)/(1 − c(k)) · v_u(k) v_u(k)ᵀ
 
-    This is the covariance of the gradient of the losses summed over the stream, for frozen params
-    and given data. An estimator's `normalizer` divides it by normalizer².
+    g is the gradient of the losses summed over the stream, for frozen params and given data. An
+    estimator's `normalizer` divides the covariance by normalizer².
 
-    Cost: T²/2 backward steps. Memory: T gradients and `[P, P]`. With per_row, B times the steps and
-    gradients.
+    Cost: T²/2 backward steps. Memory: T gradients and `[P, P]`. With per_row, B times both.
 
     Args:
       cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`.
         Results are as exact as the dtype of the params.
       law: any law with c(k) < 1 within the stream.
-      per_row: False: all rows share their boundaries, as in `artbp.artbp`, and the v of the rows
-        are summed. True: each row has its own, independent boundaries, and the covariances of the
-        rows are summed. Danger: rows must then not interact in the cell.
-      initial_carry: the carry after a reset. Default: `carry`, which is right at the beginning of a
-        stream.
+      per_row: False: all rows share their boundaries, as in `artbp.artbp`. True: each row has its
+        own, independent boundaries. Danger: rows must then not interact in the cell.
+      initial_carry: the carry after a reset. Default: `carry`, right at the start of a stream.
 
     Returns:
       NumPy float64 `[P, P]`, in the order of `jax.flatten_util.ravel_pytree(params)`.
@@ -123,23 +120,20 @@ def truncation_variance(
 ) -> Any:
     """Estimates the trace of `truncation_covariance`, in total and per leaf, for large models.
 
-    Each sample draws a step u, uniform over 1, …, T − 1, and a direction z of random signs. The
-    samples are independent, and the mean of
+    Each sample draws a step u, uniform over 1, …, T − 1, and a direction z of random signs. Samples
+    are independent, and the trace is the mean of
 
         (T − 1) · Σ_k p_u(k) · c(k)/(1 − c(k)) · (v_u(k) · z)²
-
-    is the trace. v·z is computed from G_{u,m}·z (see `lag_projections`): of arrays as large as the
-    params, only z is stored. Each leaf has its own products, and the total is their sum.
 
     Cost: a forward and a backward pass over the stream. Then per sample, a backward pass over u
     steps without weight gradients, and for each leaf that the cell uses a forward-mode pass over T
     steps at once: for an LSTM of 128 units about half a forward and backward pass together. All
-    laws share the samples; a further law costs almost nothing. Memory: T carries per leaf.
+    laws share the samples; a further law costs almost nothing. Memory: z, and T carries per leaf.
 
-    The interval is Student's, and the samples are skewed: a few are large. At 95 % it covered the
-    exact trace of a small RNN for 91 % of 200 keys with 32 or 64 samples, and for 96 % of 100 with
-    256. For an LSTM of 64 units, in the worst of four settings, it covered the trace for 50 of 60
-    keys with 64 samples and for 20 of 20 with 500. Where it missed, it was too low.
+    The samples are skewed: a few are large. At 95 % Student's interval covered the exact trace of a
+    small RNN for 91 % of 200 keys with 32 or 64 samples, and for 96 % of 100 with 256. For an LSTM
+    of 64 units, in the worst of four settings, it covered the trace for 50 of 60 keys with 64
+    samples and for 20 of 20 with 500. Where it missed, it was too low.
 
     Args:
       cell, loss_fn, params, carry, stream, per_row, initial_carry: as for `truncation_covariance`.
@@ -195,9 +189,9 @@ def variance_along(
 
         zᵀ Cov(g) z = Σ_u Σ_k p_u(k) · c(k)/(1 − c(k)) · (v_u(k) · z)²
 
-    It suits models of any size: of arrays as large as the params, only z is stored. The rows share
-    their boundaries. Cost: for each of T − 1 steps, a backward pass over the steps before it
-    without weight gradients, and a JVP of the cell per leaf over them. A further law is free.
+    The rows share their boundaries. Cost: for each of T − 1 steps, a backward pass over the steps
+    before it without weight gradients, and a JVP of the cell per leaf over them. A further law is
+    free. Memory: z, and T carries per leaf.
 
     Args:
       cell, loss_fn, params, carry, stream, initial_carry: as for `truncation_covariance`.

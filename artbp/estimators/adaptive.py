@@ -1,8 +1,4 @@
-"""Adaptive truncation: TBPTT whose truncation length follows the measured decay of gradients.
-
-Source: Aicher, Foti & Fox, "Adaptively Truncating Backpropagation Through Time to Control Gradient
-Bias" (arXiv 1905.07473).
-"""
+"""Adaptive truncation: TBPTT whose truncation length follows the measured decay of gradients."""
 
 from __future__ import annotations
 
@@ -95,7 +91,8 @@ def adaptive_tbptt(
       ValueError: lengths that are not integers ≥ 1 or not in order, a tolerance that is not above
         0.
 
-    Source: Aicher, Foti & Fox, arXiv 1905.07473.
+    Source: Aicher, Foti & Fox, "Adaptively Truncating Backpropagation Through Time to Control
+    Gradient Bias" (arXiv 1905.07473).
     """
     limits = {"first_length": first_length, "shortest": shortest, "longest": longest}
     check_positive(integer=True, **limits, fitted_from=fitted_from)

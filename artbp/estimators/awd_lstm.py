@@ -1,11 +1,4 @@
-"""The variable-length BPTT of AWD-LSTM: random lengths, no compensation, a scaled learning rate.
-
-It is a popular control. Random lengths move the cuts around, and the gradient is as biased as that
-of TBPTT with windows of the same size.
-
-Source: Merity, Keskar & Socher, "Regularizing and Optimizing LSTM Language Models" (arXiv
-1708.02182), section "Variable length backpropagation sequences", and its code.
-"""
+"""The variable-length BPTT of AWD-LSTM: random lengths, no compensation, a scaled learning rate."""
 
 from __future__ import annotations
 
@@ -48,8 +41,10 @@ def awd_lstm_bptt(
     `info.extra["learning_rate_factor"]`. With plain SGD the mean times the length is a sum again,
     so the method equals TBPTT with random boundaries and a constant normaliser.
 
-    The gradient is biased, because nothing compensates for the cuts. Unlike other estimators, its
-    gradients do not sum to the gradient of the sequence: each is the mean over its own segment.
+    It is a popular control, because random lengths move the cuts around. Nothing compensates for
+    the cuts, so the gradient is as biased as that of TBPTT with segments of this size. Unlike other
+    estimators, its gradients do not sum to the gradient of the sequence: each is the mean over its
+    own segment.
 
     Args:
       cell, loss_fn, policy, block_size: as for `artbp.artbp`.
@@ -62,7 +57,8 @@ def awd_lstm_bptt(
       ValueError: lengths that are not integers ≥ 1, a probability outside [0, 1], a deviation that
         is not above 0.
 
-    Source: Merity, Keskar & Socher, arXiv 1708.02182.
+    Source: Merity, Keskar & Socher, "Regularizing and Optimizing LSTM Language Models" (arXiv
+    1708.02182), section "Variable length backpropagation sequences", and its code.
     """
     base, least = check_length(base_length, "base_length"), check_length(shortest, "shortest")
     check_positive(deviation=deviation)

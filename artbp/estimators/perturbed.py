@@ -1,4 +1,4 @@
-"""Shared parts of truncated ES and PES: unrolls with perturbed parameters."""
+"""Shared driver of the evolution strategies: unrolls with perturbed parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,20 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
-from artbp.estimators.stepwise import Steps, for_steps
+from artbp.estimators.base import GradientEstimator
+from artbp.estimators.stepwise import Advance, Steps, for_steps, stepwise
+from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.readout import LossFn
+
+
+class Particles(NamedTuple):
+    """Attributes:
+    carries: of the particle +ε of every pair, then of −ε of every pair, `[2 M, ...]`.
+    accumulated: ξ of the particle +ε, like params `[M, ...]`; the particle −ε has −ξ.
+    """
+
+    carries: Any
+    accumulated: Any
 
 
 class Unroll(NamedTuple):
@@ -20,7 +33,67 @@ class Unroll(NamedTuple):
     num_losses: jax.Array
 
 
-def run_steps(
+def evolution_strategy(
+    cell: Cell,
+    loss_fn: LossFn,
+    *,
+    persistent: bool,
+    truncation_length: int,
+    num_pairs: int,
+    scale: float,
+    normalizer: float,
+) -> GradientEstimator:
+    """Builds truncated ES or, if `persistent`, PES; for the arguments see `artbp.truncated_es`.
+
+        g = 1/(2 M σ²) Σ_m ξ_m (L_m⁺ − L_m⁻)
+
+    L_m⁺ and L_m⁻ are the losses of K steps with θ + ε_m and θ − ε_m. In truncated ES all particles
+    start from the unperturbed carry, and ξ_m = ε_m. Persistent particles continue from their own
+    carries, and ξ_m sums their perturbations since the stream began.
+    """
+    check_positive(truncation_length=truncation_length, num_pairs=num_pairs, integer=True)
+    check_positive(scale=scale)
+
+    def particles_at(params: Any, carry: Any) -> Particles:
+        zeros = _tree.zeros_like(_tree.repeat(params, num_pairs))
+        return Particles(_tree.repeat(carry, 2 * num_pairs), zeros)
+
+    def advance(
+        steps: Steps,
+        params: Any,
+        carry: Any,
+        inner_state: Any,
+        first: jax.Array,
+        end: jax.Array,
+        rng_key: jax.Array,
+    ) -> Advance:
+        def run(perturbation: Any, carry: Any) -> Unroll:
+            perturbed = jax.tree.map(jnp.add, params, perturbation)
+            return _run_steps(steps, perturbed, carry, first, end, truncation_length)
+
+        particles = inner_state if persistent else particles_at(params, carry)
+        drawn = _draw_perturbations(rng_key, params, num_pairs, scale)
+        accumulated = jax.tree.map(jnp.add, particles.accumulated, drawn)
+        pairs = jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), drawn)
+        unrolls = jax.vmap(run)(pairs, particles.carries)
+        positive, negative = jnp.split(unrolls.loss_sum, 2)
+        weights = (positive - negative) / (2 * num_pairs * scale**2)
+
+        def weighted_sum(leaf: jax.Array) -> jax.Array:
+            dtype = _tree.at_least_float32(leaf.dtype)
+            return jnp.tensordot(weights.astype(dtype), leaf.astype(dtype), 1)
+
+        grads = jax.tree.map(weighted_sum, accumulated)
+        carry, loss_sum, num_losses = run(_tree.zeros_like(params), carry)
+        inner_state = Particles(unrolls.carry, accumulated) if persistent else ()
+        return Advance(grads, carry, inner_state, loss_sum, num_losses)
+
+    begin = particles_at if persistent else lambda params, carry: ()
+    options = {"update_every": truncation_length, "normalizer": normalizer}
+    return stepwise(cell, loss_fn, begin=begin, advance=advance, **options)
+
+
+def _run_steps(
     steps: Steps, params: Any, carry: Any, first: jax.Array, end: jax.Array, count: int
 ) -> Unroll:
     """Runs the steps first, …, end − 1, at most `count`, without derivatives of cell or loss."""
@@ -36,7 +109,7 @@ def run_steps(
     return for_steps(steps.at_most(count), first, end, body, start)
 
 
-def draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: float) -> Any:
+def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: float) -> Any:
     """Draws normal deviates of standard deviation `scale`, one set per pair: `[M, ...]`.
 
     Raises:
@@ -54,20 +127,3 @@ def draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: f
         return scale * jax.random.normal(rng_key, (num_pairs, *shape), dtype)
 
     return optax.tree.random_like(rng_key, params, normal)
-
-
-def antithetic_pairs(perturbations: Any) -> Any:
-    """Stacks ε of every pair, then −ε of every pair: `[2 M, ...]`."""
-    return jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), perturbations)
-
-
-def antithetic_gradient(losses: jax.Array, perturbations: Any, scale: float) -> Any:
-    """Computes 1/(2 M σ²) Σ_m ε_m (L_m⁺ − L_m⁻) from losses `[2 M]`, ordered by sign."""
-    positive, negative = jnp.split(losses, 2)
-    weights = (positive - negative) / (2 * positive.size * scale**2)
-
-    def weighted_sum(leaf: jax.Array) -> jax.Array:
-        dtype = _tree.at_least_float32(leaf.dtype)
-        return jnp.tensordot(weights.astype(dtype), leaf.astype(dtype), 1)
-
-    return jax.tree.map(weighted_sum, perturbations)

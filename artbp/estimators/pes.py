@@ -1,38 +1,11 @@
-"""Persistent evolution strategies (PES): truncated ES without the bias of truncation.
-
-Source: Vicol, Metz & Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation Graphs
-with Persistent Evolution Strategies" (arXiv 2112.13835), Algorithm 2, with antithetic pairs.
-"""
+"""Persistent evolution strategies (PES): truncated ES without the bias of truncation."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import jax
-import jax.numpy as jnp
-
-from artbp import _tree
 from artbp.estimators.base import GradientEstimator
-from artbp.estimators.perturbed import (
-    Unroll,
-    antithetic_gradient,
-    antithetic_pairs,
-    draw_perturbations,
-    run_steps,
-)
-from artbp.estimators.stepwise import Advance, Steps, stepwise
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.estimators.perturbed import evolution_strategy
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
-
-
-class Particles(NamedTuple):
-    """Attributes:
-    carries: of the particle +ε of every pair, then of −ε of every pair, `[2 M, ...]`.
-    accumulated: ξ of the particle +ε, like params `[M, ...]`; the particle −ε has −ξ.
-    """
-
-    carries: Any
-    accumulated: Any
 
 
 def pes(
@@ -63,37 +36,16 @@ def pes(
     Raises:
       ValueError, TypeError: as `artbp.truncated_es`.
 
-    Source: Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835, Algorithm 2.
+    Source: Vicol, Metz & Sohl-Dickstein, "Unbiased Gradient Estimation in Unrolled Computation
+    Graphs with Persistent Evolution Strategies" (arXiv 2112.13835), Algorithm 2, with antithetic
+    pairs.
     """
-    check_positive(truncation_length=truncation_length, num_pairs=num_pairs, integer=True)
-    check_positive(scale=scale)
-
-    def begin(params: Any, carry: Any) -> Particles:
-        zeros = _tree.zeros_like(_tree.repeat(params, num_pairs))
-        return Particles(_tree.repeat(carry, 2 * num_pairs), zeros)
-
-    def advance(
-        steps: Steps,
-        params: Any,
-        carry: Any,
-        inner_state: Particles,
-        first: jax.Array,
-        end: jax.Array,
-        rng_key: jax.Array,
-    ) -> Advance:
-        def run(perturbation: Any, carry: Any) -> Unroll:
-            perturbed = jax.tree.map(jnp.add, params, perturbation)
-            return run_steps(steps, perturbed, carry, first, end, truncation_length)
-
-        drawn = draw_perturbations(rng_key, params, num_pairs, scale)
-        accumulated = jax.tree.map(jnp.add, inner_state.accumulated, drawn)
-        particles = jax.vmap(run)(antithetic_pairs(drawn), inner_state.carries)
-        grads = antithetic_gradient(particles.loss_sum, accumulated, scale)
-        unperturbed = run(_tree.zeros_like(params), carry)
-        inner_state = Particles(particles.carry, accumulated)
-        return Advance(
-            grads, unperturbed.carry, inner_state, unperturbed.loss_sum, unperturbed.num_losses
-        )
-
-    options = {"update_every": truncation_length, "normalizer": normalizer}
-    return stepwise(cell, loss_fn, begin=begin, advance=advance, **options)
+    return evolution_strategy(
+        cell,
+        loss_fn,
+        persistent=True,
+        truncation_length=truncation_length,
+        num_pairs=num_pairs,
+        scale=scale,
+        normalizer=normalizer,
+    )

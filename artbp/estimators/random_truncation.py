@@ -1,8 +1,4 @@
-"""Randomised truncation in the textbook form: ARTBP whose hazard is c = 1 − π.
-
-Source: Zhang, Lipton, Li & Smola, "Dive into Deep Learning", section on backpropagation through
-time, after Tallec & Ollivier, arXiv 1705.08209.
-"""
+"""Randomised truncation in the textbook form: ARTBP whose hazard is c = 1 − π."""
 
 from __future__ import annotations
 
@@ -42,7 +38,8 @@ def random_truncation(
     Raises:
       ValueError: a probability outside (0, 1]; a certain cut at 0 cannot be compensated.
 
-    Source: "Dive into Deep Learning", backpropagation through time; arXiv 1705.08209.
+    Source: Zhang, Lipton, Li & Smola, "Dive into Deep Learning", section on backpropagation through
+    time, after Tallec & Ollivier, arXiv 1705.08209.
     """
     probabilities = [float(p) for p in np.atleast_1d(np.asarray(keep_probability, float))]
     if not all(0 < p <= 1 for p in probabilities):

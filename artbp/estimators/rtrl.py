@@ -1,8 +1,4 @@
-"""Real-time recurrent learning (RTRL): the exact gradient, forward in time.
-
-Source: Williams & Zipser, "A learning algorithm for continually running fully recurrent neural
-networks", Neural Computation 1 (1989).
-"""
+"""Real-time recurrent learning (RTRL): the exact gradient, forward in time."""
 
 from __future__ import annotations
 
@@ -42,8 +38,8 @@ def rtrl(
     Raises:
       ValueError: update_every is not an integer ≥ 1; otherwise as `artbp.artbp`.
 
-    Source: Williams & Zipser, Neural Computation 1 (1989), the recursion of p_ij^k in matrix form,
-    for any cell.
+    Source: Williams & Zipser, "A learning algorithm for continually running fully recurrent neural
+    networks", Neural Computation 1 (1989); the recursion of p_ij^k in matrix form, for any cell.
     """
 
     def update_influence(

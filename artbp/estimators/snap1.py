@@ -1,8 +1,4 @@
-"""SnAp-1: RTRL whose influence matrix is restricted to the sparsity pattern of one step.
-
-Source: Menick et al., "A Practical Sparse Approximation for Real Time Recurrent Learning" (arXiv
-2006.07232), SnAp-n with n = 1.
-"""
+"""SnAp-1: RTRL whose influence matrix is restricted to the sparsity pattern of one step."""
 
 from __future__ import annotations
 
@@ -49,7 +45,8 @@ def snap1(
     Raises:
       ValueError: as `artbp.rtrl`.
 
-    Source: Menick et al., arXiv 2006.07232 (SnAp-1).
+    Source: Menick et al., "A Practical Sparse Approximation for Real Time Recurrent Learning"
+    (arXiv 2006.07232), SnAp-n with n = 1.
     """
 
     def zero(params: Any, floats: Any) -> SparseInfluence:

@@ -1,26 +1,10 @@
-"""Truncated evolution strategies: TBPTT without derivatives.
-
-Source: the estimator called "ES" in Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835.
-"""
+"""Truncated evolution strategies: TBPTT without derivatives."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-
-from artbp import _tree
 from artbp.estimators.base import GradientEstimator
-from artbp.estimators.perturbed import (
-    Unroll,
-    antithetic_gradient,
-    antithetic_pairs,
-    draw_perturbations,
-    run_steps,
-)
-from artbp.estimators.stepwise import Advance, Steps, stepwise
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.estimators.perturbed import evolution_strategy
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 
@@ -53,31 +37,14 @@ def truncated_es(
       ValueError: truncation_length or num_pairs is not an integer ≥ 1, or scale is not above 0.
       TypeError: from `estimate`, params that are complex or narrower than float32.
 
-    Source: Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835.
+    Source: the estimator called "ES" in Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835.
     """
-    check_positive(truncation_length=truncation_length, num_pairs=num_pairs, integer=True)
-    check_positive(scale=scale)
-
-    def advance(
-        steps: Steps,
-        params: Any,
-        carry: Any,
-        inner_state: Any,
-        first: jax.Array,
-        end: jax.Array,
-        rng_key: jax.Array,
-    ) -> Advance:
-        def run(perturbation: Any) -> Unroll:
-            perturbed = jax.tree.map(jnp.add, params, perturbation)
-            return run_steps(steps, perturbed, carry, first, end, truncation_length)
-
-        drawn = draw_perturbations(rng_key, params, num_pairs, scale)
-        losses = jax.vmap(run)(antithetic_pairs(drawn)).loss_sum
-        grads = antithetic_gradient(losses, drawn, scale)
-        unperturbed = run(_tree.zeros_like(params))
-        return Advance(
-            grads, unperturbed.carry, inner_state, unperturbed.loss_sum, unperturbed.num_losses
-        )
-
-    options = {"update_every": truncation_length, "normalizer": normalizer}
-    return stepwise(cell, loss_fn, begin=lambda params, carry: (), advance=advance, **options)
+    return evolution_strategy(
+        cell,
+        loss_fn,
+        persistent=False,
+        truncation_length=truncation_length,
+        num_pairs=num_pairs,
+        scale=scale,
+        normalizer=normalizer,
+    )

@@ -1,8 +1,4 @@
-"""Unbiased online recurrent optimisation (UORO): RTRL with a random rank-one influence matrix.
-
-Source: Tallec & Ollivier, "Unbiased Online Recurrent Optimization" (arXiv 1702.05043), Algorithm 1
-with its choice of ρ0 and ρ1.
-"""
+"""Unbiased online recurrent optimisation (UORO): RTRL with a random rank-one influence matrix."""
 
 from __future__ import annotations
 
@@ -72,7 +68,8 @@ def uoro(
       ValueError: update_every is not an integer ≥ 1, epsilon not above 0; otherwise as
         `artbp.artbp`.
 
-    Source: Tallec & Ollivier, arXiv 1702.05043, Algorithm 1.
+    Source: Tallec & Ollivier, "Unbiased Online Recurrent Optimization" (arXiv 1702.05043),
+    Algorithm 1 with its choice of ρ0 and ρ1.
     """
     check_positive(epsilon=epsilon)
 

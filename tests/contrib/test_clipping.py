@@ -1,4 +1,4 @@
-"""The clipping report against a plain loop, and against all boundary patterns of a stream."""
+"""The clipping report equals a plain loop, and enumeration of all boundary patterns."""
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,14 @@ LAW = truncation.polynomial(3, 4)
 
 
 def clipped(gradient, max_norm=None, max_value=None):
-    """By hand, on a flat gradient."""
+    """Clips a flat gradient by hand."""
     if max_value is not None:
         return np.clip(gradient, -max_value, max_value)
     return gradient / max(1.0, np.linalg.norm(gradient) / max_norm)
 
 
 def compared(c, r):
-    """(relative norm, cosine, projection, relative bias)"""
+    """Returns (relative norm, cosine, projection, relative bias)."""
     cosine = c @ r / np.linalg.norm(c) / np.linalg.norm(r)
     ratio = np.linalg.norm(c) / np.linalg.norm(r)
     return ratio, cosine, ratio * cosine, np.linalg.norm(c - r) / np.linalg.norm(r)
@@ -56,19 +56,19 @@ def test_the_report_is_that_of_a_plain_loop():
     given = problem.params, problem.carry, problem.stream, keys, thresholds
     reports = clipping_reports(estimator, *given, reference=reference)
     for threshold, found in zip(thresholds, reports, strict=True):
-        kept = [np.array([clipped(g, **threshold) for g in gradients]) for gradients in passes]
-        check_means(found, kept, passes, np.asarray(ravel_pytree(reference)[0]))
+        by_hand = [np.array([clipped(g, **threshold) for g in gradients]) for gradients in passes]
+        check_means(found, by_hand, passes, np.asarray(ravel_pytree(reference)[0]))
         norm = np.linalg.norm(np.concatenate(passes), axis=1)
-        lost = np.linalg.norm(np.concatenate(passes) - np.concatenate(kept), axis=1)
+        lost = np.linalg.norm(np.concatenate(passes) - np.concatenate(by_hand), axis=1)
         check_tallies(found, np.array(lengths_of), norm, lost)
 
 
-def check_means(found, kept, passes, reference):
-    clipped_sums = np.array([rows.sum(axis=0) for rows in kept])
+def check_means(found, by_hand, passes, reference):
+    clipped_sums = np.array([rows.sum(axis=0) for rows in by_hand])
     means = clipped_sums.mean(axis=0), np.mean([rows.sum(axis=0) for rows in passes], axis=0)
     np.testing.assert_allclose(found.against_unclipped, compared(*means), rtol=1e-9)
     np.testing.assert_allclose(found.against_reference, compared(means[0], reference), rtol=1e-9)
-    # The projection is linear in the clipped sums: its error is that of a mean.
+    # The projection is linear in the clipped sums, so its error is that of a mean.
     projections = clipped_sums @ reference / (reference @ reference)
     np.testing.assert_allclose(
         found.against_reference_error.projection,
@@ -94,7 +94,7 @@ def check_tallies(found, length, norm, lost):
 
 
 def segment_gradients(problem, num_steps):
-    """(gradients of the segments of every pattern [patterns, T, P], probabilities under LAW)"""
+    """Returns segment gradients of every pattern [patterns, T, P] and their probabilities."""
     all_patterns = patterns(num_steps)
     rows = [(*lengths(p), *[1] * num_steps)[:num_steps] for p in all_patterns]
 
@@ -116,27 +116,27 @@ def segment_gradients(problem, num_steps):
 
 
 def test_the_bias_of_clipping_is_the_enumerated_one():
-    """4000 keys, intervals of four standard errors: a false alarm in less than 1e-4."""
+    """4000 keys, intervals of four standard errors: false alarm rate below 1e-4."""
     num_steps, max_norm = 6, 2.0
     problem = make_problem("rnn", num_steps)
     reference = jax.jit(lambda: bptt_gradient(problem))()
     exact = np.asarray(ravel_pytree(reference)[0])
     gradients, weights = segment_gradients(problem, num_steps)
     norms = np.linalg.norm(gradients, axis=-1, keepdims=True)
-    kept = gradients / np.maximum(1, norms / max_norm)
-    expected = np.array(compared(weights @ kept.sum(axis=1), exact)[:3])
+    by_hand = gradients / np.maximum(1, norms / max_norm)
+    expected = np.array(compared(weights @ by_hand.sum(axis=1), exact)[:3])
     estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW, block_size=4)
     keys = jax.random.split(jax.random.key(2), 4000)
     found = report(problem, estimator, keys, max_norm=max_norm, reference=reference)
     value, error = np.array(found.against_reference), np.array(found.against_reference_error)
     np.testing.assert_array_less(np.abs(value[:3] - expected), 4 * error[:3])
-    # Controls: an unbiased projection of 1 is far off, and so is no clipping at all.
+    # Controls: the projection differs from 1, which unclipped gradients have.
     assert abs(value[2] - 1) > 10 * error[2]
     np.testing.assert_allclose(weights @ gradients.sum(axis=1), exact, rtol=1e-10)
 
 
 def test_no_threshold_no_bias():
-    """Exactly: the same numbers are summed; and a TBPTT without chance needs one key only."""
+    """The same numbers are summed, so equality is exact; deterministic TBPTT needs one key."""
     problem = make_problem("rnn", 12)
     estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=5)
     found = report(problem, estimator, jax.random.split(jax.random.key(0), 1), max_norm=np.inf)

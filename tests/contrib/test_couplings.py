@@ -1,4 +1,4 @@
-"""Coupled boundaries: every joint pattern of two rows, with its probability.
+"""Couplings are unbiased by enumeration of every joint pattern of two rows.
 
 The j-th lengths of two rows are piecewise constant in the uniforms that they are made from, so
 their joint law is a finite sum over the pieces, and that of the boundaries a finite recursion.
@@ -26,21 +26,23 @@ ORDERS = {"stratified": ([0, 1], [1, 0]), "in order": ([0, 1],)}
 
 
 def gates_of_patterns():
-    """[patterns, T]"""
+    """Returns the gates of all patterns, [patterns, T]."""
     return np.array([np.where(p, 0.0, LAW.compensation(ages(p))) for p in patterns(NUM_STEPS)])
 
 
 def pieces(breakpoints):
-    """(midpoint, width) of the pieces that the breakpoints cut (0, 1] into."""
+    """Returns (midpoint, width) of the pieces of (0, 1] between the breakpoints."""
     edges = np.unique([0.0, 1.0, *(b for b in breakpoints if 0 < b < 1)])
     return [((a + b) / 2, b - a) for a, b in itertools.pairwise(edges)]
 
 
 def joint_lengths(coupling):
-    """[(length of row 0, length of row 1, probability)], by the functions that the library draws
-    with, at the midpoint of each piece."""
+    """Returns [(length of row 0, length of row 1, probability)].
+
+    The functions with which the library draws are evaluated at the midpoint of each piece.
+    """
     survival = LAW.survival(np.arange(1, NUM_STEPS + 1))
-    probabilities = -np.diff([1.0, *survival[:-1], 0.0])  # the last: this length or longer
+    probabilities = -np.diff([1.0, *survival[:-1], 0.0])  # the last: at least this length
     alone = [*enumerate(probabilities, start=1)]
     if coupling == "shared":
         return [(k, k, p) for k, p in alone]
@@ -68,11 +70,11 @@ def joint_lengths(coupling):
 
 @functools.cache
 def joint_patterns(coupling):
-    """P(row 0 has pattern i, row 1 has pattern j), [i, j] over `patterns(NUM_STEPS)`."""
+    """Computes P(row 0 has pattern i, row 1 pattern j), [i, j] over `patterns(NUM_STEPS)`."""
     one_segment = {}
     for i, j, p in joint_lengths(coupling):
         one_segment[i, j] = one_segment.get((i, j), 0.0) + p
-    found = {((), ()): 1.0}  # where the rows' boundaries are so far
+    found = {((), ()): 1.0}  # the boundaries of both rows so far
     for _ in range(NUM_STEPS):
         further = {}
         for (rows, p), (lengths, q) in itertools.product(found.items(), one_segment.items()):
@@ -93,7 +95,7 @@ def joint_patterns(coupling):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Two rows of similar data: the gradients of all pairs of patterns [i, j, P], and BPTT's."""
+    """Returns gradients for all pairs of patterns of two similar rows [i, j, P], and BPTT's."""
     with jax.enable_x64(True):
         problem = make_problem("rnn", NUM_STEPS, batch=2)
         alike = jax.tree.map(lambda x: x.at[:, 1].set(0.9 * x[:, 0]), problem.stream)
@@ -112,7 +114,7 @@ def rows():
 
 
 def moments(coupling, rows):
-    """(relative bias of the summed gradient, trace of its covariance), exactly."""
+    """Computes the exact relative bias of the summed gradient and its exact trace."""
     gradients, exact = rows
     joint = joint_patterns(coupling)
     mean = np.tensordot(joint, gradients, 2)
@@ -122,7 +124,7 @@ def moments(coupling, rows):
 
 @pytest.fixture(scope="module")
 def sampled():
-    """Gates of 20,000 keys under each coupling, [keys, T, 2]."""
+    """Draws gates of 20,000 keys under each coupling, [keys, T, 2]."""
 
     def gates(coupling):
         def draw(key):
@@ -135,13 +137,13 @@ def sampled():
 
 
 def pattern_indices(gates):
-    """The place in `patterns` of boundaries at the zeros of gates [..., T]; the last is free."""
+    """Returns the index in `patterns` of the zeros of gates [..., T] without the last."""
     return (gates[..., :-1] == 0) @ (2 ** np.arange(NUM_STEPS - 2, -1, -1))
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_every_coupling_is_unbiased_and_has_the_enumerated_variance(coupling, rows, sampled):
-    """Bias by enumeration. The sampled trace: within five of its standard errors."""
+    """The enumerated bias is zero; the sampled trace is within five standard errors."""
     bias, trace = moments(coupling, rows)
     assert bias < 1e-12
     gradients, exact = rows
@@ -149,20 +151,20 @@ def test_every_coupling_is_unbiased_and_has_the_enumerated_variance(coupling, ro
     squared = np.sum((gradients[tuple(indices.T)] - exact) ** 2, axis=-1)
     error = 5 * squared.std() / np.sqrt(squared.size)
     assert abs(squared.mean() - trace) < error
-    # The control: the same samples are not those of another coupling.
+    # The control: the trace of another coupling is rejected.
     other = {"shared": "antithetic", "independent": "shared", "stratified": "independent"}
     assert abs(squared.mean() - moments(other.get(coupling, "shared"), rows)[1]) > error
 
 
 def test_strata_in_a_fixed_order_are_seen(rows):
-    """A control: row 0 always long, row 1 always short is not the law, and biased."""
+    """A control: if row 0 is always long and row 1 always short, the gradient is biased."""
     bias, _ = moments("in order", rows)
     assert bias > 0.01
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS)
 def test_boundaries_have_the_joint_law(coupling, sampled):
-    """χ² tests on 20,000 draws, false alarm rate 1e-4 each: the rows one by one, and together."""
+    """χ² tests of each row and of both, on 20,000 draws, false alarm rate 1e-4 each."""
     from scipy.stats import chisquare
 
     def p_value(indices, expected):
@@ -183,7 +185,7 @@ def test_boundaries_have_the_joint_law(coupling, sampled):
         expected = gates_of_patterns()[indices]
         np.testing.assert_allclose(gates[:, :-1, row], expected[:, :-1], rtol=1e-13)
     assert p_value(alone.size * first + second, joint.ravel()) > 1e-4
-    # The control: row 1 taken from the next key is independent of row 0.
+    # The control: row 1 of the next key is independent of row 0.
     if coupling != "independent":
         rolled = alone.size * first + np.roll(second, 1)
         outside = joint.ravel()[rolled] == 0
@@ -209,7 +211,7 @@ def test_rows_draw_as_one_row_does():
 
 
 def test_strata_and_pairs_of_an_odd_number_of_rows():
-    """Each stratum holds one row; the last row has no antithetic partner."""
+    """Each stratum has one row, and the last row has no antithetic partner."""
     num_rows = 5
     keys = jax.random.split(jax.random.key(0), 50)
 
@@ -227,7 +229,7 @@ def test_strata_and_pairs_of_an_odd_number_of_rows():
 
 
 def test_antithetic_uniforms_keep_their_tail():
-    """A length of probability 1e-9 exists in both rows, and no row is without end."""
+    """Lengths of probability 1e-9 occur in both rows, and no u is 0."""
     u = couplings.antithetic_uniforms(
         jnp.float32([2e-9, 2e-9, 1.0]), jnp.asarray([False, True, False])
     )
@@ -242,7 +244,7 @@ def test_bad_arguments_of_couplings():
 
     key = jax.random.key(0)
 
-    def draw(*arguments, law=LAW):  # traced only, which is quicker
+    def draw(*arguments, law=LAW):  # tracing is enough and faster
         return jax.eval_shape(lambda: couplings.sample_row_gates(law, key, *arguments))
 
     for arguments, word in (
@@ -257,5 +259,5 @@ def test_bad_arguments_of_couplings():
     for coupling in ("antithetic", "stratified"):
         with pytest.raises(TypeError, match="WithoutQuantiles has no closed form"):
             draw(4, 2, coupling, law=WithoutQuantiles())
-    for coupling in ("shared", "independent"):  # nothing else is needed here
+    for coupling in ("shared", "independent"):  # these need no `length_at`
         assert draw(4, 2, coupling, law=WithoutQuantiles()).shape == (4, 2)

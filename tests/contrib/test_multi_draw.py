@@ -1,4 +1,4 @@
-"""Many draws of boundaries on one forward pass: exact by enumeration, and one forward pass."""
+"""Several draws of boundaries use one forward pass, and are exact by enumeration."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ LAW = truncation.polynomial(3, 4)
 
 
 def flat_gradient(problem, gates):
-    """[P]; with gates of one it is BPTT's."""
+    """Returns the flat gradient [P] for these gates; gates of 1 give BPTT."""
     return ravel_pytree(gated_gradient(problem, gates))[0]
 
 
@@ -43,7 +43,7 @@ def data(problem):
 
 
 def of_all_patterns(problem):
-    """(gradients of all patterns in one call, [patterns, P]; their probabilities; BPTT's)"""
+    """Returns gradients of all patterns [patterns, P], their probabilities, and BPTT's."""
     rows = patterns(NUM_STEPS)
     gates = jnp.asarray([np.where(p, 0.0, LAW.compensation(ages(p))) for p in rows])
     gates = jnp.concatenate([gates, jnp.ones((1, NUM_STEPS))])
@@ -61,11 +61,11 @@ def of_all_patterns(problem):
 
 @pytest.mark.parametrize("name", ["rnn", "lstm"])
 def test_gradients_of_all_patterns_in_one_call(name):
-    """Each is that of its pattern; their expectation is BPTT."""
+    """Each gradient belongs to its pattern, and their expectation is BPTT."""
     problem = make_problem(name, NUM_STEPS, resets=True, mask=True)
     flat, weights, exact = of_all_patterns(problem)
     assert relative_error(weights @ flat, exact) < 1e-12
-    assert relative_error(flat.mean(axis=0), exact) > 0.01  # the control: not any weights do
+    assert relative_error(flat.mean(axis=0), exact) > 0.01  # the control: other weights do not
 
 
 def test_the_mean_of_draws_is_that_of_their_gates():
@@ -86,7 +86,7 @@ def test_the_mean_of_draws_is_that_of_their_gates():
 
 
 def shapes_of(primitive, jaxpr):
-    """The shapes that a primitive computes anywhere in a program."""
+    """Lists the output shapes of a primitive anywhere in a program."""
     found = []
     for equation in jaxpr.eqns:
         if equation.primitive.name == primitive:
@@ -97,7 +97,7 @@ def shapes_of(primitive, jaxpr):
 
 
 def test_the_cell_runs_forward_once():
-    """With D = 7 draws no tanh has an axis of 7. A control: it has where the params differ."""
+    """With D = 7 draws no tanh has an axis of 7. The control has one: its params differ."""
     problem = make_problem("rnn", NUM_STEPS)
     gates = jnp.ones((7, NUM_STEPS))
 
@@ -116,7 +116,7 @@ def test_the_cell_runs_forward_once():
 
 @pytest.mark.parametrize("traced", [True, False])
 def test_cells_that_cannot_be_fused(traced):
-    """One closes over a traced array, under vmap; one has no inputs."""
+    """One cell closes over a traced array under vmap; the other has no inputs."""
     gates = jnp.asarray([[1.0, 0.0, 2.0, 1.0], [1.0, 1.0, 1.0, 0.5]])
     xs = jnp.asarray([0.5, -1.0, 2.0, 0.3]) if traced else None
     stream = artbp.Stream(xs, jnp.arange(4.0), num_steps=4)
@@ -146,7 +146,7 @@ def test_cells_that_cannot_be_fused(traced):
 
 
 def test_independent_draws_divide_the_variance():
-    """Four of them: a quarter of the enumerated variance of one, within five standard errors."""
+    """Four draws have a quarter of the enumerated variance, within five standard errors."""
     problem = make_problem("rnn", NUM_STEPS)
     flat, weights, mean = of_all_patterns(problem)
     of_one = weights @ np.sum((flat - mean) ** 2, axis=1)
@@ -166,11 +166,11 @@ def test_independent_draws_divide_the_variance():
 
     found = sample(jax.random.key(7))
     assert abs(found.trace - of_one / 4) < 5 * found.standard_error
-    assert found.standard_error < 0.01 * of_one  # a third or a fifth of it would be far outside
+    assert found.standard_error < 0.01 * of_one  # a third or a fifth would be far outside
 
 
 def test_the_trace_of_coupled_rows_is_that_of_their_gradients():
-    """Samples taken one by one, the boundaries from the same keys; 5 of 6 in batches of 3."""
+    """Samples equal those drawn one by one from the same keys; 5 of 6 in batches of 3."""
     problem, key = make_problem("rnn", NUM_STEPS), jax.random.key(7)
     sample_keys = jnp.ravel(jax.random.split(key, (2, 3)))[:5]
 

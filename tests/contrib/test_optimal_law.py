@@ -1,4 +1,4 @@
-"""The streaming variance in closed form, and the law that minimises it."""
+"""The streaming variance equals closed forms, and the optimal law minimises it."""
 
 import itertools
 
@@ -15,13 +15,13 @@ from artbp.truncation import polynomial, streaming_variance, tabulated
 
 
 def exponential_gram(rate, num_lags, *, coherent=True):
-    """G_m = rate^m, all in one direction or each in its own; the last lag is zero."""
+    """Makes the Gram of G_m = rate^m, parallel or orthogonal; the last lag is zero."""
     parts = np.append(rate ** np.arange(num_lags), 0.0)
     return np.outer(parts, parts) if coherent else np.diag(parts**2)
 
 
 def linear_trace(law, num_steps, rate):
-    """The exact trace for s' = rate·s + θ, ℓ = s, less what the stream's end takes away.
+    """Computes the exact trace of s' = rate·s + θ, ℓ = s, which lacks losses after the end.
 
     b_u = rate·(1 − rate^(T−u))/(1 − rate) and G_{u,m} = b_u · rate^m: far from the end, and by
     symmetry of the difference of two T, a Gram of rate^(m+m') · (rate/(1 − rate))².
@@ -67,20 +67,20 @@ def test_one_lag_by_hand():
     for mean in (1.5, 4.0, 50.0):
         expected = 2 * (1 - 1 / mean) ** -2 / mean
         assert streaming_variance(truncation.geometric(mean), gram) == pytest.approx(expected)
-    # A polynomial law, the sum written out.
+    # For a polynomial law the sum is written out.
     law, k = polynomial(16, 4), np.arange(2, 400_000)
     before, here, after = (law.survival(k + shift) for shift in (-2, -1, 0))
     expected = np.sum((1 / after - 1 / here) * before**2) * 2 / 16
     assert streaming_variance(law, gram) == pytest.approx(expected, rel=1e-7)
 
 
-def test_sums_that_do_not_end_are_refused():
+def test_diverging_sums_are_refused():
     slow = exponential_gram(0.99, 64)[:-1, :-1]  # falls more slowly than ρ² = 1 − 1/16
     with pytest.raises(ValueError, match="diverges at the 64 lags"):
         streaming_variance(truncation.geometric(16), slow)
     with pytest.raises(ValueError, match="lacks about"):
         streaming_variance(truncation.geometric(16), exponential_gram(0.94, 40)[:-1, :-1])
-    # A zero lag at the end says that G is over.
+    # A zero lag at the end states that later lags are zero.
     assert streaming_variance(truncation.geometric(16), exponential_gram(0.99, 64)) > 0
     assert streaming_variance(truncation.geometric(16), exponential_gram(0.9, 64)[:-1, :-1]) > 0
     with pytest.raises(ValueError, match=r"c\(5\) = 1"):
@@ -97,7 +97,7 @@ def moments(law, longest=20_000):
 
 
 def test_the_optimum_against_brute_force():
-    """Three hazards under two constraints are one number to choose: all of them are tried."""
+    """Three hazards under two constraints have one degree of freedom, which a grid covers."""
     gram = exponential_gram(0.8, 3)
     mean, second = 2.5, 9.0
     best = optimal_law(gram, mean_length=mean, second_moment=second, num_ages=3)
@@ -129,11 +129,11 @@ def test_the_optimum_beats_its_neighbours_and_the_usual_laws(coherent):
     assert found[0] == pytest.approx(mean, rel=1e-6)
     assert found[1] == pytest.approx(second, rel=1e-6)  # here the bound is reached
     assert value < 0.95 * streaming_variance(polynomial(mean, alpha), gram)
-    # With the geometric law's own second moment the geometric law is not better either.
+    # At the geometric law's second moment the optimum beats the geometric law too.
     geometric = truncation.geometric(mean)
     tight = optimal_law(gram, mean_length=mean, second_moment=2 * mean**2 - mean)
     assert streaming_variance(tight, gram) < streaming_variance(geometric, gram)
-    # Whatever feasible law is made of it by moving three hazards is worse.
+    # Feasible laws with three moved hazards are worse.
     rng = np.random.default_rng(0)
     worse = 0
     for _ in range(60):
@@ -145,24 +145,24 @@ def test_the_optimum_beats_its_neighbours_and_the_usual_laws(coherent):
     assert worse > 20
 
 
-def test_the_second_moment_is_a_bound_and_no_aim():
-    """Where short memory has no use for it, it is not reached; a looser bound is no worse."""
+def test_the_second_moment_is_an_upper_bound():
+    """For a short memory the bound is not reached, and a looser bound is no worse."""
     gram, mean = exponential_gram(0.85, 24, coherent=False), 6.0
     tight, loose = (optimal_law(gram, mean_length=mean, second_moment=s) for s in (120.0, 400.0))
     assert moments(tight)[1] == pytest.approx(120.0, rel=1e-6)
     assert moments(loose)[1] < 250
     assert streaming_variance(loose, gram) < streaming_variance(tight, gram)
-    # However far off it is.
+    # This holds for a very loose bound.
     far = optimal_law(gram, mean_length=mean, second_moment=1e6)
     assert streaming_variance(far, gram) == pytest.approx(streaming_variance(loose, gram), rel=1e-6)
-    # Here steps run into the bound from within, and must not leave it.
+    # Here steps reach the bound from within and must not exceed it.
     parts = np.random.default_rng(1).normal(size=(16, 3)) * 0.85 ** np.arange(16)[:, None]
     held = optimal_law(parts @ parts.T, mean_length=mean, second_moment=126.0)
     assert moments(held) == pytest.approx((mean, 126.0), rel=1e-6)
 
 
 def _moved(hazards, ages, step, mean, second):
-    """The law with the first of three hazards moved, and the others so that both moments stay."""
+    """Moves the first of three hazards, and the others so that both moments stay equal."""
     hazards = hazards.copy()
     hazards[ages[0]] += step
     for _ in range(20):
@@ -183,14 +183,15 @@ def _moved(hazards, ages, step, mean, second):
 
 
 def test_the_derivatives_that_the_search_uses():
-    """Gradient and Hessian of the variance and of both moments against central differences."""
+    """Gradients and Hessians of variance and moments equal central differences."""
     rng = np.random.default_rng(0)
     parts = rng.normal(size=(4, 6))
     objective = LawObjective(parts @ parts.T, 4.0, 40.0, 6)
     logits = rng.normal(size=6) / 2 - 1.2
     law = tabulated(hazards_of(logits))
     mean, second = moments(law)
-    assert objective.variance(logits) == pytest.approx(mean * streaming_variance(law, objective.gram))
+    expected = mean * streaming_variance(law, objective.gram)
+    assert objective.variance(logits) == pytest.approx(expected)
     assert objective.excess(logits) == pytest.approx([mean / 4 - 1, second / 40 - 1])
     jets = (
         objective.variance_jet,

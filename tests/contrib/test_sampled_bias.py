@@ -1,4 +1,4 @@
-"""A planted bias of 2 % is seen, and none is not; and the spread of the draws is the exact one."""
+"""A planted bias of 2 % is detected, an unbiased rule passes, and the deviation is exact."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 LAW = truncation.polynomial(8, 4)
 NUM_STEPS = 40
-# One false alarm in ten thousand keys.
+# The false alarm rate is 1e-4.
 CONFIDENCE = 1 - 1e-4
 
 
@@ -31,7 +31,7 @@ def loss_fn(theta, y, target):
 
 @pytest.fixture(scope="module")
 def system():
-    """(params, carry, stream) of a linear cell with a short memory."""
+    """Returns (params, carry, stream) of a linear cell with a short memory."""
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(3))
         stream = artbp.Stream(*(jax.random.normal(key, (NUM_STEPS, 2)) for key in keys))
@@ -54,8 +54,10 @@ def measure(system, sample_gates=None, num_draws=16_384, **options):
 
 
 def shrinkage(system, bias):
-    """The δ for which gates of mean 1 − δ leave exactly this bias: E[ĝ] is then the gradient with
-    every gate 1 − δ, because E[gate | past] = 1 − δ at each step."""
+    """Finds δ for which gates of mean 1 − δ have exactly this bias.
+
+    E[ĝ] is then the gradient with every gate 1 − δ, because E[gate | past] = 1 − δ at each step.
+    """
     theta, carry, stream = system
 
     @jax.jit
@@ -76,7 +78,7 @@ def shrinkage(system, bias):
     return low
 
 
-def test_no_bias_is_not_seen_and_two_per_cent_are(system):
+def test_two_per_cent_of_bias_are_detected_and_no_bias_passes(system):
     found = measure(system)
     assert abs(found.bias) < found.half_width < 0.01
     delta = shrinkage(system, 0.02)
@@ -104,7 +106,7 @@ def test_the_deviation_is_that_of_the_exact_covariance():
     along = variance_along(problem.cell, problem.loss_fn, LAW, *arguments, z, **options)
     flat = ravel_pytree(z)[0]
     np.testing.assert_allclose(along, flat @ exact @ flat, rtol=1e-10)
-    # The carry after a reset counts.
+    # The control: the carry after a reset matters.
     other = truncation_covariance(problem.cell, problem.loss_fn, LAW, *arguments)
     assert abs(flat @ other @ flat / along - 1) > 1e-3
 
@@ -119,7 +121,7 @@ def test_the_deviation_is_that_of_the_exact_covariance():
     np.testing.assert_allclose(found.half_width, 1.959964 * expected / 2, rtol=1e-6)
 
 
-def test_nothing_to_be_relative_to(system):
+def test_a_zero_gradient_is_refused(system):
     theta, carry, stream = system
     with pytest.raises(ValueError, match="zero"):
         sampled_bias(
@@ -127,7 +129,7 @@ def test_nothing_to_be_relative_to(system):
         )
 
 
-def test_as_many_draws_as_the_half_width_asks_for(system):
+def test_the_half_width_determines_the_number_of_draws(system):
     def measure(laws, **options):
         data = (*system, jax.random.key(11))
         options = {"num_draws": 8192, "batch_size": 32, "confidence": CONFIDENCE} | options
@@ -136,11 +138,11 @@ def test_as_many_draws_as_the_half_width_asks_for(system):
     both = measure([LAW, truncation.geometric(8)], half_width=0.006)
     for found in both:
         assert abs(found.bias) < found.half_width <= 0.006
-        # Not a batch less would have done.
+        # One batch less would not suffice.
         fewer = found.num_draws - 32
         assert found.half_width * np.sqrt(found.num_draws / fewer) > 0.006
     assert both[0].num_draws != both[1].num_draws  # each law has its own
-    # The draws are those of a call for so many, all of them.
+    # The draws equal those of a call with this num_draws.
     given = measure(LAW, num_draws=both[0].num_draws)
     np.testing.assert_allclose(both[0].bias, given.bias, rtol=1e-9)
     assert measure(LAW, half_width=1e-4).num_draws == 8192

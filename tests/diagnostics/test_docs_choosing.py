@@ -1,4 +1,4 @@
-"""The page "Choosing a truncation": its code runs as it stands and prints what the page shows."""
+"""The code of the page "Choosing a truncation" runs unchanged and prints the text of the page."""
 
 import re
 from pathlib import Path
@@ -12,15 +12,15 @@ NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 def blocks(page, language):
-    """The fenced blocks of a language, one after the other."""
+    """Concatenates the fenced blocks of a language."""
     return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
 
 
 def check_printed(printed, shown):
-    """The same words; numbers within 2 %, or one unit of the last digit shown.
+    """Words must be equal; numbers may differ by 2 %, or by one unit of the last digit shown.
 
-    They are of params that are drawn, not trained, so other versions of JAX and other processors
-    move them by rounding alone.
+    The params are drawn, not trained, so other versions of JAX and other processors change the
+    numbers by rounding only.
     """
     assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
     for found, expected in zip(NUMBER.findall(printed), NUMBER.findall(shown), strict=True):
@@ -33,14 +33,14 @@ def check_printed(printed, shown):
 def test_the_code_of_the_page_prints_what_the_page_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # it saves a figure
     page = PAGE.read_text(encoding="utf-8")
-    # As a user's JAX is, not as the other tests are run.
+    # Run with JAX's default promotion, as a user does, not with the strict one of the tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         exec(compile(blocks(page, "python"), str(PAGE), "exec"), {})
     check_printed(capsys.readouterr().out.strip(), blocks(page, "text").strip())
     assert (tmp_path / "truncation.svg").stat().st_size > 10_000
 
 
-def test_another_text_is_noticed():
+def test_a_different_text_is_detected():
     shown = "TBPTT 16: bias 0.21 [0.12, 0.27]\nmemory of 1,061 steps"
     check_printed(shown.replace("0.21", "0.22"), shown)  # rounding
     for old, new in [("0.21", "0.25"), ("16", "18"), ("1,061", "1,161"), ("bias", "noise")]:
@@ -49,7 +49,7 @@ def test_another_text_is_noticed():
 
 
 def test_its_numbers_of_the_bias_experiment_are_those_of_the_table():
-    """What the page says in words, read from the committed table."""
+    """The numbers in the text of the page equal those of the committed table."""
     text = (PAGE.parents[1] / "experiments/results/bias/table.md").read_text(encoding="utf-8")
     rows = {
         tuple(cells[:2]): cells

@@ -1,4 +1,4 @@
-"""`exact_expectation`: means and covariances against sums over patterns written out by hand."""
+"""`exact_expectation` equals sums over patterns that are written out by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +34,13 @@ def run(problem, law=LAW, make_estimator=None, **options):
 
 
 def unrolled(problem, gates):
-    """The flat gradients of the gated unroll, one for each row of gates."""
+    """Computes the flat gradient of the gated unroll for each row of gates."""
     flat = jax.jit(jax.vmap(lambda gates: ravel_pytree(gated_gradient(problem, gates))[0]))
     return np.asarray(flat(jnp.asarray(gates, float)))
 
 
 def test_mean_and_covariance_against_the_gated_unroll():
-    """Another route to the gradient of a pattern, and the textbook formulas of both moments."""
+    """The gated unroll gives the gradients, and textbook formulas give both moments."""
     problem = make_problem("rnn", NUM_STEPS, resets=True, mask=True)
     found = run(problem, batch_size=7)  # does not divide 32
     all_patterns = patterns(NUM_STEPS)
@@ -70,7 +70,7 @@ def test_truncated_bptt_is_one_pattern_with_a_bias_and_no_variance():
 
 
 def test_sixteen_steps_of_a_scalar_cell():
-    """As long as it goes: 32,768 patterns, against a loop in NumPy, and against the formula."""
+    """The longest stream, 32,768 patterns, against a loop in NumPy and against the formula."""
     num_steps, a, b, first = 16, 0.9, 0.5, 0.3
     xs = np.asarray(jax.random.normal(jax.random.key(3), (num_steps,)))
     states = [first]
@@ -78,12 +78,12 @@ def test_sixteen_steps_of_a_scalar_cell():
         states.append(a * states[-1] + b * x)
 
     def by_hand(gates):
-        """Of Σ ½ s_t², s_t = a·s_{t−1} + b·x_t, in a and b: back once for all rows of gates."""
-        found, crossing = np.zeros((len(gates), 2)), np.zeros(len(gates))
+        """Computes the gradient of Σ ½ s_t², s_t = a·s_{t−1} + b·x_t, in a and b for each row."""
+        found, flow = np.zeros((len(gates), 2)), np.zeros(len(gates))
         for t in reversed(range(num_steps)):
-            cotangent = states[t + 1] + gates[:, t] * crossing
+            cotangent = states[t + 1] + gates[:, t] * flow
             found += cotangent[:, None] * np.array([states[t], xs[t]])
-            crossing = a * cotangent
+            flow = a * cotangent
         return found
 
     def cell(params, carry, x):
@@ -114,7 +114,7 @@ def test_sixteen_steps_of_a_scalar_cell():
     np.testing.assert_allclose(found.covariance, covariance, rtol=0, atol=1e-12 * scale)
     formula = truncation_covariance(cell, loss_fn, LAW, *parts)
     np.testing.assert_allclose(found.covariance, formula, rtol=0, atol=1e-12 * scale)
-    # Nor is it the mean without compensation, nor the covariance of another law.
+    # Controls: the mean without compensation and the covariance of another law differ.
     plain = weights @ by_hand(np.where(all_patterns, 0.0, 1.0))
     assert np.abs(plain - true).max() > 0.01 * np.abs(true).max()
     other = truncation_covariance(cell, loss_fn, truncation.polynomial(3.3, 4), *parts)

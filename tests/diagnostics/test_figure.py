@@ -1,4 +1,4 @@
-"""The figure of a report: every line is drawn at its values, with labels that can be read."""
+"""The figure of a report draws every line at its values, with readable labels."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def test_the_words():
     assert "TBPTT 8 is biased by 20 % of the gradient" in words
     assert "an average over 6 windows" in words
     assert "TBPTT 1 has the wrong sign" in words
-    # Of those with a memory of 32 steps at most, the one with less noise.
+    # The law of least noise among those with a memory of at most 32 steps.
     assert "ARTBP with polynomial(8, 4) adds 9 % to the variance of the data" in words
     assert "at a memory of 29 steps" in words
     assert law_name(truncation.tabulated([0.5, 0.25])) == "tabulated(2 ages)"
@@ -104,9 +104,9 @@ def test_what_dominates():
         noises = [noise._replace(variance_interval=interval) for noise in report.noises]
         found = first_sentence(biases=report.biases[1:], noises=noises)
         assert found.endswith(f"; {words} with polynomial(8, 4)")
-    # Nothing fits into the memory of K = 1: the law with the least noise of all.
+    # No law fits into the memory of K = 1, so the law of least noise is described.
     assert "polynomial(32, 4)" in describe(report._replace(biases=report.biases[:1]))
-    # A bias that its projection alone tells from zero.
+    # A bias that is significant by its projection only.
     hidden = [b._replace(interval=(0.0, 0.3), projection=-0.2) for b in report.biases[1:2]]
     assert "TBPTT 8 is biased" in describe(report._replace(biases=hidden))
     unseen = [b._replace(projection_half_width=0.3) for b in hidden]

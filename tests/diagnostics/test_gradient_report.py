@@ -1,4 +1,4 @@
-"""The gradient report against plain loops over windows, and against cases with a known answer."""
+"""The gradient report equals plain loops over windows, and known answers in simple cases."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def problem():
 
 
 def windows(problem):
-    """(carry that enters, window) one after the other."""
+    """Yields (carry that enters, window) in order."""
     carry, stream = problem.carry, problem.stream
     for i in range(WINDOWS):
         steps = slice(i * WINDOW, (i + 1) * WINDOW)
@@ -78,7 +78,7 @@ def report(problem, **options):
 
 
 def test_equals_a_loop_over_windows(problem, float64):
-    """K = 1, where every offset gives the same cuts; each window is a group of its own."""
+    """With K = 1 every offset gives the same cuts; each window is its own group."""
     found = report(problem)
     compute = jax.jit(lambda carry, window, gates: gradient(problem, carry, window, gates))
     whole, cut = (
@@ -87,7 +87,7 @@ def test_equals_a_loop_over_windows(problem, float64):
     )
 
     def of_means(a, b):
-        """⟨E a, E b⟩ from pairs of different windows."""
+        """Estimates ⟨E a, E b⟩ from pairs of different windows."""
         products = a @ b.T
         return (products.sum() - np.trace(products)) / (WINDOWS * (WINDOWS - 1))
 
@@ -121,7 +121,7 @@ def test_equals_a_loop_over_windows(problem, float64):
     spread = np.sum((left_out - np.mean(left_out, axis=0)) ** 2, axis=0)
     half_widths = 2.3060041 * np.sqrt(8 / 9 * spread)
     np.testing.assert_allclose(bias.projection_half_width, half_widths[0], rtol=1e-6)
-    # A ratio, in its logarithm.
+    # The interval of a ratio is symmetric in its logarithm.
     low, high = np.log(np.square(found.data_noise_interval))
     np.testing.assert_allclose(high, np.log(noise2 / norm2) + half_widths[1], rtol=1e-6)
     np.testing.assert_allclose(low, np.log(noise2 / norm2) - half_widths[1], rtol=1e-6)
@@ -133,8 +133,8 @@ def test_equals_a_loop_over_windows(problem, float64):
         assert np.isinf(high) != bias.is_significant
 
 
-def test_the_intervals_of_the_noise_know_that_the_gradient_is_measured_too():
-    """Many samples of a noise that hardly varies: what is left is the error of what divides it."""
+def test_the_intervals_of_the_noise_include_the_error_of_the_gradient():
+    """If the sampled noise does not vary, only the error of the gradient norm remains."""
     rng = np.random.default_rng(0)
     gradients = 1.0 + rng.standard_normal((16, 3))
     trace = TruncationVariance(2.0, 0.0, 0.0, None, None, 2, 0.95)
@@ -149,17 +149,17 @@ def test_the_intervals_of_the_noise_know_that_the_gradient_is_measured_too():
     (noise,) = found.noises
     low, high = noise.interval
     assert low < noise.relative_noise < high
-    assert high / low > 1.2  # ‖E g‖ is known to a fifth or so from 16 windows
+    assert high / low > 1.2  # 16 windows determine ‖E g‖ to about a fifth
     assert noise.variance_interval[1] > 1.2 * noise.variance_interval[0] > 0
-    # Where the data have no noise, nothing is divided by it.
+    # Without data noise, the ratio to it is infinite.
     gradients = np.ones((16, 3))
     (noise,) = summarised(1.0).noises
     assert noise.variance_to_data == np.inf
     assert noise.variance_interval == (0.0, np.inf)
 
 
-def test_the_intervals_of_the_noise_know_that_it_is_sampled():
-    """Windows all alike, and traces 1, 2, 3, 2: half-width 3.182 · 0.408 of the mean 2."""
+def test_the_intervals_of_the_noise_include_its_sampling_error():
+    """Equal windows and traces 1, 2, 3, 2 give the half-width 3.182 · 0.408 around the mean 2."""
     sums = GradientSums(16, 16)
     for i in range(16):
         sums.add(i, jnp.ones((1, 3)))
@@ -187,7 +187,7 @@ def test_the_intervals_of_the_noise_know_that_it_is_sampled():
 
 
 def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
-    """All windows, many samples: within the interval, and a wrong law is not."""
+    """With many samples in all windows the interval covers the exact noise, but not twice it."""
     found = report(
         problem, truncation_lengths=(), laws=(LAW,), num_samples=60, num_variance_windows=WINDOWS
     )
@@ -217,8 +217,8 @@ def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
     assert "ARTBP with" in describe(found)
 
 
-def test_no_bias_where_nothing_reaches_back(float64):
-    """A cell without memory: whatever is cut, the gradient is the same."""
+def test_no_bias_without_memory(float64):
+    """If a cell has no memory, cuts do not change the gradient."""
     keys = jax.random.split(jax.random.key(0))
     stream = artbp.Stream(*(jax.random.normal(key, (120, 2)) for key in keys))
     found = gradient_report(

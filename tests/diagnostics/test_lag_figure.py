@@ -1,4 +1,4 @@
-"""The figure of a lag profile: every line is drawn at its values, whatever the dynamics are."""
+"""The figure of a lag profile draws every line at its values, for all kinds of dynamics."""
 
 import itertools
 
@@ -18,7 +18,7 @@ R = 6
 
 @pytest.fixture(scope="module")
 def measured():
-    """s' = tanh(rate·s + θ), ℓ = Σ s: a profile that vanishes, with a decay that varies."""
+    """Measures s' = tanh(rate·s + θ), ℓ = Σ s: a vanishing profile whose decay varies."""
     with jax.enable_x64(True):
         return lag_profile(
             lambda theta, carry, x: (jnp.tanh(jnp.array([0.9, 0.4]) * carry + theta),) * 2,
@@ -33,7 +33,7 @@ def measured():
 
 
 def draw(profile):
-    """(axes of the lines, axes of the cosines, the figure), laid out."""
+    """Returns (axes of the lines, axes of the cosines, the figure), laid out."""
     figure = plot_lag_profile(profile, Figure(figsize=(13, 5), layout="constrained"))
     figure.draw_without_rendering()
     return *figure.axes[:2], figure
@@ -54,7 +54,7 @@ def test_the_numbers_of_the_profile_are_drawn(measured):
     assert all(np.array_equal(line.get_xdata(), measured.lags) for line in decay.get_lines())
     state, gradient, bound, fit = heights(decay)
     np.testing.assert_allclose(state, measured.loss_norms / measured.loss_norms[0], rtol=1e-14)
-    # E(0) = γ_1 + E(1): the share of a look-back of none is 1.
+    # E(0) = γ_1 + E(1).
     whole = measured.gradient_norms[0] + measured.bias_bounds[0]
     np.testing.assert_allclose(gradient, measured.gradient_norms / whole, rtol=1e-12)
     np.testing.assert_allclose(bound, measured.bias_bounds / whole, rtol=1e-12)
@@ -70,7 +70,7 @@ def test_the_numbers_of_the_profile_are_drawn(measured):
     assert "cosine" in figure.axes[2].get_ylabel()
 
 
-def test_the_words_stand_at_the_ends_of_their_lines(measured):
+def test_labels_are_at_the_ends_of_their_lines(measured):
     decay, cosines, _ = draw(measured)
     found = {text.get_text().replace("\n", " "): text for text in decay.texts}
     assert len(found) == 4
@@ -78,7 +78,7 @@ def test_the_words_stand_at_the_ends_of_their_lines(measured):
     ends = {line.get_color(): line.get_ydata()[-1] for line in decay.get_lines()}
     order = sorted(found.values(), key=lambda text: text.get_position()[1])
     assert np.all(np.diff([ends[text.get_color()] for text in order]) >= 0)
-    # On the figure, right of the axes, and none on another.
+    # Labels are on the figure, right of the axes, and do not overlap.
     boxes = [text.get_window_extent() for text in order]
     assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
     left, right = decay.get_window_extent().x1, cosines.get_tightbbox().x0
@@ -114,7 +114,7 @@ def test_where_nothing_decays_there_is_no_bound(measured):
 
 
 def test_zeros_are_left_out(measured):
-    """Nothing comes from beyond lag 2, and what was 1e-9 before it is off the axes."""
+    """Gradients beyond lag 2 are zero, and the value 1e-9 at lag 2 is below the axes."""
     some = np.array([1.0, 1e-9, 0, 0, 0, 0])
     gram = np.diag([4.0, 1.0, 0, 0, 0, 0])
     short = measured._replace(
@@ -122,7 +122,7 @@ def test_zeros_are_left_out(measured):
         gradient_norms=some,
         bias_bounds=np.array([1e-9, 0, 0, 0, 0, 0]),
         gram=gram,
-        fitted_from=2,  # one lag is no slope: no fit
+        fitted_from=2,  # one lag gives no slope, so there is no fit
         decay_rate=0.0,
         time_constant=0.0,
     )
@@ -139,17 +139,17 @@ def test_zeros_are_left_out(measured):
     assert shown[0, 0] == shown[1, 1] == 1
 
     none = np.zeros(R)
-    forgets = short._replace(
+    memoryless = short._replace(
         loss_norms=none, gradient_norms=none, bias_bounds=none, gram=0 * gram, growth_rate=-np.inf
     )
-    decay, cosines, _ = draw(forgets)
+    decay, cosines, _ = draw(memoryless)
     assert words(decay) == ["No gradient flows through the carry."]
     assert "a perturbation of the carry is zero after one step" in decay.get_title(loc="left")
     assert cosines.images[0].get_array().mask.all()
 
 
 def test_what_overflows_is_left_out():
-    """s' = 1e60·s + θ: within a few lags gradients are infinite in float64."""
+    """With s' = 1e60·s + θ gradients overflow float64 within a few lags."""
     exploding = lag_profile(
         lambda theta, carry, x: (1e60 * carry + theta,) * 2,
         lambda theta, y, target: y,
@@ -171,7 +171,7 @@ def test_what_overflows_is_left_out():
     assert len(words(decay)) == 2
     assert all(0 <= text.get_position()[1] <= 1.1 for text in decay.texts)
     assert decay.get_title(loc="left").startswith("Exploding")
-    # ∞ − ∞ in one of them: its words stand with the others'.
+    # A line with NaN still has its label beside the others.
     holes = np.where(exploding.lags > 2, np.nan, exploding.gradient_norms)
     decay, *_ = draw(exploding._replace(gradient_norms=holes))
     assert all(0 <= text.get_position()[1] <= 1.1 for text in decay.texts)

@@ -1,4 +1,4 @@
-"""`lag_profile` against closed forms of a linear system, and against other routes to the same."""
+"""`lag_profile` equals closed forms of a linear system and independent computations."""
 
 import operator
 
@@ -34,7 +34,7 @@ def loss_fn(theta, y, target):
 
 
 def linear(rates, num_steps=60, batch=None):
-    """s' = rates·s + θ, ℓ = Σ s: everything is a power of the rates."""
+    """Makes s' = rates·s + θ, ℓ = Σ s, whose profile consists of powers of the rates."""
     size = len(rates)
     carry = jnp.zeros((size,) if batch is None else (batch, size))
     stream = artbp.Stream(jnp.tile(jnp.asarray(rates), (num_steps, 1)))
@@ -66,19 +66,19 @@ def test_the_closed_forms_of_a_linear_system():
     ("rates", "dynamics"),
     [((0.97, 0.2), "long memory"), ((1.15, 0.2), "exploding"), ((0.5, 0.2), "vanishing")],
 )
-def test_the_growth_is_that_of_the_leading_direction(rates, dynamics):
+def test_the_growth_rate_is_that_of_the_leading_direction(rates, dynamics):
     problem = linear(rates, 80, batch=2)
     found = lag_profile(*problem, num_lags=10, num_samples=2, rng_key=jax.random.key(0))
     assert found.growth_rate == pytest.approx(np.log(rates[0]), abs=1e-6)
     assert found.dynamics == dynamics
     assert np.isinf(found.time_constant) == (rates[0] > 1)
-    # Two rows: each has a norm of its own, √(a² + b²) at lag 1, while γ sums over them.
+    # Each of two rows has its own norm, √(a² + b²) at lag 1, while γ sums over rows.
     assert found.loss_norms[0] == pytest.approx(np.hypot(*rates))
     assert found.gradient_norms[0] == pytest.approx(2 * np.hypot(*rates))
 
 
 def test_the_gram_against_gates_that_cut():
-    """Another route: what m < j steps back get from beyond u is lost where a gate behind u is 0.
+    """A gate of 0 behind step u removes the gradients G_{u,m} from the gated unroll.
 
     D_j = ∇(cut behind u − j) − ∇(cut behind u − j and u) = Σ_{m<j} G_{u,m}, in one row or in both;
     ‖D_j‖² is the sum of the first j × j entries of the Gram.
@@ -90,7 +90,7 @@ def test_the_gram_against_gates_that_cut():
         for lags in range(1, num_lags + 1):
             for rows in ([0], [1], [0, 1]):
                 farther = np.ones((num_steps, 2))
-                if u > lags:  # steps count from 1 here: gates[u − 1] sits behind step u
+                if u > lags:  # u counts from 1, so gates[u − 1] is behind step u
                     farther[u - lags - 1] = 0
                 cut = farther.copy()
                 cut[u - 1, rows] = 0
@@ -107,17 +107,17 @@ def test_the_gram_against_gates_that_cut():
         sums = [gram[:j, :j].sum() for j in range(1, num_lags + 1)]
         np.testing.assert_allclose(sums, expected, rtol=1e-10)
     assert abs(by_row[-1] - together[-1]) > 0.01 * together[-1]
-    # From 80 directions at each of the 2 steps, within 4 deviations, which are √2 at most relative
-    # to the mean of a squared product; fixed key.
+    # 80 directions at each of the 2 steps, within 4 standard deviations, which are at most √2
+    # relative to the mean of a squared product; fixed key.
     options = {"num_lags": num_lags, "rng_key": jax.random.key(0)}
     probed = lag_profile(*PARTS(problem), **options, per_row=True, num_probes=80).gram
     once = lag_profile(*PARTS(problem), **options, per_row=True, num_probes=1).gram
-    assert np.abs(probed - once).max() > 1e-3 * np.abs(gram).max()  # they are not one and the same
+    assert np.abs(probed - once).max() > 1e-3 * np.abs(gram).max()  # the control: they differ
     assert np.abs(probed - gram).max() < 4 * np.sqrt(2 / 160) * np.abs(gram).max()
 
 
 def test_products_with_a_direction():
-    """G·z without G, leaf by leaf, against G, for every lag of a step; rows summed and apart."""
+    """Projections equal products with G for every leaf and lag, for summed and separate rows."""
     problem = as_function(make_problem("rnn", 6, resets=True))
     window = unroll_window(*PARTS(problem))
     u = np.int32(5)

@@ -1,4 +1,4 @@
-"""The shadow measurement against plain gradients, and a training that it leaves alone."""
+"""The live monitor equals plain gradients and does not change a training."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def make(**options):
 
 
 def train(problem, rate, every=None, num_updates=10):
-    """(params and state after some updates, what was measured)."""
+    """Returns params and state after some updates, and the measurements."""
     estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
     estimate = jax.jit(estimator.estimate, donate_argnums=1)
     measure = jax.jit(
@@ -53,21 +53,21 @@ def test_the_trajectory_is_the_same_bit_for_bit():
     assert all(np.isfinite(value) for metrics in measured for value in metrics.values())
 
 
-def test_the_carry_of_a_training_is_that_of_older_params(float64):
-    """No error where the params stand still, and one that grows with the learning rate."""
+def test_the_carry_error_grows_with_the_learning_rate(float64):
+    """The carry error is zero for frozen params and grows with the learning rate."""
     problem = make()
     errors = {}
     for rate in (0.0, 0.01, 0.03):
         *_, measured = train(problem, rate, every=1, num_updates=4)
         errors[rate] = [float(metrics["carry_error"]) for metrics in measured]
     assert max(errors[0.0]) < 1e-12
-    assert errors[0.01][0] < 1e-12  # at the start of the stream nothing is old
+    assert errors[0.01][0] < 1e-12  # the initial carry does not depend on params
     assert 1e-6 < errors[0.01][-1] < errors[0.03][-1]
 
 
 @pytest.mark.parametrize("position", [0, 25, 55])
 def test_equals_plain_gradients(position, float64):
-    """From the middle of the stream, and where it ends within the window; two of three rows."""
+    """Windows from the start, the middle and across the end of the stream; two of three rows."""
     problem = make()
     stream, rows = problem.stream, slice(2)
     carry, _ = artbp.unroll(

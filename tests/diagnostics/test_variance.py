@@ -1,4 +1,4 @@
-"""The variance formula against enumeration, and its sampled trace against the exact one."""
+"""The variance formula equals enumeration, and its sampled trace covers the exact one."""
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,9 @@ WRONG = truncation.polynomial(3.3, 4)
 
 
 def moments(problem, law, rows=None):
-    """The covariance by enumeration: of boundaries that rows share, or of each row's own.
+    """Computes the covariance by enumeration of the boundaries that rows share.
 
-    Rows that draw by themselves: the product of the patterns of two rows, gates `[T, 2]`.
+    With rows=2, each of two rows has its own boundaries: all pairs of patterns, gates `[T, 2]`.
     """
     one_row = patterns(problem.stream.num_steps)
     gates = np.array([np.where(p, 0.0, law.compensation(ages(p))) for p in one_row])
@@ -63,7 +63,7 @@ def test_the_formula_equals_enumeration(name):
     assert distance(covariance(problem, WRONG), expected) > 0.01
 
 
-def test_rows_with_boundaries_of_their_own():
+def test_rows_with_independent_boundaries():
     problem = make_problem("lstm", 5, resets=True, mask=True)
     expected = moments(problem, LAW, rows=2)
     assert distance(covariance(problem, per_row=True), expected) < 1e-10
@@ -71,7 +71,7 @@ def test_rows_with_boundaries_of_their_own():
 
 
 def awkward_problem():
-    """No batch, a carry with an integer, a loss that reads the carry before the step through y."""
+    """Makes a problem without batch, with an integer in the carry and the old carry in y."""
 
     def cell(params, carry, x):
         h, count = carry
@@ -97,18 +97,18 @@ def test_a_carry_with_integers_and_no_batch():
         covariance(problem, per_row=True)
 
 
-def test_laws_that_cut_for_sure_have_a_bias_and_no_variance():
+def test_laws_with_certain_cuts_are_refused():
     problem = make_problem("rnn", 4)
     with pytest.raises(ValueError, match=r"c\(3\) = 1 .* a bias, not a variance"):
         covariance(problem, truncation.fixed(3))
-    # A law that outlives the stream never cuts.
+    # A law whose first cut is at the end of the stream adds no variance.
     assert not covariance(problem, truncation.fixed(4)).any()
     assert not covariance(problem, truncation.never()).any()
 
 
 @pytest.mark.parametrize("per_row", [False, True], ids=["shared", "per row"])
 def test_the_sampled_trace_covers_the_exact_one(per_row):
-    """At a level of 99.9 % each, fixed key: whole and leaf by leaf. Of another law it does not."""
+    """Total and leaves at a level of 99.9 % each, fixed key; another law is not covered."""
     problem = as_function(make_problem("lstm", 16, resets=True))
     arguments = (problem.params, problem.carry, problem.stream)
     exact = np.diagonal(covariance(problem, per_row=per_row))
@@ -139,7 +139,7 @@ def test_the_sampled_trace_covers_the_exact_one(per_row):
 
 
 def age_probabilities(law, num_steps):
-    """P(the age at step u is k), entry [u − 1, k − 1], from one step to the next."""
+    """Computes P(the age at step u is k), entry [u − 1, k − 1], step by step."""
     found = np.zeros((num_steps, num_steps))
     found[0, 0] = 1
     hazard = law.hazard(np.arange(1, num_steps))
@@ -150,7 +150,7 @@ def age_probabilities(law, num_steps):
 
 
 def full_trace(problem, law, per_row):
-    """The trace leaf by leaf, without sampling and without a matrix: for each step u and age k
+    """Computes the exact trace of each leaf without a matrix, summing over steps u and ages k
 
         p_u(k) · c(k)/(1 − c(k)) · ‖∇(gate behind u is 1) − ∇(gate behind u is 0)‖²
 
@@ -192,19 +192,19 @@ def test_the_full_trace_is_that_of_the_covariance(per_row):
 
 
 def large_problem():
-    """An LSTM of 64 units, 17,472 params: its covariance would take 2.4 GB."""
+    """Makes an LSTM of 64 units and 17,472 params, whose covariance would take 2.4 GB."""
     units, num_steps, batch, inputs = 64, 24, 2, 3
     keys = jax.random.split(jax.random.key(0), 5)
     params = {
         "cell": {
             "input": jax.random.normal(keys[0], (inputs, 4 * units)) / jnp.sqrt(inputs),
             "recurrent": jax.random.normal(keys[1], (units, 4 * units)) / jnp.sqrt(units),
-            "bias": jnp.full((4 * units,), 0.5),  # or the memory fades within a few steps
+            "bias": jnp.full((4 * units,), 0.5),  # a memory longer than a few steps
         },
         "readout": jax.random.normal(keys[2], (units,)) / jnp.sqrt(units),
     }
     lstm = cells.lstm.with_params(lambda params: params["cell"])
-    # Rows alike, so that it matters whether they draw together.
+    # Rows are similar, so that it matters whether they share their boundaries.
     xs = jax.random.normal(keys[3], (num_steps, batch, inputs))
     targets = jax.random.normal(keys[4], (num_steps, batch))
     stream = artbp.Stream(xs + 2 * xs[:, :1], targets + 2 * targets[:, :1])
@@ -217,9 +217,9 @@ def large_problem():
     )
 
 
-@pytest.mark.optimised  # it computes more than it compiles
+@pytest.mark.optimised  # it spends more time on computing than on compiling
 def test_the_interval_for_a_large_cell_covers_the_full_trace():
-    """At a level of 99.9 % each, fixed key, and not that of another law, nor of other rows' draws.
+    """Level 99.9 %, fixed key; another law and the other sharing of rows are not covered.
 
     Each interval is narrower than a third of what it is around, so that covering says something.
     """
@@ -249,8 +249,8 @@ def test_the_interval_for_a_large_cell_covers_the_full_trace():
         assert abs(found.trace - of_other_rows) > found.half_width
 
 
-def test_one_gate_and_one_parameter_leave_nothing_to_chance():
-    """z = ±1 and u = 1 always: every sample is the trace, c/(1 − c)·(dℓ_2/dθ through step 1)²."""
+def test_one_gate_and_one_parameter_have_no_sampling_error():
+    """With z = ±1 and u = 1 every sample is the trace, c/(1 − c)·(dℓ_2/dθ through step 1)²."""
     found = truncation_variance(
         lambda theta, carry, x: (0.5 * carry + theta, 0.5 * carry + theta),
         lambda theta, y, target: 3 * y,
@@ -267,7 +267,7 @@ def test_one_gate_and_one_parameter_leave_nothing_to_chance():
 
 
 def test_student_quantiles():
-    """Against a printed table."""
+    """The quantiles equal a printed table."""
     for confidence, freedom, expected in ((0.95, 15, 2.131), (0.95, 1, 12.706), (0.99, 7, 3.499)):
         assert student_t_quantile(confidence, freedom) == pytest.approx(expected, abs=6e-4)
 

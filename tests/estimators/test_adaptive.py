@@ -1,4 +1,4 @@
-"""Adaptive truncation: its formulas on decays that are known, and what it then chooses."""
+"""Adaptive truncation: its formulas for known decays, and the lengths it chooses."""
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 def test_the_decay_rate_of_a_geometric_sequence():
     norms = 3.0 * 0.8 ** jnp.arange(1.0, 21.0)
     np.testing.assert_allclose(fitted_decay_rate(norms, 5), 0.8, rtol=1e-12)
-    # Only lags from `fitted_from` on count.
+    # Lags before `fitted_from` do not matter.
     norms = norms.at[:4].set(100.0)
     np.testing.assert_allclose(fitted_decay_rate(norms, 5), 0.8, rtol=1e-12)
     assert fitted_decay_rate(norms, 4) < 0.79
-    # Lags that nothing comes from, behind a reset for example, have no logarithm.
+    # Zero lags, for example before a reset, are left out of the fit.
     np.testing.assert_allclose(fitted_decay_rate(norms.at[12:].set(0.0), 5), 0.8, rtol=1e-12)
     assert fitted_decay_rate(jnp.zeros(20).at[4].set(1.0), 5) == 0
 
@@ -35,7 +35,7 @@ def test_the_bound_is_the_sum_of_what_is_cut_off():
 
 
 def leaky_problem(decay, num_steps=400):
-    """s' = decay · s + θ, ℓ = s': the part of the gradient from lag k is decay^k."""
+    """Makes s' = decay · s + θ, ℓ = s', whose gradient at lag k is decay^k."""
 
     def cell(params, carry, x):
         carry = decay * carry + params["theta"]
@@ -51,7 +51,7 @@ def leaky_problem(decay, num_steps=400):
 
 
 def chosen(decay, tolerance, **options):
-    """The extras of the last of 20 estimates."""
+    """Returns `info.extra` and the state after 20 estimates."""
     problem = leaky_problem(decay)
     options = {"first_length": 8, "fitted_from": 4, "measured_lags": 24, "longest": 64, **options}
     estimator = artbp.adaptive_tbptt(problem.cell, problem.loss_fn, tolerance=tolerance, **options)
@@ -62,8 +62,8 @@ def chosen(decay, tolerance, **options):
 
 
 @pytest.mark.parametrize(("decay", "tolerance"), [(0.5, 0.1), (0.8, 0.1), (0.8, 0.01), (0.9, 0.1)])
-def test_the_length_that_theory_asks_for(decay, tolerance):
-    """γ_k = decay^k, so E(K) = decay^(K + 1)/(1 − decay); ‖ĝ‖ is what was measured."""
+def test_the_length_of_theory(decay, tolerance):
+    """γ_k = decay^k, so E(K) = decay^(K + 1)/(1 − decay); ‖ĝ‖ is the measured norm."""
     extra, state = chosen(decay, tolerance)
     np.testing.assert_allclose(extra["decay_rate"], decay, rtol=1e-9)
     gradient = abs(state.inner_state.mean_gradient["theta"]) / state.inner_state.gradient_weight
@@ -72,12 +72,12 @@ def test_the_length_that_theory_asks_for(decay, tolerance):
     expected = 1 + np.argmax((bias / (gradient - bias) < tolerance) & (bias < gradient))
     expected = max(expected, 2)
     assert int(extra["next_truncation_length"]) == expected
-    # The measured gradient is close to the true one, so the length is what it should be.
+    # The measured gradient is close to the true one.
     np.testing.assert_allclose(gradient, 1 / (1 - decay), rtol=0.1)
     assert float(extra["relative_bias"]) < tolerance
 
 
-def test_longer_memories_and_smaller_tolerances_ask_for_more():
+def test_longer_memories_and_smaller_tolerances_need_longer_truncation():
     lengths = [
         int(chosen(decay, tolerance)[0]["next_truncation_length"])
         for decay, tolerance in [(0.5, 0.1), (0.8, 0.1), (0.8, 0.01)]
@@ -85,14 +85,16 @@ def test_longer_memories_and_smaller_tolerances_ask_for_more():
     assert lengths[0] < lengths[1] < lengths[2]
 
 
-def test_what_does_not_decay_gets_the_longest():
+def test_without_decay_the_longest_length_is_chosen():
     extra, _ = chosen(1.0, 0.1, longest=32)
     assert int(extra["next_truncation_length"]) == 32
 
 
 def test_sequences_that_are_shorter_than_a_measurement():
-    """With a reset every 20 steps nothing comes from further back, and the bias is what is left of
-    the sequence, not a fit through zeros."""
+    """With a reset every 20 steps longer lags are zero, and the bias sums the remaining lags.
+
+    A fit through zeros would be wrong.
+    """
     num_steps = 400
     problem = leaky_problem(0.95, num_steps)
     resets = np.arange(num_steps) % 20 == 0
@@ -110,7 +112,7 @@ def test_sequences_that_are_shorter_than_a_measurement():
     assert length > 7
 
 
-def test_a_gradient_that_overflows_is_forgotten():
+def test_a_gradient_that_overflows_is_ignored():
     problem = leaky_problem(0.8)
     estimator = artbp.adaptive_tbptt(
         problem.cell, problem.loss_fn, fitted_from=4, measured_lags=24, longest=64
@@ -121,13 +123,13 @@ def test_a_gradient_that_overflows_is_forgotten():
         if index == 10:
             here = state._replace(carry=jnp.asarray(jnp.inf))
         _, state, info = estimator.estimate(problem.params, here, problem.stream)
-        if index == 10:  # the user mends the carry; the ring still holds one that is infinite
+        if index == 10:  # the user resets the carry; the ring buffer still holds an infinite one
             state = state._replace(carry=problem.carry)
     assert np.isfinite(info.extra["relative_bias"])
     assert int(info.extra["next_truncation_length"]) < 64
 
 
-def test_the_length_is_kept_when_the_stream_begins_again():
+def test_a_new_pass_does_not_reset_the_length():
     problem = leaky_problem(0.8, num_steps=60)
     estimator = artbp.adaptive_tbptt(
         problem.cell, problem.loss_fn, first_length=8, fitted_from=4, measured_lags=24

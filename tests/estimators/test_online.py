@@ -1,4 +1,4 @@
-"""RTRL, UORO and SnAp-1: the exact one exactly, the random one by enumeration."""
+"""RTRL equals BPTT, UORO does on average over all signs, and SnAp-1 follows its recursion."""
 
 import itertools
 
@@ -22,11 +22,11 @@ def test_rtrl_is_bptt(name, update_every):
     total, infos, state = one_pass(estimator, problem)
     assert relative_error(total, bptt_gradient(problem)) < 1e-12
     assert len(infos) == -(-9 // update_every)
-    assert not np.any(state.inner_state)  # the next pass begins without influence
+    assert not np.any(state.inner_state)  # the influence is zero when the next pass begins
 
 
 def test_rtrl_with_fewer_parameters_than_states():
-    """The other way to move on, in forward mode alone."""
+    """J is then updated in forward mode."""
     problem = make_problem("rnn", 9, resets=True)
     direction = jax.tree.map(jnp.ones_like, problem.params)
 
@@ -43,8 +43,8 @@ def test_rtrl_with_fewer_parameters_than_states():
     assert relative_error(total, bptt_gradient(few)) < 1e-12
 
 
-def test_rtrl_mixes_weights_of_different_times_when_they_move():
-    """The control for the test above: with updates on the way it is no longer BPTT's sum."""
+def test_rtrl_mixes_weights_of_different_times_under_updates():
+    """The control: with updates during the pass the sum differs from BPTT."""
     problem = make_problem("rnn", 9)
 
     def update(params, grads):
@@ -55,7 +55,7 @@ def test_rtrl_mixes_weights_of_different_times_when_they_move():
 
 
 def diagonal_problem():
-    """An RNN whose units hear from themselves alone: elementwise recurrent weights."""
+    """Makes an RNN whose units depend only on themselves: elementwise recurrent weights."""
     problem = make_problem("rnn", 9, resets=True)
     weights = {**problem.params["cell"], "recurrent": jnp.array([0.9, -0.7, 0.5, 1.1])}
 
@@ -74,14 +74,14 @@ def test_snap1_is_rtrl_where_the_recurrence_is_diagonal():
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_snap1_is_biased_where_it_is_not(name):
+def test_snap1_is_biased_for_full_recurrences(name):
     problem = make_problem(name, 9)
     total, _, _ = one_pass(artbp.snap1(problem.cell, problem.loss_fn), problem)
     assert relative_error(total, bptt_gradient(problem)) > 1e-3
 
 
-def test_snap1_keeps_the_influence_of_a_weight_on_its_own_unit():
-    """Against the recursion for an RNN written out: J_ij of U_ij follows unit j alone."""
+def test_snap1_tracks_the_influence_of_a_weight_on_its_own_unit():
+    """The recursion for an RNN is written out: J_ij of U_ij depends on unit j only."""
     params = cells.rnn.init(jax.random.key(0), 2, 3, dtype=jnp.float64)
     recurrent = params["recurrent"]
     xs = jax.random.normal(jax.random.key(1), (6, 1, 2))
@@ -95,9 +95,9 @@ def test_snap1_keeps_the_influence_of_a_weight_on_its_own_unit():
         new = jnp.tanh(hidden @ recurrent + xs[t, 0] @ params["input"] + params["bias"])
         slope, error = 1 - new**2, jnp.sum(new) - target[t, 0]
         direct = hidden[:, None] * slope[None]  # ∂F_j/∂U_ij
-        credit = recurrent @ (slope * error)  # ∂ℓ_t/∂h_{t−1}: every unit is heard
-        expected = expected + error * direct + credit[None] * influence
-        # J[i, j] = ∂h_j/∂U_ij: what comes around through other units is dropped.
+        cotangent = recurrent @ (slope * error)  # ∂ℓ_t/∂h_{t−1}, from every unit
+        expected = expected + error * direct + cotangent[None] * influence
+        # J[i, j] = ∂h_j/∂U_ij; influence through other units is dropped.
         influence = direct + slope[None] * jnp.diag(recurrent)[None] * influence
         hidden = new
 
@@ -109,9 +109,9 @@ def test_snap1_keeps_the_influence_of_a_weight_on_its_own_unit():
 
 
 def uoro_over_all_signs(problem, num_steps, balance=True):
-    """The mean gradient of UORO over every draw of its signs."""
+    """Returns the mean gradient of UORO over all signs, and the gradient of each draw."""
     size = problem.carry.size
-    # The signs of the last step enter no gradient.
+    # The signs of the last step do not affect the gradient.
     table = np.array(list(itertools.product([-1.0, 1.0], repeat=size * (num_steps - 1))))
     table = table.reshape(-1, num_steps - 1, *problem.carry.shape)
     table = np.concatenate([table, np.ones_like(table[:, :1])], axis=1)
@@ -131,12 +131,12 @@ def uoro_over_all_signs(problem, num_steps, balance=True):
 
 
 def test_uoro_is_unbiased_over_all_signs():
-    """Two units, one row, five steps: 2⁸ draws, each with the same probability."""
+    """Two units, one row and five steps give 2⁸ equally likely draws."""
     problem = two_unit_problem(5)
     mean, gradients = uoro_over_all_signs(problem, 5)
     expected = bptt_gradient(problem)
     assert relative_error(mean, expected) < 1e-12
-    # A single draw is far off, and signs of the wrong size are seen.
+    # Controls: a single draw differs, and signs of the wrong size give a bias.
     assert relative_error(jax.tree.map(lambda leaf: leaf[0], gradients), expected) > 0.1
     wrong, _ = uoro_over_all_signs(problem, 5, balance=False)
     assert relative_error(wrong, expected) > 0.1
@@ -152,7 +152,7 @@ def two_unit_problem(num_steps):
     return problem._replace(params=params, carry=jnp.full((1, 2), 0.3))
 
 
-def test_uoro_draws_anew_at_each_step_and_estimate():
+def test_uoro_draws_new_signs_at_each_step_and_estimate():
     seen = []
 
     def draw_signs(rng_key, t, like):

@@ -1,7 +1,7 @@
 """PES and truncated ES on a problem whose loss is quadratic in its parameters.
 
-There smoothing changes no gradient, so the mean of PES is the BPTT gradient exactly, and that of
-truncated ES the TBPTT gradient.
+Smoothing does not change the gradient of a quadratic. The mean of PES is therefore exactly the BPTT
+gradient, and the mean of truncated ES is the TBPTT gradient.
 """
 
 import jax
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 NUM_STEPS, UNROLL = 7, 2  # the last unroll has one step
 NUM_KEYS = 4000
-# Two-sided, five standard errors: 6e-7 a component, below 2e-6 for all three together.
+# Five standard errors, two-sided: false alarm rate 6e-7 per component, below 2e-6 for all three.
 LIMIT = 5
 
 
 def quadratic_problem():
-    """s' = A s + B θ + x, ℓ = ½ ‖s' − target‖²: s is linear in θ."""
+    """Makes s' = A s + B θ + x, ℓ = ½ ‖s' − target‖², where s is linear in θ."""
     keys = jax.random.split(jax.random.key(0), 4)
     transition = 0.9 * jnp.linalg.qr(jax.random.normal(keys[0], (3, 3)))[0]
     drive = jax.random.normal(keys[1], (3, 3))
@@ -42,7 +42,7 @@ def quadratic_problem():
 
 
 def distances(make, expected, problem):
-    """(mean over keys − expected) in standard errors, component by component."""
+    """Computes |mean over keys − expected| in standard errors for each component."""
     estimator = make(
         problem.cell, problem.loss_fn, truncation_length=UNROLL, num_pairs=4, scale=0.1
     )
@@ -80,7 +80,7 @@ def test_truncated_es_has_the_mean_of_tbptt():
 
 @pytest.mark.parametrize("make", [artbp.pes, artbp.truncated_es])
 def test_follows_the_unperturbed_system(make):
-    """Its loss, and its carry, whatever the particles do."""
+    """Loss and carry are those of the unperturbed system, whatever the particles do."""
     problem = make_problem("gru", 7, resets=True, mask=True)
     estimator = make(problem.cell, problem.loss_fn, truncation_length=4, scale=0.5)
     reference = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=4)
@@ -95,23 +95,23 @@ def test_follows_the_unperturbed_system(make):
         np.testing.assert_allclose(state.carry, expected.carry, rtol=1e-12)
 
 
-def test_pes_forgets_where_the_stream_begins_again():
-    """After a pass the particles stand at the initial carry, and credit nothing to the past."""
+def test_pes_restarts_its_particles_with_the_stream():
+    """After a pass the particles have the initial carry, and ξ is zero."""
     problem = quadratic_problem()
     estimator = artbp.pes(problem.cell, problem.loss_fn, truncation_length=4, num_pairs=3)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
-    begun = state.inner_state
+    initial = state.inner_state
     _, state, info = estimator.estimate(problem.params, state, problem.stream)
     assert not info.end_of_stream
     assert np.any(state.inner_state.accumulated["theta"])
     assert np.ptp(state.inner_state.carries, axis=0).max() > 0
     _, state, info = estimator.estimate(problem.params, state, problem.stream)
     assert info.end_of_stream
-    jax.tree.map(np.testing.assert_array_equal, state.inner_state, begun)
+    jax.tree.map(np.testing.assert_array_equal, state.inner_state, initial)
 
 
 def test_black_boxes_need_no_derivative():
-    """A cell that rounds has a derivative of zero; the smoothed loss has not."""
+    """A cell that rounds has a derivative of zero, but its smoothed loss does not."""
 
     def cell(params, carry, x):
         carry = 0.5 * carry + jnp.round(10 * params["theta"]) / 10
@@ -126,8 +126,8 @@ def test_black_boxes_need_no_derivative():
     )
     assert float(bptt_gradient(problem)["theta"]) == 0
     smooth = problem._replace(cell=lambda params, carry, x: (0.5 * carry + params["theta"],) * 2)
-    # Rounding to a tenth is nothing beside perturbations of 0.3: the mean over keys is the
-    # gradient without it, up to 5 % and five standard errors.
+    # Rounding to a tenth is small compared with perturbations of 0.3. The mean over keys equals the
+    # gradient without rounding, up to 5 % and five standard errors.
     estimator = artbp.pes(cell, problem.loss_fn, truncation_length=2, num_pairs=64, scale=0.3)
 
     def of_key(key):

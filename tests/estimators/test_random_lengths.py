@@ -1,4 +1,4 @@
-"""Randomised truncation as textbooks write it, and the variable lengths of AWD-LSTM."""
+"""Randomised truncation in the textbook form, and the variable lengths of AWD-LSTM."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def forward_in_time(problem, xis):
 
 @pytest.mark.parametrize("keep", [0.75, (0.9, 0.5, 0.8)], ids=["constant", "by age"])
 def test_the_textbook_form_is_artbp(keep):
-    """ξ_t = 1/π where the estimator did not cut before step t, 0 where it did."""
+    """ξ_t is 0 where the estimator cut before step t, else 1/π."""
     problem = make_problem("gru", 12)
     estimator = artbp.random_truncation(problem.cell, problem.loss_fn, keep_probability=keep)
     pis = np.atleast_1d(keep)
@@ -47,7 +47,7 @@ def test_the_textbook_form_is_artbp(keep):
         total, infos, _ = one_pass(estimator, problem, jax.random.key(seed))
         xis = []
         for info in infos:
-            ages = np.arange(1, int(info.length))  # of the steps that the flow crosses from
+            ages = np.arange(1, int(info.length))  # of the steps whose gates are not 0
             xis += [0.0, *(1 / pis[np.minimum(ages, pis.size) - 1])]
         np.testing.assert_allclose(
             ravel_pytree(total)[0], forward_in_time(problem, xis), rtol=1e-11, atol=1e-13
@@ -81,7 +81,7 @@ def awd(problem, **options):
 
 
 def test_awd_lstm_is_the_mean_gradient_of_a_segment():
-    """Against the sums of the same segments, cut where it cut."""
+    """The mean equals the sum over the same segment divided by its number of losses."""
     problem = make_problem("rnn", 60, mask=True)
     key = jax.random.key(0)
     means = []
@@ -100,7 +100,7 @@ def test_awd_lstm_is_the_mean_gradient_of_a_segment():
 
 
 def test_awd_lstm_draws_its_lengths_as_published():
-    """2000 lengths: N(70, 5²) for 95 %, N(35, 5²) for the others, whole numbers, 5 at least."""
+    """2000 integer lengths, at least 5: N(70, 5²) for 95 % of them, N(35, 5²) for the others."""
     num_steps = 150_000
     estimator = artbp.awd_lstm_bptt(
         lambda params, carry, x: (carry, carry + params["a"]),
@@ -118,7 +118,7 @@ def test_awd_lstm_draws_its_lengths_as_published():
     short = lengths < 52
     assert abs(short.mean() - 0.05) < 5 * np.sqrt(0.05 * 0.95 / 2000)
     for of, base in ((lengths[~short], 70), (lengths[short], 35)):
-        # The floor lowers the mean by a half.
+        # Rounding down lowers the mean by a half.
         assert abs(of.mean() - (base - 0.5)) < 5 * 5 / np.sqrt(of.size)
         assert abs(of.std() - 5) < 5 * 5 / np.sqrt(2 * of.size) + 0.02
     tiny = artbp.awd_lstm_bptt(
