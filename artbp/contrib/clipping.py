@@ -63,12 +63,9 @@ class ClippingReport(NamedTuple):
 
     Attributes:
       against_unclipped: the mean clipped gradient against the mean unclipped one, same keys.
-      against_unclipped_error: its standard errors.
       against_reference: the mean clipped gradient against the reference; None without one.
-      against_reference_error: its standard errors; None without a reference.
-      share_bound: the share of all segments that clipping changed.
-      norm_lost: Σ ‖g − clip(g)‖ / Σ ‖g‖ over all segments.
-      by_length: both shares by segment length.
+      against_unclipped_error, against_reference_error: their standard errors.
+      share_bound, norm_lost, by_length: as in `LengthBins`, over all segments and by length.
     """
 
     against_unclipped: Comparison
@@ -99,9 +96,9 @@ def clipping_report(
         compare(mean(clipped), mean(whole));  compare(mean(clipped), reference)
 
     Noise that remains in the means adds to their norm and relative bias and reduces the cosine; it
-    does not affect the projection on a reference. The passes run in one compiled program, key after
-    key, and each call compiles it anew. Memory: two sums of gradients per key, on the device and,
-    in float64, on the host. `clipping_reports` takes several thresholds at once.
+    does not affect the projection on a reference. Each call compiles one program, which runs the
+    keys one after another. Memory: two sums of gradients per key, on the device and, in float64, on
+    the host. `clipping_reports` takes several thresholds at once.
 
     Args:
       estimator: any that can be jitted (policy None or "dynamic"), such as `artbp.artbp(...)`.

@@ -11,9 +11,9 @@ independent  there are no covariances
 antithetic   rows 2i and 2i + 1 use u and 1 − u: one is short where the other is long
 stratified   R rows use one u from each of R equal parts of (0, 1], in a random order
 
-u is the uniform from which the length of the j-th segment is made: length > k ⟺ u ≤ S(k). The
-uniforms of different j are independent. Antithetic and stratified variates: Owen, "Monte Carlo
-theory, methods and examples" (2013), chapters 8 and 10.
+The uniform u of the j-th segment gives its length: length > k ⟺ u ≤ S(k). The uniforms of
+different j are independent. Source: Owen, "Monte Carlo theory, methods and examples" (2013),
+chapters 8 and 10.
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ heavier tail at the same mean often lowers the variance, so laws are compared wi
 over the hazards of the ages 1, …, n, the last of which holds at all later ages. V is that of
 `streaming_variance`. Newton's method runs on the logits of the hazards: a damped step in the
 tangent space of the constraints, then back onto the constraints. It starts from the polynomial law
-of the same mean and second moment, if there is one with α > 4, and finds a local minimum. No second
-minimum was found where G decays smoothly, from starts with a peak of the hazard at any age. There
-are several where G changes sign from lag to lag: of ten random Grams of rank 3, nine led to within
-1.5 % of the best of twenty starts, and one to 51 % above it.
+of the same mean and second moment, if there is one with α > 4, and finds a local minimum. Where G
+decays smoothly, no second minimum was found. Where G changes sign from lag to lag, there are
+several: of ten random Grams of rank 3, nine led to within 1.5 % of the best of twenty starts, and
+one to 51 % above it.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +32,8 @@ class GradientSums:
         self.squares[group] += float(jnp.sum(gradients[0] ** 2))
 
     def products(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-        """Returns float64 inner products of groups a and b, `[a, b]`: ⟨g, g⟩; for every other
-        pattern, ⟨d, d⟩ and ⟨d, g⟩ with its difference d = ĝ − g."""
+        """Returns inner products of groups, `[a, b]`: ⟨g, g⟩, and ⟨d, d⟩ and ⟨d, g⟩ for the
+        difference d = ĝ − g of each other pattern; float64."""
         assert self.gradients is not None
         whole = np.asarray(self.gradients[:, 0], np.float64)
         squares, with_whole = [], []
@@ -105,11 +104,9 @@ def summarise(
     """Makes the report of N windows.
 
     Args:
-      sums: of all windows; after the pattern without cuts, one pattern for each of `lengths`.
-      lengths: K's of TBPTT.
-      laws: of ARTBP.
+      sums: of all windows; after the pattern without cuts, one pattern for each K of `lengths`.
       traces: for each window in which they were measured, the trace of each law.
-      window_length, confidence: as for `gradient_report`.
+      The others: as for `gradient_report`.
 
     Raises:
       ValueError: the squared norm of the mean gradient is estimated as zero or less.
@@ -209,6 +206,4 @@ def _moments(law: TruncationLaw, num_ages: int = 2**20) -> tuple[float, float]:
     return mean, float(second[-1] / mean) if converges else float("inf")
 
 
-@partial(jax.jit, donate_argnums=0)
-def _add_to_group(sums: jax.Array, group: jax.Array, gradients: jax.Array) -> jax.Array:
-    return sums.at[group].add(gradients)
+_add_to_group = jax.jit(lambda sums, group, new: sums.at[group].add(new), donate_argnums=0)

@@ -49,16 +49,15 @@ def shadow(
         artbp_noise        √(mean ‖ĝ − g‖²) / ‖g‖ over draws of the law's boundaries
         carry_error        ‖g − g'‖ / ‖g'‖, with g' from a carry recomputed by the present params
 
-    The carry of a running training was computed by older params. `carry_error` is the effect on the
-    gradient: g' starts from a carry that the present params compute from the initial carry over
-    the `history_length` steps before the window.
+    `carry_error` is the effect of a carry that older params computed: g' starts from a carry that
+    the present params compute over the `history_length` steps before the window.
 
     The numbers describe one window: average them over calls, and use `gradient_report` for
     intervals. At the end of the stream the window has fewer steps.
 
-    Cost: one forward and 1 + (truncation lengths) + num_draws backward passes over W steps of
-    `num_rows` rows. A history adds a forward pass over it, and a forward and a backward pass over
-    the window. Memory: the residuals of the window, and one gradient per backward pass.
+    Cost: one forward and 1 + (truncation lengths) + num_draws backward passes over the window. A
+    history adds a forward pass over it, and a forward and a backward pass over the window. Memory:
+    the residuals of the window, and one gradient per backward pass.
 
     Args:
       cell, loss_fn: as for `artbp.artbp`.
@@ -66,8 +65,8 @@ def shadow(
       truncation_lengths: K's of TBPTT, each below W.
       law: of ARTBP; None omits its noise.
       num_draws: draws of boundaries, on one forward pass.
-      history_length: steps before the window from which the carry is recomputed; 0 omits
-        `carry_error`. Choose as many as the model needs to forget its initial carry.
+      history_length: steps over which the carry is recomputed from the initial carry; 0 omits
+        `carry_error`. Choose several times the memory of the model.
       num_rows: use the first rows of the batch only, to save time. Every array of xs and targets
         must then be `[T, B, ...]`, and every leaf of the carry `[B, ...]`.
 

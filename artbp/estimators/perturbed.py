@@ -36,12 +36,12 @@ class Unroll(NamedTuple):
 def evolution_strategy(
     cell: Cell,
     loss_fn: LossFn,
-    *,
-    persistent: bool,
     truncation_length: int,
     num_pairs: int,
     scale: float,
     normalizer: float,
+    *,
+    persistent: bool,
 ) -> GradientEstimator:
     """Builds truncated ES or, if `persistent`, PES; for the arguments see `artbp.truncated_es`.
 
@@ -123,7 +123,7 @@ def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: 
                 "in float32 and cast inside the cell."
             )
 
-    def normal(rng_key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def normal(rng_key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
         return scale * jax.random.normal(rng_key, (num_pairs, *shape), dtype)
 
     return optax.tree.random_like(rng_key, params, normal)

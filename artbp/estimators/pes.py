@@ -41,11 +41,5 @@ def pes(
     pairs.
     """
     return evolution_strategy(
-        cell,
-        loss_fn,
-        persistent=True,
-        truncation_length=truncation_length,
-        num_pairs=num_pairs,
-        scale=scale,
-        normalizer=normalizer,
+        cell, loss_fn, truncation_length, num_pairs, scale, normalizer, persistent=True
     )

@@ -40,11 +40,5 @@ def truncated_es(
     Source: the estimator called "ES" in Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835.
     """
     return evolution_strategy(
-        cell,
-        loss_fn,
-        persistent=False,
-        truncation_length=truncation_length,
-        num_pairs=num_pairs,
-        scale=scale,
-        normalizer=normalizer,
+        cell, loss_fn, truncation_length, num_pairs, scale, normalizer, persistent=False
     )
