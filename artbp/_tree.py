@@ -1,7 +1,5 @@
 """Helpers on pytrees of arrays: differentiable leaves, selects by row, indexing by step."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """The data of an estimator: a sequence with the targets of its losses."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from typing import Any

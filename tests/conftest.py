@@ -54,19 +54,18 @@ def strict_promotion(request):
 
 
 @pytest.fixture(autouse=True)
-def compiled_quickly(request):
-    """Few optimisations for the library's tests in float64, which ask what a program means: a
-    quarter less time. Those marked `optimised`, and those that count traces or measure memory in
-    float32, compile as users do.
+def compiled_quickly(request, monkeypatch):
+    """Few optimisations for tests of what a program computes: a quarter to a third less time.
+
+    These are the library's tests in float64 and those of the experiments, child processes included.
+    Tests marked `optimised`, and the library's tests in float32, which count traces or measure
+    memory, compile as users do.
     """
-    quickly = (
-        "float64" in request.fixturenames
-        and EXPERIMENT_TESTS not in request.path.parents
-        and request.node.get_closest_marker("optimised") is None
-    )
-    if not quickly:
+    is_quick = "float64" in request.fixturenames or EXPERIMENT_TESTS in request.path.parents
+    if not is_quick or request.node.get_closest_marker("optimised"):
         yield
         return
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield

@@ -10,8 +10,6 @@ x W + b is computed for many steps before the forward loop, and δx, δW, δU an
 after the backward loop. Only h U and δz Uᵀ remain inside the loops.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

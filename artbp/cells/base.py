@@ -1,11 +1,9 @@
 """The class of the reference cells, and the initialisation of their weights."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +46,7 @@ class ReferenceCell:
     def __call__(self, params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
         return self.apply(self._own(params), carry, x)
 
-    def with_params(self, select: Callable[[Any], Any]) -> ReferenceCell:
+    def with_params(self, select: Callable[[Any], Any]) -> Self:
         """The same cell, taking its parameters out of a larger tree.
 
             cell.with_params(select)(params, carry, x) == cell(select(params), carry, x)
@@ -70,7 +68,7 @@ class ReferenceCell:
         own, to_params = jax.vjp(self._own, params)
         return self.make_recurrence(own, lambda gradient: to_params(gradient)[0])
 
-    def hoist(self, params: Any) -> tuple[Callable[[list[Any]], ReferenceCell], list[Any]]:
+    def hoist(self, params: Any) -> tuple[Callable[[list[Any]], "ReferenceCell"], list[Any]]:
         """(a function from the arrays that `select` closes over to the cell, these arrays)."""
         if self.select is None:
             return lambda _: self, []

@@ -1,7 +1,5 @@
 """The gated recurrent unit."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

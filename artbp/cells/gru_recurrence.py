@@ -15,8 +15,6 @@ is left with one product and four multiplications, and stores δ alone. For a ch
 gradients of W and b come from (δ_r, δ_z, δ_n), those of U and b'_n from (δ_r, δ_z, δ_a).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

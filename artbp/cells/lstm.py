@@ -1,7 +1,5 @@
 """The LSTM cell."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

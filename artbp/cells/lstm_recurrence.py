@@ -16,8 +16,6 @@ steps is left with one product and six multiplications. The gradients of W, U an
 each, of all δz of a chunk.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -1,7 +1,5 @@
 """The linear cell and the vanilla (tanh) recurrent cell."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -10,8 +10,6 @@ step before it. In the backward pass, with δh the cotangent of h',
 The gradients of W, U and b are one product each, of all δz of a chunk.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -14,8 +14,6 @@ overwritten is reached by running forward from the segment's start again. The le
 cap would be a boundary with c = 1, which nothing compensates.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, NamedTuple
 

@@ -6,8 +6,6 @@ Clipping biases an unbiased random gradient. It changes the largest gradients mo
 those of long segments, whose compensations carry the long memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +17,8 @@ from jax import lax
 
 from artbp import _tree
 from artbp.diagnostics.interval import jackknife_error
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import EstimatorInfo, GradientEstimator
+from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_params
 
@@ -157,18 +156,16 @@ def clipping_reports(
     @jax.jit
     def run(params: Any, carry: Any, stream: Stream, rng_keys: jax.Array) -> tuple[Any, ...]:
         def one_pass(rng_key: jax.Array) -> tuple[Any, ...]:
-            def segment(loop: tuple[Any, ...]) -> tuple[Any, ...]:
-                whole, sums, state, _ = loop
-                gradient, state, info = estimator.estimate(params, state, stream)
+            def fold(folded: Any, gradient: Any, info: EstimatorInfo) -> Any:
+                whole, sums = folded
                 pairs = zip(sums, clips, strict=True)
                 sums = [_add(one, gradient, clip(gradient), info.length) for one, clip in pairs]
-                return _tree.accumulate(whole, gradient), sums, state, info.end_of_stream
+                return _tree.accumulate(whole, gradient), sums
 
             zeros = _tree.zero_sums(params)
             state = estimator.init(params, carry, rng_key=rng_key)
-            sums = [(zeros, jnp.zeros((num_bins, 5)))] * len(clips)
-            start = zeros, sums, state, jnp.zeros((), bool)
-            return lax.while_loop(lambda loop: ~loop[-1], segment, start)[:2]
+            initial = zeros, [(zeros, jnp.zeros((num_bins, 5)))] * len(clips)
+            return run_pass(estimator, params, state, stream, fold=fold, initial=initial)[0]
 
         return lax.map(one_pass, rng_keys)
 

@@ -16,8 +16,6 @@ different j are independent. Source: Owen, "Monte Carlo theory, methods and exam
 chapters 8 and 10.
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import jax

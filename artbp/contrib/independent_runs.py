@@ -5,8 +5,6 @@ Here each run goes on to its own next segment. The whole training, with all segm
 all runs, is one loop in one compiled program.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

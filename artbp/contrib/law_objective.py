@@ -4,8 +4,6 @@ V is a rational function of the survivals S(k). Its gradient and Hessian are der
 transformed to log S(k) and to the logits of the hazards.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 Carries do not depend on the boundaries, so one forward pass serves any number of draws.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

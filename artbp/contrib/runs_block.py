@@ -6,8 +6,6 @@ fewer steps in the block waits until the others have finished it. `artbp.unrolls
 counterpart for a single segment.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -5,8 +5,6 @@ the sample standard deviation is too narrow until a rare large draw occurs. The 
 `artbp.diagnostics.variance`) gives an interval that does not depend on the draws.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,16 +1,15 @@
 """The exact mean and covariance of a gradient estimator, by enumeration of all boundaries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import flatten_util, lax
+from jax import flatten_util
 
 from artbp.estimators.base import GradientEstimator
+from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.replay import replay
@@ -87,29 +86,14 @@ def exact_expectation(
             "truncation_covariance, which needs no enumeration."
         )
     lengths, probabilities = _patterns(law, stream.num_steps)
-    flat_params, to_tree = flatten_util.ravel_pytree(params)
+    _, to_tree = flatten_util.ravel_pytree(params)
 
-    def start(row: jax.Array) -> Any:
+    def gradient(row: jax.Array) -> jax.Array:
         estimator = make_estimator(replay(row, law))
-        return estimator.init(params, carry, rng_key=jax.random.key(0))
+        state = estimator.init(params, carry, rng_key=jax.random.key(0))
+        return flatten_util.ravel_pytree(run_pass(estimator, params, state, stream)[0])[0]
 
-    def segment(row: jax.Array, state: Any) -> tuple[jax.Array, Any, jax.Array]:
-        estimator = make_estimator(replay(row, law))
-        grads, state, info = estimator.estimate(params, state, stream)
-        return flatten_util.ravel_pytree(grads)[0], state, info.end_of_stream
-
-    @jax.jit
-    def gradients(rows: jax.Array) -> jax.Array:
-        def body(loop: tuple[Any, ...]) -> tuple[Any, ...]:
-            total, state, done = loop
-            grads, state, at_end = jax.vmap(segment)(rows, state)
-            # A finished pass starts again until all are finished, and is no longer added.
-            total = jnp.where(done[:, None], total, total + grads)
-            return total, state, done | at_end
-
-        done = jnp.zeros(rows.shape[:1], bool)
-        loop = (jnp.zeros((rows.shape[0], flat_params.size)), jax.vmap(start)(rows), done)
-        return lax.while_loop(lambda loop: ~jnp.all(loop[2]), body, loop)[0]
+    gradients = jax.jit(jax.vmap(gradient))
 
     batch_size = min(batch_size, len(lengths))
     padded = np.concatenate([lengths, np.repeat(lengths[:1], -len(lengths) % batch_size, axis=0)])

@@ -1,7 +1,5 @@
 """Figures of a gradient report and of a lag profile, drawn with the caller's matplotlib."""
 
-from __future__ import annotations
-
 import itertools
 import textwrap
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Gradients of one stream for several patterns of gates, on one forward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

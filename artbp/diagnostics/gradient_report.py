@@ -5,8 +5,6 @@ reference is the gradient of a window's losses through the whole window. Its mea
 the gradient, and its spread over windows is data noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

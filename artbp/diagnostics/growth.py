@@ -1,7 +1,5 @@
 """The leading Lyapunov exponent: whether perturbations of the carry grow or decay."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import jax

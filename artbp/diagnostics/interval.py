@@ -1,7 +1,5 @@
 """Confidence intervals for means of a few samples: Student's t and the jackknife."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -9,8 +9,6 @@ A boundary behind step u removes Σ_m G_{u,m} from the gradient. In code, steps 
 `cotangents[u]` belongs to the carry that enters step u, which is s_u.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +21,7 @@ from jax import flatten_util, lax
 
 from artbp import _tree
 from artbp.estimators.stepwise import Steps
+from artbp.estimators.window import run_backward
 from artbp.stream import Stream
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
 from artbp.unrolls.readout import LossFn
@@ -112,15 +111,22 @@ def _forward_backward(
 
     _, carries = lax.scan(forward, carry, times)
 
-    def backward(cotangent: Any, t: jax.Array) -> tuple[Any, Any]:
-        floats, rest = _tree.partition(_tree.index(carries, t))
-        step = partial(steps.differentiable(rest, t), params)
-        (_, loss), vjp, _ = jax.vjp(step, floats, has_aux=True)
-        (cotangent,) = vjp((cotangent, jnp.ones_like(loss)))
-        return cotangent, cotangent
+    def store_entering(cotangents: Any, t: Any, grads: Any, entering: Any) -> Any:
+        del grads
+        return _tree.update(cotangents, entering, t)
 
     zero = _tree.zeros_like(_tree.partition(carry)[0])
-    _, cotangents = lax.scan(backward, zero, times, reverse=True)
+    cotangents = run_backward(
+        steps,
+        lambda t: params,
+        carries,
+        jnp.int32(0),
+        jnp.int32(stream.num_steps),
+        _tree.repeat(zero, stream.num_steps),
+        size=stream.num_steps,
+        weight=lambda t: jnp.ones((), jnp.result_type(float)),
+        collect=store_entering,
+    )
     return carries, cotangents
 
 

@@ -1,7 +1,5 @@
 """Lag profiles: how gradients shrink with lag, and how perturbations of the carry grow."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, NamedTuple
 

@@ -9,8 +9,6 @@ v_u(k) = A/S(k−1) and A = Σ_{m<k} S(k−1−m) G_{u,m} as in `artbp.diagnosti
 and the right-hand side involves no difference of large numbers.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

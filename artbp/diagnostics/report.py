@@ -1,7 +1,5 @@
 """The gradient report: its contents, its description in words and its table."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

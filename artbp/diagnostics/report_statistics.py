@@ -1,7 +1,5 @@
 """The statistics of the gradient report: unbiased squared norms and jackknife intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import jax

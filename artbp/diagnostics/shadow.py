@@ -1,7 +1,5 @@
 """A live monitor: the bias and the noise of truncated gradients during a training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

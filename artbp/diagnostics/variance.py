@@ -11,8 +11,6 @@ See `lag_gradients` for G and `renewal` for p. Resets and the end of the stream 
 at a reset the age continues, and no gradient flows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

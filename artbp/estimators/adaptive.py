@@ -1,7 +1,5 @@
 """Adaptive truncation: TBPTT whose truncation length follows the measured decay of gradients."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax
@@ -169,19 +167,23 @@ def adaptive_tbptt(
     def measure(steps: Steps, params: Any, state: AdaptiveState, end: jax.Array) -> AdaptiveState:
         """Backpropagates the loss of step end − 1 through R steps and adds the norms by lag."""
 
-        def one_step_back(cotangent: Any, lag: jax.Array) -> tuple[Any, jax.Array]:
-            t = end - 1 - lag
-            floats, rest = _tree.partition(_tree.index(state.carries, t % ring_size))
-            step = steps.differentiable(rest, t)
-            (_, loss), vjp, _ = jax.vjp(step, params, floats, has_aux=True)
-            loss_cotangent = jnp.where(lag == 0, 1.0, 0.0).astype(loss.dtype)
-            grads, entering = vjp((cotangent, loss_cotangent))
-            return entering, optax.tree.norm(grads).astype(state.lag_norms.dtype)
+        def add_norm(norms: jax.Array, j: jax.Array, grads: Any, entering: Any) -> jax.Array:
+            del entering
+            return norms.at[measured_lags - j].set(optax.tree.norm(grads).astype(norms.dtype))
 
-        floats = _tree.partition(_tree.index(state.carries, 0))[0]
         # Lag 0 is the step itself, whose gradient no truncation removes.
-        lags = jnp.arange(measured_lags + 1, dtype=jnp.int32)
-        _, norms = lax.scan(one_step_back, _tree.zeros_like(floats), lags)
+        norms = run_backward(
+            steps,
+            lambda t: params,
+            state.carries,
+            end - 1 - measured_lags,
+            end,
+            jnp.zeros((measured_lags + 1,), state.lag_norms.dtype),
+            size=ring_size,
+            weight=lambda t: jnp.where(t == end - 1, 1.0, 0.0),
+            count=measured_lags + 1,
+            collect=add_norm,
+        )
         new = state._replace(
             lag_norms=_MEMORY * state.lag_norms + (1 - _MEMORY) * norms[1:],
             weight=_MEMORY * state.weight + (1 - _MEMORY),

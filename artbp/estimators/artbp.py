@@ -14,8 +14,6 @@ plain scan.
 Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time", arXiv 1705.08209.
 """
 
-from __future__ import annotations
-
 import jax
 
 from artbp.estimators.base import GradientEstimator

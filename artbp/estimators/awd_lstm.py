@@ -1,7 +1,5 @@
 """The variable-length BPTT of AWD-LSTM: random lengths, no compensation, a scaled learning rate."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """The type of every gradient estimator: two pure functions in a NamedTuple."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Full backpropagation through time."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

@@ -6,8 +6,6 @@ Here ℓ_t is a function of θ and of the carry that enters step t. The estimato
 represent the sensitivity ds_t/dθ.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

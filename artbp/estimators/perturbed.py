@@ -1,7 +1,5 @@
 """Shared driver of the evolution strategies: unrolls with perturbed parameters."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

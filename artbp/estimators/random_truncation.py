@@ -1,7 +1,5 @@
 """Randomised truncation in the textbook form: ARTBP whose hazard is c = 1 − π."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

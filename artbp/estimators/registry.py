@@ -1,7 +1,5 @@
 """One row per estimator: the shared tests and the comparisons run over these."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 

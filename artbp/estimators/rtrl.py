@@ -1,7 +1,5 @@
 """Real-time recurrent learning (RTRL): the exact gradient, forward in time."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """One pass of a stream with frozen parameters, for any estimator."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

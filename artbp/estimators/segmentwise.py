@@ -4,8 +4,6 @@ They differ in two functions: how long the next segment is, and the gate of a st
 `Functions.compensation`. The kernels in `artbp.unrolls` compute the gradient of a segment.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

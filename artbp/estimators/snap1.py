@@ -1,7 +1,5 @@
 """SnAp-1: RTRL whose influence matrix is restricted to the sparsity pattern of one step."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -5,8 +5,6 @@ which takes the next `update_every` steps. This module handles the position, the
 checks and normalisation. An estimate is one compiled program.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

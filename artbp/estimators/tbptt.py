@@ -1,7 +1,5 @@
 """Truncated backpropagation through time with segments of fixed length."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 

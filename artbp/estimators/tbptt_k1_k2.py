@@ -5,8 +5,6 @@ gradient through the carry; with k2 > k1 windows overlap, and the older steps of
 with older weights. What to differentiate them at is the choice of `mode`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 

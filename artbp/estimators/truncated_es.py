@@ -1,7 +1,5 @@
 """Truncated evolution strategies: TBPTT without derivatives."""
 
-from __future__ import annotations
-
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.perturbed import evolution_strategy
 from artbp.unrolls.checks import Cell

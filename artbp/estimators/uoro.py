@@ -1,7 +1,5 @@
 """Unbiased online recurrent optimisation (UORO): RTRL with a random rank-one influence matrix."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ The carries are in a ring of fixed size: the carry that entered step t is in slo
 memory of a window does not grow with the stream, and each new step costs one write.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.estimators.stepwise import Steps, for_steps
-from artbp.unrolls.recursion import add, backpropagate
+from artbp.unrolls.recursion import Collect, add, backpropagate
 
 
 class Forward(NamedTuple):
@@ -90,22 +88,26 @@ def run_backward(
     carries: Any,
     first: jax.Array,
     end: jax.Array,
-    sums: Any,
+    collected: Any,
     *,
     size: int,
     weight: Callable[[jax.Array], jax.Array],
     count: int | None = None,
+    collect: Collect = add,
 ) -> Any:
-    """Adds to `sums` the gradient of Σ_t w_t ℓ_t over the steps first, …, end − 1 of a window.
+    """Backpropagates Σ_t w_t ℓ_t through the steps first, …, end − 1 of a window.
 
     The carries that entered the steps are in the ring. Nothing flows into the window from behind
     it, and all gates are 1 within it.
 
     Args:
       params_at: step -> the params at which the step is differentiated.
+      collected: what `collect` starts from; by default sums that the gradient is added to.
       size: of the ring.
       weight: step -> w_t.
       count: ≥ end − first, a static trip count, with which `jax.vmap` adds no select over the loop.
+      collect: see `recursion.backpropagate`. It is given the gradient of each step, like params,
+        and the cotangent of the carry that entered the step; steps count from `first`.
     """
 
     def pull_back(j: Any, flow: Any) -> tuple[Any, Any]:
@@ -117,6 +119,6 @@ def run_backward(
 
     flow = _tree.zeros_like(_tree.partition(_tree.index(carries, 0))[0])
     if count is None:
-        return backpropagate(pull_back, add, flow, sums, count=end - first)[1]
+        return backpropagate(pull_back, collect, flow, collected, count=end - first)[1]
     taken = first + jnp.arange(count, dtype=jnp.int32) < end
-    return backpropagate(pull_back, add, flow, sums, count=count, taken=taken)[1]
+    return backpropagate(pull_back, collect, flow, collected, count=count, taken=taken)[1]

@@ -1,7 +1,5 @@
 """The interface of a truncation law: the distribution of the length of a segment."""
 
-from __future__ import annotations
-
 import abc
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Deterministic laws: boundaries at multiples of K, or none."""
 
-from __future__ import annotations
-
 import dataclasses
 import operator
 from typing import Any

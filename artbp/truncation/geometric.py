@@ -1,7 +1,5 @@
 """The geometric law: a constant hazard."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

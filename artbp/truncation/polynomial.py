@@ -1,7 +1,5 @@
 """The polynomial law of the paper."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import warnings

@@ -1,7 +1,5 @@
 """A chosen pattern of boundaries in place of drawn ones."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any

@@ -13,8 +13,6 @@ age of the step and S the survival. With Var(gate) = c(k)/(1 − c(k)) = S(k−1
 V depends on the G only through their Gram matrix.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A law given by a table of its hazards, age by age."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The arguments of an unroll, checked and completed."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

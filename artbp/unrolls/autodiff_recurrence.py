@@ -9,8 +9,6 @@ Work, in matrix products: 1 forward, 1 to linearise, 1 backward, 1 for the weigh
 the fourth are large ones. Memory: one carry a step.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -38,21 +36,9 @@ def recurrence_of(cell: Cell, params: Any, carry: Any, x: Any) -> Recurrence:
 
 
 def residuals_like(cell: Cell, params: Any, carry: Any) -> Any:
-    """Arrays like what is kept of a step, to make buffers of."""
+    """Arrays like the residuals of a step, to make buffers of; the cell is not traced."""
     recurrence = _hand_written(cell, params)
     return carry if recurrence is None else recurrence.residuals_like(carry)
-
-
-def zero_sums(cell: Cell, params: Any) -> Any:
-    """`Recurrence.zero_sums`, without tracing the cell."""
-    recurrence = _hand_written(cell, params)
-    return _tree.zero_sums(params) if recurrence is None else recurrence.zero_sums()
-
-
-def gradient_of_sums(cell: Cell, params: Any, sums: Any) -> Any:
-    """`Recurrence.gradient`, without tracing the cell."""
-    recurrence = _hand_written(cell, params)
-    return sums if recurrence is None else recurrence.gradient(sums)
 
 
 def _hand_written(cell: Cell, params: Any) -> Recurrence | None:

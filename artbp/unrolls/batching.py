@@ -6,8 +6,6 @@ kernel the names of the mapped axes instead. The kernel takes the longest trip c
 axes, which all rows share, and masks only its carry and its gradient sums.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

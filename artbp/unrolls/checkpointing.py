@@ -5,8 +5,6 @@ Cost", arXiv 1604.06174): T/k states and the residuals of k steps in place of T,
 forward pass.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Checks of arguments: errors that name the argument and the remedy, before XLA fails on it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

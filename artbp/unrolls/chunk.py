@@ -6,8 +6,6 @@ linearises all its steps together, takes their losses together, runs the recursi
 together. The kernels put chunks together: `dynamic` many short ones, `static_lengths` one long one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -18,7 +16,6 @@ from jax import lax
 from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls import recursion
-from artbp.unrolls.autodiff_recurrence import gradient_of_sums, zero_sums
 from artbp.unrolls.functions import Functions, SegmentResult
 from artbp.unrolls.readout import read_out
 from artbp.unrolls.recurrence import Chunk, Recurrence
@@ -114,13 +111,13 @@ def make_residuals(of_step: Any, carry: Any, block_size: int, chunk_size: int) -
     )
 
 
-def initial_state(functions: Functions, params: Any, carry: Any) -> BackwardState:
+def initial_state(segment: Segment) -> BackwardState:
     """The state behind the segment's last step: no gradient, and no flow across the boundary."""
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
     return BackwardState(
-        cell_sums=zero_sums(functions.cell, params),
-        readout_sums=_tree.zero_sums(params),
-        flow=_tree.zeros_like(_tree.partition(carry)[0]),
+        cell_sums=segment.recurrence.zero_sums(),
+        readout_sums=_tree.zero_sums(segment.params),
+        flow=_tree.zeros_like(_tree.partition(segment.initial_carry)[0]),
         loss_sum=jnp.zeros_like(one),
         num_losses=jnp.zeros((), jnp.int32),
         max_compensation=one,
@@ -129,13 +126,13 @@ def initial_state(functions: Functions, params: Any, carry: Any) -> BackwardStat
 
 
 def segment_result(
-    functions: Functions, params: Any, state: BackwardState, carry: Any, scratch: Any
+    segment: Segment, state: BackwardState, carry: Any, scratch: Any
 ) -> SegmentResult:
     """The result, when the backward pass has come to the segment's first step."""
-    through_cell = gradient_of_sums(functions.cell, params, state.cell_sums)
+    through_cell = segment.recurrence.gradient(state.cell_sums)
     total = _tree.accumulate(state.readout_sums, through_cell)
     return SegmentResult(
-        grads=jax.tree.map(lambda leaf, x: leaf.astype(x.dtype), total, params),
+        grads=jax.tree.map(lambda leaf, x: leaf.astype(x.dtype), total, segment.params),
         loss_sum=state.loss_sum,
         num_losses=state.num_losses,
         carry=carry,

@@ -4,8 +4,6 @@ A cell may close over a traced array, for instance the hyperparameter of a sweep
 The batching rule of the segment kernels sees arguments only, so such arrays have to become some.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

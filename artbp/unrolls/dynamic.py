@@ -12,8 +12,6 @@ than block_size² steps only every second, third, ... block start is kept, which
 forward steps instead of memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -139,6 +137,6 @@ def segment_gradient(
         state, _ = lax.fori_loop(0, count, one_chunk, (state, deltas))
         return _tree.select(is_last, leaving, final_carry), residuals, state
 
-    loop = (carry, scratch.residuals, initial_state(functions, params, carry))
+    loop = (carry, scratch.residuals, initial_state(segment))
     final_carry, residuals, state = lax.fori_loop(0, num_blocks, backward_block, loop)
-    return segment_result(functions, params, state, final_carry, Scratch(residuals, block_carries))
+    return segment_result(segment, state, final_carry, Scratch(residuals, block_carries))

@@ -1,7 +1,5 @@
 """What every segment kernel takes and returns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """`unroll` for reverse mode, with a hand-written backward pass: faster and in less memory."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any, NamedTuple
 

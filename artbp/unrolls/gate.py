@@ -6,8 +6,6 @@ Truncated BPTT puts g = 0 at its boundaries; ARTBP puts g = (1 − X_t)/(1 − c
 step (Tallec & Ollivier, arXiv 1705.08209).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """The choice among the segment kernels."""
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import jax

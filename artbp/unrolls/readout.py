@@ -1,7 +1,5 @@
 """The losses of many steps at once, masked and summed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -7,8 +7,6 @@ backward loop. A `Recurrence` has one method for each of these parts. The recurr
 `artbp.cells` are written by hand; that of any other cell is derived (`autodiff_recurrence`).
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple, Protocol
 
 import jax

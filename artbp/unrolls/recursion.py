@@ -8,8 +8,6 @@ arXiv 1705.08209). `backpropagate` is the only implementation: every kernel and 
 backward in time calls it, and they differ in the two functions that they hand over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

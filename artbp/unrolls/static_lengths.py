@@ -10,8 +10,6 @@ Both are driven from the host, because the host has to know the length. Lengths 
 data, so the host can know them ahead of the device.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -103,8 +101,8 @@ def segment_kernel(
             jax.jit(functools.partial(_backward, functions, num_steps), donate_argnums=1),
         )
 
-    begin = jax.jit(functools.partial(initial_state, functions))
-    end = jax.jit(functools.partial(segment_result, functions))
+    begin = jax.jit(lambda piece: initial_state(_segment(functions, 1, piece)))
+    end = jax.jit(lambda piece, *rest: segment_result(_segment(functions, 1, piece), *rest))
 
     def segment_gradient(
         params: Any,
@@ -125,12 +123,12 @@ def segment_kernel(
             piece = piece._replace(carry=forward(piece), offset=offset)
             pieces.append(piece)
 
-        state, final_carry = begin(params, carry), None
+        state, final_carry = begin(piece), None
         for num_steps, piece in zip(reversed(sizes), reversed(pieces), strict=True):
             _, backward = programs(num_steps)
             state, leaving = backward(piece, state)
             final_carry = leaving if final_carry is None else final_carry
-        return end(params, state, final_carry, scratch)
+        return end(pieces[0], state, final_carry, scratch)
 
     return segment_gradient
 

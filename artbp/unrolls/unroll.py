@@ -5,8 +5,6 @@ like √T with `checkpoint=True`. The segment kernels give the same gradients in
 segment, and are tested against it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax
