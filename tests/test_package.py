@@ -133,12 +133,11 @@ def test_dependencies_point_one_way(lower, upper):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
-def test_the_python_of_the_documentation_runs(page):
-    """The blocks of a page, one after the other, in a process with JAX's defaults."""
-    blocks = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
-    )
+def test_the_python_of_the_readme_runs():
+    """Its blocks, one after the other, in a process with JAX's defaults."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == text.count("```python")
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
         cwd=ROOT,
@@ -147,19 +146,35 @@ def test_the_python_of_the_documentation_runs(page):
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
+    # The README reports 0.0005 to 0.024 over five seeds, of which this is one, and 0.66 for TBPTT.
+    loss = re.search(r"^loss per bit ([0-9.e-]+)$", process.stdout, re.MULTILINE)
+    assert loss is not None
+    assert float(loss[1]) < 0.1
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "experiments/README.md", "benchmarks/README.md", "docs/index.md"]
-)
+PAGES = ["README.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md"]
+PAGES += [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_the_links_of_a_page_lead_somewhere(page):
     text = (ROOT / page).read_text()
     assert "PLACEHOLDER" not in text
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)
-    assert links
+    assert links or page.startswith("docs/")
     for link in links:
         if not link.startswith("http"):
             assert ((ROOT / page).parent / link).exists(), f"{page} links to {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_files_that_a_page_names_exist(page):
+    """Names between backticks that begin with a folder of this repository."""
+    named = re.findall(
+        r"`((?:artbp|benchmarks|configs|docs|experiments|tests)/[\w./]*)`",
+        (ROOT / page).read_text(),
+    )
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.skipif(
