@@ -3,9 +3,9 @@
     task = TASKS["copy_memory"](lag=50)
     for chunk in itertools.islice(task.chunks(seed=0, batch_size=32, chunk_length=100), 1000):
         chunk.stream      # xs, targets, resets, mask, [100, 32, ...] each
-        chunk.continues   # keep the carry for the next chunk?
+        chunk.continues   # whether to keep the carry for the next chunk
 
-name                       memory asked for                      counts     without memory
+name                       memory needed                         counts     without memory
 copy_memory                ten symbols over lag + 10 steps       all        10 ln 8 / (lag + 20)
 copy_memory_variable_lag   the same, lag drawn anew              all        the same, mean lag
 adding                     two real numbers                      last step  1/6
@@ -20,8 +20,6 @@ losses    cross-entropy and squared error with a linear readout
 One module for each task.
 """
 
-from collections.abc import Callable
-
 from experiments.tasks.adding import adding
 from experiments.tasks.anbn import anbn
 from experiments.tasks.base import Chunk, Task
@@ -31,28 +29,17 @@ from experiments.tasks.mackey_glass import mackey_glass
 from experiments.tasks.switching_tables import switching_tables
 from experiments.tasks.temporal_order import temporal_order
 
-# Builders by name; each has defaults for all its arguments.
-TASKS: dict[str, Callable[..., Task]] = {
-    "copy_memory": copy_memory,
-    "copy_memory_variable_lag": copy_memory_variable_lag,
-    "adding": adding,
-    "anbn": anbn,
-    "brackets": brackets,
-    "temporal_order": temporal_order,
-    "switching_tables": switching_tables,
-    "mackey_glass": mackey_glass,
-}
+_BUILDERS = (
+    copy_memory,
+    copy_memory_variable_lag,
+    adding,
+    anbn,
+    brackets,
+    temporal_order,
+    switching_tables,
+    mackey_glass,
+)
+# By name; each has defaults for all its arguments.
+TASKS = {builder.__name__: builder for builder in _BUILDERS}
 
-__all__ = [
-    "TASKS",
-    "Chunk",
-    "Task",
-    "adding",
-    "anbn",
-    "brackets",
-    "copy_memory",
-    "copy_memory_variable_lag",
-    "mackey_glass",
-    "switching_tables",
-    "temporal_order",
-]
+__all__ = ["TASKS", "Chunk", "Task", *TASKS]

@@ -10,8 +10,7 @@ import numpy as np
 
 import artbp
 
-# Tasks make their rows in pieces of at most so many steps: a sequence may be far longer than
-# what is in memory.
+# A sequence may be longer than what fits into memory: tasks make pieces of at most so many steps.
 MAX_PIECE = 1024
 
 
@@ -24,8 +23,7 @@ class Chunk(NamedTuple):
         resets bool `[T, B]`, True where a new sequence begins; mask bool `[T, B]`, True where the
         loss counts. Targets that do not count are zero.
       continues: whether any row goes on with its sequence in the next chunk, so that the carry
-        must be kept. False: every row begins anew, and the first resets of the next chunk are
-        all True.
+        must be kept. If False, the first resets of the next chunk are all True.
     """
 
     stream: artbp.Stream
@@ -33,12 +31,10 @@ class Chunk(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Consecutive steps of one row, within one sequence: arrays of the dtypes of a chunk, `[n]`.
+    """Consecutive steps of one row within one sequence: arrays as in a chunk, without the rows.
 
     Attributes:
-      xs: `[n]` or `[n, input_size]`.
-      targets: `[n]` or `[n, output_size]`.
-      mask: bool `[n]`.
+      xs, targets, mask: `[n, ...]`.
       begins: whether a new sequence begins at the first of these steps.
     """
 
@@ -48,47 +44,53 @@ class Piece(NamedTuple):
     begins: bool
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+Pieces = Callable[[np.random.Generator, np.random.Generator], Iterator[Piece]]
+# (xs, targets, mask) at the given steps of a sequence; None stands for a mask that is all True.
+At = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
     """A task for recurrent networks, with the losses that its solutions are compared with.
 
+    Each task has a builder. It raises ValueError for arguments outside their range.
+
     Attributes:
       name: for tables and file names.
-      input_size: how many symbols there are, or how many floats in an input; what the `init` of
-        an `artbp.cells` cell asks for, either way.
-      symbols: True: inputs are integers in [0, input_size). False: floats.
-      output_size: how many classes there are, or how many floats in a target.
-      loss: "cross entropy", in nats, or "squared error", summed over the outputs, without a
-        factor ½. See `experiments.tasks.losses`.
+      input_size: the number of symbols, or of floats in an input. The `init` of a cell takes it.
+      output_size: the number of classes, or of floats in a target.
       baselines: mean losses per counted step, in the limit of long streams, by name. "optimum" is
         always there: no predictor does better. The others are what is left without memory, as
-        the task's own docstring derives.
-      sequence_length: steps per sequence where all have the same, so that chunks of that length
-        are whole sequences; None where lengths vary or the sequence never ends.
-      pieces: `pieces(rng, shared) -> Iterator[Piece]`, one endless row. `rng` belongs to the row;
-        `shared` gives every row the same numbers, for what rows have in common. The pieces never
-        depend on how they are cut into chunks.
+        the docstring of the task derives.
+      pieces: `pieces(rng, shared)` is one endless row. `rng` belongs to the row; `shared` gives
+        every row the same numbers, for what rows have in common. The pieces never depend on how
+        they are cut into chunks. See `sequences`.
+      symbols: True: inputs are integers in [0, input_size), targets are classes. False: floats.
+      sequence_length: steps per sequence where all have the same number, so that chunks of that
+        length are whole sequences; None where lengths vary or the sequence never ends.
     """
 
     name: str
     input_size: int
-    symbols: bool
     output_size: int
-    loss: Literal["cross entropy", "squared error"]
     baselines: Mapping[str, float]
-    sequence_length: int | None
-    pieces: Callable[[np.random.Generator, np.random.Generator], Iterator[Piece]]
+    pieces: Pieces
+    symbols: bool = True
+    sequence_length: int | None = None
+
+    @property
+    def loss(self) -> Literal["cross entropy", "squared error"]:
+        """Cross-entropy in nats for symbols; squared error, summed over the outputs, for floats."""
+        return "cross entropy" if self.symbols else "squared error"
 
     def chunks(self, seed: int, batch_size: int, chunk_length: int) -> Iterator[Chunk]:
-        """Endless chunks of `chunk_length` steps of `batch_size` rows.
+        """Endless chunks of `chunk_length` steps of `batch_size` independent rows.
 
-        Rows are independent of each other, but for what a task says that they share.
-
-        The arguments decide where one endless stream is cut, not what is in it: chunks of 7 steps,
-        one after the other, are the chunks of 21; and row b is the same in every batch with more
+        The arguments decide where one endless stream is cut, not what is in it: three chunks of 7
+        steps hold what one chunk of 21 steps holds, and row b is the same in every batch with more
         than b rows. Another seed gives other rows, for evaluation, say. Chunks are made when asked
-        for, on the host; what is kept between them is one piece per row. To go on after chunk n in
-        another process, skip n of them with `itertools.islice`.
+        for, on the host. To go on after chunk n in another process, skip n of them with
+        `itertools.islice`.
 
         Raises:
           ValueError: a negative seed, no rows, no steps, or anything but integers.
@@ -142,10 +144,31 @@ class _Row:
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
-def blocks(length: int) -> Iterator[np.ndarray]:
-    """0, 1, ..., length − 1 in arrays of at most MAX_PIECE: the steps of one sequence."""
-    for start in range(0, length, MAX_PIECE):
-        yield np.arange(start, min(start + MAX_PIECE, length))
+def sequences(
+    draw: Callable[[np.random.Generator], tuple[int, At]], *, endless: bool = False
+) -> Pieces:
+    """Rows of sequences, one after the other, that need no more memory than a piece.
+
+    Args:
+      draw: `draw(rng) -> (length, at)`, one sequence. `at(steps)` is called for consecutive parts
+        of 0, ..., length − 1, and targets where its mask is False are set to zero.
+      endless: whether the row is one sequence without an end, reset at its first step only.
+    """
+
+    def pieces(rng: np.random.Generator, shared: np.random.Generator) -> Iterator[Piece]:
+        begins = True
+        while True:
+            length, at = draw(rng)
+            for start in range(0, length, MAX_PIECE):
+                steps = np.arange(start, min(start + MAX_PIECE, length))
+                xs, targets, mask = at(steps)
+                mask = np.ones(len(steps), bool) if mask is None else mask
+                targets[~mask] = 0
+                yield Piece(xs, targets, mask, begins)
+                begins = False
+            begins = not endless
+
+    return pieces
 
 
 def check_integer(name: str, value: object, minimum: int) -> int:

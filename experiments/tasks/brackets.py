@@ -1,12 +1,12 @@
-"""Distant brackets: which bracket closes, long after it was opened.
+"""Distant brackets: predict which bracket closes, many steps after it was opened.
 
     input     open_k   filler ... filler (distance)   close_k   open_j   filler ...
     counts                              the last one
 
-One endless text: pairs of brackets follow each other without a reset, so a chunk always continues.
-The kind of a bracket is uniform on `num_kinds`, its distance uniform on a range of integers, each
-filler uniform on `num_fillers` symbols, all independent. The loss counts at the last filler, where
-the closing bracket comes next and its kind is the target: one step in distance + 2.
+Each row is one endless text: pairs of brackets follow each other without a reset, so a chunk always
+continues. The kind of a bracket is uniform on `num_kinds`, its distance uniform on a range of
+integers, each filler uniform on `num_fillers` symbols, all independent. The loss counts at the last
+filler, where the closing bracket comes next and its kind is the target: one step in distance + 2.
 
 Symbols: open_k is k, close_k is num_kinds + k, and the fillers follow.
 
@@ -22,65 +22,44 @@ would have to close a bracket.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
-from experiments.tasks.base import Piece, Task, blocks, check_integer, check_range
+from experiments.tasks.base import At, Task, check_integer, check_range, sequences
 
 
 def brackets(
     num_kinds: int = 4, min_distance: int = 50, max_distance: int = 50, num_fillers: int = 4
 ) -> Task:
-    """Distant brackets; see the module's docstring.
+    """Distant brackets of `num_kinds` kinds, 2 or more.
 
     Args:
-      num_kinds: kinds of brackets, 2 or more.
+      num_kinds: see above.
       min_distance, max_distance: the number of fillers between two brackets is uniform on the
         integers from one to the other, both included; 1 or more.
       num_fillers: how many different fillers there are, 1 or more.
-
-    Raises:
-      ValueError: numbers that are no integers, too small, or distances in the wrong order.
     """
     num_kinds = check_integer("num_kinds", num_kinds, 2)
     num_fillers = check_integer("num_fillers", num_fillers, 1)
     distances = check_range(("min_distance", "max_distance"), min_distance, max_distance, 1)
-    return Task(
-        name=f"brackets, {num_kinds} kinds, distance {min_distance} to {max_distance}",
-        input_size=2 * num_kinds + num_fillers,
-        symbols=True,
-        output_size=num_kinds,
-        loss="cross entropy",
-        baselines={"optimum": 0.0, "memoryless": math.log(num_kinds)},
-        sequence_length=None,
-        pieces=functools.partial(
-            _pieces,
-            num_kinds=num_kinds,
-            distances=distances,
-            num_fillers=num_fillers,
-        ),
-    )
 
-
-def _pieces(
-    rng: np.random.Generator,
-    shared: np.random.Generator,
-    num_kinds: int,
-    distances: tuple[int, int],
-    num_fillers: int,
-) -> Iterator[Piece]:
-    del shared
-    begins = True
-    while True:
+    def draw(rng: np.random.Generator) -> tuple[int, At]:
         kind = int(rng.integers(num_kinds))
         distance = int(rng.integers(*distances, endpoint=True))
-        for steps in blocks(distance + 2):
+
+        def at(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             xs = 2 * num_kinds + rng.integers(0, num_fillers, len(steps), dtype=np.int32)
             xs[steps == 0] = kind
             xs[steps == distance + 1] = num_kinds + kind
-            mask = steps == distance
-            yield Piece(xs, np.where(mask, np.int32(kind), np.int32(0)), mask, begins)
-            begins = False
+            return xs, np.full(len(steps), kind, np.int32), steps == distance
+
+        return distance + 2, at
+
+    return Task(
+        name=f"brackets, {num_kinds} kinds, distance {min_distance} to {max_distance}",
+        input_size=2 * num_kinds + num_fillers,
+        output_size=num_kinds,
+        baselines={"optimum": 0.0, "memoryless": math.log(num_kinds)},
+        pieces=sequences(draw, endless=True),
+    )

@@ -1,17 +1,12 @@
 """The losses of the tasks, with a linear readout.
 
-params = {"cell": parameters of the cell, "readout": {"kernel", "bias"}}
-
-A whole model for a task:
-
-    task = experiments.tasks.TASKS["copy_memory"]()
-    core = artbp.cells.gru
-    params = {
-        "cell": core.init(cell_key, task.input_size, hidden_size),
-        "readout": losses.init_readout(readout_key, hidden_size, task.output_size),
-    }
-    cell = core.with_params(lambda params: params["cell"])
-    estimator = artbp.tbptt(cell, losses.loss_fn(task), truncation_length=20)
+core = artbp.cells.gru
+params = {
+    "cell": core.init(cell_key, task.input_size, hidden_size),
+    "readout": losses.init_readout(readout_key, hidden_size, task.output_size),
+}
+cell = core.with_params(lambda params: params["cell"])
+estimator = artbp.tbptt(cell, losses.loss_fn(task), truncation_length=20)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mackey-Glass: forecast a chaotic series that hears itself with a delay.
+"""Mackey-Glass: forecast a chaotic series, the solution of an equation with a delay.
 
     dx/dt = 0.2 x(t − 17) / (1 + x(t − 17)¹⁰) − 0.1 x(t)
 
@@ -28,7 +28,6 @@ benchmark, Jaeger, "The 'echo state' approach" (2001).
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 
@@ -48,48 +47,36 @@ PERSISTENCE = {1: 0.02129, 6: 0.67082, 17: 2.9868, 84: 2.697}
 
 
 def mackey_glass(horizon: int = 6) -> Task:
-    """Mackey-Glass with delay 17; see the module's docstring.
-
-    Args:
-      horizon: how many units of time, which are steps, to look ahead; 1 or more.
-
-    Raises:
-      ValueError: a horizon that is no integer, or below 1.
-    """
+    """Mackey-Glass with delay 17, to be forecast `horizon` units of time ahead, 1 or more."""
     horizon = check_integer("horizon", horizon, 1)
-    baselines = {"optimum": 0.0, "constant": 1.0}
-    if horizon in PERSISTENCE:
-        baselines["persistence"] = PERSISTENCE[horizon]
+
+    def pieces(rng: np.random.Generator, shared: np.random.Generator) -> Iterator[Piece]:
+        # One grid point more than the delay, for the cubic.
+        past = np.full(DELAY * STEPS_PER_UNIT + 2, rng.uniform(0.5, 1.3))
+        for _ in range(rng.integers(500 // BLOCK, 1500 // BLOCK, endpoint=True)):
+            past = advance(past)
+        series = np.zeros(0, np.float32)
+        begins = True
+        while True:
+            while len(series) <= horizon:
+                past = advance(past)
+                samples = past[-BLOCK * STEPS_PER_UNIT :][STEPS_PER_UNIT - 1 :: STEPS_PER_UNIT]
+                standardised = (samples - MEAN) / STANDARD_DEVIATION
+                series = np.concatenate([series, standardised.astype(np.float32)])
+            count = len(series) - horizon
+            mask = np.ones(count, bool)
+            yield Piece(series[:count, None], series[horizon:, None], mask, begins)
+            series, begins = series[count:], False
+
+    measured = {"persistence": PERSISTENCE[horizon]} if horizon in PERSISTENCE else {}
     return Task(
         name=f"Mackey-Glass, horizon {horizon}",
         input_size=1,
-        symbols=False,
         output_size=1,
-        loss="squared error",
-        baselines=baselines,
-        sequence_length=None,
-        pieces=functools.partial(_pieces, horizon=horizon),
+        symbols=False,
+        baselines={"optimum": 0.0, "constant": 1.0} | measured,
+        pieces=pieces,
     )
-
-
-def _pieces(rng: np.random.Generator, shared: np.random.Generator, horizon: int) -> Iterator[Piece]:
-    del shared
-    # One grid point more than the delay, for the cubic.
-    past = np.full(DELAY * STEPS_PER_UNIT + 2, rng.uniform(0.5, 1.3))
-    for _ in range(rng.integers(500 // BLOCK, 1500 // BLOCK, endpoint=True)):
-        past = advance(past)
-    series = np.zeros(0, np.float32)
-    begins = True
-    while True:
-        while len(series) <= horizon:
-            past = advance(past)
-            samples = past[-BLOCK * STEPS_PER_UNIT :][STEPS_PER_UNIT - 1 :: STEPS_PER_UNIT]
-            standardised = (samples - MEAN) / STANDARD_DEVIATION
-            series = np.concatenate([series, standardised.astype(np.float32)])
-        count = len(series) - horizon
-        mask = np.ones(count, bool)
-        yield Piece(series[:count, None], series[horizon:, None], mask, begins)
-        series, begins = series[count:], False
 
 
 def advance(past: np.ndarray) -> np.ndarray:

@@ -3,10 +3,10 @@
     x_{t+1} = π(x_t) with probability 1 − noise, else uniform on all symbols;  target_t = x_{t+1}
 
 π is a permutation of the symbols, uniform among all of them and drawn anew before any step with
-probability 1 / mean_duration. It is the same one for every row of the batch: what one row shows
-about π helps the others, so that weights, which rows share, can follow it. A gradient estimator
-that updates every few steps learns a new table while one with a long window still waits. The
-stream never ends and has no reset, and every step counts.
+probability 1 / mean_duration. All rows of the batch follow the same π: what one row shows about it
+helps the others, because rows share the weights. A gradient estimator that updates every few steps
+learns a new table while one with a long window still waits. The stream never ends and has no reset,
+and every step counts.
 
 Baselines, in nats per step, with K = num_symbols:
   optimum      the entropy of one transition, −q log q − (K − 1) r log r with r = noise / K and
@@ -20,7 +20,6 @@ In the manner of the switching experts of Herbster & Warmuth, "Tracking the best
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 
@@ -32,59 +31,45 @@ from experiments.tasks.base import MAX_PIECE, Piece, Task, check_integer, check_
 def switching_tables(
     num_symbols: int = 8, mean_duration: float = 200.0, noise: float = 0.1
 ) -> Task:
-    """A Markov chain whose transition table switches; see the module's docstring.
+    """A Markov chain whose transition table switches.
 
     Args:
       num_symbols: K, 2 or more.
-      mean_duration: mean number of steps for which a table is kept, 1 or more. (The next table
-        may be the same by chance, with probability 1 / K!.) At most 10¹²: hardly ever changes.
+      mean_duration: mean number of steps for which a table stays, from 1 to 10¹². (The next table
+        may be the same by chance, with probability 1 / K!.)
       noise: the probability of a step that ignores the table, from 0 to 1.
-
-    Raises:
-      ValueError: a number outside its range.
     """
     num_symbols = check_integer("num_symbols", num_symbols, 2)
     mean_duration = check_number("mean_duration", mean_duration, 1, 1e12, "a mean number of steps")
     noise = check_number("noise", noise, 0, 1, "a probability")
     other = noise / num_symbols
     chances = [1 - noise + other, *[other] * (num_symbols - 1)]
+
+    def pieces(rng: np.random.Generator, shared: np.random.Generator) -> Iterator[Piece]:
+        symbol = int(rng.integers(num_symbols))
+        table = shared.permutation(num_symbols).tolist()
+        begins = True
+        while True:
+            switches = shared.random(MAX_PIECE) < 1 / mean_duration
+            ignores = rng.random(MAX_PIECE) < noise
+            anything = rng.integers(0, num_symbols, MAX_PIECE).tolist()
+            path = [symbol]
+            for step in range(MAX_PIECE):
+                if switches[step]:
+                    table = shared.permutation(num_symbols).tolist()
+                symbol = anything[step] if ignores[step] else table[symbol]
+                path.append(symbol)
+            symbols = np.array(path, np.int32)
+            yield Piece(symbols[:-1], symbols[1:], np.ones(MAX_PIECE, bool), begins)
+            begins = False
+
     return Task(
         name=f"switching tables, {num_symbols} symbols, duration {mean_duration:g}",
         input_size=num_symbols,
-        symbols=True,
         output_size=num_symbols,
-        loss="cross entropy",
         baselines={
             "optimum": -sum(chance * math.log(chance) for chance in chances if chance > 0),
             "stationary": math.log(num_symbols),
         },
-        sequence_length=None,
-        pieces=functools.partial(
-            _pieces, num_symbols=num_symbols, hazard=1 / mean_duration, noise=noise
-        ),
+        pieces=pieces,
     )
-
-
-def _pieces(
-    rng: np.random.Generator,
-    shared: np.random.Generator,
-    num_symbols: int,
-    hazard: float,
-    noise: float,
-) -> Iterator[Piece]:
-    symbol = int(rng.integers(num_symbols))
-    table = shared.permutation(num_symbols).tolist()
-    begins = True
-    while True:
-        switches = shared.random(MAX_PIECE) < hazard
-        ignores = rng.random(MAX_PIECE) < noise
-        anything = rng.integers(0, num_symbols, MAX_PIECE).tolist()
-        path = [symbol]
-        for step in range(MAX_PIECE):
-            if switches[step]:
-                table = shared.permutation(num_symbols).tolist()
-            symbol = anything[step] if ignores[step] else table[symbol]
-            path.append(symbol)
-        symbols = np.array(path, np.int32)
-        yield Piece(symbols[:-1], symbols[1:], np.ones(MAX_PIECE, bool), begins)
-        begins = False
