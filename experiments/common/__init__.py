@@ -1,4 +1,4 @@
-"""What the experiments share. To write one, copy the smallest of them, `experiments/k1k2`.
+"""Modules that the experiments share. To write a new experiment, copy `experiments/k1k2`.
 
     experiments/NAME/__init__.py   the question, and one line per file
     experiments/NAME/__main__.py   run(config, say) -> Report, and STUDY = Study(NAME, FIELDS, run)
@@ -9,12 +9,12 @@
     tests/experiments/NAME/        a tiny run from end to end, and the science by hand-worked cases
 
 Name estimators by arms, never by words of your own: `config.arms = ("artbp(16, alpha=4)", ...)`.
-Choose rates by `tuning.choose_rate`, on runs that are not reported. Write nothing yourself: return
-a `Report`.
+Choose rates by `tuning.choose_rate`, on runs that are not reported. Write no files: return a
+`Report`.
 
-An experiment of minutes: study (the frame), fields (its configuration), arms and arm (estimators),
-tuning (the choice of a rate), whole_run (a training in one program), pool (jobs in threads or
-processes), report (table and rows), figures (style, colours, labels beside curves).
+An experiment of minutes: study (the frame), fields (its configuration), arms (estimators), tuning
+(the choice of a rate), whole_run (a training in one program), pool (jobs in threads or processes),
+report (table and rows), figures (style, colours, labels beside curves).
 
 A training of hours, with checkpoints: loop (start with its docstring), options, session, chunks,
 checkpoints, progress, interrupts.

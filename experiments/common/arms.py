@@ -1,4 +1,4 @@
-"""One specification of an estimator: an `Arm`, written in a configuration as text.
+"""Estimators as the experiments compare them. A configuration names each of them by a text.
 
     config.arms = ("artbp(16, alpha=4)", "tbptt(50)", "tbptt_k1_k2(10, 20, mode='past_weights')")
 
@@ -7,8 +7,8 @@
     arm.label, arm.color, arm.law, arm.length, arm.evaluations(size)
 
 Each function marked `@_estimator` is one entry of the table `ESTIMATORS`; its arguments are those
-that the text may give. To add an estimator, write one more such function. Its cost stands beside
-it, so that it cannot be charged the cost of another one.
+that the text may give. To add an estimator, write one more such function. Its cost stands in the
+same place, so that no estimator is charged the cost of another one.
 
 Cost is counted in evaluations of the cell per time step. A forward step counts one, and so does a
 product with the derivative of a step, forward or backward. The counts hold for a cell that is a
@@ -17,30 +17,91 @@ plain function: the backward pass then runs each step again and takes the produc
 
 from __future__ import annotations
 
+import ast
+import difflib
 import functools
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
-from artbp import REGISTRY, estimators, truncation
+import jax
+
+from artbp import REGISTRY, EstimatorSpec, GradientEstimator, estimators, truncation
 from artbp.estimators.tbptt_k1_k2 import Losses, Mode
-from experiments.common import arm as _arm
-from experiments.common.arm import Arm, Size, kilobytes, named
+from experiments.common.errors import ConfigError
 from experiments.common.figures import COLOURS
-
-__all__ = ["ESTIMATORS", "GREY", "Arm", "Size", "kilobytes", "matched_horizon", "named", "parse"]
 
 _BLUE, _GREEN, _SKY, _VERMILLION, _ORANGE, _PINK, _BLACK, GREY = COLOURS
 _BACKWARD = 2  # evaluations of a backward step: run again, and the product
 _MODE_WORDS = {"stored": "stored", "past_weights": "past weights", "reforward": "run again"}
 
 
-ESTIMATORS: dict[str, Callable[..., Arm]] = {}
+class Size(NamedTuple):
+    """The numbers in the params, and in a carry with all its rows."""
+
+    num_params: int
+    num_states: int
 
 
-def _estimator(entry: Callable[..., Arm]) -> Callable[..., Arm]:
-    ESTIMATORS[entry.__name__] = named(entry)
-    return ESTIMATORS[entry.__name__]
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """An estimator as an experiment compares it. Two arms are equal when their texts are.
+
+    Attributes:
+        text: the arm as `parse` reads it, in one standard form.
+        name: its entry in the table.
+        arguments: the arguments of that entry by name, defaults included.
+        make: `make(cell, loss_fn, **options) -> GradientEstimator`.
+        claims: the entry of `artbp.REGISTRY` whose claims hold for it: bias, randomness.
+        label: for tables and figures.
+        color: of its family; a figure with several arms of a family uses `figures.colors`.
+        length: time steps between updates, on average; None for one update per stream.
+        evaluations: `evaluations(size) -> number` of the cell per time step.
+        chain: how many of these, per time step, wait for one another.
+        law: the law of the segment lengths; None where gradients do not come in segments.
+    """
+
+    text: str = ""
+    name: str = field(default="", compare=False)
+    arguments: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    make: Callable[..., GradientEstimator] = field(compare=False)
+    claims: EstimatorSpec = field(compare=False)
+    label: str = field(compare=False)
+    color: str = field(compare=False)
+    length: Any = field(compare=False)
+    evaluations: Callable[[Size], float] = field(compare=False)
+    chain: float = field(compare=False)
+    law: truncation.TruncationLaw | None = field(default=None, compare=False)
+
+    def build(self, cell: Any, loss_fn: Any, **options: Any) -> GradientEstimator:
+        """The estimator. Options: `normalizer` and, for segments, `policy` and `block_size`."""
+        return self.make(cell, loss_fn, **options)
+
+
+def named(entry: Callable[..., Arm]) -> Callable[..., Arm]:
+    """Wraps a function that returns an arm: the arm then has its name, arguments and text."""
+    signature = inspect.signature(entry)
+
+    @functools.wraps(entry)
+    def make(*args: Any, **kwargs: Any) -> Arm:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        shown = []
+        for i, (name, value) in enumerate(bound.arguments.items()):
+            default = signature.parameters[name].default
+            value = int(value) if isinstance(value, float) and value.is_integer() else value
+            if value != default:
+                by_position = i == 0 or default is inspect.Parameter.empty
+                shown.append(repr(value) if by_position else f"{name}={value!r}")
+        return replace(
+            entry(*args, **kwargs),
+            name=entry.__name__,
+            arguments=dict(bound.arguments),
+            text=entry.__name__ + f"({', '.join(shown)})" * bool(shown),
+        )
+
+    return make
 
 
 def parse(text: str, own: Mapping[str, Callable[..., Arm]] | None = None) -> Arm:
@@ -53,7 +114,38 @@ def parse(text: str, own: Mapping[str, Callable[..., Arm]] | None = None) -> Arm
     Raises:
         ConfigError: no such call, an unknown estimator or argument, or a value that it refuses.
     """
-    return _arm.parse(text, ESTIMATORS | dict(own or {}))
+    table = ESTIMATORS | dict(own or {})
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        call = ast.Call(call, [], []) if isinstance(call, ast.Name) else call  # "bptt"
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError
+        name = call.func.id
+        args = [ast.literal_eval(node) for node in call.args]
+        kwargs = {str(node.arg): ast.literal_eval(node.value) for node in call.keywords}
+    except (ValueError, SyntaxError):
+        raise ConfigError(
+            f"The arm {text!r} cannot be read: expected an estimator with literal arguments, such "
+            "as 'artbp(50, alpha=4)' or 'tbptt(50)'."
+        ) from None
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ConfigError(
+            f"The arm {text!r} names {name!r}, which is unknown.{hint} There are: "
+            f"{', '.join(table)}."
+        )
+    try:
+        return table[name](*args, **kwargs)
+    except (TypeError, ValueError) as error:
+        arguments = ", ".join(
+            f"{key}" if p.default is p.empty else f"{key}={p.default!r}"
+            for key, p in inspect.signature(table[name]).parameters.items()
+        )
+        reason = str(error).rstrip(".")
+        raise ConfigError(
+            f"The arm {text!r} is refused: {reason}. The arguments are {name}({arguments})."
+        ) from error
 
 
 def matched_horizon(mean_length: float, alpha: float = 4.0) -> int:
@@ -64,27 +156,50 @@ def matched_horizon(mean_length: float, alpha: float = 4.0) -> int:
     return round(1 + 2 * (mean_length - 1) * (alpha - 2) / (alpha - 3))
 
 
-def _constant(evaluations: float) -> Callable[[Size], float]:
-    return lambda size: evaluations
+def kilobytes(estimator: GradientEstimator, params: Any, carry: Any, stream: Any) -> float:
+    """Memory of one estimate by the compiler's account: temporaries, and the estimator's state."""
+    state = jax.eval_shape(lambda: estimator.init(params, carry, rng_key=jax.random.key(0)))
+    step = jax.jit(estimator.estimate, donate_argnums=1)
+    analysis = step.lower(params, state, stream).compile().memory_analysis()
+    assert analysis is not None, "this backend does not say what a program needs"
+    of_state = sum(
+        leaf.size * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(state)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )
+    return (analysis.temp_size_in_bytes + of_state) / 1000
 
 
-def _segments(*, claims: str, **given: Any) -> Arm:
-    """An arm whose gradient comes in segments that do not overlap: three evaluations a step."""
-    cost: dict[str, Any] = {"evaluations": _constant(1 + _BACKWARD), "chain": 2}
-    return Arm(claims=REGISTRY[claims], **cost, **given)
+ESTIMATORS: dict[str, Callable[..., Arm]] = {}
 
 
-def _steps(claims: str, length: int, **given: Any) -> Arm:
-    """An arm that the registry builds from the number of steps between updates."""
-    truncation.fixed(length)  # refuses a length that is no number of steps
-    make = functools.partial(REGISTRY[claims].build, mean_length=length)
+def _estimator(entry: Callable[..., Arm]) -> Callable[..., Arm]:
+    ESTIMATORS[entry.__name__] = named(entry)
+    return ESTIMATORS[entry.__name__]
+
+
+def _arm(
+    claims: str,
+    length: Any,
+    *,
+    evaluations: float | Callable[[Size], float] = 1 + _BACKWARD,
+    chain: float = _BACKWARD,
+    law: truncation.TruncationLaw | None = None,
+    **given: Any,
+) -> Arm:
+    """An arm that the registry builds from its length, where `make` is not given.
+
+    By default it has the cost of segments that do not overlap. Without a law, `length` is the
+    number of steps between updates.
+    """
+    if law is None:
+        truncation.fixed(length)  # refuses what is no number of steps
     defaults: dict[str, Any] = {
         "claims": REGISTRY[claims],
-        "make": make,
-        "color": _GREEN,
-        "chain": 2,
+        "make": functools.partial(REGISTRY[claims].build, mean_length=length),
+        "evaluations": evaluations if callable(evaluations) else lambda size: evaluations,
     }
-    return Arm(length=length, **(defaults | given))
+    return Arm(length=length, chain=chain, law=law, **(defaults | given))
 
 
 @_estimator
@@ -93,25 +208,17 @@ def bptt(length: int | None = None) -> Arm:
     reset every `length` steps."""
     if length is not None:
         return replace(tbptt(length), label="full BPTT", color=_BLACK, claims=REGISTRY["bptt"])
-    return _segments(
-        make=estimators.bptt,
-        claims="bptt",
-        label="full BPTT",
-        color=_BLACK,
-        length=None,
-        law=truncation.never(),
-    )
+    return _arm("bptt", None, label="full BPTT", color=_BLACK, law=truncation.never())
 
 
 @_estimator
 def tbptt(length: int, draw_offset: bool = False) -> Arm:
     """Truncated BPTT with segments of `length` steps."""
-    return _segments(
-        make=functools.partial(estimators.tbptt, truncation_length=length, draw_offset=draw_offset),
-        claims="tbptt_drawn_offset" if draw_offset else "tbptt",
+    return _arm(
+        "tbptt_drawn_offset" if draw_offset else "tbptt",
+        length,
         label=f"TBPTT {length}{', offset drawn' if draw_offset else ''}",
         color=_VERMILLION,
-        length=length,
         law=truncation.fixed(length),
     )
 
@@ -119,8 +226,7 @@ def tbptt(length: int, draw_offset: bool = False) -> Arm:
 @_estimator
 def tbptt_k1_k2(k1: int, k2: int, mode: Mode = "stored", losses: Losses = "new") -> Arm:
     """Truncated BPTT with an update every `k1` steps, through the last `k2` steps."""
-    for k in (k1, k2):
-        truncation.fixed(k)
+    truncation.fixed(k2)  # refuses what is no number of steps
     if mode not in _MODE_WORDS:
         raise ValueError(f"mode is {mode!r}, expected one of {', '.join(_MODE_WORDS)}")
     words = f", {_MODE_WORDS[mode]}" if k2 > k1 else ""
@@ -131,57 +237,47 @@ def tbptt_k1_k2(k1: int, k2: int, mode: Mode = "stored", losses: Losses = "new")
     elif k2 < k1:
         claims = "tbptt_short_window"
     forward = max(1.0, k2 / k1) if mode == "reforward" else 1.0
-    evaluations = forward + _BACKWARD * k2 / k1
-    return Arm(
+    cost = forward + _BACKWARD * k2 / k1
+    return _arm(
+        claims,
+        k1,
         make=functools.partial(estimators.tbptt_k1_k2, k1=k1, k2=k2, mode=mode, losses=losses),
-        claims=REGISTRY[claims],
         label=f"TBPTT({k1}, {k2}){words}",
         color=_VERMILLION,
-        length=k1,
-        evaluations=_constant(evaluations),
-        chain=evaluations,
+        evaluations=cost,
+        chain=cost,
     )
 
 
 @_estimator
 def adaptive_tbptt(length: int) -> Arm:
-    """Truncated BPTT whose length adapts, `length` at first. It is charged as if it stayed there.
+    """Truncated BPTT whose length adapts, `length` at first. Its cost is that of the first length.
 
     Every fourth estimate is measured, 4 lengths back.
     """
     cost = 1 + 2 * _BACKWARD + _BACKWARD * (4 * length + 1) / (4 * length)
-    return _steps(
-        "adaptive_tbptt",
-        length,
-        label="TBPTT, length adapted",
-        color=_VERMILLION,
-        evaluations=_constant(cost),
-        chain=cost,
+    words = "TBPTT, length adapted"
+    return _arm(
+        "adaptive_tbptt", length, label=words, color=_VERMILLION, evaluations=cost, chain=cost
     )
 
 
 @_estimator
 def awd_lstm_bptt(length: int) -> Arm:
     """Truncated BPTT with lengths drawn around `length`, as AWD-LSTM draws them."""
-    return _steps(
-        "awd_lstm_bptt",
-        length,
-        label="lengths of AWD-LSTM",
-        color=_VERMILLION,
-        evaluations=_constant(1 + _BACKWARD),
-    )
+    return _arm("awd_lstm_bptt", length, label="lengths of AWD-LSTM", color=_VERMILLION)
 
 
 @_estimator
 def artbp(length: float, alpha: float | None = None, law: str | None = None) -> Arm:
     """ARTBP with mean length `length`: the polynomial law with `alpha`, or `law="geometric"`."""
     lengths, words = _law(length, alpha, law)
-    return _segments(
+    return _arm(
+        "artbp_geometric" if law else "artbp_polynomial_4",
+        length,
         make=lambda cell, loss_fn, **options: estimators.artbp(cell, loss_fn, lengths, **options),
-        claims="artbp_geometric" if law else "artbp_polynomial_4",
         label=f"ARTBP {length:g}, {words}",
         color=_SKY if law else _BLUE,
-        length=length,
         law=lengths,
     )
 
@@ -213,44 +309,41 @@ def _law(length: float, alpha: float | None, law: str | None) -> Any:
 @_estimator
 def random_truncation(length: float) -> Arm:
     """BPTT in which the gradient goes on with probability 1 − 1/`length`, and is scaled up."""
-    return _segments(
-        make=functools.partial(REGISTRY["random_truncation"].build, mean_length=length),
-        claims="random_truncation",
-        label=f"random truncation, π = 1 − 1/{length:g}",
-        color=_SKY,
-        length=length,
-        law=truncation.geometric(length),
-    )
+    words = f"random truncation, π = 1 − 1/{length:g}"
+    law = truncation.geometric(length)
+    return _arm("random_truncation", length, label=words, color=_SKY, law=law)
 
 
 @_estimator
 def rtrl(length: int) -> Arm:
     """Real-time recurrent learning with an update every `length` steps.
 
-    A step is run, its loss differentiated, and the influence of each parameter moved on.
+    Each step is run, its loss is differentiated, and the influence of each parameter is updated.
     """
 
-    def evaluations(size: Size) -> float:
+    def cost(size: Size) -> float:
         backward = size.num_states if size.num_states < size.num_params else 0
         return 2 + size.num_params + backward
 
-    return _steps("rtrl", length, label="RTRL", evaluations=evaluations)
+    return _arm("rtrl", length, label="RTRL", color=_GREEN, evaluations=cost)
 
 
 @_estimator
 def snap1(length: int) -> Arm:
     """RTRL that keeps only the influences which arise within one step."""
-
-    def evaluations(size: Size) -> float:
-        return 2 + size.num_params + size.num_states
-
-    return _steps("snap1", length, label="SnAp-1", evaluations=evaluations)
+    return _arm(
+        "snap1",
+        length,
+        label="SnAp-1",
+        color=_GREEN,
+        evaluations=lambda size: 2 + size.num_params + size.num_states,
+    )
 
 
 @_estimator
 def uoro(length: int) -> Arm:
     """UORO, RTRL with an unbiased rank-one influence; an update every `length` steps."""
-    return _steps("uoro", length, label="UORO", evaluations=_constant(4))
+    return _arm("uoro", length, label="UORO", color=_GREEN, evaluations=4)
 
 
 @_estimator
@@ -267,12 +360,15 @@ def pes(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
 
 def _strategy(name: str, words: str, length: int, num_pairs: int, scale: float) -> Arm:
     """Every particle and the unperturbed system run forward; no derivative is taken."""
-    arm = _steps(
+    make = functools.partial(
+        REGISTRY[name].build, mean_length=length, num_pairs=num_pairs, scale=scale
+    )
+    return _arm(
         name,
         length,
+        make=make,
         label=f"{words} {length}, {num_pairs} pairs",
         color=_PINK,
-        evaluations=_constant(2 * num_pairs + 1),
+        evaluations=2 * num_pairs + 1,
         chain=1,
     )
-    return replace(arm, make=functools.partial(arm.make, num_pairs=num_pairs, scale=scale))

@@ -7,7 +7,7 @@
     }
 
 A check is a function of the field's name and value that raises ConfigError. Checks that concern
-several fields belong into the `check` of the study.
+several fields belong in the `check` of the study.
 """
 
 from __future__ import annotations
@@ -26,13 +26,7 @@ Check = Callable[[str, Any], None]
 
 
 class Field:
-    """One field.
-
-    Args:
-        default: also says the type that the field has.
-        meaning: for readers of the configuration and of --help.
-        checks: what each value must pass.
-    """
+    """One field: its default, which also gives its type, its meaning and its checks."""
 
     def __init__(self, default: Any, meaning: str, *checks: Check) -> None:
         self.default, self.meaning, self.checks = default, meaning, checks
@@ -60,26 +54,24 @@ def describe(fields: Fields) -> list[str]:
 
 def at_least(least: float, reason: str = "") -> Check:
     """A number, or each number of a tuple, is `least` or more; `reason` is told otherwise."""
-
-    def check(name: str, value: Any) -> None:
-        for one in _each(name, value):
-            if not one >= least:
-                raise ConfigError(
-                    f"{name} was given {one}: {reason or f'expected at least {least}'}."
-                )
-
-    return check
+    return _each_passes(lambda one: one >= least, reason or f"expected at least {least}")
 
 
 def whole(least: int) -> Check:
     """A number, or each number of a tuple, is an integer, `least` or more."""
+    expected = f"expected integers, {least} or more"
+    return _each_passes(lambda one: type(one) is int and one >= least, expected)
 
-    def check(name: str, value: Any) -> None:
-        for one in _each(name, value):
-            if isinstance(one, bool) or not isinstance(one, int) or one < least:
-                raise ConfigError(f"{name} was given {one!r}: expected integers, {least} or more.")
 
-    return check
+def between(low: float, high: float) -> Check:
+    """A number is above `low` and below `high`."""
+    expected = f"expected a number between {low} and {high}"
+    return _each_passes(lambda one: low < one < high, expected)
+
+
+def share(name: str, value: float) -> None:
+    """A number is above 0 and at most 1."""
+    _each_passes(lambda one: 0 < one <= 1, "expected more than 0, at most 1")(name, value)
 
 
 def positive(name: str, value: Any) -> None:
@@ -87,24 +79,6 @@ def positive(name: str, value: Any) -> None:
     if not all(one > 0 for one in _each(name, value)):
         expected = "numbers above 0" if isinstance(value, tuple) else "more than 0"
         raise ConfigError(f"{name} was given {value}: expected {expected}.")
-
-
-def between(low: float, high: float) -> Check:
-    """A number is above `low` and below `high`."""
-
-    def check(name: str, value: Any) -> None:
-        if not low < value < high:
-            raise ConfigError(
-                f"{name} was given {value}: expected a number between {low} and {high}."
-            )
-
-    return check
-
-
-def share(name: str, value: float) -> None:
-    """A number is above 0 and at most 1."""
-    if not 0 < value <= 1:
-        raise ConfigError(f"{name} was given {value}: expected more than 0, at most 1.")
 
 
 def one_of(*known: str) -> Check:
@@ -159,6 +133,15 @@ def arms(own: Mapping[str, Callable] | None = None, finite_variance: bool = Fals
                     f"{name}: {arm.text} has alpha = {alpha:g}: expected more than 3, so that the "
                     "lengths have a finite variance; the paper uses 4 and 6."
                 )
+
+    return check
+
+
+def _each_passes(passes: Callable[[Any], bool], expected: str) -> Check:
+    def check(name: str, value: Any) -> None:
+        for one in _each(name, value):
+            if not passes(one):
+                raise ConfigError(f"{name} was given {one!r}: {expected}.")
 
     return check
 

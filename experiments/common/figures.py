@@ -1,7 +1,7 @@
 """What the figures of all experiments share: style, colours, headline, labels beside curves.
 
-Colours are Okabe & Ito's, which readers with any colour vision can tell apart; lines carry their
-labels besides. An arm has the colour of its family in every figure; see `colors`.
+Colours are those of Okabe & Ito, which readers with any colour vision can tell apart. An arm has
+the colour of its family in every figure; see `colors`.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from scipy.optimize import isotonic_regression
 
 COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#000000", "#7F7F7F")
 
@@ -26,7 +27,6 @@ STYLE: dict[Any, Any] = {
     "axes.titlelocation": "left",
     "svg.hashsalt": "artbp",  # the same picture gives the same file
 }
-
 
 Box = tuple[float, float, float, float]
 
@@ -65,14 +65,11 @@ def colors(arms: Sequence[Any]) -> dict[Any, str]:
     for arm in arms:
         place, number = seen[arm.color], of_family[arm.color]
         seen[arm.color] += 1
-        if number == 1:
-            found[arm] = arm.color
-            continue
         # From the colour with half of white to the colour with a third of black.
-        shade = -0.5 + 0.83 * place / (number - 1)
+        shade = -0.5 + 0.83 * place / (number - 1) if number > 1 else 0.0
         target, share = (1.0, -shade) if shade < 0 else (0.0, shade)
         red, green, blue = ((1 - share) * part + share * target for part in to_rgb(arm.color))
-        found[arm] = to_hex((red, green, blue))
+        found[arm] = arm.color if number == 1 else to_hex((red, green, blue))
     return found
 
 
@@ -124,21 +121,13 @@ def label_ends(
 def spread(heights: Sequence[float], *, gap: float, low: float, high: float) -> np.ndarray:
     """Moves labels as little as needed to be `gap` apart and in [low, high], in their order.
 
-    Least squares: isotonic regression (pool adjacent violators) of the heights less their share
-    of gaps, then clipped, which keeps it optimal. Labels too many for the range get equal gaps.
+    Least squares: isotonic regression of the heights less their share of gaps, then clipped, which
+    keeps it optimal. Labels too many for the range get equal gaps.
     """
     gap = min(gap, (high - low) / max(len(heights) - 1, 1))
     order = np.argsort(heights, kind="stable")
-    blocks: list[tuple[float, int]] = []  # (mean, count) of what is pooled
-    for rank, index in enumerate(order):
-        block = (float(heights[index]) - rank * gap, 1)
-        while blocks and blocks[-1][0] >= block[0]:
-            mean, count = blocks.pop()
-            total = count + block[1]
-            block = ((mean * count + block[0] * block[1]) / total, total)
-        blocks.append(block)
-    pooled = np.concatenate([np.full(count, mean) for mean, count in blocks])
-    pooled = np.clip(pooled, low, high - gap * (len(heights) - 1))
+    gaps = gap * np.arange(len(heights))
+    moved = isotonic_regression(np.asarray(heights, float)[order] - gaps).x
     placed = np.empty(len(heights))
-    placed[order] = pooled + np.arange(len(heights)) * gap
+    placed[order] = np.clip(moved, low, high - gaps[-1]) + gaps
     return placed
