@@ -15,8 +15,6 @@ product with the derivative of a step, forward or backward. The counts hold for 
 plain function: the backward pass then runs each step again and takes the product, which is two.
 """
 
-from __future__ import annotations
-
 import ast
 import difflib
 import functools

@@ -10,8 +10,6 @@ A check is a function of the field's name and value that raises ConfigError. Che
 several fields belong in the `check` of the study.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

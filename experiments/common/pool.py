@@ -33,27 +33,23 @@ def in_threads(
     say: Callable[[str], None] | None = None,
     words: Callable[[Job, Result], str] | None = None,
 ) -> Iterator[Result]:
-    """function(job) for each job, in their order, `num_threads` of them at the same time::
+    """Yields function(job) for each job, in their order; `num_threads` jobs run at the same time.
 
-        for job in jobs:
-            yield function(job)
-
-    It pays because XLA leaves small loops to one core, and JAX lets go of Python's lock while a
+    Threads help because XLA runs small loops on one core, and JAX releases Python's lock while a
     program compiles or runs. A thread begins with JAX's defaults: a context such as
-    `jax.enable_x64` belongs inside the function. The first job starts when the first result is
-    asked for.
+    `jax.enable_x64` belongs inside the function. Nothing starts before the first result is read.
 
     Args:
-        function: what to do with a job.
+        function: returns the result of a job.
         jobs: all of them.
         num_threads: how many at the same time.
         expense: `expense(job)` is larger for a job that takes longer. These start first, so that
             no thread is left with a long one at the end. By default, jobs start in their order.
-        say: is given a line for each job that is done, in words that `words(job, result)` makes.
-        words: see `say`.
+        say, words: `say(line)` prints a line for each job that is done, which holds
+            `words(job, result)`.
 
     Raises:
-        TrainingInterruptedError: Ctrl-C. Jobs that had not started never will.
+        TrainingInterruptedError: Ctrl-C. Jobs that have not started are dropped.
     """
     count = itertools.count(1)
 
@@ -79,18 +75,15 @@ def in_threads(
             "process ends when those running are done."
         ) from None
     finally:
-        # Without waiting, so that an error is told at once; the interpreter waits at its exit.
+        # Without waiting, so that an error is shown at once; the interpreter waits at its exit.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 class Processes:
-    """Commands as processes, each with cores of its own; a context manager.
+    """A context manager that runs at most `number` commands at a time, each on its own cores.
 
-    At its end, by an error or Ctrl-C too, it asks the processes still running to end (SIGTERM, on
-    which a training saves a checkpoint) and waits for them.
-
-    Args:
-        number: of processes at the same time.
+    When it exits, also by an error or Ctrl-C, it sends SIGTERM to the processes still running and
+    waits for them. A training saves a checkpoint on SIGTERM.
     """
 
     def __init__(self, number: int) -> None:
@@ -156,10 +149,10 @@ class Processes:
 
 
 def shares_of_the_cores(number: int) -> list[Cores]:
-    """The cores dealt out to so many processes; empty sets where an operating system cannot.
+    """Disjoint sets of cores for `number` processes; empty where the system cannot assign cores.
 
-    Two processes with threads on all the cores take turns on each of them: of two trainings on two
-    cores either makes 1.25 times as many steps per second on a core of its own.
+    Two trainings on two cores make 1.25 times as many steps per second, each, on a core of their
+    own as with threads on both cores.
     """
     if not hasattr(os, "sched_setaffinity"):
         return [frozenset()] * number

@@ -88,9 +88,9 @@ def median_and_range(values: Sequence[float], form: str = "{:.3g}") -> str:
 
 
 def quartiles(values: np.ndarray, axis: int = 0) -> tuple[Any, Any, Any]:
-    """Lower quartile, median, upper quartile: values that occur, NaN counted as infinity.
+    """Lower quartile, median and upper quartile, with NaN counted as infinity.
 
-    "Values that occur", because halfway between a number and infinity there is nothing.
+    Each is one of the values, because there is no midpoint between a number and infinity.
     """
     ordered = np.where(np.isnan(values), np.inf, values)
     result = np.quantile(ordered, (0.25, 0.5, 0.75), axis=axis, method="nearest")
@@ -100,22 +100,17 @@ def quartiles(values: np.ndarray, axis: int = 0) -> tuple[Any, Any, Any]:
 def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """The rows under the headings of `columns`, as a Markdown table."""
     lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
-    lines += [
-        [cell.format_map(row) if isinstance(cell, str) else cell(row) for _, cell in columns]
-        for row in rows
-    ]
+    for row in rows:
+        cells = (cell for _, cell in columns)
+        lines.append([c.format_map(row) if isinstance(c, str) else c(row) for c in cells])
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def write_results(folder: Path, rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
-    """Writes `table.md`, and last of all `results.json`: a list, one object per row of the table.
-
-    Returns:
-        The table, with the note under it.
-    """
-    table = f"{markdown_table(rows, columns)}\n{note}\n"
-    write_text_and_rows(folder, table, rows)
-    return table
+    """Writes the table and the rows, and returns the table with the note under it."""
+    text = table(rows, columns, note)
+    write_text_and_rows(folder, text, rows)
+    return text
 
 
 def write_text_and_rows(
@@ -126,7 +121,6 @@ def write_text_and_rows(
     JSON has neither NaN nor infinity: null. `indent`: of the JSON; None for one line.
     """
     write_atomically(folder / "table.md", text)
-    numbers = json.dumps(
-        without_nonfinite(rows), indent=indent, ensure_ascii=False, allow_nan=False
-    )
+    values = without_nonfinite(rows)
+    numbers = json.dumps(values, indent=indent, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / "results.json", numbers + "\n")

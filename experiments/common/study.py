@@ -10,8 +10,6 @@
 the flags of `experiments.common.cli`; `main` is the same without a command line, for tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,8 +31,8 @@ class Study:
         name: of the package in `experiments`.
         fields: of its configuration; see `experiments.common.fields`.
         run: the experiment.
-        check: raises ConfigError for fields that do not go together, or for data that is not
-            there. It comes after the checks of the single fields.
+        check: raises ConfigError for fields that do not go together, or for missing data. It runs
+            after the checks of the single fields.
     """
 
     name: str

@@ -10,8 +10,6 @@ does not end with a finite loss is never chosen. Runs that choose the rate are n
 the smallest of several noisy losses is smaller than the loss that this rate gives on new runs.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +17,10 @@ import numpy as np
 
 
 class Choice(NamedTuple):
-    """The rate that tuning chose.
+    """The chosen rate.
 
     Attributes:
-        rate: the chosen one; the smallest of the grid where no rate gave finite losses.
+        rate: the smallest of the grid where no rate gave finite losses.
         index: its place in the grid.
         at_edge: whether it is the smallest or the largest, so that a better one may lie outside.
         scores: mean loss of each rate of the grid, infinite where a run was not finite.

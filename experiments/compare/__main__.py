@@ -6,12 +6,12 @@ from typing import Any
 from experiments.common import arms
 from experiments.common.arms import Arm
 from experiments.common.pool import in_threads
-from experiments.common.report import Report, table
+from experiments.common.report import Report, Row, table
 from experiments.common.study import Say, Study
 from experiments.compare import report
 from experiments.compare.config import FIELDS
 from experiments.compare.systems import System, systems
-from experiments.compare.training import Result, train
+from experiments.compare.training import train
 
 
 def run(config: Any, say: Say) -> Report:
@@ -20,20 +20,23 @@ def run(config: Any, say: Say) -> Report:
     chosen_systems = [system for system in systems(config) if system.name in config.systems]
     pairs = list(itertools.product(chosen_systems, chosen_arms))
 
-    def words(pair: tuple[System, Arm], result: Result) -> str:
+    def words(pair: tuple[System, Arm], found: Row) -> str:
         system, arm = pair
-        choice = result.choice
-        score = f"{result.score[1]:.2g} at rate {choice.rate:g}{choice.warning}"
+        edge = " at the edge of the grid" * found["rate_at_edge"]
+        score = f"{found['score_median']:.2g} at rate {found['rate']:g}{edge}"
         return f"{system.label}: {arm.label}: {score}"
 
     found = in_threads(
         lambda pair: train(config, *pair), pairs, config.num_threads, say=say, words=words
     )
-    results = {(arm, system.name): next(found) for system, arm in pairs}
-    rows = report.table_rows(chosen_arms, chosen_systems, results)
+    results = {(system.name, arm): next(found) for system, arm in pairs}
+    rows = [
+        {"arm": arm.text, "label": arm.label, "bias": arm.claims.bias, "chain": arm.chain}
+        | {system.name: results[system.name, arm] for system in chosen_systems}
+        for arm in chosen_arms
+    ]
     text = table(rows, report.columns(chosen_systems), report.note(config))
-    figure = report.figure(config, chosen_arms, chosen_systems, results)
-    return Report(text, rows, {"compare": figure})
+    return Report(text, rows, {"compare": report.figure(config, chosen_systems, rows)})
 
 
 STUDY = Study("compare", FIELDS, run)

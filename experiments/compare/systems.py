@@ -1,8 +1,8 @@
-"""The systems of the comparison, each with a number that says how well a training ended.
+"""The systems of the comparison: what is trained, and how a training is scored.
 
-Influence balancing in five forms: with the loss at every step or at the end of each unroll, with a
-noisy drive (an irreducible loss), and with other sizes, so that the influences to balance reach
-over fewer or more steps. And a task to learn, of `experiments.tasks`.
+There is influence balancing in five forms: with the loss at every step or at the end of each
+unroll, with a noisy drive (an irreducible loss), and with other sizes, so that the influences to
+balance reach over fewer or more steps. The sixth system is a task of `experiments.tasks`.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,12 @@ class System:
     """One column of the table.
 
     Attributes:
-        name, label: for tables and figures.
-        cell, loss_fn: for an estimator.
         start: `start(seed) -> (params, carry)`.
         stream: `stream(seed, num_steps) -> artbp.Stream`.
         score: `score(params, loss) -> number`, 0 at the optimum and 1 at the start (or for a model
             without memory), from the last params and the mean loss of the last part of the stream.
-        rates: the learning rates to choose from.
         optimizer: "sgd" with rate η/√(1 + t), t in time steps, or "adam".
         always_random: whether streams or params differ between seeds.
-        size: see `experiments.common.arms.Size`.
     """
 
     name: str
@@ -62,22 +58,16 @@ def influence_balancing(
     drive_noise: float = 0.0,
     loss_every: int = 1,
 ) -> System:
-    """The system of `experiments.influence_balancing.system`, at any size.
+    """The system of `experiments.influence_balancing.system` with n = num_states, p = num_positive.
 
-    Args:
-        name, label, rates: see `System`.
-        num_states, num_positive: n and p.
-        drive_noise: σ of the drive's noise.
-        loss_every: the loss is taken at every so many steps, 1 for each step.
+    `drive_noise` is the σ of the drive's noise; the loss counts at every `loss_every`-th step.
     """
     signs = np.where(np.arange(num_states) < num_positive, 1.0, -1.0)
 
-    def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
-        return balancing.step(params["theta"], signs, carry, x)
-
     influences = balancing.influence(4000, signs)
-    gain, power = influences.sum(), np.square(influences).sum()
-    optimum = balancing.TARGET * gain / (gain**2 + drive_noise**2 * power)
+    gain = influences.sum()
+    noise = drive_noise**2 * np.square(influences).sum()
+    optimum = balancing.TARGET * gain / (gain**2 + noise)
     theta_0 = 0.5
 
     def stream(seed: int, num_steps: int) -> artbp.Stream:
@@ -89,7 +79,7 @@ def influence_balancing(
     return System(
         name=name,
         label=label,
-        cell=cell,
+        cell=lambda params, carry, x: balancing.step(params["theta"], signs, carry, x),
         loss_fn=balancing.loss_fn,
         start=lambda seed: ({"theta": jnp.asarray(theta_0)}, jnp.ones((num_states,))),
         stream=stream,
@@ -104,11 +94,7 @@ def influence_balancing(
 def learning(
     name: str, label: str, rates: tuple[float, ...], *, task: Task, hidden_size: int, batch: int
 ) -> System:
-    """A task with a GRU and a linear readout.
-
-    The score is the share of the memoryless loss that is left: (loss − optimum) / (memoryless −
-    optimum).
-    """
+    """A task with a GRU and a linear readout; the score is the share of the memoryless loss."""
     optimum, memoryless = task.baselines["optimum"], task.baselines["memoryless"]
 
     def start(seed: int) -> tuple[Any, Any]:
@@ -119,15 +105,12 @@ def learning(
         }
         return params, cells.gru.initial_carry(params["cell"], batch)
 
-    params, carry = jax.eval_shape(lambda: start(0))
-    size = Size(
-        sum(leaf.size for leaf in jax.tree.leaves(params)),
-        sum(leaf.size for leaf in jax.tree.leaves(carry)),
-    )
+    shapes = jax.eval_shape(lambda: start(0))
+    size = Size(*(sum(leaf.size for leaf in jax.tree.leaves(part)) for part in shapes))
     return System(
         name=name,
         label=label,
-        # A plain function, so that every row does the same work for a step.
+        # A plain function, so that every estimator does the same work for a step.
         cell=lambda params, carry, x: cells.gru(params["cell"], carry, x),
         loss_fn=losses.loss_fn(task),
         start=start,

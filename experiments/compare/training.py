@@ -1,13 +1,12 @@
 """One arm on one system: trained at every learning rate of the grid, at a fixed cost.
 
 Tuning runs choose the rate; other seeds are reported. Where neither the arm nor the system draws
-anything, every seed is the same training, and one stands for all.
+random numbers, all seeds give the same training, and it runs once.
 """
 
 import functools
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -18,38 +17,13 @@ import optax
 import artbp
 from experiments.common.arms import Arm, kilobytes
 from experiments.common.optimizers import rate_by_time_step
-from experiments.common.report import quartiles
-from experiments.common.tuning import Choice, choose_rate
+from experiments.common.report import Row, quartiles
+from experiments.common.tuning import choose_rate
 from experiments.common.whole_run import train_whole
 from experiments.compare.systems import System
 
 # What TBPTT takes for a time step: the unit of the budget.
 _EVALUATIONS_OF_TBPTT = 3
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of an arm on a system.
-
-    Attributes:
-        scores: [seeds], at the chosen rate; NaN or infinity for a training that diverged.
-        choice: the rate.
-        num_steps, num_updates: time steps that the budget paid for, and updates in them.
-        kilobytes: memory of one estimate; see `experiments.common.arms.kilobytes`.
-        seconds: of all its trainings, compilation included.
-    """
-
-    scores: np.ndarray
-    choice: Choice
-    num_steps: int
-    num_updates: int
-    kilobytes: float
-    seconds: float
-
-    @property
-    def score(self) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile."""
-        return quartiles(self.scores)
 
 
 def steps_within_budget(arm: Arm, system: System, num_steps: int) -> int:
@@ -58,18 +32,21 @@ def steps_within_budget(arm: Arm, system: System, num_steps: int) -> int:
     return max(1, math.floor(budget / arm.evaluations(system.size)))
 
 
-def train(config: Any, system: System, arm: Arm) -> Result:
-    """Trains at all rates with all seeds, and chooses the rate."""
+def train(config: Any, system: System, arm: Arm) -> Row:
+    """The scores of an arm on a system, which are NaN or infinite for a run that diverged.
+
+    "kilobytes" is the memory of one estimate, "seconds" the time of all trainings, compilation
+    included.
+    """
     started = time.perf_counter()
     is_sgd = system.optimizer == "sgd"
-    # JAX's float64 switch belongs to the thread. The balancing acts need its range and precision.
+    # JAX's float64 switch belongs to the thread. Influence balancing needs its range and precision.
     with jax.enable_x64(is_sgd):
         num_steps = config.num_steps if is_sgd else config.num_learning_steps
         num_steps = steps_within_budget(arm, system, num_steps)
         scored = max(1, round(config.scored_part * num_steps))
         edges = np.unique([0, num_steps - scored, num_steps])
         estimator = arm.build(system.cell, system.loss_fn)
-        rates = jnp.asarray(system.rates)
         make_optimizer = functools.partial(_optimizer, system.optimizer, arm.name)
 
         @jax.jit
@@ -83,7 +60,7 @@ def train(config: Any, system: System, arm: Arm) -> Result:
                 loss = jnp.where(jnp.isnan(loss), jnp.nanmean(outcome.loss), loss)
                 return system.score(outcome.params, loss), outcome.num_updates
 
-            return jax.vmap(at_rate)(rates)
+            return jax.vmap(at_rate)(jnp.asarray(system.rates))
 
         def given(seed: int) -> Any:
             stream = jax.tree.map(jnp.asarray, system.stream(seed, num_steps))
@@ -92,22 +69,28 @@ def train(config: Any, system: System, arm: Arm) -> Result:
         is_random = arm.claims.random or system.always_random
         num_seeds = config.num_seeds if is_random else 1
         num_tuning_runs = config.num_tuning_runs if is_random else 0
-        found, updates = [], []
+        scores, updates = [], []
         for seed in range(num_seeds + num_tuning_runs):
-            scores, num_updates = run(*given(seed), jax.random.key(seed))
-            found.append(np.asarray(scores, np.float64))
+            found, num_updates = run(*given(seed), jax.random.key(seed))
+            scores.append(np.asarray(found, np.float64))
             updates.append(int(np.max(num_updates)))
-        reported, tuning = found[:num_seeds], found[num_seeds:]
-        choice = choose_rate(system.rates, tuning or reported)
+        choice = choose_rate(system.rates, scores[num_seeds:] or scores)
+        lower, median, upper = quartiles(np.stack(scores[:num_seeds])[:, choice.index])
         memory = kilobytes(estimator, *given(0))
-    return Result(
-        scores=np.stack(reported)[:, choice.index],
-        choice=choice,
-        num_steps=num_steps,
-        num_updates=max(updates[:num_seeds]),
-        kilobytes=memory,
-        seconds=time.perf_counter() - started,
-    )
+    return {
+        "score_lower_quartile": lower,
+        "score_median": median,
+        "score_upper_quartile": upper,
+        "num_seeds": num_seeds,
+        "rate": choice.rate,
+        "rate_at_edge": choice.at_edge,
+        "tuning_scores": choice.scores,
+        "evaluations_per_time_step": arm.evaluations(system.size),
+        "num_steps": num_steps,
+        "num_updates": max(updates[:num_seeds]),
+        "kilobytes": memory,
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def _optimizer(kind: str, arm_name: str, rate: Any) -> optax.GradientTransformation:

@@ -6,8 +6,7 @@ fixed k1, what does a longer window bring?
 
 config    the fields, and the arms that they describe
 texts     Penn Treebank or generated text, one slice of it for each run
-training  all runs of an arm in one compiled program, and the choice of its learning rate
-timing    seconds per update, measured in turns
+training  all runs of an arm in one compiled program, its learning rate, its seconds per update
 report    the table
 figure    the figure
 """

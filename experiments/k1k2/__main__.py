@@ -8,8 +8,7 @@ from experiments.k1k2 import report
 from experiments.k1k2.config import FIELDS, arms, check
 from experiments.k1k2.figure import make_figure
 from experiments.k1k2.texts import GENERATED, read_texts
-from experiments.k1k2.timing import seconds_per_update
-from experiments.k1k2.training import train_all
+from experiments.k1k2.training import seconds_per_update, train_all
 from experiments.ptb.data import DATA_DIR_VARIABLE
 
 

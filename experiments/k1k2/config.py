@@ -51,8 +51,7 @@ def check(config: Any) -> None:
         )
     if config.num_bins % 4 or config.num_bins > config.num_steps:
         raise ConfigError(
-            f"num_bins was given {config.num_bins}: expected a multiple of 4, because the last "
-            f"quarter of a run is reported, and at most num_steps = {config.num_steps}."
+            f"num_bins was given {config.num_bins}: expected a multiple of 4, at most num_steps."
         )
     longest = max(*config.k1_sweep, config.k1) * config.num_bins
     if longest > config.num_steps:

@@ -1,7 +1,5 @@
 """The numbers of the experiment: one row for each arm, and the notes under their table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +8,6 @@ import numpy as np
 from experiments.common.arms import tbptt_k1_k2
 from experiments.common.report import Column, Row, interval, markdown_table, mean_and_deviation
 from experiments.common.tuning import rate_text
-from experiments.k1k2.config import MODES
 from experiments.k1k2.training import Runs
 
 MODE_WORDS = {
@@ -20,15 +17,13 @@ MODE_WORDS = {
 }
 
 
-def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarray) -> list[Row]:
-    """One row for each arm.
+def by_arm(rows: Sequence[Row]) -> dict[tuple[int, int, str], Row]:
+    """The rows by k1, k2 and mode."""
+    return {(row["k1"], row["k2"], row["mode"]): row for row in rows}
 
-    Args:
-        config: of the experiment.
-        text: its name.
-        trained: the arms.
-        seconds: [rounds, arms], seconds per update.
-    """
+
+def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarray) -> list[Row]:
+    """One row for each arm; `seconds` per update are [rounds, arms]."""
     base = [runs.arm for runs in trained].index(tbptt_k1_k2(config.k1, config.k2))
     # Ratios within a round, where what slows the machine slows every arm; and their medians.
     ratios = np.median(seconds / seconds[:, [base]], axis=0)
@@ -38,7 +33,6 @@ def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarr
     rates = [f"{rate:g}" for rate in config.learning_rates]
     rows = []
     for i, runs in enumerate(trained):
-        arm, choice = runs.arm.arguments, runs.choice
         difference, half_width = interval(runs.last_quarter - trained[base].last_quarter)
         early = runs.curves[:, :tenth].mean(1) - trained[base].curves[:, :tenth].mean(1)
         # The bin of the curve that the fastest arm's whole time falls into.
@@ -46,12 +40,10 @@ def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarr
         rows.append(
             {
                 "text": text,
-                "k1": arm["k1"],
-                "k2": arm["k2"],
-                "mode": arm["mode"],
-                "learning_rate": choice.rate,
-                "rate_at_edge": choice.at_edge,
-                "tuning_bits": dict(zip(rates, choice.scores, strict=True)),
+                **{name: runs.arm.arguments[name] for name in ("k1", "k2", "mode")},
+                "learning_rate": runs.choice.rate,
+                "rate_at_edge": runs.choice.at_edge,
+                "tuning_bits": dict(zip(rates, runs.choice.scores, strict=True)),
                 "last_quarter_bits": runs.last_quarter.tolist(),
                 "held_out_bits": runs.held_out.tolist(),
                 "curve_bits": np.round(runs.curves.mean(0), 4).tolist(),
@@ -82,14 +74,8 @@ def columns(config: Any) -> list[Column]:
             "bits per character, last quarter",
             lambda row: mean_and_deviation(row["last_quarter_bits"]),
         ),
-        (
-            f"less that of {base} [95 %]",
-            "{difference:+.4f} ± {difference_half_width:.4f}",
-        ),
-        (
-            "the same, first tenth",
-            "{early_difference[0]:+.3f} ± {early_difference[1]:.3f}",
-        ),
+        (f"less that of {base} [95 %]", "{difference:+.4f} ± {difference_half_width:.4f}"),
+        ("the same, first tenth", "{early_difference[0]:+.3f} ± {early_difference[1]:.3f}"),
         ("held out", lambda row: mean_and_deviation(row["held_out_bits"])),
         ("ms per update", lambda row: f"{1e3 * row['seconds_per_update']:.2f}"),
         (f"time per update / {base}", "{time_ratio:.2f}"),
@@ -99,13 +85,16 @@ def columns(config: Any) -> list[Column]:
 
 
 def notes(config: Any, rows: Sequence[Row]) -> str:
-    """What the table cannot hold."""
-    row_of = {(row["k1"], row["k2"], row["mode"]): row for row in rows}
-    one = [_all_bits(row_of[1, 1, mode]) for mode in MODES]
+    """How to read the table, and further numbers."""
+
+    def all_bits(row: Row) -> np.ndarray:
+        seeds = (*row["last_quarter_bits"], *row["held_out_bits"])
+        return np.array([*row["tuning_bits"].values(), *seeds])
+
+    one = [all_bits(by_arm(rows)[1, 1, mode]) for mode in MODE_WORDS]
     largest = max(np.abs(bits - one[0]).max() for bits in one)
-    by_rate = [row_of[config.k1, config.k2, mode] for mode in MODES]
-    rate_columns: list[Column] = [("mode", "{mode}")]
-    rate_columns += [
+    by_rate = [by_arm(rows)[config.k1, config.k2, mode] for mode in MODE_WORDS]
+    rates: list[Column] = [
         (rate, lambda row, rate=rate: f"{row['tuning_bits'][rate]:.4f}")
         for rate in by_rate[0]["tuning_bits"]
     ]
@@ -114,17 +103,14 @@ def notes(config: Any, rows: Sequence[Row]) -> str:
 {config.num_steps:,} time steps in one pass, Adam with a constant rate, the best of \
 {", ".join(f"{rate:g}" for rate in config.learning_rates)} for each arm by \
 {config.num_tuning_runs} runs that are not reported (\\*: at the edge of the grid).
-{config.num_seeds} seeds, each with initial weights and a slice of the text of its own, the same \
-for all arms: mean ± standard deviation over seeds; of differences, which are paired, mean ± \
-half-width of the 95 % interval (Student's t). "Last quarter": loss of the last quarter of the \
-time steps as they stream by, each character scored before its update. "Held out": with the \
-weights of the end, on {config.held_out_steps * config.batch:,} characters of the validation text.
-Times of one run, measured in turns after compilation: ratios are medians over \
-{config.timing_rounds} rounds, and seconds are these ratios times the median of the first arm. \
-"First tenth": of the time steps; under "reforward" each character is scored from a carry that the \
-current weights have made, under the others not. "At equal time": in the bin of the curve \
-that was reached after {rows[0]["equal_time_seconds"]:.2f} s, when the fastest arm has finished; \
-learning rates are those tuned for the whole run.
+{config.num_seeds} seeds, each with its own initial weights and slice of the text: mean ± standard \
+deviation; of differences, which are paired, mean ± half-width of the 95 % interval (Student's t). \
+"Last quarter", "first tenth": of the time steps, each character scored before its update; under \
+"reforward" it is scored from a carry that the current weights have made, under the others not. \
+"Held out": with the final weights, on {config.held_out_steps * config.batch:,} characters of the \
+validation text. Times are medians over {config.timing_rounds} rounds, without compilation. "At \
+equal time": in the bin of the curve that was reached after {rows[0]["equal_time_seconds"]:.2f} s, \
+when the fastest arm has finished, at the learning rates tuned for the whole run.
 
 At k1 = k2 = 1 the largest difference between modes, over all rates and seeds, is {largest:.1g} \
 bits.
@@ -132,11 +118,4 @@ bits.
 TBPTT({config.k1}, {config.k2}) at each learning rate: bits per character over the last quarter of \
 these runs.
 
-{markdown_table(by_rate, rate_columns)}"""
-
-
-def _all_bits(row: Row) -> np.ndarray:
-    """Every loss of an arm: of each rate, and of each seed."""
-    return np.array(
-        [*row["tuning_bits"].values(), *row["last_quarter_bits"], *row["held_out_bits"]]
-    )
+{markdown_table(by_rate, [("mode", "{mode}"), *rates])}"""

@@ -1,7 +1,5 @@
 """The text of each run: a slice of Penn Treebank or, without it, of generated text."""
 
-from __future__ import annotations
-
 import os
 from typing import Any, NamedTuple
 
@@ -16,13 +14,9 @@ _SHORTEST_LINE = 20  # characters; the generated text is at least as long as nee
 
 
 class Texts(NamedTuple):
-    """Symbols for all runs.
+    """Symbols for all runs: (xs, targets), int32 [num_steps, batch] each.
 
-    Attributes:
-        name: of the text, for tables and figures.
-        num_symbols: of its vocabulary.
-        runs: one (xs, targets) a run, int32 [num_steps, batch] each; no two runs share a symbol.
-        held_out: (xs, targets), int32 [held_out_steps, batch], from the validation split.
+    No two runs share a symbol. `held_out` has held_out_steps from the validation split.
     """
 
     name: str
@@ -46,11 +40,8 @@ def read_texts(config: Any) -> Texts:
     else:
         steps = max(num_runs * config.num_steps, 10 * config.held_out_steps) + 2
         corpus = generated_corpus(config.seed, 2 + config.batch * steps // _SHORTEST_LINE)
-    xs, targets = _rows(corpus, "train", num_runs * config.num_steps, config)
-    runs = [
-        (xs[start : start + config.num_steps], targets[start : start + config.num_steps])
-        for start in range(0, num_runs * config.num_steps, config.num_steps)
-    ]
+    pair = _rows(corpus, "train", num_runs * config.num_steps, config)
+    runs = list(zip(*(np.split(part, num_runs) for part in pair), strict=True))
     held_out = _rows(corpus, "valid", config.held_out_steps, config)
     return Texts(name, len(corpus.vocabulary), runs, held_out)
 

@@ -1,7 +1,9 @@
-"""From an arm to its curves: some runs choose its learning rate, the others are reported."""
+"""From an arm to its curves: some runs choose its learning rate, the others are reported.
 
-from __future__ import annotations
+`seconds_per_update` measures what an update costs.
+"""
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +27,7 @@ class Runs(NamedTuple):
     """An arm, trained.
 
     Attributes:
-        arm: what was trained.
+        arm: as given.
         choice: its learning rate, by the bits per character over the last quarter of the tuning
             runs.
         curves: [seeds, bins], bits per character at that rate, as the text streams by.
@@ -63,10 +65,7 @@ def make_estimator(arm: Arm, model: CharacterModel, batch: int) -> artbp.Gradien
 def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
     """Tunes the learning rate on the first runs, and trains the others with it.
 
-    Args:
-        config, texts: of the experiment.
-        arm: what to train.
-        first_params: the weights that each run begins with, `[runs, ...]`.
+    `first_params`, `[runs, ...]`, are the weights that each run begins with.
     """
     model = character_model("lstm", texts.num_symbols, config.hidden_size)
     estimator = make_estimator(arm, model, config.batch)
@@ -78,14 +77,14 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
     def train(rate: Any, params: Any, xs: Any, targets: Any) -> tuple[Any, Any, Any]:
         carry = model.initial_carry(params, config.batch)
         stream = artbp.Stream(xs, targets)
-        unused = jax.random.key(0)  # nothing is drawn
+        unused = jax.random.key(0)  # these arms draw no random numbers
         run = train_whole(estimator, optax.adam, rate, params, carry, stream, unused, edges=edges)
         _, ys = artbp.unroll(model.cell, run.params, carry, held_out[0])
         held_out_loss = jnp.mean(model.loss_fn(run.params, ys, held_out[1]))
         return run.loss, held_out_loss, run.num_updates
 
-    def train_rows(rates: Sequence[float], indices: Sequence[int]) -> tuple[Any, Any, Any]:
-        """One row for each pair of a rate and a run."""
+    def train_all_of(rates: Sequence[float], indices: Sequence[int]) -> tuple[Any, Any, Any]:
+        """One training for each pair of a rate and a run."""
         xs, targets = (np.stack([texts.runs[i][part] for i in indices]) for part in (0, 1))
         params = jax.tree.map(lambda leaf: leaf[np.array(indices)], first_params)
         curves, held_out_loss, count = train(jnp.array(rates), params, xs, targets)
@@ -94,10 +93,9 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
 
     rates = config.learning_rates
     tuning_runs, seeds = tuning.split(range(len(texts.runs)), config)
-    curves = [train_rows(rates, [run] * len(rates))[0] for run in tuning_runs]
+    curves = [train_all_of(rates, [run] * len(rates))[0] for run in tuning_runs]
     choice = choose_rate(rates, last_quarter(np.array(curves)))
-    curves, held_out_loss, count = train_rows([choice.rate] * len(seeds), seeds)
-    return Runs(arm, choice, curves, held_out_loss, count)
+    return Runs(arm, choice, *train_all_of([choice.rate] * len(seeds), seeds))
 
 
 def train_all(config: Any, texts: Texts, arms: Sequence[Arm], say: Say) -> list[Runs]:
@@ -125,3 +123,40 @@ def train_all(config: Any, texts: Texts, arms: Sequence[Arm], say: Say) -> list[
             words=words,
         )
     )
+
+
+def seconds_per_update(config: Any, texts: Texts, arms: Sequence[Arm]) -> np.ndarray:
+    """[rounds, arms], one run at a time, without compilation.
+
+    Arms take turns within a round, because the speed of a shared machine changes: the numbers of a
+    round were measured within the same seconds, and can be compared.
+    """
+    model = character_model("lstm", texts.num_symbols, config.hidden_size)
+    num_steps = min(config.timing_steps, config.num_steps)
+    edges = np.array([0, num_steps])
+    xs, targets = (jax.device_put(array[:num_steps]) for array in texts.runs[0])
+    key = tuning.run_keys(config)[0]
+
+    def compile_arm(arm: Arm) -> Any:
+        estimator = make_estimator(arm, model, config.batch)
+
+        def train(xs: Any, targets: Any) -> Any:
+            params = model.init(key)
+            carry = model.initial_carry(params, config.batch)
+            stream = artbp.Stream(xs, targets)
+            return train_whole(
+                estimator, optax.adam, 1e-3, params, carry, stream, key, edges=edges
+            ).num_updates
+
+        return jax.jit(train).lower(xs, targets).compile()
+
+    programs = [compile_arm(arm) for arm in arms]
+    for program in programs:
+        jax.block_until_ready(program(xs, targets))
+    seconds = np.empty((config.timing_rounds, len(arms)))
+    for times in seconds:
+        for i, program in enumerate(programs):
+            started = time.perf_counter()
+            num_updates = int(program(xs, targets))
+            times[i] = (time.perf_counter() - started) / num_updates
+    return seconds

@@ -14,7 +14,7 @@ from experiments.common.fields import Field, at_least, positive, whole
 
 @named
 def readout_alone(length: int) -> Arm:
-    """The recurrent weights stay as they were drawn; TBPTT trains the readout."""
+    """The recurrent weights stay at their initial values; TBPTT trains the readout."""
     arm = tbptt(length)
 
     def make(cell: Any, loss_fn: Any, **options: Any) -> GradientEstimator:
@@ -33,9 +33,7 @@ FIELDS = {
     "num_seeds": Field(4, "runs that are reported", at_least(2, "a spread needs at least 2")),
     "episode_length": Field(32, "time steps", at_least(2)),
     "num_episodes": Field(
-        768,
-        "of a training, one after the other",
-        at_least(4, "expected at least 4, because the loss of the last quarter chooses the rate"),
+        768, "of a training", at_least(4, "expected at least 4: the last quarter chooses the rate")
     ),
     "batch": Field(32, "rows read side by side", at_least(1)),
     "hidden_size": Field(32, "of the LSTM", at_least(1)),
@@ -56,26 +54,22 @@ def chosen_arms(config: Any) -> list[Arm]:
 def check(config: Any) -> None:
     """Raises ConfigError for lags or segments that do not fit into an episode."""
     length = config.episode_length
-    for lag in config.lags:
-        if not lag < length:
-            raise ConfigError(
-                f"lags was given {lag!r}: expected integers from 1 to {length - 1}, the last step "
-                "of an episode."
-            )
+    if max(config.lags) >= length:
+        raise ConfigError(
+            f"lags was given {config.lags}: expected integers from 1 to {length - 1}."
+        )
     for arm in chosen_arms(config):
         if arm.law is None or arm.length is None:
             raise ConfigError(f"arms holds {arm.text}: expected segments of a length given.")
         if arm.claims.random:
             if not 1 < arm.length < length:
                 raise ConfigError(
-                    f"arms holds {arm.text}: expected a mean length from 2 to {length - 1}, less "
-                    "than an episode."
+                    f"arms holds {arm.text}: expected less than an episode, {length}."
                 )
         elif arm.name == "readout_alone":
             continue  # its gradient does not go back, wherever it is cut
         elif length % arm.length or (arm.length == length) != (arm.name == "bptt"):
             raise ConfigError(
                 f"arms holds {arm.text}: expected lengths that divide episode_length = {length} "
-                "and are smaller, so that windows end where episodes end, or "
-                f"bptt({length})."
+                f"and are smaller, or bptt({length})."
             )

@@ -1,4 +1,4 @@
-"""The stream: an item, distractors, and the question what the item was.
+"""The stream: an item, then distractors, while the target stays the item.
 
     step in the episode    0      1   2   3  ...
     input                  item   distractor at each step
@@ -8,8 +8,6 @@ Items are 0 to 3 and distractors 4 to 7, uniform and independent. An episode beg
 initial carry, in all rows at the same step. The lag of a step is its number in the episode: how
 long ago the item was shown. Without memory the best accuracy is 1/4.
 """
-
-from __future__ import annotations
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,5 @@
 """From an arm to its test accuracies at every lag."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +9,7 @@ import numpy as np
 import optax
 
 import artbp
+from artbp.cells import lstm
 from experiments.common import tuning
 from experiments.common.arms import Arm
 from experiments.common.tuning import Choice, choose_rate
@@ -18,14 +17,14 @@ from experiments.common.whole_run import train_whole
 from experiments.memory.episodes import NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
 from experiments.tasks import losses
 
-CELL = artbp.cells.lstm.with_params(lambda params: params["cell"])
+CELL = lstm.with_params(lambda params: params["cell"])
 
 
 class Result(NamedTuple):
     """An arm, trained on the loss at every lag (training 0) and at each of `config.lags` alone.
 
     Attributes:
-        arm: what was trained.
+        arm: as given.
         choices: [trainings], the learning rate of each, by the loss in nats over the last quarter
             of the tuning runs.
         accuracy: [seeds, trainings, lags], on test episodes, at every lag 0, ..., length − 1.
@@ -35,28 +34,23 @@ class Result(NamedTuple):
     choices: list[Choice]
     accuracy: np.ndarray
 
-    def own_lag(self, lags: Sequence[int]) -> np.ndarray:
-        """[seeds, len(lags)], at each lag the accuracy of the training on that lag alone."""
-        return np.stack([self.accuracy[:, 1 + i, lag] for i, lag in enumerate(lags)], axis=1)
-
 
 def make_estimator(arm: Arm, config: Any) -> artbp.GradientEstimator:
-    """The estimator of an arm.
+    """Its gradients are divided by the mean number of steps of a segment, counted or not.
 
-    Gradients are divided by the mean number of steps of a segment, whether their losses count or
-    not. The scale of a gradient makes no difference to Adam.
+    The scale of a gradient makes no difference to Adam.
     """
     normalizer = float(arm.length * config.batch)
     return arm.build(CELL, losses.cross_entropy, normalizer=normalizer, policy="dynamic")
 
 
 def make_runs(config: Any) -> list[tuple[Any, Any]]:
-    """(first weights, key) of the runs to tune on, and then of each seed."""
+    """(initial weights, key) of the runs to tune on, and then of each seed."""
     runs = []
     for key in tuning.run_keys(config):
         cell_key, readout_key, run_key = jax.random.split(key, 3)
         params = {
-            "cell": artbp.cells.lstm.init(cell_key, NUM_SYMBOLS, config.hidden_size),
+            "cell": lstm.init(cell_key, NUM_SYMBOLS, config.hidden_size),
             "readout": losses.init_readout(readout_key, config.hidden_size, NUM_ITEMS),
         }
         runs.append((params, run_key))
@@ -69,42 +63,39 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
     counted = counted_lags(length, tuple(config.lags))
     edges = np.array([0, 3 * config.num_episodes // 4 * length, num_steps])
 
-    def train_one(
-        rate: Any, lags: Any, params: Any, stream: artbp.Stream, key: Any
-    ) -> tuple[Any, Any]:
-        carry = artbp.cells.lstm.initial_carry(params["cell"], config.batch)
-        mask = jnp.broadcast_to(jnp.tile(lags, config.num_episodes)[:, None], stream.xs.shape)
-        stream = artbp.Stream(stream.xs, stream.targets, resets=stream.resets, mask=mask)
-        estimator = make_estimator(arm, config)
-        run = train_whole(estimator, optax.adam, rate, params, carry, stream, key, edges=edges)
-        return run.params, run.loss[-1]
-
     @jax.jit
-    def train_rows(rates: Any, lags: Any, params: Any, key: Any) -> tuple[Any, Any]:
-        """One row for each training; all have the same first weights, stream and cuts."""
+    def train_each(rates: Any, params: Any, key: Any) -> tuple[Any, Any]:
+        """Losses and accuracies of the trainings, which share weights, stream and cuts."""
         stream_key, test_key, cuts_key = jax.random.split(key, 3)
         stream = make_stream(stream_key, config.num_episodes, length, config.batch)
         test = make_stream(test_key, config.test_episodes, length, config.batch)
-        trained, loss = jax.vmap(lambda rate, lag: train_one(rate, lag, params, stream, cuts_key))(
-            rates, lags
-        )
+        carry = lstm.initial_carry(params["cell"], config.batch)
+        estimator = make_estimator(arm, config)
+
+        def train_one(rate: Any, lags: Any) -> tuple[Any, Any]:
+            mask = jnp.broadcast_to(jnp.tile(lags, config.num_episodes)[:, None], stream.xs.shape)
+            counted = artbp.Stream(stream.xs, stream.targets, resets=stream.resets, mask=mask)
+            run = train_whole(
+                estimator, optax.adam, rate, params, carry, counted, cuts_key, edges=edges
+            )
+            return run.loss[-1], run.params
+
+        loss, trained = jax.vmap(train_one)(rates, counted)
         return loss, jax.vmap(lambda one: accuracy(one, test, length))(trained)
 
-    rates, each = np.array(config.learning_rates), np.ones(len(counted))
+    rates, each = config.learning_rates, np.ones(len(counted))
     tuning_runs, seeds = tuning.split(runs, config)
     # [runs, rates, trainings]
-    found = np.array(
-        [[train_rows(r * each, counted, *run)[0] for r in rates] for run in tuning_runs]
-    )
-    choices = [choose_rate(config.learning_rates, found[..., i]) for i in range(len(counted))]
+    found = np.array([[train_each(rate * each, *run)[0] for rate in rates] for run in tuning_runs])
+    choices = [choose_rate(rates, found[..., i]) for i in range(len(counted))]
     best = np.array([choice.rate for choice in choices])
-    tested = np.stack([np.asarray(train_rows(best, counted, *run)[1]) for run in seeds])
+    tested = np.stack([np.asarray(train_each(best, *run)[1]) for run in seeds])
     return Result(arm, choices, tested)
 
 
 def accuracy(params: Any, stream: artbp.Stream, episode_length: int) -> jax.Array:
     """[episode_length], the share of right answers at each lag."""
-    carry = artbp.cells.lstm.initial_carry(params["cell"], stream.xs.shape[1])
-    _, ys = artbp.unroll(artbp.cells.lstm, params["cell"], carry, stream.xs, resets=stream.resets)
+    carry = lstm.initial_carry(params["cell"], stream.xs.shape[1])
+    _, ys = artbp.unroll(lstm, params["cell"], carry, stream.xs, resets=stream.resets)
     right = jnp.argmax(losses.readout(params, ys), axis=-1) == stream.targets
     return jnp.mean(right.reshape(-1, episode_length, right.shape[1]), axis=(0, 2))

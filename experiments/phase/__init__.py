@@ -1,8 +1,7 @@
 """Which estimator wins, over memory and batch size: predicted in closed form, then trained.
 
-system        one parameter that acts at once and, the other way, later on
+system        one parameter that acts at once and, with the opposite sign, later on
 prediction    the excess loss at the end of a training, from bias and variance alone
-training      the same trainings, carried out
 study         the predicted map, and the points of it that are trained
 figure        the map, and predicted against observed
 report        the table

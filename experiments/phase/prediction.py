@@ -15,8 +15,6 @@ SGD with a constant rate is then a linear recursion for the mean and the mean sq
 and the excess loss at its end is minimised over the rates of a grid.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The table: predicted and observed at every trained point, and who won."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +9,18 @@ from experiments.common.arms import Arm
 from experiments.common.report import Column, Row
 from experiments.phase.study import Point
 
+
+def _lead(row: Row) -> str:
+    if not row["predicted_winner"]:
+        return ""
+    lead = f"{_number(row['lead'])} ± {_number(row['lead_standard_error'])}"
+    return lead + {"yes": "", "tie": " (tie)", "no": " (no)"}[row["verdict"]]
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}" if np.isfinite(value) else "none"
+
+
 COLUMNS: list[Column] = [
     ("memory ÷ L0", "{memory:g}"),
     ("rows", "{batch}"),
@@ -19,10 +29,10 @@ COLUMNS: list[Column] = [
     ("observed", lambda row: f"{_number(row['observed'])} ± {_number(row['standard_error'])}"),
     ("median", lambda row: _number(row["median"])),
     ("rate, predicted", lambda row: _number(row["predicted_rate"])),
-    ("chosen", lambda row: _number(row["rate"]) + ("\\*" if row["at_edge"] else "")),
+    ("chosen", lambda row: _number(row["rate"]) + "\\*" * row["at_edge"]),
     ("predicted to win", lambda row: "yes" if row["predicted_winner"] else ""),
     ("least observed", lambda row: "yes" if row["winner"] else ""),
-    ("predicted kind ahead by", lambda row: _lead(row) if row["predicted_winner"] else ""),
+    ("predicted kind ahead by", _lead),
 ]
 
 
@@ -70,16 +80,6 @@ Excess loss: ½ Λ (θ − θ\\*)² after {config.num_steps:,} time steps of SGD
 least mean over {config.num_tuning_runs} other seeds, of {config.rates_per_decade} per decade \
 from 10^{config.first_rate:g} to 10^{config.last_rate:g} (\\*: the first or the last of them). The \
 prediction takes bias, data noise and the exact variance of the boundaries, and nothing from the \
-trainings. Where the variance of a law is infinite, or cannot be summed from lags of four \
-memories, it has none. The system is in \
-`experiments/phase/system.py`: one parameter, S = {config.later_power:g}, σ = {config.noise:g}, \
-L0 = {config.mean_length}."""
-
-
-def _lead(row: Row) -> str:
-    lead = f"{_number(row['lead'])} ± {_number(row['lead_standard_error'])}"
-    return lead + {"yes": "", "tie": " (tie)", "no": " (no)"}[row["verdict"]]
-
-
-def _number(value: float) -> str:
-    return f"{value:.2g}" if np.isfinite(value) else "none"
+trainings. There is none where the variance of a law is infinite, or cannot be summed from lags of \
+four memories. The system (`experiments/phase/system.py`) has S = {config.later_power:g}, \
+σ = {config.noise:g}, L0 = {config.mean_length}."""

@@ -1,19 +1,22 @@
-"""The predicted map, and the points of it that are trained."""
-
-from __future__ import annotations
+"""The predicted map, and the trainings at some of its points."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
+from experiments.common import tuning
 from experiments.common.arms import Arm
 from experiments.common.pool import in_threads
 from experiments.common.study import Say
-from experiments.phase import training
+from experiments.common.tuning import Choice, choose_rate
+from experiments.common.whole_run import train_whole
 from experiments.phase.config import rates
 from experiments.phase.prediction import Gradient, artbp_gradient, excess_loss, tbptt_gradient
-from experiments.phase.system import System
+from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
 
 
 class Predicted(NamedTuple):
@@ -21,6 +24,13 @@ class Predicted(NamedTuple):
 
     excess: float
     rate: float
+
+
+class Trained(NamedTuple):
+    """The chosen rate, and ½ Λ (θ − θ*)² at the end of each reported seed, `[seeds]`."""
+
+    choice: Choice
+    excess: np.ndarray
 
 
 class Point(NamedTuple):
@@ -37,7 +47,7 @@ class Point(NamedTuple):
     batch: int
     unbiased: list[bool]
     predicted: list[Predicted]
-    trained: list[training.Trained]
+    trained: list[Trained]
 
     @property
     def predicted_winner(self) -> int:
@@ -82,11 +92,7 @@ class Point(NamedTuple):
 
 
 class Map(NamedTuple):
-    """Attributes:
-    memories: τ ÷ L0, `[M]`.
-    batches: `[N]`.
-    excess: least over the rates, `[arms, M, N]`.
-    """
+    """The least predicted excess, `[arms, M, N]`, at memories τ ÷ L0 `[M]` and batches `[N]`."""
 
     memories: np.ndarray
     batches: np.ndarray
@@ -95,8 +101,13 @@ class Map(NamedTuple):
 
 def predict_map(config: Any, arms: Sequence[Arm]) -> Map:
     """Predictions on a grid, in factors of √2 of the memory and 2 of the rows."""
-    memories = _powers(config.memories, np.sqrt(2.0))
-    batches = np.unique(_powers(config.batches, 2.0).round().astype(int))
+
+    def powers(limits: Sequence[float], factor: float) -> np.ndarray:
+        least, most = map(float, limits)
+        return np.geomspace(least, most, round(np.log(most / least) / np.log(factor)) + 1)
+
+    memories = powers(config.memories, np.sqrt(2.0))
+    batches = np.unique(powers(config.batches, 2.0).round().astype(int))
     excess = np.full((len(arms), len(memories), len(batches)), np.inf)
     for i, memory in enumerate(memories):
         system = make_system(config, memory)
@@ -107,8 +118,13 @@ def predict_map(config: Any, arms: Sequence[Arm]) -> Map:
     return Map(memories, batches, excess)
 
 
+def make_system(config: Any, memory: float) -> System:
+    """The system whose memory is so many times L0."""
+    return System(memory * config.mean_length, config.later_power, config.noise)
+
+
 def gradient_of(arm: Arm, system: System) -> Gradient | None:
-    """What the prediction knows of an arm; None where its variance is infinite."""
+    """Bias and variance of an arm; None where its variance is infinite."""
     if arm.name == "tbptt":
         return tbptt_gradient(system, arm.length)
     assert arm.law is not None
@@ -119,13 +135,11 @@ def predict(config: Any, system: System, gradient: Gradient | None, batch: int) 
     """The best that SGD at one of the rates is predicted to end with."""
     if gradient is None:
         return Predicted(np.inf, np.nan)
-    tried = [
-        Predicted(
-            excess_loss(system, gradient, batch, rate, config.start, config.num_steps), float(rate)
-        )
+    start, num_steps = config.start, config.num_steps
+    return min(
+        Predicted(excess_loss(system, gradient, batch, rate, start, num_steps), float(rate))
         for rate in rates(config)
-    ]
-    return min(tried)
+    )
 
 
 def train_points(config: Any, arms: Sequence[Arm], say: Say) -> list[Point]:
@@ -136,12 +150,12 @@ def train_points(config: Any, arms: Sequence[Arm], say: Say) -> list[Point]:
     """
     jobs = [(arm, batch) for batch in config.trained_batches for arm in arms]
 
-    def of_batch(job: tuple[Arm, int]) -> dict[float, training.Trained]:
+    def of_batch(job: tuple[Arm, int]) -> dict[float, Trained]:
         arm, batch = job
-        run = training.make_run(arm, batch, config.num_steps)
+        run = make_run(arm, batch, config.num_steps)
         found = {}
         for memory in config.trained_memories:
-            found[memory] = training.train(run, make_system(config, memory), rates(config), config)
+            found[memory] = train(config, run, make_system(config, memory))
             mean = found[memory].excess.mean()
             say(f"{arm.label}, {batch} rows, memory {memory:g} L0: {mean:.3g}")
         return found
@@ -159,12 +173,41 @@ def train_points(config: Any, arms: Sequence[Arm], say: Say) -> list[Point]:
     return points
 
 
-def make_system(config: Any, memory: float) -> System:
-    """The system whose memory is so many times L0."""
-    return System(memory * config.mean_length, config.later_power, config.noise)
+def make_run(arm: Arm, batch: int, num_steps: int) -> Any:
+    """`run(rates, keys, start, (ρ, g, σ)) -> θ at the end [keys, rates]`, compiled once."""
+    estimator = arm.build(cell, loss_fn, normalizer=float(batch))
+    edges = np.array([0, num_steps])
+
+    @jax.jit
+    def run(rates: jax.Array, keys: jax.Array, start: jax.Array, numbers: Any) -> jax.Array:
+        def of_key(key: jax.Array) -> jax.Array:
+            data_key, boundary_key = jax.random.split(key)
+            decay, gain, noise = numbers
+            stream = make_stream(data_key, decay, gain, noise, num_steps, batch)
+            carry = initial_carry(decay, gain, batch)
+
+            def at_rate(rate: jax.Array) -> jax.Array:
+                params = {"theta": start}
+                outcome = train_whole(
+                    estimator, optax.sgd, rate, params, carry, stream, boundary_key, edges=edges
+                )
+                return outcome.params["theta"]
+
+            # All rates cut at the same steps, so that none waits for another.
+            return jax.vmap(at_rate)(rates)
+
+        return jax.lax.map(of_key, keys)
+
+    return run
 
 
-def _powers(limits: Sequence[float], factor: float) -> np.ndarray:
-    least, most = limits
-    number = round(np.log(most / least) / np.log(factor)) + 1
-    return np.geomspace(float(least), float(most), number)
+def train(config: Any, run: Any, system: System) -> Trained:
+    """Tunes and trains one arm on one system, by its `run`. Seeds are common to all arms."""
+    numbers = tuple(jnp.float32(x) for x in (system.decay, system.gain, system.noise))
+    # Every rate on every seed: one program, and the other rates cost next to nothing.
+    keys, start = tuning.run_keys(config), jnp.float32(config.start)
+    theta = run(jnp.asarray(rates(config), jnp.float32), keys, start, numbers)
+    excess = 0.5 * system.curvature * (np.asarray(theta, np.float64) - system.optimum) ** 2
+    tuned, reported = tuning.split(excess, config)
+    choice = choose_rate(rates(config), tuned)
+    return Trained(choice, reported[:, choice.index])

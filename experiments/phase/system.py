@@ -1,15 +1,13 @@
-"""A system whose one parameter acts at once and, the other way, for a chosen time afterwards.
+"""A system whose one parameter acts at once and, with the opposite sign, for a chosen time after.
 
     r_t = ρ r_{t−1} + θ x_t,    o_t = θ x_t + g r_{t−1},    ℓ_t = ½ (o_t − y_t)²
     y_t = x_t − g Σ_{k≥1} ρ^{k−1} x_{t−k} + σ ε_t,           x_t, ε_t ~ N(0, 1), independent
 
-so o_t = θ Σ_k h_k x_{t−k} with h = (1, g, gρ, gρ², …), and y_t asks for θ = 1 at lag 0 and for
-θ = −1 at every later one. The memory is τ = −1/ln ρ steps, and g² = S (1 − ρ²), so that the later
-lags together have the power S = Σ_{k≥1} h_k² at every τ. The optimum is then at the same place,
-θ* = (1 − S)/(1 + S), while a gradient that does not look back settles at 1.
+so o_t = θ Σ_k h_k x_{t−k} with h = (1, g, gρ, gρ², …). Of the target y_t, lag 0 is matched by
+θ = 1 and every later lag by θ = −1. The memory is τ = −1/ln ρ steps, and g² = S (1 − ρ²), so that
+the later lags together have the power S = Σ_{k≥1} h_k² at every τ. The optimum is then the same at
+every τ, θ* = (1 − S)/(1 + S), while a gradient that does not look back settles at 1.
 """
-
-from __future__ import annotations
 
 from typing import Any, NamedTuple
 
@@ -21,11 +19,7 @@ import artbp
 
 
 class System(NamedTuple):
-    """Attributes:
-    memory: τ in time steps.
-    later_power: S.
-    noise: σ.
-    """
+    """The memory τ in time steps, the later power S, the noise σ."""
 
     memory: float
     later_power: float

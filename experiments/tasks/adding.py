@@ -15,8 +15,6 @@ Source: Hochreiter & Schmidhuber, "Long Short-Term Memory" (1997), experiment 4;
 Arjovsky, Shah and Bengio (arXiv 1511.06464), section 4.2.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from experiments.tasks.base import At, Task, check_integer, sequences

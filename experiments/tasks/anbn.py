@@ -18,8 +18,6 @@ Source: Gers & Schmidhuber, "LSTM recurrent networks learn simple context-free a
 context-sensitive languages" (2001).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """What a task is: endless rows of sequences with a known reference loss, cut into chunks."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NamedTuple
@@ -17,13 +15,10 @@ MAX_PIECE = 1024
 class Chunk(NamedTuple):
     """Some steps of every row.
 
-    Attributes:
-      stream: an artbp.Stream of NumPy arrays, time first: xs int32 `[T, B]` (symbols) or float32
-        `[T, B, input_size]`; targets int32 `[T, B]` (classes) or float32 `[T, B, output_size]`;
-        resets bool `[T, B]`, True where a new sequence begins; mask bool `[T, B]`, True where the
-        loss counts. Targets that do not count are zero.
-      continues: whether any row goes on with its sequence in the next chunk, so that the carry
-        must be kept. If False, the first resets of the next chunk are all True.
+    `stream` holds NumPy arrays: xs int32 `[T, B]` (symbols) or float32 `[T, B, input_size]`;
+    targets int32 `[T, B]` (classes) or float32 `[T, B, output_size]`, zero where they do not count;
+    resets and mask bool `[T, B]`. `continues` is whether any row goes on with its sequence in the
+    next chunk, so that the carry must be kept; otherwise all rows of the next chunk begin anew.
     """
 
     stream: artbp.Stream
@@ -33,9 +28,7 @@ class Chunk(NamedTuple):
 class Piece(NamedTuple):
     """Consecutive steps of one row within one sequence: arrays as in a chunk, without the rows.
 
-    Attributes:
-      xs, targets, mask: `[n, ...]`.
-      begins: whether a new sequence begins at the first of these steps.
+    `begins` is whether the sequence begins at the first of these steps.
     """
 
     xs: np.ndarray
@@ -53,21 +46,20 @@ At = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray | None]]
 class Task:
     """A task for recurrent networks, with the losses that its solutions are compared with.
 
-    Each task has a builder. It raises ValueError for arguments outside their range.
+    Each task has a builder, which raises ValueError for arguments outside their range.
 
     Attributes:
       name: for tables and file names.
-      input_size: the number of symbols, or of floats in an input. The `init` of a cell takes it.
+      input_size: the number of symbols, or of floats in an input.
       output_size: the number of classes, or of floats in a target.
-      baselines: mean losses per counted step, in the limit of long streams, by name. "optimum" is
-        always there: no predictor does better. The others are what is left without memory, as
-        the docstring of the task derives.
+      baselines: mean losses per counted step, in the limit of long streams, by name. No predictor
+        has less than "optimum". The others are reached without memory, as the docstring of the
+        task derives.
       pieces: `pieces(rng, shared)` is one endless row. `rng` belongs to the row; `shared` gives
-        every row the same numbers, for what rows have in common. The pieces never depend on how
-        they are cut into chunks. See `sequences`.
-      symbols: True: inputs are integers in [0, input_size), targets are classes. False: floats.
-      sequence_length: steps per sequence where all have the same number, so that chunks of that
-        length are whole sequences; None where lengths vary or the sequence never ends.
+        every row the same numbers, for what rows have in common.
+      symbols: whether inputs and targets are integers, for cross-entropy; otherwise they are
+        floats, for squared error.
+      sequence_length: steps per sequence where all have the same number, otherwise None.
     """
 
     name: str
@@ -80,17 +72,15 @@ class Task:
 
     @property
     def loss(self) -> Literal["cross entropy", "squared error"]:
-        """Cross-entropy in nats for symbols; squared error, summed over the outputs, for floats."""
+        """Cross-entropy is in nats; squared error is summed over the outputs."""
         return "cross entropy" if self.symbols else "squared error"
 
     def chunks(self, seed: int, batch_size: int, chunk_length: int) -> Iterator[Chunk]:
         """Endless chunks of `chunk_length` steps of `batch_size` independent rows.
 
-        The arguments decide where one endless stream is cut, not what is in it: three chunks of 7
-        steps hold what one chunk of 21 steps holds, and row b is the same in every batch with more
-        than b rows. Another seed gives other rows, for evaluation, say. Chunks are made when asked
-        for, on the host. To go on after chunk n in another process, skip n of them with
-        `itertools.islice`.
+        Three chunks of 7 steps hold what one chunk of 21 steps holds, and row b is the same in
+        every batch with more than b rows. Another seed gives other rows. To go on after chunk n in
+        another process, skip n chunks with `itertools.islice`.
 
         Raises:
           ValueError: a negative seed, no rows, no steps, or anything but integers.

@@ -20,8 +20,6 @@ dependencies with gradient descent is difficult" (1994), with the loss where a l
 would have to close a bracket.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

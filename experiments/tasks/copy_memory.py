@@ -18,8 +18,6 @@ Source: Hochreiter & Schmidhuber, "Long Short-Term Memory" (1997); this layout f
 and Bengio, "Unitary Evolution Recurrent Neural Networks" (arXiv 1511.06464), section 4.1.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

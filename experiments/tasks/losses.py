@@ -9,8 +9,6 @@ cell = core.with_params(lambda params: params["cell"])
 estimator = artbp.tbptt(cell, losses.loss_fn(task), truncation_length=20)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -26,8 +26,6 @@ Source: Mackey & Glass, "Oscillation and chaos in physiological control systems"
 benchmark, Jaeger, "The 'echo state' approach" (2001).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -18,8 +18,6 @@ Baselines, in nats per step, with K = num_symbols:
 In the manner of the switching experts of Herbster & Warmuth, "Tracking the best expert" (1998).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

@@ -17,8 +17,6 @@ Baselines, in nats per counted step:
 Source: Hochreiter & Schmidhuber, "Long Short-Term Memory" (1997), experiment 6a.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -81,12 +81,12 @@ def test_scores_are_of_the_best_rate():
     config = small_config(num_steps=3000)
     balancing = systems.influence_balancing("balancing", "", (1e-12, 1e-3))
     result = training.train(config, balancing, parse("rtrl(16)"))
-    assert result.choice.rate == 1e-3
-    assert result.scores.shape == (1,)
-    assert result.scores[0] < 0.1
+    assert result["rate"] == 1e-3
+    assert result["num_seeds"] == 1
+    assert result["score_median"] < 0.1
     wrong = training.train(config, balancing, parse("tbptt(16)"))
-    assert wrong.choice.rate == 1e-12  # 16 steps back the sign is wrong: standing still is best
-    np.testing.assert_allclose(wrong.scores, 1, rtol=1e-6)
+    assert wrong["rate"] == 1e-12  # 16 steps back the sign is wrong: standing still is best
+    np.testing.assert_allclose(wrong["score_median"], 1, rtol=1e-6)
 
 
 def test_the_variants_of_influence_balancing():
@@ -152,5 +152,7 @@ def test_rates_are_chosen_on_seeds_that_are_not_reported(monkeypatch):
     marked = dataclasses.replace(balancing, start=start, score=lambda params, loss: params["theta"])
     monkeypatch.setattr(training, "train_whole", train_whole)
     result = training.train(small_config(), marked, parse("tbptt(4)"))
-    assert result.choice.rate == 1e-2
-    np.testing.assert_allclose(result.scores, [1e-2, 1e-2])
+    assert result["rate"] == 1e-2
+    quartiles = [result["score_lower_quartile"], result["score_upper_quartile"]]
+    np.testing.assert_allclose(quartiles, [1e-2, 1e-2])  # of the two reported seeds
+    assert result["num_seeds"] == 2

@@ -22,8 +22,7 @@ from experiments.k1k2.__main__ import STUDY
 from experiments.k1k2.config import MODES, arms
 from experiments.k1k2.report import make_rows
 from experiments.k1k2.texts import Texts, read_texts
-from experiments.k1k2.timing import seconds_per_update
-from experiments.k1k2.training import Runs, last_quarter
+from experiments.k1k2.training import Runs, last_quarter, seconds_per_update
 from experiments.ptb.data import Corpus
 from experiments.ptb.vocabulary import DataError, Vocabulary
 

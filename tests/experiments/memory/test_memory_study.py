@@ -20,7 +20,7 @@ from experiments.memory.__main__ import STUDY
 from experiments.memory.config import OWN, chosen_arms
 from experiments.memory.episodes import CHANCE, NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
 from experiments.memory.figure import coinciding
-from experiments.memory.report import reach
+from experiments.memory.report import make_rows, reach
 from experiments.memory.training import Result, accuracy, make_estimator
 from experiments.tasks import losses
 
@@ -138,7 +138,8 @@ def test_each_lag_of_its_own_takes_the_training_on_that_lag():
     choices = [Choice(0.1, 0, True, (0.0,))] * 3
     result = Result(parse("tbptt(4)"), choices, np.arange(24).reshape(2, 3, 4))
     # Training i of a seed holds 4 i, ..., 4 i + 3; the second seed's begin at 12.
-    np.testing.assert_array_equal(result.own_lag((1, 3)), [[5, 11], [17, 23]])
+    (row,) = make_rows(load("lags=(1, 3)", "episode_length=4"), [result])
+    assert row["accuracy_own_lag"] == [[5, 11], [17, 23]]
 
 
 def test_learning_rates_are_chosen_by_the_end_of_runs_that_are_not_reported(monkeypatch):

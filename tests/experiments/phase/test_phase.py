@@ -17,7 +17,6 @@ from experiments.common.tuning import Choice
 from experiments.phase import prediction, study
 from experiments.phase.__main__ import STUDY
 from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
-from experiments.phase.training import Trained
 
 SYSTEM = System(memory=3.0, later_power=0.5, noise=1.5)
 THETA = 0.9
@@ -142,7 +141,7 @@ def test_a_small_map_with_its_trainings(tmp_path):
 
 
 def _trained(values):
-    return Trained(Choice(1e-3, 0, False, (1.0,)), np.asarray(values, float))
+    return study.Trained(Choice(1e-3, 0, False, (1.0,)), np.asarray(values, float))
 
 
 @pytest.mark.parametrize(
