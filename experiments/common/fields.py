@@ -104,18 +104,14 @@ def rising(name: str, value: Any) -> None:
         raise ConfigError(f"{name} was given {value}: expected a rising order, each once.")
 
 
-def seed(name: str, value: int) -> None:
-    """A number is the seed of a 32-bit generator."""
-    check_seed(name, value)
+seed: Check = check_seed  # a number is the seed of a 32-bit generator
 
 
 def arms(own: Mapping[str, Callable] | None = None, finite_variance: bool = False) -> Check:
-    """A tuple is not empty and holds arms as `experiments.common.arms.parse` reads them.
+    """A tuple is not empty and holds arms that `experiments.common.arms.parse` reads, each once.
 
-    Args:
-        own: entries that only this experiment has.
-        finite_variance: whether the polynomial law must have α above 3, so that the segment
-            lengths have a finite variance.
+    `own` are entries that only this experiment has. With `finite_variance`, the polynomial law must
+    have α above 3, so that the segment lengths have a finite variance.
     """
 
     def check(name: str, value: Any) -> None:

@@ -36,10 +36,8 @@ def new_figure(
 ) -> tuple[Figure, list[Axes]]:
     """A figure with a headline, and axes in these boxes (left, bottom, width, height).
 
-    Args:
-        size: width and height in inches.
-        title, subtitle: in the upper left corner; the subtitle may have several lines.
-        boxes: in shares of the figure. The headline takes 0.6 inches and more at the top.
+    The size is in inches, the boxes are in shares of the figure. The headline takes 0.6 inches at
+    the top, and more if the subtitle has several lines.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size)
@@ -94,14 +92,14 @@ def grid(axes: Axes, which: Any = "both") -> None:
 def label_ends(
     axes: Axes, labels: Sequence[tuple[float, str, Mapping[str, Any]]], *, gap: float = 0.065
 ) -> None:
-    """Words right of the axes, at the heights at which their curves end.
+    """Writes labels right of the axes, at the heights at which their curves end.
 
-    They are moved apart where they are too near, by `gap` of the height of the axes.
+    Labels that are too near are moved apart, by `gap` of the height of the axes.
 
     Args:
         axes: with its final limits.
-        labels: (height in data coordinates, words, pen). The pen has a "color" and, where a sample
-            of the line is to stand before the words, a "linestyle".
+        labels: (height in data coordinates, words, pen). The pen has a "color" and, for a sample
+            of the line before the words, a "linestyle".
         gap: between two labels.
     """
     ordered = sorted(labels, key=lambda label: label[0])

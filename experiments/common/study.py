@@ -29,8 +29,6 @@ class Study:
 
     Attributes:
         name: of the package in `experiments`.
-        fields: of its configuration; see `experiments.common.fields`.
-        run: the experiment.
         check: raises ConfigError for fields that do not go together, or for missing data. It runs
             after the checks of the single fields.
     """

@@ -5,9 +5,9 @@
     choice = choose_rate(rates, losses)
     results = [train(choice.rate, key) for key in reported]
 
-The rule: the rate with the smallest mean loss over the tuning runs. A rate at which any tuning run
-does not end with a finite loss is never chosen. Runs that choose the rate are not reported, because
-the smallest of several noisy losses is smaller than the loss that this rate gives on new runs.
+The rule is to take the rate with the smallest mean loss over the tuning runs. A rate with a tuning
+run that does not end with a finite loss is never chosen. Runs that choose the rate are not
+reported, because the smallest of several noisy losses is below the loss of this rate on new runs.
 """
 
 from typing import Any, NamedTuple
@@ -45,12 +45,7 @@ class Choice(NamedTuple):
 
 
 def choose_rate(rates: Any, losses: Any) -> Choice:
-    """The rate with the smallest mean loss over tuning runs.
-
-    Args:
-        rates: the grid, a sequence of numbers.
-        losses: [runs, rates], the loss that each tuning run ended with.
-    """
+    """The rate of the grid with the smallest mean of `losses`, [runs, rates]."""
     losses = np.asarray(losses, np.float64)
     assert losses.shape[1:] == (len(rates),), f"{losses.shape} for {len(rates)} rates"
     with np.errstate(over="ignore", invalid="ignore"):

@@ -70,7 +70,8 @@ def _draw_sweeps(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
         losses = np.array([by_arm(rows)[(*pair, "stored")]["last_quarter_bits"] for pair in pairs])
         axes.plot(xs, losses.mean(1), color=color, linewidth=2.2, marker="o", label=words)
         axes.plot(xs, losses, "_", color=color, markersize=7, alpha=0.6)
-    axes.legend(frameon=False)
+    axes.margins(y=0.2)  # room for the legend
+    axes.legend(frameon=False, loc="upper right", ncols=2, fontsize=9)
     axes.set(xscale="log", xlabel="k1 or k2 in steps")
     axes.set_title("Rarer updates, longer windows", loc="left")
     axes.set_ylabel(f"bits per character, last quarter of {config.num_steps:,} steps")

@@ -24,15 +24,12 @@ from experiments.ptb.model import CharacterModel, bits, character_model
 
 
 class Runs(NamedTuple):
-    """An arm, trained.
+    """An arm, trained. Numbers are bits per character; `num_updates` is that of one run.
 
     Attributes:
-        arm: as given.
-        choice: its learning rate, by the bits per character over the last quarter of the tuning
-            runs.
-        curves: [seeds, bins], bits per character at that rate, as the text streams by.
-        held_out: [seeds], bits per character on held-out text with the weights of the end.
-        num_updates: of one run.
+        choice: its learning rate, by the last quarter of the tuning runs.
+        curves: [seeds, bins] at that rate, as the text streams by.
+        held_out: [seeds], on held-out text with the final weights.
     """
 
     arm: Arm
@@ -99,11 +96,7 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
 
 
 def train_all(config: Any, texts: Texts, arms: Sequence[Arm], say: Say) -> list[Runs]:
-    """Trains every arm, `num_threads` at a time.
-
-    Raises:
-        TrainingInterruptedError: Ctrl-C.
-    """
+    """Trains every arm, `num_threads` at a time."""
     # Here and not in the threads: in JAX 0.10, two programs at the same time that each make a batch
     # of orthogonal matrices can wait for each other for ever on two cores.
     model = character_model("lstm", texts.num_symbols, config.hidden_size)

@@ -24,9 +24,7 @@ class Result(NamedTuple):
     """An arm, trained on the loss at every lag (training 0) and at each of `config.lags` alone.
 
     Attributes:
-        arm: as given.
-        choices: [trainings], the learning rate of each, by the loss in nats over the last quarter
-            of the tuning runs.
+        choices: [trainings], the learning rate of each, by the last quarter of the tuning runs.
         accuracy: [seeds, trainings, lags], on test episodes, at every lag 0, ..., length − 1.
     """
 

@@ -1,4 +1,4 @@
-"""What a training ends with, from the bias and the variance of its gradient alone.
+"""Predicts the loss at the end of a training from the bias and the variance of its gradient.
 
 Summed over a segment and averaged over B rows, the gradient per time step has
 
@@ -27,15 +27,9 @@ from experiments.phase.system import System
 class Gradient(NamedTuple):
     """Of one estimator on one system, per time step, averaged over B rows.
 
-    The variance is `row_noise / B + shared_noise`, each given as (a, b, c) of a + b x + c x² with
-    x = θ − θ'.
-
-    Attributes:
-      slope: λ.
-      fixed_point: θ'.
-      row_noise: of the data, and of what the boundaries do to each row by itself.
-      shared_noise: what the boundaries do to all rows alike.
-      segment: mean time steps from one update to the next.
+    The drift has `slope` λ and `fixed_point` θ'. The variance is `row_noise / B + shared_noise`,
+    each given as (a, b, c) of a + b x + c x² with x = θ − θ': the boundaries add noise that is
+    shared by all rows, besides noise of each row. `segment` is the mean time between updates.
     """
 
     slope: float
@@ -47,38 +41,33 @@ class Gradient(NamedTuple):
 
 def tbptt_gradient(system: System, truncation_length: int) -> Gradient:
     """TBPTT with cuts at every multiple of K."""
+    length = truncation_length
     h, w = system.filters()
-    share = np.maximum(0, 1 - np.arange(len(h)) / truncation_length)
+    share = np.maximum(0, 1 - np.arange(len(h)) / length)
     slope = float(share @ h**2)
     fixed_point = float(share @ (h * w)) / slope
-    noise = _quadratic(
-        lambda theta: _data_noise_of_segments(system, theta, truncation_length), fixed_point
-    )
-    return Gradient(slope, fixed_point, noise, np.zeros(3), truncation_length)
+    noise = _quadratic(lambda at: _data_noise_of_segments(system, at, length), fixed_point)
+    return Gradient(slope, fixed_point, noise, np.zeros(3), length)
 
 
 def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gradient | None:
     """ARTBP with boundaries shared by the rows.
 
-    Returns:
-        None where its variance is infinite, or so near to it that `streaming_variance` cannot sum
-        it from the lags of four memories.
+    None where its variance is infinite, or cannot be summed from the lags of four memories.
     """
-    at = system.optimum
+
+    def variance(part: int) -> np.ndarray:
+        def at(theta: float) -> float:
+            return streaming_variance(law, crossing_grams(system, theta)[part])
+
+        return _quadratic(at, system.optimum)
+
     try:
-        shared, of_rows = (
-            _quadratic(
-                lambda theta, part=part: streaming_variance(
-                    law, crossing_grams(system, theta)[part]
-                ),
-                at,
-            )
-            for part in (0, 1)
-        )
+        shared, of_rows = variance(0), variance(1)
     except ValueError:
         return None
-    data = _quadratic(lambda theta: _data_noise(system, theta), at)
-    return Gradient(system.curvature, at, data + of_rows, shared, mean_length)
+    data = _quadratic(lambda theta: _data_noise(system, theta), system.optimum)
+    return Gradient(system.curvature, system.optimum, data + of_rows, shared, mean_length)
 
 
 def excess_loss(
@@ -154,7 +143,7 @@ def _data_noise_of_segments(system: System, theta: float, length: int) -> float:
     lags = ages[:, None] - ages[None, :]
 
     def within(values: np.ndarray) -> np.ndarray:
-        """Row t: the weights of x_0, …, x_{length−1} of the segment in step t."""
+        # Row t: the weights of x_0, …, x_{length−1} of the segment in step t.
         padded = np.pad(values, (0, max(0, length - len(values))))
         return np.where(lags >= 0, padded[np.maximum(lags, 0)], 0.0)
 

@@ -34,13 +34,9 @@ class Trained(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One trained point. Lists follow the arms.
+    """One trained point, at the memory τ ÷ L0. Lists follow the arms.
 
-    Attributes:
-        memory: τ ÷ L0.
-        batch: rows.
-        unbiased: of each arm: whether it is of the kind ARTBP, or TBPTT.
-        predicted, trained: of each arm.
+    `unbiased` says of each arm whether it is of the kind ARTBP; otherwise it is TBPTT.
     """
 
     memory: float
@@ -63,9 +59,8 @@ class Point(NamedTuple):
     def difference(self) -> tuple[float, float]:
         """Excess of the best of the other kind minus that of the best of the predicted kind.
 
-        Returns:
-            (mean over paired seeds, its standard error); ±infinity and 0 where trainings of one of
-            them did not end with finite numbers.
+        Mean over paired seeds, and its standard error; ±infinity and 0 where trainings of one of
+        them did not end with finite numbers.
         """
         kind = self.unbiased[self.predicted_winner]
         own, other = (
@@ -180,17 +175,15 @@ def make_run(arm: Arm, batch: int, num_steps: int) -> Any:
 
     @jax.jit
     def run(rates: jax.Array, keys: jax.Array, start: jax.Array, numbers: Any) -> jax.Array:
+        decay, gain, noise = numbers
+
         def of_key(key: jax.Array) -> jax.Array:
-            data_key, boundary_key = jax.random.split(key)
-            decay, gain, noise = numbers
+            data_key, cut_key = jax.random.split(key)
             stream = make_stream(data_key, decay, gain, noise, num_steps, batch)
-            carry = initial_carry(decay, gain, batch)
+            given = {"theta": start}, initial_carry(decay, gain, batch), stream, cut_key
 
             def at_rate(rate: jax.Array) -> jax.Array:
-                params = {"theta": start}
-                outcome = train_whole(
-                    estimator, optax.sgd, rate, params, carry, stream, boundary_key, edges=edges
-                )
+                outcome = train_whole(estimator, optax.sgd, rate, *given, edges=edges)
                 return outcome.params["theta"]
 
             # All rates cut at the same steps, so that none waits for another.
