@@ -25,12 +25,9 @@ Column = tuple[str, str | Callable[[Row], str]]
 
 
 class Report(NamedTuple):
-    """The results of an experiment.
+    """The results of an experiment: tables and notes as Markdown, rows, and figures by file name.
 
     Attributes:
-        text: tables and notes, in Markdown; see `table`.
-        rows: one object per row of the table, for `results.json`.
-        figures: by the name of their files.
         curves: further rows for `metrics.jsonl`, each with its "kind".
         environment: what the command needs before it, such as "ARTBP_DATA_DIR=FOLDER ".
         indent: of the JSON; None for one line.
@@ -62,10 +59,7 @@ def table(rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
 
 
 def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
-    """The mean, and the half-width of its interval by Student's t; NaN for a single value.
-
-    Assumes independent values of one roughly normal distribution.
-    """
+    """The mean, and the half-width of its interval by Student's t; NaN for a single value."""
     mean, number = float(np.mean(values)), len(values)
     if number < 2:
         return mean, float("nan")

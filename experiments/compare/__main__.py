@@ -8,6 +8,7 @@ from experiments.common.arms import Arm
 from experiments.common.pool import in_threads
 from experiments.common.report import Report, Row, table
 from experiments.common.study import Say, Study
+from experiments.common.tuning import rate_text
 from experiments.compare import report
 from experiments.compare.config import FIELDS
 from experiments.compare.systems import System, systems
@@ -20,11 +21,9 @@ def run(config: Any, say: Say) -> Report:
     chosen_systems = [system for system in systems(config) if system.name in config.systems]
     pairs = list(itertools.product(chosen_systems, chosen_arms))
 
-    def words(pair: tuple[System, Arm], found: Row) -> str:
-        system, arm = pair
-        edge = " at the edge of the grid" * found["rate_at_edge"]
-        score = f"{found['score_median']:.2g} at rate {found['rate']:g}{edge}"
-        return f"{system.label}: {arm.label}: {score}"
+    def words(pair: tuple[System, Arm], row: Row) -> str:
+        score = f"{row['score_median']:.2g} at rate {rate_text(row['rate'], row['rate_at_edge'])}"
+        return f"{pair[0].label}: {pair[1].label}: {score}"
 
     found = in_threads(
         lambda pair: train(config, *pair), pairs, config.num_threads, say=say, words=words

@@ -42,11 +42,11 @@ def columns(systems: Sequence[System]) -> tuple[Column, ...]:
 
 
 def _score(of: Row) -> str:
-    edge = "\\*" if of["rate_at_edge"] else ""
     median = of["score_median"]
-    if not np.isfinite(median) or median > _WORST:
+    if not median <= _WORST:
         return "diverged"
-    return f"{median:.1e}{edge}" if median < 0.01 or median >= 100 else f"{median:.2f}{edge}"
+    number = f"{median:.1e}" if median < 0.01 or median >= 100 else f"{median:.2f}"
+    return number + "\\*" * of["rate_at_edge"]
 
 
 def note(config: Any) -> str:

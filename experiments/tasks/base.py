@@ -96,42 +96,29 @@ class Task:
         for row in range(batch_size):
             own = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(row,)))
             shared = np.random.default_rng(np.random.SeedSequence(seed))
-            rows.append(_Row(self.pieces(own, shared)))
-        while True:
-            columns = zip(*(row.take(chunk_length) for row in rows), strict=True)
+            rows.append(_row(self.pieces(own, shared), chunk_length))
+        for taken in zip(*rows, strict=True):
+            arrays, begins = zip(*taken, strict=True)
+            columns = zip(*arrays, strict=True)
             xs, targets, resets, mask = (np.stack(column, axis=1) for column in columns)
             stream = artbp.Stream(xs, targets, resets=resets, mask=mask)
-            yield Chunk(stream, continues=not all(row.begins for row in rows))
+            yield Chunk(stream, continues=not all(begins))
 
 
-class _Row:
-    """One row: what is left of its current piece, and the pieces to come."""
-
-    def __init__(self, pieces: Iterator[Piece]):
-        self._pieces = pieces
-        self._piece = next(pieces)
-        self._used = 0
-
-    @property
-    def begins(self) -> bool:
-        """Whether the next step is the first of a sequence."""
-        return self._piece.begins and self._used == 0
-
-    def take(self, num_steps: int) -> list[np.ndarray]:
-        """The next xs, targets, resets and mask, `[num_steps, ...]` each."""
-        parts = []
-        while num_steps:
-            piece = self._piece
-            count = min(num_steps, len(piece.mask) - self._used)
-            cut = slice(self._used, self._used + count)
-            resets = np.zeros(count, bool)
-            resets[0] = self.begins
+def _row(pieces: Iterator[Piece], num_steps: int) -> Iterator[tuple[list[np.ndarray], bool]]:
+    """Yields xs, targets, resets and mask of the next steps, and whether a sequence begins next."""
+    piece, used = next(pieces), 0
+    while True:
+        parts, left = [], num_steps
+        while left:
+            cut = slice(used, min(used + left, len(piece.mask)))
+            resets = (np.arange(cut.start, cut.stop) == 0) & piece.begins
             parts.append((piece.xs[cut], piece.targets[cut], resets, piece.mask[cut]))
-            num_steps -= count
-            self._used += count
-            if self._used == len(piece.mask):
-                self._piece, self._used = next(self._pieces), 0
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+            left, used = left - len(resets), cut.stop
+            if used == len(piece.mask):
+                piece, used = next(pieces), 0
+        arrays = [np.concatenate(column) for column in zip(*parts, strict=True)]
+        yield arrays, piece.begins and used == 0
 
 
 def sequences(
