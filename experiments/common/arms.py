@@ -44,7 +44,7 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """An estimator as an experiment compares it. Two arms are equal when their texts are.
+    """An estimator as an experiment compares it. Two arms with equal texts are equal.
 
     Attributes:
         text: the arm as `parse` reads it, in one standard form.
@@ -269,7 +269,15 @@ def awd_lstm_bptt(length: int) -> Arm:
 @_estimator
 def artbp(length: float, alpha: float | None = None, law: str | None = None) -> Arm:
     """ARTBP with mean length `length`: the polynomial law with `alpha`, or `law="geometric"`."""
-    lengths, words = _law(length, alpha, law)
+    if alpha is not None and law is None:
+        lengths, words = truncation.polynomial(length, alpha), f"α = {alpha:g}"
+    elif alpha is None and law == "geometric":
+        lengths, words = truncation.geometric(length), law
+    else:
+        raise ValueError(
+            f"alpha={alpha!r} and law={law!r} were given: expected alpha, for the polynomial law, "
+            "or law='geometric'"
+        )
     return _arm(
         "artbp_geometric" if law else "artbp_polynomial_4",
         length,
@@ -283,24 +291,13 @@ def artbp(length: float, alpha: float | None = None, law: str | None = None) -> 
 @_estimator
 def uncompensated(length: float, alpha: float | None = None, law: str | None = None) -> Arm:
     """The random boundaries of ARTBP without the compensation: a control."""
-    arm, (_, words) = artbp(length, alpha, law), _law(length, alpha, law)
+    arm = artbp(length, alpha, law)
     return replace(
         arm,
         make=functools.partial(arm.make, compensate=False),
         claims=REGISTRY["uncompensated_polynomial_4"],
-        label=f"No compensation {length:g}, {words}",
+        label=arm.label.replace("ARTBP", "No compensation"),
         color=_ORANGE,
-    )
-
-
-def _law(length: float, alpha: float | None, law: str | None) -> Any:
-    if alpha is not None and law is None:
-        return truncation.polynomial(length, alpha), f"α = {alpha:g}"
-    if alpha is None and law == "geometric":
-        return truncation.geometric(length), "geometric"
-    raise ValueError(
-        f"alpha={alpha!r} and law={law!r} were given: expected alpha, for the polynomial law, or "
-        "law='geometric'"
     )
 
 

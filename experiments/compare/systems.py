@@ -17,7 +17,7 @@ import artbp
 from artbp import cells
 from experiments.common.arms import Size
 from experiments.influence_balancing import system as balancing
-from experiments.tasks import Task, brackets, losses
+from experiments.tasks import brackets, losses
 
 NAMES = ("balancing", "unroll_end", "noisy", "short", "long", "learning")
 
@@ -63,7 +63,6 @@ def influence_balancing(
     `drive_noise` is the σ of the drive's noise; the loss counts at every `loss_every`-th step.
     """
     signs = np.where(np.arange(num_states) < num_positive, 1.0, -1.0)
-
     influences = balancing.influence(4000, signs)
     gain = influences.sum()
     noise = drive_noise**2 * np.square(influences).sum()
@@ -91,32 +90,31 @@ def influence_balancing(
     )
 
 
-def learning(
-    name: str, label: str, rates: tuple[float, ...], *, task: Task, hidden_size: int, batch: int
-) -> System:
-    """A task with a GRU and a linear readout; the score is the share of the memoryless loss."""
+def learning(config: Any) -> System:
+    """Brackets with a GRU and a linear readout; the score is the share of the memoryless loss."""
+    task = brackets(min_distance=config.distance, max_distance=config.distance)
     optimum, memoryless = task.baselines["optimum"], task.baselines["memoryless"]
 
     def start(seed: int) -> tuple[Any, Any]:
         keys = jax.random.split(jax.random.key(seed), 2)
         params = {
-            "cell": cells.gru.init(keys[0], task.input_size, hidden_size),
-            "readout": losses.init_readout(keys[1], hidden_size, task.output_size),
+            "cell": cells.gru.init(keys[0], task.input_size, config.hidden_size),
+            "readout": losses.init_readout(keys[1], config.hidden_size, task.output_size),
         }
-        return params, cells.gru.initial_carry(params["cell"], batch)
+        return params, cells.gru.initial_carry(params["cell"], config.batch)
 
     shapes = jax.eval_shape(lambda: start(0))
     size = Size(*(sum(leaf.size for leaf in jax.tree.leaves(part)) for part in shapes))
     return System(
-        name=name,
-        label=label,
+        name="learning",
+        label=f"brackets {config.distance} steps apart",
         # A plain function, so that every estimator does the same work for a step.
         cell=lambda params, carry, x: cells.gru(params["cell"], carry, x),
         loss_fn=losses.loss_fn(task),
         start=start,
-        stream=lambda seed, num_steps: next(task.chunks(seed + 1, batch, num_steps)).stream,
+        stream=lambda seed, num_steps: next(task.chunks(seed + 1, config.batch, num_steps)).stream,
         score=lambda params, loss: (loss - optimum) / (memoryless - optimum),
-        rates=rates,
+        rates=tuple(config.adam_rates),
         optimizer="adam",
         always_random=True,
         size=size,
@@ -125,21 +123,15 @@ def learning(
 
 def systems(config: Any) -> list[System]:
     """All of them, in the order of the table."""
-    rates = tuple(config.sgd_rates)
-    return [
-        influence_balancing("balancing", "influence balancing", rates),
-        influence_balancing(
-            "unroll_end", "loss once per unroll", rates, loss_every=config.loss_every
-        ),
-        influence_balancing("noisy", "noisy drive", rates, drive_noise=1.0),
-        influence_balancing("short", "n = 11, p = 4", rates, num_states=11, num_positive=4),
-        influence_balancing("long", "n = 47, p = 22", rates, num_states=47, num_positive=22),
-        learning(
-            "learning",
-            f"brackets {config.distance} steps apart",
-            tuple(config.adam_rates),
-            task=brackets(min_distance=config.distance, max_distance=config.distance),
-            hidden_size=config.hidden_size,
-            batch=config.batch,
-        ),
+    forms: dict[str, tuple[str, dict[str, Any]]] = {
+        "balancing": ("influence balancing", {}),
+        "unroll_end": ("loss once per unroll", {"loss_every": config.loss_every}),
+        "noisy": ("noisy drive", {"drive_noise": 1.0}),
+        "short": ("n = 11, p = 4", {"num_states": 11, "num_positive": 4}),
+        "long": ("n = 47, p = 22", {"num_states": 47, "num_positive": 22}),
+    }
+    found = [
+        influence_balancing(name, label, tuple(config.sgd_rates), **sizes)
+        for name, (label, sizes) in forms.items()
     ]
+    return [*found, learning(config)]
