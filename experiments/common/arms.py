@@ -1,4 +1,4 @@
-"""Estimators as the experiments compare them. A configuration names each of them by a text.
+"""Builds estimators from texts, as the configurations of experiments name them.
 
     config.arms = ("artbp(16, alpha=4)", "tbptt(50)", "tbptt_k1_k2(10, 20, mode='past_weights')")
 
@@ -73,7 +73,7 @@ class Arm:
     law: truncation.TruncationLaw | None = field(default=None, compare=False)
 
     def build(self, cell: Any, loss_fn: Any, **options: Any) -> GradientEstimator:
-        """The estimator. Options: `normalizer` and, for segments, `policy` and `block_size`."""
+        """Builds it. Options: `normalizer` and, for segments, `policy` and `block_size`."""
         return self.make(cell, loss_fn, **options)
 
 
@@ -103,7 +103,7 @@ def named(entry: Callable[..., Arm]) -> Callable[..., Arm]:
 
 
 def parse(text: str, own: Mapping[str, Callable[..., Arm]] | None = None) -> Arm:
-    """The arm that `text` describes: a call of an entry of the table, with literal arguments.
+    """Returns the arm that `text` describes: a call of an entry, with literal arguments.
 
     Args:
         text: such as "artbp(50, alpha=4)".
@@ -147,15 +147,15 @@ def parse(text: str, own: Mapping[str, Callable[..., Arm]] | None = None) -> Arm
 
 
 def matched_horizon(mean_length: float, alpha: float = 4.0) -> int:
-    """E[L²]/E[L] of the polynomial law: the mean length of the segment that a random step is in.
+    """Returns the mean length of the segment that a random step is in, E[L²]/E[L].
 
-    1 + 2 (L0 − 1)(α − 2)/(α − 3), rounded, for α > 3.
+    For the polynomial law, 1 + 2 (L0 − 1)(α − 2)/(α − 3), rounded; α > 3.
     """
     return round(1 + 2 * (mean_length - 1) * (alpha - 2) / (alpha - 3))
 
 
 def kilobytes(estimator: GradientEstimator, params: Any, carry: Any, stream: Any) -> float:
-    """Memory of one estimate by the compiler's account: temporaries, and the estimator's state."""
+    """Returns the memory of one estimate: the compiler's temporaries, and the estimator's state."""
     state = jax.eval_shape(lambda: estimator.init(params, carry, rng_key=jax.random.key(0)))
     step = jax.jit(estimator.estimate, donate_argnums=1)
     analysis = step.lower(params, state, stream).compile().memory_analysis()
@@ -185,7 +185,7 @@ def _arm(
     law: truncation.TruncationLaw | None = None,
     **given: Any,
 ) -> Arm:
-    """An arm that the registry builds from its length, where `make` is not given.
+    """Makes an arm that the registry builds from its length, where `make` is not given.
 
     By default it has the cost of segments that do not overlap. Without a law, `length` is the
     number of steps between updates.

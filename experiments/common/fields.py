@@ -1,4 +1,4 @@
-"""The fields of a configuration, each declared with its default, its meaning and its checks.
+"""Declares the fields of a configuration, each with its default, its meaning and its checks.
 
     FIELDS = {
         "arms": Field(("artbp(16, alpha=4)", "tbptt(16)"), "the estimators", arms()),
@@ -34,7 +34,7 @@ Fields = Mapping[str, Field]
 
 
 def default_config(fields: Fields) -> ml_collections.ConfigDict:
-    """Every field with its default."""
+    """Returns every field with its default."""
     return ml_collections.ConfigDict({name: field.default for name, field in fields.items()})
 
 
@@ -46,7 +46,7 @@ def check_config(fields: Fields, config: Any) -> None:
 
 
 def describe(fields: Fields) -> list[str]:
-    """One line "field=value: meaning" per field, for --help."""
+    """Returns one line "field=value: meaning" per field, for --help."""
     return [f"{name}={field.default}: {field.meaning}" for name, field in fields.items()]
 
 
@@ -141,7 +141,7 @@ def _each_passes(passes: Callable[[Any], bool], expected: str) -> Check:
 
 
 def _each(name: str, value: Any) -> Sequence[Any]:
-    """The entries of a tuple, or the one value; raises ConfigError for an empty tuple."""
+    """Returns the entries of a tuple, or the one value; ConfigError for an empty tuple."""
     if not isinstance(value, tuple):
         return (value,)
     if not value:

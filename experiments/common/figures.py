@@ -1,4 +1,4 @@
-"""What the figures of all experiments share: style, colours, headline, labels beside curves.
+"""Gives the figures of all experiments their style, colours, headline and labels.
 
 Colours are those of Okabe & Ito, which readers with any colour vision can tell apart. An arm has
 the colour of its family in every figure; see `colors`.
@@ -34,7 +34,7 @@ Box = tuple[float, float, float, float]
 def new_figure(
     size: tuple[float, float], title: str, subtitle: str, boxes: Iterable[Box]
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with a headline, and axes in these boxes (left, bottom, width, height).
+    """Makes a figure with a headline, and axes in these boxes (left, bottom, width, height).
 
     The size is in inches, the boxes are in shares of the figure. The headline takes 0.6 inches at
     the top, and more if the subtitle has several lines.
@@ -57,7 +57,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def colors(arms: Sequence[Any]) -> dict[Any, str]:
-    """A colour for each arm: that of its family, from light to dark where there are several."""
+    """Gives each arm the colour of its family, from light to dark where there are several."""
     found, seen = {}, Counter()
     of_family = Counter(arm.color for arm in arms)
     for arm in arms:
@@ -72,19 +72,19 @@ def colors(arms: Sequence[Any]) -> dict[Any, str]:
 
 
 def ink(color: Any) -> tuple[float, ...]:
-    """The colour for words about a line, darker than the line: pale letters are hard to read."""
+    """Returns a darker colour, for words about a line: pale letters are hard to read."""
     return tuple(0.75 * part for part in to_rgb(color))
 
 
 def plain_ticks(axis: Axis, ticks: Sequence[float], form: str = "{:g}") -> None:
-    """Ticks at these numbers only, written in full, such as on a logarithmic axis."""
+    """Sets ticks at these numbers only, written in full, such as on a logarithmic axis."""
     axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: form.format(value)))
 
 
 def grid(axes: Axes, which: Any = "both") -> None:
-    """A pale grid behind the lines."""
+    """Draws a pale grid behind the lines."""
     axes.grid(True, axis=which, color="0.92", linewidth=0.8)
     axes.set_axisbelow(True)
 

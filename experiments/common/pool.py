@@ -1,4 +1,4 @@
-"""Many jobs, a few at a time: in threads of this process, or as processes of their own.
+"""Runs many jobs, a few at a time: in threads, or as processes of their own.
 
 Threads serve small trainings, which XLA runs on one core each; processes serve long ones, which
 keep checkpoints and can be resumed.
@@ -80,7 +80,7 @@ def in_threads(
 
 
 class Processes:
-    """A context manager that runs at most `number` commands at a time, each on its own cores.
+    """Runs at most `number` commands at a time, each on its own cores; a context manager.
 
     When it exits, also by an error or Ctrl-C, it sends SIGTERM to the processes still running and
     waits for them. A training saves a checkpoint on SIGTERM.
@@ -126,7 +126,7 @@ class Processes:
         self._running[job] = process, cores
 
     def ended(self) -> list[tuple[Any, int]]:
-        """(job, exit code) of each process that has ended since the last call."""
+        """Returns (job, exit code) of each process that has ended since the last call."""
         codes = []
         for job, (process, _) in list(self._running.items()):
             if process.poll() is not None:
@@ -149,7 +149,7 @@ class Processes:
 
 
 def shares_of_the_cores(number: int) -> list[Cores]:
-    """Disjoint sets of cores for `number` processes; empty where the system cannot assign cores.
+    """Deals the cores to `number` processes; the sets are empty where a system cannot do so.
 
     Two trainings on two cores make 1.25 times as many steps per second, each, on a core of their
     own as with threads on both cores.

@@ -1,4 +1,4 @@
-"""What an experiment writes: `table.md`, `results.json`, `metrics.jsonl` and figures.
+"""Writes what an experiment returns: `table.md`, `results.json`, `metrics.jsonl`, figures.
 
     Report(table(rows, columns, note), rows, {"memory": figure})
 
@@ -54,12 +54,12 @@ class Report(NamedTuple):
 
 
 def table(rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
-    """The rows as a Markdown table, with the note under it."""
+    """Formats the rows as a Markdown table, with the note under it."""
     return f"{markdown_table(rows, columns)}\n{note}\n"
 
 
 def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
-    """The mean, and the half-width of its interval by Student's t; NaN for a single value."""
+    """Returns the mean and the half-width of its interval by Student's t, NaN for one value."""
     mean, number = float(np.mean(values)), len(values)
     if number < 2:
         return mean, float("nan")
@@ -68,12 +68,12 @@ def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
 
 
 def mean_and_deviation(values: Any, form: str = "{:.3f}") -> str:
-    """`0.512 ± 0.031`: the mean and the standard deviation over seeds."""
+    """Formats the mean and the standard deviation over seeds: `0.512 ± 0.031`."""
     return f"{form.format(np.mean(values))} ± {form.format(np.std(values, ddof=1))}"
 
 
 def median_and_range(values: Sequence[float], form: str = "{:.3g}") -> str:
-    """`0.51 [0.48, 0.55]`: median, smallest and largest; or the one value."""
+    """Formats median, smallest and largest, or the one value: `0.51 [0.48, 0.55]`."""
     if len(values) == 1:
         return form.format(values[0])
     numbers = (np.median(values), min(values), max(values))
@@ -82,7 +82,7 @@ def median_and_range(values: Sequence[float], form: str = "{:.3g}") -> str:
 
 
 def quartiles(values: np.ndarray, axis: int = 0) -> tuple[Any, Any, Any]:
-    """Lower quartile, median and upper quartile, with NaN counted as infinity.
+    """Returns lower quartile, median and upper quartile, with NaN counted as infinity.
 
     Each is one of the values, because there is no midpoint between a number and infinity.
     """
@@ -92,7 +92,7 @@ def quartiles(values: np.ndarray, axis: int = 0) -> tuple[Any, Any, Any]:
 
 
 def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """The rows under the headings of `columns`, as a Markdown table."""
+    """Formats the rows under the headings of `columns`."""
     lines = [[heading for heading, _ in columns], ["---"] * len(columns)]
     for row in rows:
         cells = (cell for _, cell in columns)

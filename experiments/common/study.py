@@ -1,4 +1,4 @@
-"""The frame of an experiment: from its configuration to its table, rows and figure.
+"""Runs an experiment: from its configuration to its table, rows and figure.
 
     # experiments/NAME/__main__.py
     STUDY = Study("NAME", FIELDS, run)
@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment of minutes, which keeps no checkpoint.
+    """Describes an experiment of minutes, which keeps no checkpoint.
 
     Attributes:
         name: of the package in `experiments`.
@@ -39,7 +39,7 @@ class Study:
     check: Callable[[Any], None] = lambda config: None
 
     def default_config(self) -> ml_collections.ConfigDict:
-        """Every field with its default."""
+        """Returns every field with its default."""
         return fields.default_config(self.fields)
 
     def check_config(self, config: Any) -> None:

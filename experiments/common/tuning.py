@@ -1,4 +1,4 @@
-"""The choice of a learning rate, by one rule for every experiment.
+"""Chooses a learning rate, by one rule for every experiment.
 
     tuning, reported = split(run_keys(config), config)
     losses = [[train(rate, key) for rate in rates] for key in tuning]
@@ -45,7 +45,7 @@ class Choice(NamedTuple):
 
 
 def choose_rate(rates: Any, losses: Any) -> Choice:
-    """The rate of the grid with the smallest mean of `losses`, [runs, rates]."""
+    """Returns the rate of the grid with the smallest mean of `losses`, [runs, rates]."""
     losses = np.asarray(losses, np.float64)
     assert losses.shape[1:] == (len(rates),), f"{losses.shape} for {len(rates)} rates"
     with np.errstate(over="ignore", invalid="ignore"):
@@ -58,15 +58,15 @@ def choose_rate(rates: Any, losses: Any) -> Choice:
 
 
 def rate_text(rate: float, at_edge: bool) -> str:
-    r"""The rate as all tables show it, with \* where it is at the edge of the grid."""
+    r"""Formats a rate as all tables show it, with \* where it is at the edge of the grid."""
     return f"{rate:g}" + "\\*" * at_edge
 
 
 def run_keys(config: Any) -> jax.Array:
-    """A key for each run: `num_tuning_runs` to tune on, then `num_seeds` to report."""
+    """Returns a key for each run: `num_tuning_runs` to tune on, then `num_seeds` to report."""
     return jax.random.split(jax.random.key(config.seed), config.num_tuning_runs + config.num_seeds)
 
 
 def split(runs: Any, config: Any) -> tuple[Any, Any]:
-    """(the runs to tune on, the runs to report), of a sequence in the order of `run_keys`."""
+    """Splits runs in the order of `run_keys` into (those to tune on, those to report)."""
     return runs[: config.num_tuning_runs], runs[config.num_tuning_runs :]

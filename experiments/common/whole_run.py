@@ -1,4 +1,4 @@
-"""A whole training over one pass of a stream, in one compiled program.
+"""Trains over one whole pass of a stream, in one compiled program.
 
 It serves small models, for which a return to Python after each update would dominate the time;
 `loop` serves the large ones. It means

@@ -1,4 +1,4 @@
-"""Every estimator of the registry on the same systems, at the same cost.
+"""Compares every estimator of the registry on the same systems, at the same cost.
 
 config     the fields
 systems    what is trained: influence balancing in five forms, and a task to learn

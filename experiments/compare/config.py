@@ -1,4 +1,4 @@
-"""The fields of the comparison; the defaults are what `experiments/results/compare` holds."""
+"""Declares the fields of the comparison; `experiments/results/compare` has their defaults."""
 
 from experiments.common.arms import matched_horizon
 from experiments.common.fields import Field, arms, at_least, each_once, one_of, positive, share

@@ -1,4 +1,4 @@
-"""The table and the figure of the comparison."""
+"""Makes the table and the figure of the comparison."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _BIASES = {
 
 
 def columns(systems: Sequence[System]) -> tuple[Column, ...]:
-    """Scores first, then what they cost."""
+    """Returns the columns: scores first, then costs."""
 
     def pair(field: str, digits: str) -> Any:
         first, last = systems[0].name, systems[-1].name
@@ -50,7 +50,7 @@ def _score(of: Row) -> str:
 
 
 def note(config: Any) -> str:
-    """What the columns mean."""
+    """Explains the columns."""
     names = {"balancing": "influence balancing", "learning": "the task"}
     first, last = (names.get(name, name) for name in (config.systems[0], config.systems[-1]))
     return f"""\
@@ -70,7 +70,7 @@ state of one estimate. Pairs "a / b": {first} / {last}.
 
 
 def figure(config: Any, systems: Sequence[System], rows: Sequence[Row]) -> Figure:
-    """A panel per system, a line per arm: median and quartiles of the score."""
+    """Draws a panel per system with a line per arm: median and quartiles of the score."""
     width = 0.805 / (len(systems) + 0.12 * (len(systems) - 1))
     figure, panels = new_figure(
         (13.5, 7.2),

@@ -1,4 +1,4 @@
-"""The systems of the comparison: what is trained, and how a training is scored.
+"""Defines the systems of the comparison: what is trained, and how a training is scored.
 
 There is influence balancing in five forms: with the loss at every step or at the end of each
 unroll, with a noisy drive (an irreducible loss), and with other sizes, so that the influences to
@@ -58,7 +58,7 @@ def influence_balancing(
     drive_noise: float = 0.0,
     loss_every: int = 1,
 ) -> System:
-    """The system of `experiments.influence_balancing.system` with n = num_states, p = num_positive.
+    """Makes `experiments.influence_balancing.system` with n = num_states and p = num_positive.
 
     `drive_noise` is the σ of the drive's noise; the loss counts at every `loss_every`-th step.
     """
@@ -91,7 +91,7 @@ def influence_balancing(
 
 
 def learning(config: Any) -> System:
-    """Brackets with a GRU and a linear readout; the score is the share of the memoryless loss."""
+    """Makes brackets for a GRU with a readout; the score is the share of the memoryless loss."""
     task = brackets(min_distance=config.distance, max_distance=config.distance)
     optimum, memoryless = task.baselines["optimum"], task.baselines["memoryless"]
 
@@ -122,7 +122,7 @@ def learning(config: Any) -> System:
 
 
 def systems(config: Any) -> list[System]:
-    """All of them, in the order of the table."""
+    """Returns all systems, in the order of the table."""
     forms: dict[str, tuple[str, dict[str, Any]]] = {
         "balancing": ("influence balancing", {}),
         "unroll_end": ("loss once per unroll", {"loss_every": config.loss_every}),

@@ -1,4 +1,4 @@
-"""One arm on one system: trained at every learning rate of the grid, at a fixed cost.
+"""Trains one arm on one system at every learning rate of the grid, at a fixed cost.
 
 Tuning runs choose the rate; other seeds are reported. Where neither the arm nor the system draws
 random numbers, all seeds give the same training, and it runs once.
@@ -27,13 +27,13 @@ _EVALUATIONS_OF_TBPTT = 3
 
 
 def steps_within_budget(arm: Arm, system: System, num_steps: int) -> int:
-    """How many time steps cost what TBPTT costs in `num_steps`."""
+    """Returns how many time steps cost as much as `num_steps` steps of TBPTT."""
     budget = _EVALUATIONS_OF_TBPTT * num_steps
     return max(1, math.floor(budget / arm.evaluations(system.size)))
 
 
 def train(config: Any, system: System, arm: Arm) -> Row:
-    """The scores of an arm on a system, which are NaN or infinite for a run that diverged.
+    """Returns the scores of an arm on a system, NaN or infinite for a run that diverged.
 
     "kilobytes" is the memory of one estimate, "seconds" the time of all trainings, compilation
     included.

@@ -1,4 +1,4 @@
-"""The fields of the experiment, and the arms that they describe."""
+"""Declares the fields of the experiment, and makes the arms that they describe."""
 
 from typing import Any, get_args
 
@@ -34,7 +34,7 @@ FIELDS = {
 
 
 def arms(config: Any) -> list[Arm]:
-    """Every arm once: the modes, the sweeps, and the modes at (1, 1)."""
+    """Returns every arm once: the modes, the sweeps, and the modes at (1, 1)."""
     k1, k2 = config.k1, config.k2
     wanted = [tbptt_k1_k2(k1, k2, mode) for mode in MODES]
     wanted += [tbptt_k1_k2(swept, k2) for swept in config.k1_sweep]

@@ -1,4 +1,4 @@
-"""The figure: the modes against updates and against time, and the two sweeps."""
+"""Draws the modes against updates and against time, and the two sweeps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ _PEN_OF: dict[str, dict[str, Any]] = {
 
 
 def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
-    """Three panels."""
+    """Draws the three panels."""
     figure, (updates, seconds, sweeps) = new_figure(
         (13.2, 5.0),
         "TBPTT(k1, k2) on next-character prediction: an update every k1 steps, looking back k2",

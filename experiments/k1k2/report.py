@@ -1,4 +1,4 @@
-"""The numbers of the experiment: one row for each arm, and the notes under their table."""
+"""Makes one row for each arm, and the notes under their table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,12 +18,12 @@ MODE_WORDS = {
 
 
 def by_arm(rows: Sequence[Row]) -> dict[tuple[int, int, str], Row]:
-    """The rows by k1, k2 and mode."""
+    """Indexes the rows by k1, k2 and mode."""
     return {(row["k1"], row["k2"], row["mode"]): row for row in rows}
 
 
 def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarray) -> list[Row]:
-    """One row for each arm; `seconds` per update are [rounds, arms]."""
+    """Makes one row for each arm; `seconds` per update are [rounds, arms]."""
     base = [runs.arm for runs in trained].index(tbptt_k1_k2(config.k1, config.k2))
     # Ratios within a round, where what slows the machine slows every arm; and their medians.
     ratios = np.median(seconds / seconds[:, [base]], axis=0)
@@ -62,7 +62,7 @@ def make_rows(config: Any, text: str, trained: Sequence[Runs], seconds: np.ndarr
 
 
 def columns(config: Any) -> list[Column]:
-    """The columns of the table."""
+    """Returns the columns of the table."""
     base = f"TBPTT({config.k1}, {config.k2}), stored"
     return [
         ("k1", "{k1}"),
@@ -85,7 +85,7 @@ def columns(config: Any) -> list[Column]:
 
 
 def notes(config: Any, rows: Sequence[Row]) -> str:
-    """How to read the table, and further numbers."""
+    """Explains the table, and adds further numbers."""
 
     def all_bits(row: Row) -> np.ndarray:
         seeds = (*row["last_quarter_bits"], *row["held_out_bits"])

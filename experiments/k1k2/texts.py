@@ -1,4 +1,4 @@
-"""The text of each run: a slice of Penn Treebank or, without it, of generated text."""
+"""Gives each run a slice of Penn Treebank or, without it, of generated text."""
 
 import os
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Texts(NamedTuple):
 
 
 def read_texts(config: Any) -> Texts:
-    """The slices of text that `config` describes: some to tune on, then one for each seed.
+    """Returns the slices of text: some to tune on, then one for each seed.
 
     Raises:
         ConfigError: the text is too short.
@@ -47,7 +47,7 @@ def read_texts(config: Any) -> Texts:
 
 
 def _rows(corpus: Corpus, split: str, num_steps: int, config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The first `num_steps` steps of a split that is read in `batch` rows."""
+    """Returns the first `num_steps` steps of a split that is read in `batch` rows."""
     symbols = getattr(corpus, split)
     xs, targets, _ = batch_rows(symbols, config.batch)
     if len(xs) < num_steps:

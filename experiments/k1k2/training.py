@@ -1,4 +1,4 @@
-"""From an arm to its curves: some runs choose its learning rate, the others are reported.
+"""Trains an arm: some runs choose its learning rate, the others are reported.
 
 `seconds_per_update` measures what an update costs.
 """
@@ -45,17 +45,17 @@ class Runs(NamedTuple):
 
 
 def last_quarter(curves: np.ndarray) -> np.ndarray:
-    """The mean over the last quarter of the bins, which are equally long; [..., bins] -> [...]."""
+    """Averages over the last quarter of the bins, which are equally long; [..., bins] -> [...]."""
     return curves[..., -(curves.shape[-1] // 4) :].mean(-1)
 
 
 def bin_edges(config: Any) -> np.ndarray:
-    """The time steps that bound the bins of a curve."""
+    """Returns the time steps that bound the bins of a curve."""
     return np.linspace(0, config.num_steps, config.num_bins + 1).round().astype(int)
 
 
 def make_estimator(arm: Arm, model: CharacterModel, batch: int) -> artbp.GradientEstimator:
-    """Its gradients are those of the mean loss of the k1 new steps."""
+    """Makes an estimator of the gradient of the mean loss over the k1 new steps."""
     return arm.build(model.cell, model.loss_fn, normalizer=float(arm.length * batch))
 
 
@@ -81,7 +81,7 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
         return run.loss, held_out_loss, run.num_updates
 
     def train_all_of(rates: Sequence[float], indices: Sequence[int]) -> tuple[Any, Any, Any]:
-        """One training for each pair of a rate and a run."""
+        """Does one training for each pair of a rate and a run."""
         xs, targets = (np.stack([texts.runs[i][part] for i in indices]) for part in (0, 1))
         params = jax.tree.map(lambda leaf: leaf[np.array(indices)], first_params)
         curves, held_out_loss, count = train(jnp.array(rates), params, xs, targets)
@@ -119,7 +119,7 @@ def train_all(config: Any, texts: Texts, arms: Sequence[Arm], say: Say) -> list[
 
 
 def seconds_per_update(config: Any, texts: Texts, arms: Sequence[Arm]) -> np.ndarray:
-    """[rounds, arms], one run at a time, without compilation.
+    """Measures the seconds, [rounds, arms], one run at a time, without compilation.
 
     Arms take turns within a round, because the speed of a shared machine changes: the numbers of a
     round were measured within the same seconds, and can be compared.

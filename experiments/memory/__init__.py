@@ -1,4 +1,4 @@
-"""How far the state carries information beyond what the gradient reaches.
+"""Measures how far the state carries information beyond the reach of the gradient.
 
 A stream of episodes: an item is shown at the first step, random distractors follow, and the item
 is to be named. Gradients are truncated at k2 steps; the state is not. What is the accuracy at a lag

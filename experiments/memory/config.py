@@ -1,4 +1,4 @@
-"""The fields of the experiment, and the arm that trains the readout alone."""
+"""Declares the fields of the experiment, and the arm that trains the readout alone."""
 
 from dataclasses import replace
 from typing import Any
@@ -14,7 +14,7 @@ from experiments.common.fields import Field, at_least, positive, whole
 
 @named
 def readout_alone(length: int) -> Arm:
-    """The recurrent weights stay at their initial values; TBPTT trains the readout."""
+    """Keeps the recurrent weights at their initial values; TBPTT trains the readout."""
     arm = tbptt(length)
 
     def make(cell: Any, loss_fn: Any, **options: Any) -> GradientEstimator:
@@ -47,7 +47,7 @@ FIELDS = {
 
 
 def chosen_arms(config: Any) -> list[Arm]:
-    """The arms of the configuration."""
+    """Returns the arms of the configuration."""
     return [parse(text, OWN) for text in config.arms]
 
 

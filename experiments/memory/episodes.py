@@ -1,4 +1,4 @@
-"""The stream: an item, then distractors, while the target stays the item.
+"""Makes the stream: an item, then distractors, while the target stays the item.
 
     step in the episode    0      1   2   3  ...
     input                  item   distractor at each step
@@ -23,7 +23,7 @@ CHANCE = 1 / NUM_ITEMS
 def make_stream(
     rng_key: jax.Array, num_episodes: int, episode_length: int, batch: int
 ) -> artbp.Stream:
-    """xs, targets and resets, [T, batch] each, T = num_episodes · episode_length."""
+    """Returns xs, targets and resets, [T, batch] each, T = num_episodes · episode_length."""
     item_key, distractor_key = jax.random.split(rng_key)
     shape = (num_episodes, episode_length, batch)
     items = jax.random.randint(item_key, (num_episodes, 1, batch), 0, NUM_ITEMS)
@@ -36,7 +36,7 @@ def make_stream(
 
 
 def counted_lags(episode_length: int, lags: tuple[int, ...]) -> np.ndarray:
-    """bool [1 + len(lags), episode_length], where the loss counts in each training.
+    """Returns where the loss counts in each training, bool [1 + len(lags), episode_length].
 
     Row 0: at every lag but 0. Then one row for each of `lags`, at that lag alone.
     """

@@ -1,4 +1,4 @@
-"""The figure: accuracy against lag, trained on every lag and on one lag alone."""
+"""Draws the accuracy against the lag, trained on every lag and on one lag alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from experiments.memory.episodes import CHANCE
 
 
 def make_figure(config: Any, arms: Sequence[Arm], rows: Sequence[Row]) -> Figure:
-    """Two panels and a key between them; `rows` of the table, one for each arm."""
+    """Draws two panels and a key between them; `rows` are those of the table, one for each arm."""
     figure, panels = new_figure(
         (12.4, 5.2),
         "How far the state remembers, where the gradient looks back k2 steps",
@@ -68,5 +68,5 @@ def make_figure(config: Any, arms: Sequence[Arm], rows: Sequence[Row]) -> Figure
 
 
 def coinciding(rows: Sequence[Row], lowest: float = 0.99) -> list[Row]:
-    """The arms with a mean accuracy of at least `lowest` at every lag from 1 on."""
+    """Returns the arms with a mean accuracy of at least `lowest` at every lag from 1 on."""
     return [row for row in rows if np.mean(row["accuracy_every_lag"], axis=0)[1:].min() >= lowest]

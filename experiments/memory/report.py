@@ -1,4 +1,4 @@
-"""The tables: accuracy at each lag for each arm, in both kinds of training."""
+"""Makes the tables of the accuracy at each lag for each arm, in both kinds of training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ HALFWAY = (1 + CHANCE) / 2
 
 
 def make_rows(config: Any, results: Sequence[Result]) -> list[Row]:
-    """One row for each arm; accuracies of every seed."""
+    """Makes one row for each arm, with the accuracies of every seed."""
     rows = []
     for arm, choices, accuracy in results:
         # On the loss at every lag, and on one lag alone: at each lag its own training.
@@ -44,14 +44,14 @@ def make_rows(config: Any, results: Sequence[Result]) -> list[Row]:
 
 
 def reach(accuracy: np.ndarray, lags: Sequence[int]) -> int:
-    """The last lag up to which the accuracy stays above halfway between chance and 1; 0: none."""
+    """Returns the last lag up to which the accuracy is above halfway from chance to 1; 0: none."""
     low = np.flatnonzero(accuracy <= HALFWAY)
     count = int(low[0]) if len(low) else len(lags)
     return int(lags[count - 1]) if count else 0
 
 
 def columns(config: Any, training: str) -> list[Column]:
-    """The columns for "every_lag", or for "own_lag", where each lag has a training of its own."""
+    """Returns the columns for "every_lag", or "own_lag", where each lag has its own training."""
     all_lags = training == "every_lag"
 
     def at(i: int) -> Column:
@@ -76,7 +76,7 @@ def columns(config: Any, training: str) -> list[Column]:
 
 
 def notes(config: Any, rows: Sequence[Row]) -> str:
-    """What is in the table, and the second one: trained on one lag alone."""
+    """Explains the table, and adds the second one: trained on one lag alone."""
     longest = config.lags[-1]
     farther = ", ".join(
         f"{row['label']} {100 * np.array(row['accuracy_first_lag'])[:, longest].mean():.1f}"

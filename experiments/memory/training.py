@@ -1,4 +1,4 @@
-"""From an arm to its test accuracies at every lag."""
+"""Trains an arm and tests its accuracy at every lag."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ class Result(NamedTuple):
 
 
 def make_estimator(arm: Arm, config: Any) -> artbp.GradientEstimator:
-    """Its gradients are divided by the mean number of steps of a segment, counted or not.
+    """Makes the estimator; gradients are divided by the mean number of steps of a segment.
 
     The scale of a gradient makes no difference to Adam.
     """
@@ -43,7 +43,7 @@ def make_estimator(arm: Arm, config: Any) -> artbp.GradientEstimator:
 
 
 def make_runs(config: Any) -> list[tuple[Any, Any]]:
-    """(initial weights, key) of the runs to tune on, and then of each seed."""
+    """Returns (initial weights, key) of the runs to tune on, and then of each seed."""
     runs = []
     for key in tuning.run_keys(config):
         cell_key, readout_key, run_key = jax.random.split(key, 3)
@@ -63,7 +63,7 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
 
     @jax.jit
     def train_each(rates: Any, params: Any, key: Any) -> tuple[Any, Any]:
-        """Losses and accuracies of the trainings, which share weights, stream and cuts."""
+        """Returns losses and accuracies of the trainings, which share weights, stream and cuts."""
         stream_key, test_key, cuts_key = jax.random.split(key, 3)
         stream = make_stream(stream_key, config.num_episodes, length, config.batch)
         test = make_stream(test_key, config.test_episodes, length, config.batch)
@@ -92,7 +92,7 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
 
 
 def accuracy(params: Any, stream: artbp.Stream, episode_length: int) -> jax.Array:
-    """[episode_length], the share of right answers at each lag."""
+    """Returns the share of right answers at each lag, [episode_length]."""
     carry = lstm.initial_carry(params["cell"], stream.xs.shape[1])
     _, ys = artbp.unroll(lstm, params["cell"], carry, stream.xs, resets=stream.resets)
     right = jnp.argmax(losses.readout(params, ys), axis=-1) == stream.targets

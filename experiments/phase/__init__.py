@@ -1,4 +1,4 @@
-"""Which estimator wins, over memory and batch size: predicted in closed form, then trained.
+"""Predicts in closed form which estimator wins over memory and batch size, and trains.
 
 system        one parameter that acts at once and, with the opposite sign, later on
 prediction    the excess loss at the end of a training, from bias and variance alone

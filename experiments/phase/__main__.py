@@ -10,7 +10,7 @@ from experiments.phase.config import FIELDS, check
 
 
 def run(config: Any, say: Say) -> Report:
-    """Predicts, and trains."""
+    """Predicts the map, and trains some of its points."""
     arms = [parse(text) for text in config.arms]
     predicted = study.predict_map(config, arms)
     say("map predicted")

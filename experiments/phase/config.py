@@ -1,4 +1,4 @@
-"""The fields of the experiment."""
+"""Declares the fields of the experiment."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ FIELDS = {
 
 
 def rates(config: Any) -> np.ndarray:
-    """The learning rates to choose from."""
+    """Returns the learning rates to choose from."""
     number = round((config.last_rate - config.first_rate) * config.rates_per_decade) + 1
     return np.logspace(config.first_rate, config.last_rate, number)
 

@@ -1,4 +1,4 @@
-"""The map of predicted winners with what was observed, and predicted against observed losses."""
+"""Draws the map of predicted and observed winners, and predicted against observed losses."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +17,7 @@ _MARKERS = ("s", "D", "o", "^")
 
 
 def draw(config: Any, arms: Sequence[Arm], predicted: Map, points: Sequence[Point]) -> Figure:
-    """Both panels."""
+    """Draws both panels."""
     figure, (left, right) = new_figure(
         (11.5, 5.6),
         "Which truncation wins depends on memory and batch size, and can be predicted",
@@ -77,7 +77,7 @@ def _map(
 
 
 def _inside(region: np.ndarray) -> np.ndarray:
-    """The cell of a region that is farthest from cells that are not, and from the border."""
+    """Returns the cell of a region that is farthest from other cells and from the border."""
     outside = np.argwhere(~np.pad(region, 1)) - 1
     cells = np.argwhere(region)
     # Labels are wide: along the memory, distances count less.

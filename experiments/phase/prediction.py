@@ -25,7 +25,7 @@ from experiments.phase.system import System
 
 
 class Gradient(NamedTuple):
-    """Of one estimator on one system, per time step, averaged over B rows.
+    """Describes the gradient of an estimator on a system, per time step, averaged over B rows.
 
     The drift has `slope` λ and `fixed_point` θ'. The variance is `row_noise / B + shared_noise`,
     each given as (a, b, c) of a + b x + c x² with x = θ − θ': the boundaries add noise that is
@@ -40,7 +40,7 @@ class Gradient(NamedTuple):
 
 
 def tbptt_gradient(system: System, truncation_length: int) -> Gradient:
-    """TBPTT with cuts at every multiple of K."""
+    """Describes TBPTT with cuts at every multiple of K."""
     length = truncation_length
     h, w = system.filters()
     share = np.maximum(0, 1 - np.arange(len(h)) / length)
@@ -51,7 +51,7 @@ def tbptt_gradient(system: System, truncation_length: int) -> Gradient:
 
 
 def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gradient | None:
-    """ARTBP with boundaries shared by the rows.
+    """Describes ARTBP with boundaries shared by the rows.
 
     None where its variance is infinite, or cannot be summed from the lags of four memories.
     """
@@ -73,7 +73,7 @@ def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gr
 def excess_loss(
     system: System, gradient: Gradient, batch: int, rate: float, start: float, num_steps: int
 ) -> float:
-    """E ½ Λ (θ − θ*)² after so many time steps of SGD at a constant rate, from θ = start.
+    """Returns E ½ Λ (θ − θ*)² after `num_steps` of SGD at a constant rate, from θ = start.
 
         x ← (1 − η λ n) x + noise of variance η² n (a + b x + c x²),      x = θ − θ'
 
@@ -97,7 +97,7 @@ def excess_loss(
 
 
 def crossing_grams(system: System, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """(P, Q) with E⟨G_m, G_m'⟩ = P + Q/B: of the crossing gradient, averaged over B rows.
+    """Returns (P, Q) with E⟨G_m, G_m'⟩ = P + Q/B of the crossing gradient, averaged over B rows.
 
         G_m = ρ^m x_{u−m} b_u,    b_u = g Σ_{i≥1} ρ^{i−1} e_{u+i},    e = o − y
 

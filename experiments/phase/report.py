@@ -1,4 +1,4 @@
-"""The table: predicted and observed at every trained point, and who won."""
+"""Makes the table: predicted and observed at every trained point, and which arm won."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +37,7 @@ COLUMNS: list[Column] = [
 
 
 def table_rows(arms: Sequence[Arm], points: Sequence[Point]) -> list[Row]:
-    """A row for each arm at each point."""
+    """Makes a row for each arm at each point."""
     rows = []
     for point in points:
         for i, arm in enumerate(arms):
@@ -67,7 +67,7 @@ def table_rows(arms: Sequence[Arm], points: Sequence[Point]) -> list[Row]:
 
 
 def note(config: Any, points: Sequence[Point]) -> str:
-    """What the columns mean, and how often the prediction held."""
+    """Explains the columns, and counts how often the prediction held."""
     verdicts = [point.verdict for point in points]
     return f"""\
 The predicted kind, ARTBP or TBPTT, is ahead of the other by more than two standard errors at \

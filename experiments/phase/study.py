@@ -1,4 +1,4 @@
-"""The predicted map, and the trainings at some of its points."""
+"""Predicts the map, and trains at some of its points."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -75,7 +75,7 @@ class Point(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the predicted kind won, by two standard errors: "yes", "tie" or "no"."""
+        """Says whether the predicted kind won, by two standard errors: "yes", "tie" or "no"."""
         mean, error = self.difference
         if abs(mean) <= 2 * error:
             return "tie"
@@ -95,7 +95,7 @@ class Map(NamedTuple):
 
 
 def predict_map(config: Any, arms: Sequence[Arm]) -> Map:
-    """Predictions on a grid, in factors of √2 of the memory and 2 of the rows."""
+    """Predicts on a grid, in factors of √2 of the memory and 2 of the rows."""
 
     def powers(limits: Sequence[float], factor: float) -> np.ndarray:
         least, most = map(float, limits)
@@ -114,12 +114,12 @@ def predict_map(config: Any, arms: Sequence[Arm]) -> Map:
 
 
 def make_system(config: Any, memory: float) -> System:
-    """The system whose memory is so many times L0."""
+    """Makes the system whose memory is so many times L0."""
     return System(memory * config.mean_length, config.later_power, config.noise)
 
 
 def gradient_of(arm: Arm, system: System) -> Gradient | None:
-    """Bias and variance of an arm; None where its variance is infinite."""
+    """Returns bias and variance of an arm; None where its variance is infinite."""
     if arm.name == "tbptt":
         return tbptt_gradient(system, arm.length)
     assert arm.law is not None
@@ -127,7 +127,7 @@ def gradient_of(arm: Arm, system: System) -> Gradient | None:
 
 
 def predict(config: Any, system: System, gradient: Gradient | None, batch: int) -> Predicted:
-    """The best that SGD at one of the rates is predicted to end with."""
+    """Returns the least excess loss that is predicted for SGD at one of the rates."""
     if gradient is None:
         return Predicted(np.inf, np.nan)
     start, num_steps = config.start, config.num_steps
@@ -169,7 +169,7 @@ def train_points(config: Any, arms: Sequence[Arm], say: Say) -> list[Point]:
 
 
 def make_run(arm: Arm, batch: int, num_steps: int) -> Any:
-    """`run(rates, keys, start, (ρ, g, σ)) -> θ at the end [keys, rates]`, compiled once."""
+    """Compiles `run(rates, keys, start, (ρ, g, σ)) -> θ at the end [keys, rates]`."""
     estimator = arm.build(cell, loss_fn, normalizer=float(batch))
     edges = np.array([0, num_steps])
 

@@ -1,4 +1,4 @@
-"""A system whose one parameter acts at once and, with the opposite sign, for a chosen time after.
+"""Defines a system whose one parameter acts at once and, with the opposite sign, later on.
 
     r_t = ρ r_{t−1} + θ x_t,    o_t = θ x_t + g r_{t−1},    ℓ_t = ½ (o_t − y_t)²
     y_t = x_t − g Σ_{k≥1} ρ^{k−1} x_{t−k} + σ ε_t,           x_t, ε_t ~ N(0, 1), independent
@@ -53,27 +53,27 @@ class System(NamedTuple):
 
 
 def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
-    """carry: r and, not touched, (ρ, g); x, y `[B]`; params: {"theta"}."""
+    """Takes a step. carry: r and the constants (ρ, g); x, y `[B]`; params: {"theta"}."""
     r, decay, gain = carry
     push = params["theta"] * x
     return (decay * r + push, decay, gain), push + gain * r
 
 
 def loss_fn(params: Any, y: Any, target: Any) -> Any:
-    """½ (y − target)², `[B]`."""
+    """Returns ½ (y − target)², `[B]`."""
     del params
     return jnp.square(y - target) / 2
 
 
 def initial_carry(decay: Any, gain: Any, batch: int) -> Any:
-    """r = 0."""
+    """Returns the carry with r = 0."""
     return jnp.zeros((batch,)), jnp.asarray(decay), jnp.asarray(gain)
 
 
 def make_stream(
     rng_key: jax.Array, decay: Any, gain: Any, noise: Any, num_steps: int, batch: int
 ) -> artbp.Stream:
-    """x and y, `[T, B]`; no input comes before the first step."""
+    """Draws x and y, `[T, B]`; no input comes before the first step."""
     x_key, noise_key = jax.random.split(rng_key)
     xs = jax.random.normal(x_key, (num_steps, batch))
 

@@ -1,4 +1,4 @@
-"""Sequence tasks for comparing truncated gradients, each with known reference losses.
+"""Defines sequence tasks to compare truncated gradients on, each with known reference losses.
 
     task = TASKS["copy_memory"](lag=50)
     for chunk in itertools.islice(task.chunks(seed=0, batch_size=32, chunk_length=100), 1000):

@@ -21,7 +21,7 @@ from experiments.tasks.base import At, Task, check_integer, sequences
 
 
 def adding(length: int = 100) -> Task:
-    """The adding problem with `length` steps per sequence, 2 or more."""
+    """Makes the adding problem with `length` steps per sequence, 2 or more."""
     length = check_integer("length", length, 2)
     half = length // 2
 

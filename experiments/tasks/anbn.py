@@ -29,7 +29,7 @@ A, B, SEPARATOR = 0, 1, 2
 
 
 def anbn(probabilities: Sequence[float] = (0.1,) * 10) -> Task:
-    """Strings aⁿbⁿ with the given P(n = 1), P(n = 2), ...; by default n is uniform on 1 to 10."""
+    """Makes strings aⁿbⁿ with the given P(n = 1), P(n = 2), ...; the default is uniform."""
     law = np.asarray(probabilities, np.float64)
     if law.ndim != 1 or not law.size or not (law >= 0).all() or abs(law.sum() - 1) > 1e-9:
         raise ValueError(

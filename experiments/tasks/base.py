@@ -1,4 +1,4 @@
-"""What a task is: endless rows of sequences with a known reference loss, cut into chunks."""
+"""Defines a task: endless rows of sequences with a known reference loss, cut into chunks."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -76,7 +76,7 @@ class Task:
         return "cross entropy" if self.symbols else "squared error"
 
     def chunks(self, seed: int, batch_size: int, chunk_length: int) -> Iterator[Chunk]:
-        """Endless chunks of `chunk_length` steps of `batch_size` independent rows.
+        """Yields endless chunks of `chunk_length` steps of `batch_size` independent rows.
 
         Three chunks of 7 steps hold what one chunk of 21 steps holds, and row b is the same in
         every batch with more than b rows. Another seed gives other rows. To go on after chunk n in
@@ -124,7 +124,7 @@ def _row(pieces: Iterator[Piece], num_steps: int) -> Iterator[tuple[list[np.ndar
 def sequences(
     draw: Callable[[np.random.Generator], tuple[int, At]], *, endless: bool = False
 ) -> Pieces:
-    """Rows of sequences, one after the other, that need no more memory than a piece.
+    """Makes rows of sequences, one after the other, which need no more memory than a piece.
 
     Args:
       draw: `draw(rng) -> (length, at)`, one sequence. `at(steps)` is called for consecutive parts
@@ -149,7 +149,7 @@ def sequences(
 
 
 def check_integer(name: str, value: object, minimum: int) -> int:
-    """`value` as a Python integer; ValueError unless it is one of at least `minimum`."""
+    """Returns `value` as a Python integer; ValueError unless it is one of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
         raise ValueError(
             f"{name} = {value!r}; expected an integer, {minimum} or more. Pass {name}={minimum} or "
@@ -159,7 +159,7 @@ def check_integer(name: str, value: object, minimum: int) -> int:
 
 
 def check_range(names: tuple[str, str], low: object, high: object, minimum: int) -> tuple[int, int]:
-    """Both as Python integers; ValueError unless they are and minimum ≤ low ≤ high."""
+    """Returns both as Python integers; ValueError unless they are and minimum ≤ low ≤ high."""
     least = check_integer(names[0], low, minimum)
     most = check_integer(names[1], high, minimum)
     if least > most:
@@ -171,7 +171,7 @@ def check_range(names: tuple[str, str], low: object, high: object, minimum: int)
 
 
 def check_number(name: str, value: object, minimum: float, maximum: float, meaning: str) -> float:
-    """`value` as a Python float; ValueError unless it is a number from `minimum` to `maximum`."""
+    """Returns `value` as a float; ValueError unless it is a number from `minimum` to `maximum`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real or not minimum <= value <= maximum:
         raise ValueError(

@@ -30,10 +30,9 @@ from experiments.tasks.base import At, Task, check_integer, check_range, sequenc
 def brackets(
     num_kinds: int = 4, min_distance: int = 50, max_distance: int = 50, num_fillers: int = 4
 ) -> Task:
-    """Distant brackets of `num_kinds` kinds, 2 or more.
+    """Makes distant brackets of `num_kinds` kinds, 2 or more.
 
     Args:
-      num_kinds: see above.
       min_distance, max_distance: the number of fillers between two brackets is uniform on the
         integers from one to the other, both included; 1 or more.
       num_fillers: how many different fillers there are, 1 or more.

@@ -31,13 +31,13 @@ DELIMITER = NUM_SYMBOLS + 1
 
 
 def copy_memory(lag: int = 100) -> Task:
-    """Copy memory with `lag` steps from the last symbol seen to the delimiter, 1 or more."""
+    """Makes copy memory with `lag` steps from the last symbol to the delimiter, 1 or more."""
     lag = check_integer("lag", lag, 1)
     return _task(f"copy memory, lag {lag}", lag, lag)
 
 
 def copy_memory_variable_lag(min_lag: int = 50, max_lag: int = 150) -> Task:
-    """Copy memory with a lag for each sequence, uniform on the integers from min_lag to max_lag."""
+    """Draws the lag of each sequence, uniform on the integers from min_lag to max_lag."""
     min_lag, max_lag = check_range(("min_lag", "max_lag"), min_lag, max_lag, 1)
     return _task(f"copy memory, lag {min_lag} to {max_lag}", min_lag, max_lag)
 

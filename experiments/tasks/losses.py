@@ -1,4 +1,4 @@
-"""The losses of the tasks, with a linear readout.
+"""Defines the losses of the tasks, with a linear readout.
 
 core = artbp.cells.gru
 params = {
@@ -20,26 +20,26 @@ from experiments.tasks.base import Task
 
 
 def init_readout(rng_key: jax.Array, hidden_size: int, output_size: int) -> dict[str, jax.Array]:
-    """{"kernel": [hidden_size, output_size], "bias": [output_size]}, float32; bias zero."""
+    """Draws {"kernel": [hidden_size, output_size], "bias": [output_size]}; the bias is zero."""
     kernel = jax.nn.initializers.lecun_normal()(rng_key, (hidden_size, output_size), jnp.float32)
     return {"kernel": kernel, "bias": jnp.zeros((output_size,), jnp.float32)}
 
 
 def readout(params: Any, y: jax.Array) -> jax.Array:
-    """y · kernel + bias, [B, output_size]: logits or predictions; y is [B, hidden_size]."""
+    """Returns y · kernel + bias, [B, output_size]: logits or predictions."""
     return y @ params["readout"]["kernel"] + params["readout"]["bias"]
 
 
 def cross_entropy(params: Any, y: jax.Array, target: jax.Array) -> jax.Array:
-    """−log softmax(readout)[target] of one step in nats, [B]; target is int32 [B]."""
+    """Returns −log softmax(readout)[target] of one step in nats, [B]; target is int32 [B]."""
     return optax.softmax_cross_entropy_with_integer_labels(readout(params, y), target)
 
 
 def squared_error(params: Any, y: jax.Array, target: jax.Array) -> jax.Array:
-    """‖readout − target‖² of one step, [B]; target is float32 [B, output_size]. No factor ½."""
+    """Returns ‖readout − target‖² of one step, [B], without a factor ½."""
     return jnp.sum(jnp.square(readout(params, y) - target), axis=-1)
 
 
 def loss_fn(task: Task) -> Callable[[Any, jax.Array, jax.Array], jax.Array]:
-    """The loss of a task, `loss_fn(params, y, target) -> [B]`."""
+    """Returns the loss of a task, `loss_fn(params, y, target) -> [B]`."""
     return {"cross entropy": cross_entropy, "squared error": squared_error}[task.loss]

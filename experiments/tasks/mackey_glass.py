@@ -45,7 +45,7 @@ PERSISTENCE = {1: 0.02129, 6: 0.67082, 17: 2.9868, 84: 2.697}
 
 
 def mackey_glass(horizon: int = 6) -> Task:
-    """Mackey-Glass with delay 17, to be forecast `horizon` units of time ahead, 1 or more."""
+    """Makes Mackey-Glass with delay 17, to be forecast `horizon` units of time ahead, 1 or more."""
     horizon = check_integer("horizon", horizon, 1)
 
     def pieces(rng: np.random.Generator, shared: np.random.Generator) -> Iterator[Piece]:
@@ -78,7 +78,7 @@ def mackey_glass(horizon: int = 6) -> Task:
 
 
 def advance(past: np.ndarray) -> np.ndarray:
-    """The last 70 grid values, float64 [70], BLOCK units of time later."""
+    """Returns the last 70 grid values, float64 [70], BLOCK units of time later."""
     step = 1 / STEPS_PER_UNIT
     fade, half_fade = math.exp(-0.1 * step), math.exp(-0.05 * step)
     delayed = past[: BLOCK * STEPS_PER_UNIT + 3]  # from one grid point before the delay

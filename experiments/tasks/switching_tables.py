@@ -29,7 +29,7 @@ from experiments.tasks.base import MAX_PIECE, Piece, Task, check_integer, check_
 def switching_tables(
     num_symbols: int = 8, mean_duration: float = 200.0, noise: float = 0.1
 ) -> Task:
-    """A Markov chain whose transition table switches.
+    """Makes a Markov chain whose transition table switches.
 
     Args:
       num_symbols: K, 2 or more.

@@ -28,7 +28,7 @@ X, Y, START, END = 4, 5, 6, 7
 
 
 def temporal_order(length: int = 100) -> Task:
-    """The temporal order problem; `length` is that of the shortest sequence, 10 or more."""
+    """Makes the temporal order problem; `length` is that of the shortest sequence, 10 or more."""
     length = check_integer("length", length, 10)
 
     def draw(rng: np.random.Generator) -> tuple[int, At]:
