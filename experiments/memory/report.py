@@ -68,7 +68,7 @@ def columns(config: Any, training: str) -> list[Column]:
         return first if all_lags else ", ".join(rest)
 
     return [
-        ("method", "{label}"),
+        ("estimator", "{label}"),
         ("learning rate", rates),
         *map(at, range(len(config.lags))),
         (f"above {HALFWAY:.1%} up to lag", f"{{reach_{training}}}"),

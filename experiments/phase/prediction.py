@@ -5,11 +5,11 @@ Summed over a segment and averaged over B rows, the gradient per time step has
     drift       λ (θ − θ')          λ = Σ_k p_k h_k²,    θ' = Σ_k p_k h_k w_k / λ
     noise       D(θ)/B + V(θ, B)    per time step, in the long run
 
-with p_k the share of steps whose gradient sees lag k: 1 for ARTBP, (1 − k/K)₊ for TBPTT. D is the
-long-run variance of the (truncated) gradient over the data, in closed form because everything is
-Gaussian. V, which ARTBP's boundaries add, is `artbp.truncation.streaming_variance` of the lags of
-the crossing gradient, whose Gram matrix is known in closed form too. It does not vanish with B,
-because the rows share their boundaries. Both are quadratic in θ.
+with p_k the share of steps whose gradient includes lag k: 1 for ARTBP, (1 − k/K)₊ for TBPTT. D is
+the long-run variance of the (truncated) gradient over the data, in closed form because everything
+is Gaussian. ARTBP's boundaries add V, the `artbp.truncation.streaming_variance` of the gradient that
+passes a boundary, by its lag; its Gram matrix has a closed form too (`lag_grams`). V does not vanish
+with B, because the rows share their boundaries. D and V are quadratic in θ.
 
 SGD with a constant rate is then a linear recursion for the mean and the mean square of θ − θ',
 and the excess loss at its end is minimised over the rates of a grid.
@@ -58,7 +58,7 @@ def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gr
 
     def variance(part: int) -> np.ndarray:
         def at(theta: float) -> float:
-            return streaming_variance(law, crossing_grams(system, theta)[part])
+            return streaming_variance(law, lag_grams(system, theta)[part])
 
         return _quadratic(at, system.optimum)
 
@@ -96,8 +96,10 @@ def excess_loss(
     return float(0.5 * system.curvature * (square + 2 * mean * off + off**2))
 
 
-def crossing_grams(system: System, theta: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (P, Q) with E⟨G_m, G_m'⟩ = P + Q/B of the crossing gradient, averaged over B rows.
+def lag_grams(system: System, theta: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (P, Q) with E⟨G_m, G_m'⟩ = P + Q/B for the gradient G_m that passes a boundary.
+
+    Averaged over B rows, and for a boundary after step u,
 
         G_m = ρ^m x_{u−m} b_u,    b_u = g Σ_{i≥1} ρ^{i−1} e_{u+i},    e = o − y
 

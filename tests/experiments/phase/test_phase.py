@@ -69,7 +69,7 @@ def test_windows_without_end_are_the_whole_gradient():
 
 def test_noise_of_the_boundaries_is_the_exact_covariance_of_the_library():
     law, batch, steps = truncation.polynomial(6, 4), 2, 160
-    shared, of_rows = prediction.crossing_grams(SYSTEM, THETA)
+    shared, of_rows = prediction.lag_grams(SYSTEM, THETA)
     predicted = streaming_variance(law, shared + of_rows / batch)
     with jax.enable_x64(True):
         params = {"theta": jnp.asarray(THETA)}
