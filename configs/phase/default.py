@@ -11,5 +11,5 @@ import ml_collections
 
 
 def get_config():
-    """The defaults of experiments.phase.config.default_config()."""
+    """The defaults of `experiments.phase.config`."""
     return ml_collections.ConfigDict()

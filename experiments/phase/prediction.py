@@ -7,9 +7,9 @@ Summed over a segment and averaged over B rows, the gradient per time step has
 
 with p_k the share of steps whose gradient includes lag k: 1 for ARTBP, (1 − k/K)₊ for TBPTT. D is
 the long-run variance of the (truncated) gradient over the data, in closed form because everything
-is Gaussian. ARTBP's boundaries add V, the `artbp.truncation.streaming_variance` of the gradient that
-passes a boundary, by its lag; its Gram matrix has a closed form too (`lag_grams`). V does not vanish
-with B, because the rows share their boundaries. D and V are quadratic in θ.
+is Gaussian. ARTBP's boundaries add V, the `artbp.truncation.streaming_variance` of the gradient
+that passes a boundary, by its lag; its Gram matrix has a closed form too (`lag_grams`). V does not
+vanish with B, because the rows share their boundaries. D and V are quadratic in θ.
 
 SGD with a constant rate is then a linear recursion for the mean and the mean square of θ − θ',
 and the excess loss at its end is minimised over the rates of a grid.
