@@ -1,4 +1,4 @@
-"""Modules that the experiments share. To write a new experiment, copy `experiments/k1k2`.
+"""Modules that the experiments share. To write a new experiment, copy `experiments/memory`.
 
     experiments/NAME/__init__.py   the question, and one line per file
     experiments/NAME/__main__.py   run(config, say) -> Report, and STUDY = Study(NAME, FIELDS, run)
