@@ -1,6 +1,6 @@
 """From the start of the process to the first finished training update of the ptb experiment.
 
-    python -m benchmarks.startup [--method artbp] [--segments_per_chunk 1] [--rounds 5]
+    python -m benchmarks.startup [--arm ARM] [--segments_per_chunk 1] [--rounds 5]
                                  [--results FILE]
 
 The experiment's own code on its generated text (LSTM 128, batch 64), each time in a fresh process:
@@ -30,21 +30,21 @@ from benchmarks import common
 PHASES = ("import", "build", "compile", "chunk")
 
 
-def first_update(started: float, method: str, segments_per_chunk: int) -> dict[str, Any]:
+def first_update(started: float, arm: str, segments_per_chunk: int) -> dict[str, Any]:
     """Runs the first chunk in this process, started at the time `started`."""
     import jax
     import jax.numpy as jnp
 
     import artbp
     from experiments.common import chunks
-    from experiments.common.compilation_cache import enable_compilation_cache
+    from experiments.common.cli import enable_compilation_cache
     from experiments.ptb.config import default_config
     from experiments.ptb.run import prepare
 
     marks = [started, time.time()]
     enable_compilation_cache()
     config = default_config()
-    config.method = method
+    config.arm = arm
     config.data.source = "generated"
     prepared = prepare(config)
     model, options = prepared.model, prepared.options
@@ -84,7 +84,7 @@ def first_update(started: float, method: str, segments_per_chunk: int) -> dict[s
 
 def fresh_process(arguments: argparse.Namespace, cache: str) -> dict[str, Any]:
     """`first_update` in a process of its own, with `cache` as its compilation cache."""
-    command = [sys.executable, "-m", "benchmarks.startup", "--method", arguments.method]
+    command = [sys.executable, "-m", "benchmarks.startup", "--arm", arguments.arm]
     command += ["--segments_per_chunk", str(arguments.segments_per_chunk)]
     command += ["--started", repr(time.time())]
     process = subprocess.run(
@@ -104,15 +104,13 @@ def fresh_process(arguments: argparse.Namespace, cache: str) -> dict[str, Any]:
 def main() -> None:
     """Runs cold and warm in turn and prints the table."""
     parser = common.make_parser(__doc__, rounds=5)
-    parser.add_argument("--method", choices=("artbp", "tbptt"), default="artbp")
+    parser.add_argument("--arm", default="artbp(50, alpha=4)", help="or 'tbptt(50)', ...")
     parser.add_argument("--segments_per_chunk", type=int, default=1)
     parser.add_argument("--started", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.started:
         print(
-            json.dumps(
-                first_update(arguments.started, arguments.method, arguments.segments_per_chunk)
-            )
+            json.dumps(first_update(arguments.started, arguments.arm, arguments.segments_per_chunk))
         )
         return
 

@@ -19,15 +19,10 @@ from absl import flags
 import artbp
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.config import check_seed
-from experiments.common.errors import ExperimentError
-from experiments.common.guarded import run_guarded
+from experiments.common.errors import ExperimentError, run_guarded
 from experiments.common.workdir import read_workdir
 from experiments.ptb import model as model_lib
-from experiments.ptb.vocabulary import NEWLINE, SPACE, read_vocabulary
-
-
-class SampleError(ExperimentError):
-    """A length or temperature that cannot be used."""
+from experiments.ptb.data import NEWLINE, SPACE, read_vocabulary
 
 
 @functools.partial(jax.jit, static_argnames=("model", "length"))
@@ -40,23 +35,15 @@ def generate(
     *,
     length: int,
 ) -> jax.Array:
-    """`length` symbols that follow the prompt.
+    """`length` symbols that follow the prompt, int32 [length].
 
         for x in prompt: carry, y = cell(params, carry, x)
         for key in keys:
             x ~ softmax(logits(params, y) / temperature)
             carry, y = cell(params, carry, x)
 
-    Args:
-        model: see `character_model`.
-        params: its parameters.
-        prompt: int32 [P], P >= 1.
-        rng_key: typed key; consumed.
-        temperature: positive; 1 is the model's own distribution, lower is more cautious.
-        length: number of symbols, 1 or more.
-
-    Returns:
-        int32 [length].
+    `prompt` is int32 [P], P >= 1. A temperature of 1 is the model's own distribution, a lower one
+    is more cautious.
     """
 
     def step(state, key):
@@ -73,18 +60,13 @@ def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, s
     """The text that the best model of a run writes after `prompt`, without the prompt.
 
     Raises:
-        DataError: a symbol in the prompt that the training text does not have.
-        SampleError: a length below 1, or a temperature that is not positive.
-        ConfigError: a seed out of range.
-        WorkdirError, CheckpointError: the folder holds no ptb run, or one without an evaluation.
+        ExperimentError: a symbol that the training text does not have, a number out of range, or a
+            folder without a ptb run that has been evaluated.
     """
     if length < 1:
-        raise SampleError(f"--length is {length}: expected 1 or more.")
+        raise ExperimentError(f"--length is {length}: expected 1 or more.")
     if not 0.0 < temperature < float("inf"):
-        raise SampleError(
-            f"--temperature is {temperature}: expected a positive number. A small one, such as "
-            "0.01, nearly always takes the most likely symbol."
-        )
+        raise ExperimentError(f"--temperature is {temperature}: expected a positive number.")
     check_seed("--seed", seed)
     workdir, values = read_workdir(workdir_path)
     config = ml_collections.FrozenConfigDict(values)
@@ -96,18 +78,18 @@ def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, s
     like = jax.eval_shape(model.init, jax.random.key(0))
     with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
         params, _ = checkpoints.restore_best(like)
-    text = generate(
-        model,
-        params,
-        jnp.asarray(symbols),
-        jax.random.key(seed),
-        jnp.float32(temperature),
-        length=length,
-    )
+    rng_key, warmth = jax.random.key(seed), jnp.float32(temperature)
+    text = generate(model, params, jnp.asarray(symbols), rng_key, warmth, length=length)
     return vocabulary.decode(jax.device_get(text)).replace(SPACE, " ")
 
 
-def _define_flags() -> None:
+def _main() -> None:
+    given = flags.FLAGS
+    numbers = {"length": given.length, "temperature": given.temperature, "seed": given.seed}
+    print(given.prompt + sample(given.workdir, prompt=given.prompt, **numbers))
+
+
+if __name__ == "__main__":
     # Not on import: the training command has a --workdir of its own, in the same process in tests.
     flags.DEFINE_string("workdir", None, "Folder of a ptb run.", required=True)
     flags.DEFINE_string("prompt", "", "What the text begins with.")
@@ -115,19 +97,4 @@ def _define_flags() -> None:
     flags.DEFINE_float("temperature", 1.0, "Below 1: more cautious; above: wilder.")
     flags.DEFINE_integer("seed", 0, "Another seed, another text.")
 
-
-def _main() -> None:
-    values = flags.FLAGS
-    text = sample(
-        values.workdir,
-        prompt=values.prompt,
-        length=values.length,
-        temperature=values.temperature,
-        seed=values.seed,
-    )
-    print(values.prompt + text)
-
-
-if __name__ == "__main__":
-    _define_flags()
     run_guarded(_main)

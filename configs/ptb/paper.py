@@ -6,7 +6,7 @@ try, put together from memory of Tallec & Ollivier, arXiv 1705.08209, not a quot
 number of epochs is ours.
 
     python -m experiments.ptb --config configs/ptb/paper.py --workdir DIR
-    (--set method=tbptt or method=uncompensated; the default is artbp)
+    (--set 'arm=tbptt(50, draw_offset=True)' or --set 'arm=uncompensated(50, alpha=4)')
 
 Expected time: not measured yet.
 Expected bits per character: not measured yet.
@@ -18,11 +18,9 @@ import ml_collections
 def get_config():
     """What differs from, or is worth repeating of, experiments.ptb.config.default_config()."""
     config = ml_collections.ConfigDict()
-    config.method = "artbp"
+    config.arm = "artbp(50, alpha=4)"
     config.num_epochs = 20
     config.batch = 64
-    config.mean_length = 50
-    config.alpha = 4.0
     config.model = {"cell": "lstm", "hidden_size": 1000}
     config.optimizer = {"name": "adam", "learning_rate": 1e-4}
     return config

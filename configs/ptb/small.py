@@ -1,7 +1,7 @@
 """Penn Treebank characters at a size for a laptop: LSTM 128, batch 64, 3 epochs.
 
 One run:     python -m experiments.ptb --config configs/ptb/small.py --workdir DIR
-             (--set method=tbptt or method=uncompensated; the default is artbp)
+             (--set 'arm=tbptt(50, draw_offset=True)' or --set 'arm=uncompensated(50, alpha=4)')
 The table:   python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR --jobs 2
              (seven arms: 5 learning rates on each of 2 tuning seeds, then 5 paired seeds: 105 runs)
 
@@ -19,11 +19,9 @@ import ml_collections
 def get_config():
     """What differs from, or is worth repeating of, experiments.ptb.config.default_config()."""
     config = ml_collections.ConfigDict()
-    config.method = "artbp"
+    config.arm = "artbp(50, alpha=4)"
     config.num_epochs = 3
     config.batch = 64
-    config.mean_length = 50
-    config.alpha = 4.0
     config.shadow = {"every": 100}
     config.model = {"cell": "lstm", "hidden_size": 128}
     config.optimizer = {"name": "adam", "learning_rate": 8e-3}  # tbptt's: 1.6e-2

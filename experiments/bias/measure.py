@@ -14,7 +14,7 @@ import artbp
 from artbp import diagnostics, truncation
 from artbp.diagnostics.interval import student_t_quantile
 from experiments.bias.problems import Problem
-from experiments.common.progress import window_bar
+from experiments.common.metrics import window_bar
 from experiments.common.report import Row
 
 _ENUMERATED_STEPS = 9

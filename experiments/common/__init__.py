@@ -16,9 +16,9 @@ An experiment of minutes: study (the frame), fields (its configuration), arms (e
 (the choice of a rate), whole_run (a training in one program), pool (jobs in threads or processes),
 report (table and rows), figures (style, colours, labels beside curves).
 
-A training of hours, with checkpoints: loop (start with its docstring), options, session, chunks,
-checkpoints, progress, interrupts.
+A training of hours, with checkpoints: loop (start with its docstring), chunks, checkpoints,
+interrupts.
 
-Both: cli (flags), config (files and --set), workdir (a folder for one run), metrics (JSON Lines),
-optimizers (by name), errors, guarded, compilation_cache.
+Both: cli (flags), config (files and --set), workdir (a folder for one run), metrics (JSON Lines and
+progress bars), optimizers (by name), errors.
 """

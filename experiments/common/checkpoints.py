@@ -1,15 +1,14 @@
-"""Checkpoints of a run: the latest state, to resume from, and the best parameters, to use.
+"""Checkpoints of a run: the latest state, to resume from, and the best params, to use.
 
-    checkpoints/latest/N    state and progress at milestone N of the run; the last two are kept
-    checkpoints/best/N      parameters and a record of why they were the best so far
+    checkpoints/latest/N    state and progress at milestone N of the run; the last two stay
+    checkpoints/best/N      params, and a record of why they were the best so far
 
-orbax writes a checkpoint into a temporary folder and renames it when it is complete, and an older
-one is deleted only after that: a process killed at any moment leaves the one before usable.
-Saving is synchronous, so that a state may be donated to the next call as soon as it returns.
+orbax writes a checkpoint into a temporary folder and renames it when it is complete. It deletes an
+older one only after that, so a process killed at any moment leaves the one before usable. Saving is
+synchronous, so a state may be donated to the next call as soon as it returns.
 """
 
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -20,11 +19,9 @@ from experiments.common.errors import CheckpointError
 
 
 class Checkpoints:
-    """Reads and writes the checkpoints of one run; a context manager.
+    """Reads and writes the checkpoints in a folder; a context manager.
 
-    Args:
-        path: the folder `checkpoints` of a workdir.
-        read_only: create and delete nothing (to look at a run that may be going on).
+    read_only: create and delete nothing (to look at a run that may be going on).
     """
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
@@ -34,54 +31,34 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._latest.close()
         self._best.close()
 
     def save_latest(self, number: int, state: Any, progress: dict[str, Any]) -> None:
-        """Saves what a run needs to go on.
-
-        Args:
-            number: larger than that of every checkpoint before.
-            state: any pytree of arrays, typed keys included.
-            progress: the host's counters, values that JSON can hold.
-        """
+        """Saves a pytree of arrays and keys, with counters that JSON can hold; numbers rise."""
         _save(self._latest, number, state, progress)
 
     def restore_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """(state, progress) of the latest checkpoint, or None where there is none yet.
 
-        Args:
-            like: a state of the same structure, shapes and dtypes (its values are not read).
-
-        Raises:
-            CheckpointError: the checkpoint holds a state of another structure or shape.
+        `like` is a state of the same structure, shapes and dtypes, else CheckpointError.
         """
         number = self._latest.latest_step()
         return None if number is None else _restore(self._latest, number, like)
 
     def save_best(self, params: Any, record: dict[str, Any]) -> None:
-        """Saves the best parameters so far, then forgets the ones before.
+        """Saves the best params so far, then deletes the ones before.
 
-        A number of its own, not the epoch: a run resumed from before its best evaluation comes
-        to that epoch again, and must not replace the folder in place.
+        They are numbered by themselves and not by the epoch: a run resumed from before its best
+        evaluation comes to that epoch again, and must not replace the folder in place.
         """
         _save(self._best, (self._best.latest_step() or 0) + 1, params, record)
 
     def restore_best(self, like: Any) -> tuple[Any, dict[str, Any]]:
-        """(params, record) of the best evaluation.
+        """(params, record) of the best evaluation; CheckpointError where there is none.
 
-        Args:
-            like: parameters of the same structure, shapes and dtypes, or their
-                `jax.eval_shape`.
-
-        Raises:
-            CheckpointError: no evaluation has been saved, or the shapes differ.
+        `like` as for `restore_latest`, or its `jax.eval_shape`.
         """
         number = self._best.latest_step()
         if number is None:
@@ -115,12 +92,12 @@ def _restore(manager: ocp.CheckpointManager, number: int, like: Any) -> tuple[An
     only_notes = ocp.args.Composite(notes=ocp.args.JsonRestore())
     notes = manager.restore(number, args=only_notes)["notes"]
     saved, wanted = notes["leaves"], _describe(like)
-    if saved != wanted:
-        differing = [
-            f"  {name}: {saved.get(name, 'absent')} saved, {wanted.get(name, 'absent')} expected"
-            for name in sorted(saved.keys() | wanted.keys())
-            if saved.get(name) != wanted.get(name)
-        ]
+    differing = [
+        f"  {name}: {saved.get(name, 'absent')} saved, {wanted.get(name, 'absent')} expected"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+    ]
+    if differing:
         raise CheckpointError(
             f"The checkpoint {manager.directory / str(number)} does not fit: the code or the "
             "configuration is another one than when it was saved.\n" + "\n".join(differing)

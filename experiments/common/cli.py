@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 import ml_collections
+import pooch
 from absl import flags
 
-from experiments.common.compilation_cache import enable_compilation_cache
 from experiments.common.config import describe, load_config
-from experiments.common.errors import ExperimentError, WorkdirError
-from experiments.common.guarded import run_guarded
+from experiments.common.errors import ExperimentError, WorkdirError, run_guarded
 from experiments.common.workdir import Workdir, open_workdir
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function get_config().")
@@ -53,14 +53,7 @@ def run(
 ) -> None:
     """Parses the flags, loads the configuration, calls `main(config, command_line)`, and exits.
 
-    An `ExperimentError` is printed without a traceback and sets the exit code: 2 for bad input, 3
-    for a diverged run, 130 for an interrupted one.
-
-    Args:
-        main: the experiment.
-        defaults: its configuration with every field, see `config.load_config`.
-        notes: what `--help` says below these fields.
-        field_lines: what `--help` says about the fields; by default their names and values.
+    `notes` and `field_lines` are text of `--help`; by default, the fields show their values.
     """
     # absl shows the flags of the main module only, which it knows by the path of the program.
     for flag in (_CONFIG, _SET, _WORKDIR, _RESUME, _TENSORBOARD, _PROGRESS_BAR, _CACHE):
@@ -86,21 +79,25 @@ def run(
     run_guarded(configured_main)
 
 
+def enable_compilation_cache() -> None:
+    """Turns JAX's persistent compilation cache on, in the user's cache folder.
+
+    A folder that the user has set (JAX_COMPILATION_CACHE_DIR) is left as it is.
+    """
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        path = Path(pooch.os_cache("artbp")) / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(path))
+
+
 @contextlib.contextmanager
 def from_the_start(
     config: ml_collections.FrozenConfigDict, command_line: CommandLine
 ) -> Iterator[tuple[Workdir, Callable[[str], None]]]:
-    """The frame of an experiment of minutes, which keeps no checkpoint.
+    """Opens the folder of an experiment of minutes, which writes no checkpoint.
 
-    with from_the_start(config, command_line) as (workdir, say): gives the folder, opened, and
-    `say(line)`, which prints a line of progress with the seconds so far, or nothing with
-    --noprogress_bar. At the end it prints the time in all.
-
-    The same configuration may run again in the same folder: from the start, to the same files.
-
-    Raises:
-        ExperimentError: --tensorboard was given, or the folder is not for this run. Nothing is
-            written then.
+    Gives the folder and `say(line)`, which prints a line of progress with the seconds so far, or
+    nothing with --noprogress_bar. Prints the total time at the end. The same configuration may run
+    again in the same folder. Nothing is written where an ExperimentError is raised.
     """
     if command_line.tensorboard:
         raise ExperimentError(

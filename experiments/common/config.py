@@ -11,14 +11,14 @@ A configuration file names only what differs from the experiment's defaults, or 
         return config
 
 and the command line overrides single fields: `--config configs/ptb/small.py --set seed=3
---set optimizer.learning_rate=1e-3`. A field that the defaults do not have is refused, in the file
-and on the command line, because a misspelt field would otherwise be a run of something else. Only
-a section that is empty in the defaults (the further options of an optimiser) takes any field.
+--set optimizer.learning_rate=1e-3`. A field that the defaults do not have is refused, because a
+misspelt field would otherwise run something else. Only a section that is empty in the defaults (the
+further options of an optimiser) takes any field.
 """
 
 import ast
 import difflib
-import importlib.util
+import runpy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,28 +33,18 @@ def load_config(
     path: str | Path | None = None,
     overrides: Iterable[str] = (),
 ) -> ml_collections.FrozenConfigDict:
-    """The defaults, then what the file says, then the overrides; frozen.
-
-        config = copy(defaults)
-        for field, value in file: config[field] = value
-        for "field=value" in overrides: config[field] = literal(value)
+    """The defaults with the values of the file, then with the overrides; frozen.
 
     Args:
-        defaults: every field the experiment knows, nested ConfigDicts allowed. A default of None
+        defaults: every field of the experiment, nested ConfigDicts allowed. A default of None
             accepts a value of any type, and no other default accepts None; an int is accepted
             where the default is a float.
         path: a Python file with a function `get_config()` that returns a ConfigDict or a dict.
-        overrides: "field=value" or "section.field=value"; the value is a Python literal, or
-            else taken as a string.
-
-    Raises:
-        ConfigError: no such file, no `get_config` or one that fails, an unknown field (the message
-            names the nearest one) or a value whose type differs from the default's.
+        overrides: "section.field=value"; the value is a Python literal, or else a string.
     """
     config = ml_collections.ConfigDict(defaults.to_dict())
     if path is not None:
-        given = _read_file(Path(path))
-        _merge(config, given, where=str(path))
+        _merge(config, _read_file(Path(path)), where=str(path))
     for override in overrides:
         _merge(config, _parse_override(override), where=f"--set {override}")
     return ml_collections.FrozenConfigDict(config)
@@ -115,33 +105,24 @@ def describe(config: Any, prefix: str = "") -> list[str]:
     return lines
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise ConfigError(f"There is no configuration file {path}: --config expects a Python file.")
-    spec = importlib.util.spec_from_file_location("experiment_config", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is not a Python file: --config expects a name ending in .py.")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        module = runpy.run_path(str(path))
+        given = module["get_config"]() if "get_config" in module else None
     except SyntaxError as error:
         raise ConfigError(f"{path} is not valid Python: {error}") from error
     except Exception as error:
         raise ConfigError(f"{path} fails: {type(error).__name__}: {error}") from error
-    if not hasattr(module, "get_config"):
+    if "get_config" not in module:
         raise ConfigError(f"{path} has no function get_config(): add one, returning a ConfigDict.")
-    try:
-        given = module.get_config()
-    except Exception as error:
-        raise ConfigError(
-            f"get_config() of {path} fails: {type(error).__name__}: {error}"
-        ) from error
     given = given.to_dict() if hasattr(given, "to_dict") else given
     if not isinstance(given, Mapping):
         raise ConfigError(
             f"get_config() of {path} returned {given!r}: expected a ConfigDict or a dict."
         )
-    return dict(given)
+    return given
 
 
 def _parse_override(override: str) -> dict[str, Any]:
@@ -164,27 +145,23 @@ def _merge(config: Any, given: Mapping[str, Any], *, where: str, prefix: str = "
     for name, value in given.items():
         full_name = f"{prefix}{name}"
         if name not in config and known:
-            raise ConfigError(_unknown_field(full_name, known, prefix, where))
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {prefix}{nearest[0]}?" if nearest else ""
+            raise ConfigError(
+                f"{where}: unknown config field {full_name!r}.{hint} "
+                f"Known fields: {', '.join(prefix + other for other in known)}."
+            )
         default = config.get(name)
-        if isinstance(default, ml_collections.ConfigDict):
-            if not isinstance(value, Mapping):
-                raise ConfigError(
-                    f"{where}: {full_name} is a section with the fields {', '.join(default)}, "
-                    f"and was given {value!r}: set one of its fields."
-                )
-            _merge(default, value, where=where, prefix=f"{full_name}.")
-        else:
+        if not isinstance(default, ml_collections.ConfigDict):
             with config.ignore_type():
                 config[name] = _checked(value, default, full_name, where)
-
-
-def _unknown_field(full_name: str, known: list[str], prefix: str, where: str) -> str:
-    nearest = difflib.get_close_matches(full_name.removeprefix(prefix), known, n=1)
-    hint = f" Did you mean {prefix}{nearest[0]}?" if nearest else ""
-    return (
-        f"{where}: unknown config field {full_name!r}.{hint} "
-        f"Known fields: {', '.join(prefix + name for name in known)}."
-    )
+        elif isinstance(value, Mapping):
+            _merge(default, value, where=where, prefix=f"{full_name}.")
+        else:
+            raise ConfigError(
+                f"{where}: {full_name} is a section with the fields {', '.join(default)}, "
+                f"and was given {value!r}: set one of its fields."
+            )
 
 
 def _checked(value: Any, default: Any, full_name: str, where: str) -> Any:

@@ -18,7 +18,7 @@ class Interrupts:
 def catch_interrupts() -> Iterator[Interrupts]:
     """Within the block, the first SIGINT or SIGTERM only sets the flag; a second acts as usual.
 
-    Outside the main thread Python cannot set handlers: the flag then stays as it is.
+    Outside the main thread Python cannot set handlers, and the flag never changes.
     """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():
@@ -33,11 +33,8 @@ def catch_interrupts() -> Iterator[Interrupts]:
     def handle(number: int, frame: FrameType | None) -> None:
         interrupts.signal_name = signal.Signals(number).name
         restore()
-        print(
-            f"\n{interrupts.signal_name}: finishing the chunk, then saving a checkpoint "
-            "(once more stops at once).",
-            file=sys.stderr,
-        )
+        action = "finishing the chunk, then saving a checkpoint (once more stops at once)"
+        print(f"\n{interrupts.signal_name}: {action}.", file=sys.stderr)
 
     for number in previous:
         signal.signal(number, handle)

@@ -1,22 +1,6 @@
-"""The training loop: segments in, updates out, interrupted at any time, resumed bit for bit.
+"""The training loop: it may be interrupted at any time, and resumes bit for bit.
 
-How an experiment uses it:
-
-    def main(config, command_line):                         # config: load_config(...)
-        workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
-        result = train(
-            artbp.artbp(cell, loss_fn, law),
-            make_optimizer("adam", learning_rate=config.learning_rate),
-            stream, params, carry,
-            rng_key=jax.random.key(config.seed),
-            workdir=workdir,
-            options=LoopOptions(num_epochs=config.num_epochs, best_metric="valid_bits"),
-            evaluate=lambda params: {"valid_bits": ..., "valid_loss": ...},
-        )
-        with Checkpoints(workdir.checkpoints_path) as checkpoints:
-            best_params, record = checkpoints.restore_best(result.params)
-
-What a run means, whatever is in flight, saved or killed meanwhile:
+A run computes the following, also when it is saved, killed and resumed in between:
 
     state = init(params, carry)
     for epoch in range(num_epochs):                         # an epoch is one pass of the stream
@@ -27,46 +11,72 @@ What a run means, whatever is in flight, saved or killed meanwhile:
             write one "train" row of metrics                # a chunk
             every measure_every updates: write one "measurement" row: measure(...)
         write one "evaluation" row of metrics: evaluate(params)
-        save the parameters if they are the best so far; save a checkpoint
+        save the params if they are the best so far; save a checkpoint
 
-A chunk is one call of a compiled program, and ends at segments_per_chunk segments, at the end of
-the stream or at a bad segment: at places that depend on the trajectory only. The next chunk is
+A chunk is one call of a compiled program. It ends after segments_per_chunk segments, at the end of
+the stream or at a bad segment: these places depend on the trajectory only. The next chunk is
 dispatched before the metrics of the last are fetched, so that the device does not wait for the
-host; a chunk dispatched beyond the end of an epoch runs no segment, because the host has not yet
-allowed the next epoch. Checkpoints are taken between chunks and touch nothing of the trajectory.
+host. A chunk dispatched beyond the end of an epoch runs no segment, because the host has not yet
+allowed the next epoch. Checkpoints are taken between chunks and do not change the trajectory.
 """
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import artbp
 from experiments.common import chunks
 from experiments.common.checkpoints import Checkpoints
-from experiments.common.interrupts import catch_interrupts
-from experiments.common.metrics import MetricsWriter
-from experiments.common.options import LoopOptions
-from experiments.common.progress import Progress, ProgressBar
-from experiments.common.session import Measure, Session
+from experiments.common.errors import (
+    ExperimentError,
+    TrainingDivergedError,
+    TrainingInterruptedError,
+)
+from experiments.common.interrupts import Interrupts, catch_interrupts
+from experiments.common.metrics import MetricsWriter, Progress, losses, progress_bar
 from experiments.common.workdir import Workdir
 
-__all__ = ["LoopOptions", "TrainResult", "train"]
+# measure(params, estimator_state, stream, updates) -> numbers
+Measure = Callable[[Any, Any, artbp.Stream, int], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """A finished run.
+class LoopOptions:
+    """How to run, as opposed to what to train.
 
-    Attributes:
-        params: after the last update. The best ones are in the workdir:
-            `Checkpoints(workdir.checkpoints_path).restore_best(result.params)`.
-        progress: the host's counters: epochs, updates, time steps, best value and its epoch,
-            seconds spent.
+    `segments_per_chunk` and `measure_every` decide which rows of metrics are written. They do not
+    change the params.
     """
+
+    num_epochs: int  # passes of the stream
+    segments_per_chunk: int = 100  # and updates, per call and per row of metrics
+    best_metric: str | None = None  # the value of `evaluate` that is smallest at the best params
+    max_loss: float = math.inf  # a segment whose mean loss exceeds it counts as diverged
+    measure_every: int = 100  # least number of updates between two measurements
+    checkpoint_every_seconds: float = 300.0  # besides those after epochs and on interruption
+    # "compiled" runs a chunk as one program, for estimators that can be traced (policy None or
+    # "dynamic"). "host" runs it as a Python loop, for "exact" and "pow2".
+    driver: Literal["compiled", "host"] = "compiled"
+    tensorboard: bool = False  # whether to write TensorBoard events too
+    progress_bar: bool | None = None  # None shows it on a terminal only
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "segments_per_chunk", "measure_every"):
+            if getattr(self, name) < 1:
+                raise ExperimentError(f"{name} is {getattr(self, name)}: expected 1 or more.")
+        if self.driver not in ("compiled", "host"):
+            raise ExperimentError(f"driver is {self.driver!r}: expected 'compiled' or 'host'.")
+
+
+class TrainResult(NamedTuple):
+    """A finished run: the params after the last update, and the host's counters."""
 
     params: Any
     progress: Progress
@@ -87,13 +97,13 @@ def train(
 ) -> TrainResult:
     """Trains `params`, one update per segment, or goes on with the run that `workdir` holds.
 
-    A workdir with a checkpoint is resumed: `open_workdir` has checked that it is the same run and
-    that the user asked for it. Arguments must then be those of the first call; `params` and
-    `carry` give shapes only. The arguments are not donated.
+    A workdir with a checkpoint is resumed; `open_workdir` has checked that it is the same run. The
+    arguments must then be those of the first call; `params` and `carry` give shapes only. The
+    arguments are not donated.
 
     Rows of `metrics.jsonl`, where "time" holds everything that may differ between equal runs:
 
-        {"kind": "train", "epoch", "chunk", "update", "time_step", "loss", "bits", "segments",
+        {"kind": "train", "epoch", "update", "time_step", "chunk", "loss", "bits", "segments",
          "mean_length", "max_length", "max_compensation", "max_weight", "max_gradient_norm",
          "time": {"elapsed_seconds", "steps_per_second"}}
         {"kind": "measurement", "epoch", "update", "time_step", <the values of measure>, "time"}
@@ -104,83 +114,29 @@ def train(
     over ln 2; gradient norms are taken before clipping; a value that is not finite is null.
 
     Args:
-        estimator: made by `artbp.artbp`, `artbp.tbptt` or `artbp.bptt`.
-        optimizer: any optax optimiser that needs gradients, parameters and the loss value.
-        stream: the training data; kept on the device.
-        params: initial parameters.
-        carry: initial carry of the cell.
-        rng_key: typed key; drives the boundaries.
-        workdir: where the run lives, see `open_workdir`.
-        options: see `LoopOptions`.
-        evaluate: called with the parameters after each epoch. It must not keep them: the next
-            chunk reuses their memory.
-        measure: called with the parameters, the estimator's state, the stream and the number of
-            updates so far, see `LoopOptions.measure_every`; what it returns are numbers, such as
-            those of `artbp.diagnostics.shadow`. It must keep nothing either, and the run goes on
-            as without it, bit for bit.
+        estimator: any entry of `artbp.REGISTRY`, or one of the same type.
+        optimizer: any optax optimiser that needs gradients, params and the loss value.
+        stream, params, carry, rng_key: as for the estimator.
+        workdir, options: see `open_workdir` and `LoopOptions`.
+        evaluate: called with the params after each epoch. It must hold no reference to them
+            afterwards, because the next chunk reuses their memory.
+        measure: called with the params, the estimator's state, the stream and the number of
+            updates; returns numbers and holds no reference either. It does not change the run.
 
     Raises:
-        TrainingDivergedError: a segment had a loss or a gradient that was not finite, or a loss
-            above max_loss. Its update is not applied; the last checkpoint stays as it was. Or
-            best_metric was not finite.
+        TrainingDivergedError: a loss, a gradient, an updated param or best_metric was not finite,
+            or a loss was above max_loss. The bad update is not applied; the last checkpoint stays.
         TrainingInterruptedError: Ctrl-C or SIGTERM; a checkpoint was saved first.
         CheckpointError: the workdir's checkpoint does not fit these arguments.
         ExperimentError: `evaluate` does not return best_metric.
-        ValueError, TypeError: from the estimator, such as parameters that hold NaN.
     """
     make_chunk = chunks.compiled_chunk if options.driver == "compiled" else chunks.host_driven_chunk
-    run_chunk = make_chunk(
-        estimator,
-        optimizer,
-        segments_per_chunk=options.segments_per_chunk,
-        max_loss=options.max_loss,
-    )
+    run_chunk = make_chunk(estimator, optimizer, options.segments_per_chunk, options.max_loss)
     stream = jax.device_put(stream)
-    assert stream.num_steps is not None, "Stream infers it from its arrays"
-    state = _initial_state(estimator, optimizer, params, carry, rng_key)
-    with Checkpoints(workdir.checkpoints_path) as checkpoints:
-        state, progress = _restore(checkpoints, state)
-        with (
-            MetricsWriter(
-                workdir.metrics_path,
-                cursor=progress.metrics_cursor,
-                tensorboard_path=workdir.tensorboard_path if options.tensorboard else None,
-                step=progress.updates,
-            ) as metrics,
-            ProgressBar(
-                total_steps=options.num_epochs * stream.num_steps,
-                done_steps=progress.time_steps,
-                show=options.progress_bar,
-            ) as bar,
-            catch_interrupts() as interrupts,
-        ):
-            session = Session(
-                run_chunk,
-                stream,
-                state,
-                progress,
-                options,
-                evaluate,
-                measure,
-                checkpoints,
-                metrics,
-                bar,
-            )
-            session.to_the_end(interrupts)
-    return TrainResult(params=session.state.params, progress=progress)
-
-
-def _initial_state(
-    estimator: artbp.GradientEstimator,
-    optimizer: optax.GradientTransformation,
-    params: Any,
-    carry: Any,
-    rng_key: jax.Array,
-) -> chunks.TrainState:
     # A copy of every leaf: the state is donated, and neither the caller's arrays nor two leaves
     # that share one array (the carry and the initial carry) may be. A dtype makes weak types
     # strong: the second chunk would be compiled again otherwise.
-    return jax.tree.map(
+    state = jax.tree.map(
         lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)),
         chunks.TrainState(
             params=params,
@@ -190,16 +146,212 @@ def _initial_state(
             healthy=jnp.ones((), bool),
         ),
     )
+    return _Session(options, workdir, run_chunk, stream, evaluate, measure, state).run()
 
 
-def _restore(
-    checkpoints: Checkpoints, fresh: chunks.TrainState
-) -> tuple[chunks.TrainState, Progress]:
-    scratch = fresh.estimator_state.scratch
-    like = fresh._replace(estimator_state=fresh.estimator_state._replace(scratch=()))
-    restored = checkpoints.restore_latest(like)
-    if restored is None:
-        return fresh, Progress()
-    state, progress = restored
-    state = state._replace(estimator_state=state.estimator_state._replace(scratch=scratch))
-    return state, Progress(**progress)
+def _with_scratch(state: chunks.TrainState, scratch: Any) -> chunks.TrainState:
+    """The state with another scratch: a checkpoint holds none."""
+    return state._replace(estimator_state=state.estimator_state._replace(scratch=scratch))
+
+
+@dataclasses.dataclass
+class _Session:
+    """One process's part of a run: from its start, or a checkpoint, to its end or an interruption.
+
+    The state is on the device; the counters, `progress`, and the outputs are on the host.
+    """
+
+    options: LoopOptions
+    workdir: Workdir
+    run_chunk: chunks.RunChunk
+    stream: Any
+    evaluate: Callable[[Any], Mapping[str, float]] | None
+    measure: Measure | None
+    state: chunks.TrainState
+
+    def run(self) -> TrainResult:
+        """Restores the latest checkpoint, if there is one, opens the outputs and trains."""
+        self.progress, options, workdir = Progress(), self.options, self.workdir
+        with Checkpoints(workdir.checkpoints_path) as self.checkpoints:
+            restored = self.checkpoints.restore_latest(_with_scratch(self.state, ()))
+            if restored is not None:
+                scratch = self.state.estimator_state.scratch
+                self.state = _with_scratch(restored[0], scratch)
+                self.progress = Progress(**restored[1])
+            progress = self.progress
+            self.clock, self.saved_seconds = time.perf_counter(), progress.elapsed_seconds
+            self.saved_milestones = progress.milestones
+            num_steps = options.num_epochs * self.stream.num_steps
+            tensorboard = workdir.tensorboard_path if options.tensorboard else None
+            with (
+                MetricsWriter(
+                    workdir.metrics_path, progress.metrics_cursor, tensorboard, progress.updates
+                ) as self.metrics,
+                progress_bar(num_steps, progress.time_steps, options.progress_bar) as self.bar,
+                catch_interrupts() as interrupts,
+            ):
+                self.to_the_end(interrupts)
+        return TrainResult(self.state.params, progress)
+
+    def to_the_end(self, interrupts: Interrupts) -> None:
+        """Dispatches one chunk ahead of the host, and none before a pause."""
+        in_flight = None
+        while self.progress.evaluated_epochs < self.options.num_epochs:
+            pause = (
+                interrupts.signal_name is not None
+                or self.epoch_is_over
+                or self.save_is_due
+                # The number of updates in the chunk in flight is not known yet: assume the most.
+                or self.measurement_is_due(self.options.segments_per_chunk if in_flight else 0)
+            )
+            ahead = None
+            if not pause:
+                allowed = self.progress.evaluated_epochs + 1
+                self.state, ahead = self.run_chunk(self.state, self.stream, allowed)
+            if in_flight is not None:
+                self.record(in_flight)
+            in_flight = ahead
+            if not pause:
+                continue
+            # Nothing is in flight: self.state is the state that self.progress counts up to.
+            interrupted = interrupts.signal_name is not None
+            save = interrupted or self.save_is_due or self.epoch_is_over
+            # Measurement and evaluation may take long: an interrupted run leaves them to the
+            # resumed one.
+            if not interrupted:
+                if self.measurement_is_due():
+                    self.write_measurement()
+                if self.epoch_is_over:
+                    self.finish_epoch()
+            if save and self.progress.milestones > self.saved_milestones:
+                self.save()
+            if interrupted:
+                raise TrainingInterruptedError(
+                    f"Stopped by {interrupts.signal_name} after {self.progress.updates} updates, "
+                    "all of them saved: go on with the same command and --resume."
+                )
+
+    @property
+    def epoch_is_over(self) -> bool:
+        return self.progress.epochs > self.progress.evaluated_epochs
+
+    @property
+    def save_is_due(self) -> bool:
+        age = self.progress.elapsed_seconds - self.saved_seconds
+        is_new = self.progress.milestones > self.saved_milestones
+        return is_new and age >= self.options.checkpoint_every_seconds
+
+    def measurement_is_due(self, more_updates: int = 0) -> bool:
+        """Whether a measurement is due, now or after so many more updates."""
+        new_updates = self.progress.updates + more_updates - self.progress.measured_updates
+        return self.measure is not None and new_updates >= self.options.measure_every
+
+    def record(self, chunk: chunks.Chunk) -> None:
+        """Waits for a chunk, counts it and writes its row."""
+        records = chunks.fetch(chunk)
+        if records is None:
+            return
+        if not records.healthy[-1]:
+            raise _diverged(records, self.progress, self.options)
+        epoch, steps_before = self.progress.epochs + 1, self.progress.time_steps
+        values = self.progress.count(records)
+        self.bar(self.write("train", epoch, values, self.progress.time_steps - steps_before))
+
+    def write_measurement(self) -> None:
+        """Measures at the state that the counters stand at, and writes the row."""
+        assert self.measure is not None
+        progress, state = self.progress, self.state
+        values = self.measure(state.params, state.estimator_state, self.stream, progress.updates)
+        values = {name: float(value) for name, value in jax.device_get(dict(values)).items()}
+        # The epoch of the last update.
+        self.write("measurement", progress.epochs + (not self.epoch_is_over), values)
+        progress.measurements += 1
+        progress.measured_updates = progress.updates
+
+    def finish_epoch(self) -> None:
+        """Evaluates, writes the row, and saves the params if they are the best."""
+        progress = self.progress
+        values = dict(self.evaluate(self.state.params)) if self.evaluate is not None else {}
+        values = {
+            **losses(progress.epoch_loss_sum, progress.epoch_num_losses, prefix="train_"),
+            **{name: float(value) for name, value in values.items()},
+        }
+        if self.options.best_metric is not None:
+            values["is_best"] = self.is_best(values)
+        row = self.write("evaluation", progress.epochs, values)
+        if values.get("is_best"):
+            self.checkpoints.save_best(self.state.params, row)
+        progress.evaluated_epochs = progress.epochs
+        progress.epoch_loss_sum, progress.epoch_num_losses = 0.0, 0
+
+    def is_best(self, values: Mapping[str, float]) -> bool:
+        """Whether the evaluation is the best so far; it is then the one to beat."""
+        name, progress = self.options.best_metric, self.progress
+        if name not in values:
+            raise ExperimentError(
+                f"best_metric is {name!r}, but the evaluation gave only {', '.join(values)}."
+            )
+        value = values[name]
+        if not math.isfinite(value):
+            place = {"update": progress.updates, "time_step": progress.time_steps}
+            raise TrainingDivergedError(
+                "Training diverged: after update {update}, time step {time_step}, the evaluation "
+                "gave {name} = {value}, which is not finite. Checkpoints saved before are as they "
+                "were. Try a lower learning rate.".format(name=name, value=value, **place),
+                **place,
+            )
+        if progress.best_value is not None and value >= progress.best_value:
+            return False
+        progress.best_value, progress.best_epoch = value, progress.epochs
+        return True
+
+    def save(self) -> None:
+        # The rows first: a checkpoint must not point beyond the end of the file.
+        self.progress.metrics_cursor = self.metrics.cursor()
+        state, progress = _with_scratch(self.state, ()), dataclasses.asdict(self.progress)
+        self.checkpoints.save_latest(self.progress.milestones, state, progress)
+        self.saved_milestones = self.progress.milestones
+        self.saved_seconds = self.progress.elapsed_seconds
+
+    def write(
+        self, kind: str, epoch: int, values: Mapping[str, Any], new_steps: int | None = None
+    ) -> dict[str, Any]:
+        """Writes a row of metrics with the counters and the seconds, and returns it."""
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        self.progress.elapsed_seconds += seconds
+        clock = {"elapsed_seconds": self.progress.elapsed_seconds}
+        clock |= {"steps_per_second": new_steps / seconds} if new_steps is not None else {}
+        counters = {"update": self.progress.updates, "time_step": self.progress.time_steps}
+        row = {"kind": kind, "epoch": epoch, **counters, **values, "time": clock}
+        self.metrics.write(row)
+        return row
+
+
+def _diverged(
+    records: chunks.SegmentRecord, progress: Progress, options: LoopOptions
+) -> TrainingDivergedError:
+    last = jax.tree.map(lambda rows: rows[-1].item(), records)
+    update = progress.updates + len(records.length) - 1
+    time_step = progress.time_steps + int(np.sum(records.length[:-1], dtype=np.int64))
+    loss, norm = last.loss_sum / max(last.num_losses, 1), last.gradient_norm
+    if not math.isfinite(loss):
+        what = f"the mean loss {loss}"
+    elif not math.isfinite(norm):
+        what = f"a gradient of norm {norm} (mean loss {loss:.6g})"
+    elif loss > options.max_loss:
+        what = f"the mean loss {loss:.6g}, above the limit {options.max_loss:g}"
+    else:
+        what = f"parameters that are not finite (gradient norm {norm:.6g})"
+    is_random = last.max_weight > 1
+    alpha = "a larger alpha (fewer long segments, smaller weights); " if is_random else ""
+    return TrainingDivergedError(
+        f"Training diverged at update {update}, time step {time_step}: a segment of {last.length} "
+        f"time steps gave {what}. Its largest compensation was {last.max_compensation:.6g}, its "
+        f"largest weight {last.max_weight:.6g}. The update was not applied; checkpoints saved "
+        "before are as they were.\n"
+        f"What to try: a lower learning rate; {alpha}a shorter mean length; or clipping, which "
+        "prevents the divergence but biases a random gradient, most of all on long segments.",
+        update=update,
+        time_step=time_step,
+    )

@@ -1,18 +1,77 @@
-"""Metrics as JSON Lines, one object per row, and TensorBoard on request.
+"""The counters of a run, its rows of metrics as JSON Lines, and its progress bar.
 
-The position in the file belongs to a checkpoint: on resume the file is cut there, so that rows
-written after the checkpoint, which the resumed run writes again, are not there twice.
+The position in the metrics file belongs to a checkpoint. A resumed run cuts the file there and
+writes the rows after it again, so that no row is there twice.
 """
 
+import contextlib
+import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from tqdm import tqdm
+
 from experiments.common.errors import CheckpointError
+
+
+@dataclasses.dataclass
+class Progress:
+    """The counters on the host, saved with every checkpoint.
+
+    They are the same after a resume as without an interruption, apart from the seconds.
+    """
+
+    epochs: int = 0  # complete passes of the stream
+    evaluated_epochs: int = 0
+    chunks: int = 0
+    updates: int = 0
+    time_steps: int = 0
+    measurements: int = 0
+    measured_updates: int = 0  # the number of updates at the last measurement
+    epoch_loss_sum: float = 0.0  # of the present pass
+    epoch_num_losses: int = 0
+    best_value: float | None = None  # of the metric that chooses the best params
+    best_epoch: int | None = None
+    metrics_cursor: int = 0  # bytes of the metrics file that belong to these counters
+    elapsed_seconds: float = 0.0  # over all sessions
+
+    @property
+    def milestones(self) -> int:
+        """The number of rows of metrics so far, which numbers a checkpoint."""
+        return self.chunks + self.measurements + self.evaluated_epochs
+
+    def count(self, records: Any) -> dict[str, Any]:
+        """Adds the good segments of a chunk (a `SegmentRecord`); returns their row of metrics."""
+        loss_sum = float(np.sum(records.loss_sum, dtype=np.float64))
+        num_losses = int(np.sum(records.num_losses, dtype=np.int64))
+        self.chunks += 1
+        self.updates += len(records.length)
+        self.time_steps += int(np.sum(records.length, dtype=np.int64))
+        self.epoch_loss_sum += loss_sum
+        self.epoch_num_losses += num_losses
+        self.epochs += int(records.end_of_stream[-1])
+        return {
+            "chunk": self.chunks,
+            **losses(loss_sum, num_losses),
+            "segments": len(records.length),
+            "mean_length": float(np.mean(records.length, dtype=np.float64)),
+            "max_length": int(np.max(records.length)),
+            "max_compensation": float(np.max(records.max_compensation)),
+            "max_weight": float(np.max(records.max_weight)),
+            "max_gradient_norm": float(np.max(records.gradient_norm)),
+        }
+
+
+def losses(loss_sum: float, num_losses: int, prefix: str = "") -> dict[str, float]:
+    """Mean loss in nats and in bits."""
+    loss = loss_sum / max(num_losses, 1)
+    return {f"{prefix}loss": loss, f"{prefix}bits": loss / math.log(2)}
 
 
 class MetricsWriter:
@@ -20,21 +79,14 @@ class MetricsWriter:
 
     Args:
         path: the file; rows beyond `cursor` are cut off.
-        cursor: bytes that belong to the run so far, from `cursor()` of an earlier writer.
+        cursor: bytes of the run so far, from `cursor()` of an earlier writer. CheckpointError
+            where the file is shorter.
         tensorboard_path: a folder for TensorBoard events as well; None for none.
-        step: global step (`update`) that the cursor stands at; TensorBoard drops later events.
-
-    Raises:
-        CheckpointError: the file is shorter than the cursor.
+        step: global step (`update`) at the cursor; TensorBoard drops later events.
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        cursor: int = 0,
-        tensorboard_path: Path | None = None,
-        step: int = 0,
+        self, path: Path, cursor: int = 0, tensorboard_path: Path | None = None, step: int = 0
     ) -> None:
         size = path.stat().st_size if path.exists() else 0
         if size < cursor:
@@ -47,8 +99,7 @@ class MetricsWriter:
         self._file.seek(cursor)
         self._tensorboard = None
         if tensorboard_path is not None:
-            # Imported on request only: it takes a second.
-            from tensorboardX import SummaryWriter
+            from tensorboardX import SummaryWriter  # it takes a second
 
             purge_step = step + 1 if step else None
             self._tensorboard = SummaryWriter(str(tensorboard_path), purge_step=purge_step)
@@ -56,12 +107,7 @@ class MetricsWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
@@ -90,14 +136,45 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def without_nonfinite(value: Any) -> Any:
-    """The value with null for NaN and infinity, which JSON does not have: every reader can read it.
-
-    Looks into mappings, lists and tuples.
-    """
+    """The value with null for NaN and infinity, which JSON does not have, however deep inside."""
     if isinstance(value, Mapping):
         return {name: without_nonfinite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_nonfinite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@contextlib.contextmanager
+def progress_bar(
+    total_steps: int, done_steps: int, show: bool | None
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows loss, bits, steps per second and time left; gives a function to call with each row.
+
+    The bar begins at `done_steps`, of earlier sessions. show: None shows it on a terminal only.
+    """
+    style: Any = {"unit": "step", "unit_scale": True, "dynamic_ncols": True, "file": sys.stderr}
+    hide = None if show is None else not show
+    with tqdm(total=total_steps, initial=done_steps, disable=hide, **style) as bar:
+
+        def advance(row: dict[str, Any]) -> None:
+            numbers = {name: f"{row[name]:.4f}" for name in ("loss", "bits")}
+            bar.set_postfix({"epoch": row["epoch"], **numbers}, refresh=False)
+            bar.update(row["time_step"] - bar.n)
+
+        yield advance
+
+
+@contextlib.contextmanager
+def window_bar(label: str, show: bool | None) -> Iterator[Callable[[int, int], None]]:
+    """A bar over windows, for `on_window` of `artbp.diagnostics.gradient_report`.
+
+    show: None shows it where stderr is a terminal.
+    """
+    hide = None if show is None else not show
+    with tqdm(desc=label, unit="window", leave=False, file=sys.stderr, disable=hide) as bar:
+
+        def on_window(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield on_window

@@ -11,16 +11,8 @@ import optax
 from experiments.common.errors import ConfigError
 
 OPTIMIZERS = (
-    "sgd",
-    "adam",
-    "adamw",
-    "adabelief",
-    "adagrad",
-    "lamb",
-    "lion",
-    "nadam",
-    "radam",
-    "rmsprop",
+    *("sgd", "adam", "adamw", "adabelief", "adagrad"),
+    *("lamb", "lion", "nadam", "radam", "rmsprop"),
 )
 CLIPPING_HELP = (
     "Clipping biases a random gradient: the mean of clipped gradients is not the clipped mean, so "
@@ -37,33 +29,29 @@ def make_optimizer(
     clip_value: float | None = None,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """`optax.NAME(learning_rate, **options)`, applied to the gradient as clipped.
-
-    Clipping biases a random gradient, and hits the long segments most: see `CLIPPING_HELP`.
+    """`optax.NAME(learning_rate, **options)`, applied to the gradient after clipping.
 
     Args:
         name: one of `OPTIMIZERS`.
         learning_rate: of each update, that is of each segment.
         options: further arguments of the optimiser, such as {"b2": 0.99}.
         clip_value: clips each entry of the gradient to [-clip_value, clip_value].
-        clip_norm: scales a gradient whose global norm exceeds clip_norm down to it.
+        clip_norm: scales a gradient whose global norm exceeds clip_norm down to it. Both ways of
+            clipping bias a random gradient: see `CLIPPING_HELP`.
 
     Raises:
-        ConfigError: another name, arguments that the optimiser does not take, both ways of
-            clipping, or a rate or bound that is not a finite positive number.
+        ConfigError: a name, an option or a number that cannot be used, or both ways of clipping.
     """
     if name not in OPTIMIZERS:
         raise ConfigError(f"optimizer {name!r}: expected one of {', '.join(OPTIMIZERS)}.")
-    _check_positive("learning_rate", learning_rate)
     if clip_value is not None and clip_norm is not None:
         raise ConfigError("clip_value and clip_norm were both given: choose one way of clipping.")
-    clipping = []
-    if clip_value is not None:
-        _check_positive("clip_value", clip_value)
-        clipping = [optax.clip(clip_value)]
-    if clip_norm is not None:
-        _check_positive("clip_norm", clip_norm)
-        clipping = [optax.clip_by_global_norm(clip_norm)]
+    given = {"learning_rate": learning_rate, "clip_value": clip_value, "clip_norm": clip_norm}
+    for field, value in given.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        may_be_none = field != "learning_rate" and value is None
+        if not may_be_none and not (is_number and 0 < value < math.inf):
+            raise ConfigError(f"{field} is {value!r}: expected a finite positive number.")
     try:
         optimizer = getattr(optax, name)(learning_rate, **(options or {}))
         # optax looks at the values of most options in the first update only.
@@ -72,7 +60,11 @@ def make_optimizer(
         raise ConfigError(
             f"optax.{name} does not take the options {dict(options or {})}: {error}"
         ) from error
-    return optax.chain(*clipping, optimizer) if clipping else optimizer
+    if clip_value is not None:
+        return optax.chain(optax.clip(clip_value), optimizer)
+    if clip_norm is not None:
+        return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
+    return optimizer
 
 
 def rate_by_time_step(rate: Callable[[Any], Any]) -> optax.GradientTransformationExtraArgs:
@@ -88,9 +80,3 @@ def rate_by_time_step(rate: Callable[[Any], Any]) -> optax.GradientTransformatio
         return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
-
-
-def _check_positive(name: str, value: Any) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
-        raise ConfigError(f"{name} is {value!r}: expected a finite positive number.")

@@ -1,16 +1,14 @@
-"""A workdir: a folder that holds exactly one run.
+"""A workdir is a folder that holds exactly one run.
 
-config.json      the configuration of the run; what makes the folder this run's
-metrics.jsonl    one row per chunk and per evaluation
-checkpoints/     latest/ (everything, to resume) and best/ (parameters only)
+config.json      the configuration of the run, by which the folder is recognised
+metrics.jsonl    one row per chunk, measurement and evaluation
+checkpoints/     latest/ (everything, to resume) and best/ (params only)
 tensorboard/     on request
 """
 
-import dataclasses
 import fcntl
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +19,22 @@ from experiments.common.errors import ConfigError, WorkdirError
 _LOCKS: dict[tuple[int, int], int] = {}
 
 
-@dataclasses.dataclass(frozen=True)
 class Workdir:
     """The paths of one run. Made by `open_workdir` (to train) or `read_workdir` (to look)."""
 
-    path: Path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.config_path = self.path / "config.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.checkpoints_path = self.path / "checkpoints"
+        self.tensorboard_path = self.path / "tensorboard"
 
-    @property
-    def config_path(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints_path(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def tensorboard_path(self) -> Path:
-        return self.path / "tensorboard"
+    def read_config(self) -> dict[str, Any]:
+        """The configuration of the run; WorkdirError where the file was altered."""
+        try:
+            return json.loads(self.config_path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise WorkdirError(f"{self.config_path} is not valid JSON: {error}") from error
 
 
 def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Workdir:
@@ -53,24 +46,21 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
         another config, or another's files   -> error; the fields that differ are named
         in use by another process            -> error
 
-    Nothing is written where an error is raised. The folder is locked until this process ends: two
-    processes never write one run.
-
-    Args:
-        path: the folder; parents are created.
-        config: a ConfigDict, FrozenConfigDict or dict of values that JSON can hold.
-        resume: whether a run found there may go on. An empty folder starts a run either way, so
-            that a job that is killed early can be started again by the same command.
-
-    Raises:
-        WorkdirError: as above, or the folder cannot be made, read or written.
-        ConfigError: a value that JSON cannot hold.
+    The errors are a WorkdirError, or a ConfigError for a value that JSON cannot hold; nothing is
+    written then. The folder is locked until this process ends: two processes never write one run.
+    An empty folder starts a run with `resume` too, so that a job that is killed early can be
+    started again by the same command.
     """
-    workdir = Workdir(Path(path).expanduser().absolute())
-    new = _as_json(config)
+    workdir = Workdir(path)
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    try:
+        # Through JSON and back, so that a tuple equals the list that the file gives back.
+        new = json.loads(json.dumps(values))
+    except TypeError as error:
+        raise ConfigError(f"The configuration holds a value that JSON cannot: {error}.") from error
     try:
         if not workdir.config_path.exists():
-            _refuse_foreign_files(workdir)
+            _refuse_foreign_files(workdir.path)
             workdir.path.mkdir(parents=True, exist_ok=True)
             _lock(workdir.path)
             # Looked at again: another process may have been first.
@@ -91,15 +81,11 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
 
 
 def read_workdir(path: str | Path) -> tuple[Workdir, dict[str, Any]]:
-    """A finished or running run and its configuration, for evaluation and sampling.
-
-    Raises:
-        WorkdirError: the folder holds no run, or its config.json was altered.
-    """
-    workdir = Workdir(Path(path).expanduser().absolute())
+    """A finished or running run and its configuration; WorkdirError where there is none."""
+    workdir = Workdir(path)
     if not workdir.config_path.is_file():
         raise WorkdirError(f"{workdir.path} holds no run: there is no {workdir.config_path.name}.")
-    return workdir, _read_config(workdir)
+    return workdir, workdir.read_config()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -112,49 +98,30 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _as_json(config: Any) -> dict[str, Any]:
-    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    try:
-        # Through JSON and back, so that a tuple equals the list that the file gives back.
-        return json.loads(json.dumps(values))
-    except TypeError as error:
-        raise ConfigError(f"The configuration holds a value that JSON cannot: {error}.") from error
-
-
 def _lock(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     status = os.fstat(descriptor)
     folder = status.st_dev, status.st_ino
-    if folder in _LOCKS:
-        os.close(descriptor)
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise WorkdirError(
-            f"{path} is in use by another process: wait for it, or end it."
-        ) from error
-    except OSError:
-        # A file system without locks, as some network ones: runs must work there too.
-        os.close(descriptor)
-        return
-    _LOCKS[folder] = descriptor
-
-
-def _read_config(workdir: Workdir) -> dict[str, Any]:
-    try:
-        return json.loads(workdir.config_path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise WorkdirError(f"{workdir.config_path} is not valid JSON: {error}") from error
+    if folder not in _LOCKS:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _LOCKS[folder] = descriptor
+            return
+        except BlockingIOError as error:
+            os.close(descriptor)
+            message = f"{path} is in use by another process: wait for it, or end it."
+            raise WorkdirError(message) from error
+        except OSError:
+            pass  # A file system without locks, as some network ones: runs must work there too.
+    os.close(descriptor)
 
 
 def _refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
-    old_fields, new_fields = _flatten(_read_config(workdir)), _flatten(new)
+    there, given = _flatten(workdir.read_config()), _flatten(new)
     differing = [
-        f"  {name}: {_show(old_fields, name)} there, {_show(new_fields, name)} given"
-        for name in sorted(old_fields.keys() | new_fields.keys())
-        if _show(old_fields, name) != _show(new_fields, name)
+        f"  {name}: {there.get(name, 'absent')} there, {given.get(name, 'absent')} given"
+        for name in sorted(there.keys() | given.keys())
+        if there.get(name) != given.get(name)
     ]
     if differing:
         raise WorkdirError(
@@ -164,28 +131,25 @@ def _refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
         )
 
 
-def _refuse_foreign_files(workdir: Workdir) -> None:
-    if workdir.path.exists() and not workdir.path.is_dir():
-        raise WorkdirError(f"{workdir.path} is a file: --workdir expects a folder.")
-    if workdir.path.is_dir():
-        # Hidden files may be what a killed write_atomically left behind.
-        foreign = sorted(p.name for p in workdir.path.iterdir() if not p.name.startswith("."))
-        if foreign:
-            raise WorkdirError(
-                f"{workdir.path} is not empty ({', '.join(foreign[:5])}) and holds no run "
-                "(no config.json): give an empty or new folder as --workdir."
-            )
+def _refuse_foreign_files(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise WorkdirError(f"{path} is a file: --workdir expects a folder.")
+    # Hidden files may be what a killed write_atomically left behind.
+    names = (entry.name for entry in path.iterdir()) if path.is_dir() else ()
+    foreign = sorted(name for name in names if not name.startswith("."))
+    if foreign:
+        raise WorkdirError(
+            f"{path} is not empty ({', '.join(foreign[:5])}) and holds no run "
+            "(no config.json): give an empty or new folder as --workdir."
+        )
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flatten(values: Any, prefix: str = "") -> dict[str, str]:
+    """{"optimizer.name": '"adam"', ...}: each field, and its value in JSON."""
+    flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
+            flat[prefix + name] = json.dumps(value)
     return flat
-
-
-def _show(fields: Mapping[str, Any], name: str) -> str:
-    return json.dumps(fields[name]) if name in fields else "absent"

@@ -4,11 +4,8 @@ python -m experiments.ptb --config configs/ptb/small.py --workdir DIR         on
 python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR   the comparison
 python -m experiments.sample --workdir DIR                                    text from a run
 
-vocabulary          the symbols of a text and their numbers
-data, generated     the text, and rows for training
-model               one recurrent layer, a readout, cross-entropy
-evaluate            bits per character by streaming evaluation
-config              every field of a configuration, and the estimator that it names
-watch               bias and noise of truncated gradients, beside a run
+data, generated     the text, its symbols, and rows for training
+model               one recurrent layer, a readout, cross-entropy; bits per character of a text
+config              every field of a configuration; the estimator and the measurements it names
 run                 one run, from a configuration to results.json
 """

@@ -1,95 +1,97 @@
-"""Every field of a ptb configuration with its default, and the estimator that they describe."""
+"""Every field of a ptb configuration; the estimator and the measurements that it describes."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import ml_collections
 
 import artbp
+from artbp.diagnostics import shadow
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
-from experiments.ptb import model as model_lib
-
-METHODS = ("tbptt", "artbp", "uncompensated")
+from experiments.common.loop import Measure
+from experiments.ptb.model import CharacterModel
 
 
 def default_config() -> ml_collections.ConfigDict:
     """The fields; a file in configs/ptb and `--set` change them."""
-    config = ml_collections.ConfigDict()
-    # tbptt: cuts at every multiple of mean_length. artbp: random cuts, compensated.
-    # uncompensated: the same random cuts without the compensation, the control.
-    config.method = "artbp"
-    config.seed = 0  # initial parameters and random cuts
-    config.num_epochs = 1
-    config.batch = 64  # rows read side by side
-    config.mean_length = 50  # L0 of artbp and uncompensated; the truncation length of tbptt
-    config.alpha = 4.0  # tail of the law of artbp and uncompensated
-    config.draw_offset = True  # tbptt: an offset drawn for each epoch, or the same cuts in each
-
-    config.data = ml_collections.ConfigDict()
-    config.data.source = "ptb"  # or "generated": made-up text, to try the code without the data
-    config.data.generated_lines = 2000  # lines of training text, for source "generated" only
-
-    config.model = ml_collections.ConfigDict()
-    config.model.cell = "lstm"  # or "gru"
-    config.model.hidden_size = 128
-
-    config.optimizer = ml_collections.ConfigDict()
-    config.optimizer.name = "adam"  # see experiments.common.optimizers.OPTIMIZERS
-    config.optimizer.learning_rate = 2e-3
-    # Its further arguments in optax: --set optimizer.options.momentum=0.9
-    config.optimizer.options = ml_collections.ConfigDict()
-    config.optimizer.clip_value = None  # clipping biases a random gradient, see
-    config.optimizer.clip_norm = None  # experiments.common.optimizers.CLIPPING_HELP
-
-    # Bias and noise of truncated gradients beside the training, see artbp.diagnostics.shadow and
-    # experiments.ptb.watch. It changes nothing but the rows of metrics.
-    config.shadow = ml_collections.ConfigDict()
-    config.shadow.every = 0  # updates between measurements, at the end of a row of metrics; 0: none
-    config.shadow.window_length = 256
-    config.shadow.truncation_lengths = (10, 50, 200)
-    config.shadow.mean_length = 50  # L0 and alpha of the ARTBP whose noise is measured,
-    config.shadow.alpha = 4.0  # whatever the run itself truncates with
-    config.shadow.num_draws = 8
-    config.shadow.history_length = 256
-    config.shadow.num_rows = 8  # of the batch
-
-    # "compiled" runs many segments in one program; "host" runs them one by one, with the
-    # segment kernel that suits the device (see artbp's policies).
-    config.driver = "compiled"
-    return config
+    return ml_collections.ConfigDict(
+        {
+            "arm": "artbp(50, alpha=4)",  # the gradient estimator, see experiments.common.arms
+            "seed": 0,  # initial params and random boundaries
+            "num_epochs": 1,
+            "batch": 64,  # rows
+            # "compiled" runs many segments in one program; "host" runs them one by one, with the
+            # segment kernel that suits the device (see artbp's policies).
+            "driver": "compiled",
+            "data": {
+                "source": "ptb",  # or "generated": made-up text, to try the code without the data
+                "generated_lines": 2000,  # of training text, for source "generated" only
+            },
+            "model": {"cell": "lstm", "hidden_size": 128},  # or "gru"
+            "optimizer": {
+                "name": "adam",  # see experiments.common.optimizers
+                "learning_rate": 2e-3,
+                "options": {},  # further ones of optax: --set optimizer.options.momentum=0.9
+                "clip_value": None,  # clipping biases a random gradient, see CLIPPING_HELP
+                "clip_norm": None,
+            },
+            # Bias and noise of truncated gradients during the training, by
+            # artbp.diagnostics.shadow. They add rows of metrics and do not change the params.
+            "shadow": {
+                "every": 0,  # updates between measurements, at the end of a chunk; 0: none
+                "window_length": 256,
+                "truncation_lengths": (10, 50, 200),
+                "arm": "artbp(50, alpha=4)",  # the ARTBP whose noise is measured
+                "num_draws": 8,
+                "history_length": 256,
+                "num_rows": 8,  # of the batch
+            },
+        }
+    )
 
 
-def make_estimator(config: Any, model: model_lib.CharacterModel) -> artbp.GradientEstimator:
-    """The gradient estimator that `config.method` names.
+def make_estimator(config: Any, model: CharacterModel) -> artbp.GradientEstimator:
+    """The gradient estimator that `config.arm` names.
 
-    Loss and gradient are divided by mean_length · batch whatever the length of the segment drawn:
-    a division by the drawn length would weigh short segments up, which is a bias.
+    Loss and gradient are divided by (mean length · batch), whatever the length of the drawn
+    segment. A division by the drawn length would give short segments more weight, which is a bias.
 
-    Raises:
-        ConfigError: an unknown method, or numbers that its truncation law refuses.
+    Raises ConfigError for an arm that cannot be read, or that makes one update per stream.
     """
-    if config.method not in METHODS:
-        raise ConfigError(f"method is {config.method!r}: expected one of {', '.join(METHODS)}.")
-    normalizer = float(config.mean_length * config.batch)
-    try:
-        if config.method == "tbptt":
-            return artbp.tbptt(
-                model.cell,
-                model.loss_fn,
-                truncation_length=config.mean_length,
-                draw_offset=config.draw_offset,
-                normalizer=normalizer,
-            )
-        return artbp.artbp(
-            model.cell,
-            model.loss_fn,
-            artbp.truncation.polynomial(config.mean_length, config.alpha),
-            compensate=config.method == "artbp",
-            normalizer=normalizer,
-        )
-    except ValueError as error:
+    arm = parse(config.arm)
+    if arm.length is None:
+        raise ConfigError(f"arm is {config.arm!r}: expected one with a length, as 'tbptt(50)'.")
+    normalizer = float(arm.length * config.batch)
+    return arm.build(model.cell, model.loss_fn, normalizer=normalizer)
+
+
+def make_measure(config: Any, model: CharacterModel) -> Measure | None:
+    """The measurements of `config.shadow`, for `train(measure=…)`; None where there are none.
+
+    Their random draws depend on the seed and the number of updates, and differ from those of the
+    training. Raises ConfigError for numbers that `artbp.diagnostics.shadow` refuses.
+    """
+    given = config.shadow.to_dict()
+    every, arm = given.pop("every"), parse(given.pop("arm"))
+    if every < 0:
+        raise ConfigError(f"shadow.every is {every}: expected updates, or 0 for none.")
+    if every == 0:
+        return None
+    if not 1 <= given["num_rows"] <= config.batch:
         raise ConfigError(
-            f"mean_length = {config.mean_length}, alpha = {config.alpha}, batch = {config.batch}: "
-            f"{error}"
-        ) from error
+            f"shadow.num_rows is {given['num_rows']}: expected 1 to batch = {config.batch}."
+        )
+    if arm.name != "artbp":
+        raise ConfigError(f"shadow.arm is {arm.text!r}: expected one such as 'artbp(50, alpha=4)'.")
+    try:
+        watch = jax.jit(shadow(model.cell, model.loss_fn, law=arm.law, **given))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"shadow: {error}") from error
+    # A run splits its seed into two keys; this is a third one.
+    rng_key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    return lambda params, state, stream, updates: watch(
+        params, state, stream, jax.random.fold_in(rng_key, updates)
+    )

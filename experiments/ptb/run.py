@@ -1,4 +1,4 @@
-"""One run: train on the rows of the text, keep the best parameters, score the test text."""
+"""One run: train on the rows of the text, save the best params, score the test text."""
 
 from __future__ import annotations
 
@@ -19,17 +19,13 @@ from experiments.common.checkpoints import Checkpoints
 from experiments.common.cli import CommandLine
 from experiments.common.config import check_seed
 from experiments.common.errors import ConfigError
-from experiments.common.loop import LoopOptions, train
+from experiments.common.loop import LoopOptions, Measure, train
 from experiments.common.optimizers import make_optimizer
-from experiments.common.session import Measure
 from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb import data
-from experiments.ptb.config import make_estimator
-from experiments.ptb.evaluate import bits_per_character
+from experiments.ptb.config import make_estimator, make_measure
 from experiments.ptb.generated import generated_corpus
-from experiments.ptb.model import CharacterModel, model_from_config
-from experiments.ptb.vocabulary import NEWLINE, write_vocabulary
-from experiments.ptb.watch import make_measure
+from experiments.ptb.model import CharacterModel, bits_per_character, model_from_config
 
 DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -38,17 +34,12 @@ DATA_DIR = flags.DEFINE_string(
     "ARTBP_DATA_DIR names, else a download. Checked by hash in every case.",
 )
 
-# The generated text is the same for every seed: a seed draws parameters and cuts only.
+# The generated text is the same for every seed: a seed draws params and boundaries only.
 _TEXT_SEED = 0
 
 
 def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
-    """The text that `config.data` names.
-
-    Raises:
-        ConfigError: an unknown source.
-        DataError: see `data.penn_treebank`.
-    """
+    """The text that `config.data` names; raises ConfigError or DataError."""
     source = config.data.source
     if source == "ptb":
         return data.penn_treebank(data_dir)
@@ -58,7 +49,7 @@ def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
 
 
 class Prepared(NamedTuple):
-    """What a configuration describes. xs and targets are int32 [steps, batch]."""
+    """The parts that a configuration describes. xs and targets are int32 [steps, batch]."""
 
     corpus: data.Corpus
     model: CharacterModel
@@ -72,33 +63,23 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
-    """Everything that can be refused before the first file is written.
-
-    Raises:
-        ExperimentError: bad input; see the subclasses.
-    """
+    """Makes everything that can be refused, before the first file is written: ExperimentError."""
     check_seed("seed", config.seed)
     corpus = load_corpus(config, data_dir)
+    rows = data.batch_rows(corpus.train, config.batch)
     num_symbols = len(corpus.vocabulary)
     model = model_from_config(config, num_symbols)
     measure = make_measure(config, model)
     options = LoopOptions(
         num_epochs=config.num_epochs,
         best_metric="valid_bpc",
-        # Ten times what a guess among all symbols costs counts as diverged.
+        # Ten times the loss of a guess among all symbols counts as diverged.
         max_loss=10 * math.log(num_symbols),
         driver=config.driver,
         measure_every=config.shadow.every or 1,
     )
-    return Prepared(
-        corpus,
-        model,
-        make_estimator(config, model),
-        make_optimizer(**config.optimizer),
-        options,
-        measure,
-        *data.batch_rows(corpus.train, config.batch),
-    )
+    estimator, optimizer = make_estimator(config, model), make_optimizer(**config.optimizer)
+    return Prepared(corpus, model, estimator, optimizer, options, measure, *rows)
 
 
 def run(
@@ -106,30 +87,27 @@ def run(
 ) -> dict[str, Any]:
     """Trains, evaluates, and writes `results.json` and `vocabulary.json` into the workdir.
 
-    The best parameters are those with the fewest bits per character on the validation text, looked
-    at after each epoch; the test text is scored once, at the end, with these.
-
-    Two methods with the same seed start from the same parameters and read the same rows.
-
-    Raises:
-        ExperimentError: bad input, a diverged or an interrupted run; see the subclasses. Bad input
-            leaves no workdir behind.
+    The best params are those with the fewest bits per character on the validation text, evaluated
+    after each epoch. The test text is scored once, at the end, with these. Two arms with the same
+    seed start from the same params and read the same rows. Bad input leaves no workdir behind.
     """
     prepared = prepare(config, data_dir)
     corpus, model, xs = prepared.corpus, prepared.model, prepared.xs
     workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
-    write_vocabulary(workdir, corpus.vocabulary)
-    steps = xs.shape[0]
+    data.write_vocabulary(workdir, corpus.vocabulary)
+    counts = corpus.counts()
+    characters = ", ".join(f"{split} {counts[split]:,}" for split in data.SPLITS)
     print(
-        f"{config.data.source}: {_show_counts(corpus)}\n"
-        f"training on {config.batch} rows of {steps:,} steps; {prepared.left_over} symbols "
+        f"{config.data.source}: {counts['symbols']} symbols; {characters} characters\n"
+        f"training on {config.batch} rows of {len(xs):,} steps; {prepared.left_over} symbols "
         "at the end of the text left over",
         flush=True,
     )
 
     init_key, boundary_key = jax.random.split(jax.random.key(config.seed))
     params = model.init(init_key)
-    newline = corpus.vocabulary.symbols.index(NEWLINE)
+    newline = corpus.vocabulary.symbols.index(data.NEWLINE)
+    shown = {name: getattr(command_line, name) for name in ("tensorboard", "progress_bar")}
     result = train(
         prepared.estimator,
         prepared.optimizer,
@@ -138,18 +116,14 @@ def run(
         model.initial_carry(params, config.batch),
         rng_key=boundary_key,
         workdir=workdir,
-        options=dataclasses.replace(
-            prepared.options,
-            tensorboard=command_line.tensorboard,
-            progress_bar=command_line.progress_bar,
-        ),
+        options=dataclasses.replace(prepared.options, **shown),
         evaluate=lambda p: {"valid_bpc": bits_per_character(model, p, corpus.valid, newline)},
         measure=prepared.measure,
     )
     with Checkpoints(workdir.checkpoints_path) as checkpoints:
         best_params, record = checkpoints.restore_best(result.params)
     results = {
-        "method": config.method,
+        "arm": config.arm,
         "seed": config.seed,
         "learning_rate": config.optimizer.learning_rate,
         "valid_bpc": record["valid_bpc"],
@@ -158,26 +132,16 @@ def run(
         "num_epochs": config.num_epochs,
         "updates": result.progress.updates,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "characters": corpus.counts(),
-        "steps_per_epoch": steps,
+        "characters": counts,
+        "steps_per_epoch": len(xs),
         "left_over_symbols": prepared.left_over,
         "config": config.to_dict(),
         "time": {"elapsed_seconds": result.progress.elapsed_seconds},
     }
     write_atomically(workdir.path / "results.json", json.dumps(results, indent=2) + "\n")
-    print(_summary(results), flush=True)
-    return results
-
-
-def _show_counts(corpus: data.Corpus) -> str:
-    counts = corpus.counts()
-    characters = ", ".join(f"{split} {counts[split]:,}" for split in data.SPLITS)
-    return f"{counts['symbols']} symbols; {characters} characters"
-
-
-def _summary(results: dict[str, Any]) -> str:
-    return (
-        f"{results['method']}, seed {results['seed']}, learning rate {results['learning_rate']:g}: "
-        f"valid {results['valid_bpc']:.4f}, test {results['test_bpc']:.4f} bits per character "
-        f"(best of {results['num_epochs']} epochs: {results['best_epoch']})"
+    line = (
+        "{arm}, seed {seed}, learning rate {learning_rate:g}: valid {valid_bpc:.4f}, test "
+        "{test_bpc:.4f} bits per character (best of {num_epochs} epochs: {best_epoch})"
     )
+    print(line.format_map(results), flush=True)
+    return results

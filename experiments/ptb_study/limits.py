@@ -1,67 +1,66 @@
-"""What limits a trained model: `artbp.diagnostics.gradient_report` at the parameters of a run."""
+"""What limits a trained model, and what clipping does to its gradients, at the params of a run."""
 
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
+import optax
 
 import artbp
 from artbp import diagnostics, truncation
+from artbp.contrib.clipping import LengthBins, clipping_reports
+from artbp.diagnostics.interval import student_t_quantile
+from experiments.common import arms
 from experiments.common.checkpoints import Checkpoints
+from experiments.common.report import markdown_table
 from experiments.common.workdir import read_workdir
 from experiments.ptb.model import CharacterModel
 from experiments.ptb.run import prepare
 
-WINDOW_LENGTH, NUM_WINDOWS = 500, 48
-# Steps before the first window, from a carry of zeros.
+# Steps before the measured ones, from a carry of zeros.
 _SETTLING = 500
+
+WINDOW_LENGTH, NUM_WINDOWS = 500, 48
+_FEWEST_WINDOWS = 8  # without these there is no interval
 TRUNCATION_LENGTHS = (10, 50, 200)
 MEAN_LENGTH, ALPHAS = 50, (4.0, 6.0)
 
-
-# Below, there is no interval.
-_FEWEST_WINDOWS = 8
+CLIPPED_STEPS, NUM_DRAWS = 3000, 8
+CLIPPED_ARMS = ("tbptt(50, draw_offset=True)", "artbp(50, alpha=4)", "uncompensated(50, alpha=4)")
+# Times the median over the segments of TBPTT. These have the same length and nearly the same norm:
+# the first threshold binds there, and the second does not.
+FACTORS = (1, 2)
+LEVEL = 0.95
+# Shortest length of each column of the table, in time steps; powers of two, as in the report.
+_BINS = (1, 16, 64, 256)
 
 
 class Trained(NamedTuple):
-    """A finished run: its parameters that validated best, and training text to look at them on.
+    """A finished run: its params that validated best, and training text to measure on.
 
-    carry: after the first `_SETTLING` steps of the text; the stream goes on from there.
+    carry: after the first `_SETTLING` steps of the text; xs and targets go on from there.
     """
 
     config: ml_collections.FrozenConfigDict
     model: CharacterModel
     params: Any
     carry: Any
-    stream: artbp.Stream
+    xs: np.ndarray
+    targets: np.ndarray
+
+    def stream(self, num_steps: int) -> artbp.Stream:
+        """The first steps; fewer where the text ends."""
+        return artbp.Stream(self.xs[:num_steps], self.targets[:num_steps])
 
 
-def trained(
-    folder: pathlib.Path,
-    data_dir: str | None,
-    *,
-    num_steps: int,
-    fewest_steps: int,
-) -> Trained | None:
-    """Reads a run, and the steps of its training text that follow the settling.
-
-    Args:
-        folder: of the run.
-        data_dir: see `experiments.ptb.run.DATA_DIR`.
-        num_steps: of the stream; fewer where the text ends.
-        fewest_steps: without which there is nothing to measure.
-
-    Returns:
-        None where the text has fewer than `fewest_steps`.
-
-    Raises:
-        ExperimentError: the folder holds no finished run, or its text cannot be found.
-    """
+def trained(folder: pathlib.Path, data_dir: str | None) -> Trained:
+    """Reads a finished run and its training text."""
     workdir, values = read_workdir(folder)
     config = ml_collections.FrozenConfigDict(values)
     prepared = prepare(config, data_dir)
@@ -69,41 +68,20 @@ def trained(
     like = jax.eval_shape(model.init, jax.random.key(0))
     with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
         params, _ = checkpoints.restore_best(like)
-    if len(prepared.xs) < _SETTLING + fewest_steps:
-        return None
-    end = _SETTLING + num_steps
-    xs, targets = prepared.xs[:end], prepared.targets[:end]
-    none = model.initial_carry(params, xs.shape[1])
+    settling, xs = np.split(prepared.xs, [_SETTLING])
     carry, _ = jax.jit(lambda *given: artbp.unroll(model.cell, *given))(
-        params, none, jnp.asarray(xs[:_SETTLING])
+        params, model.initial_carry(params, xs.shape[1]), jnp.asarray(settling)
     )
-    stream = artbp.Stream(xs[_SETTLING:], targets[_SETTLING:])
-    return Trained(config, model, params, carry, stream)
+    return Trained(config, model, params, carry, xs, prepared.targets[_SETTLING:])
 
 
-def report_of_run(folder: pathlib.Path, data_dir: str | None) -> diagnostics.GradientReport | None:
-    """The report of a finished run, on training text, with the parameters that validated best.
-
-    Returns:
-        None where the text is too short.
-
-    Raises:
-        ExperimentError: the folder holds no finished run, or its text cannot be found.
-    """
-    run = trained(
-        folder,
-        data_dir,
-        num_steps=NUM_WINDOWS * WINDOW_LENGTH,
-        fewest_steps=_FEWEST_WINDOWS * WINDOW_LENGTH,
-    )
-    if run is None:
+def gradient_report(run: Trained) -> diagnostics.GradientReport | None:
+    """`artbp.diagnostics.gradient_report` of a run; None where the text is too short."""
+    if len(run.xs) < _FEWEST_WINDOWS * WINDOW_LENGTH:
         return None
+    stream = run.stream(NUM_WINDOWS * WINDOW_LENGTH)
     return diagnostics.gradient_report(
-        run.model.cell,
-        run.model.loss_fn,
-        run.params,
-        run.carry,
-        run.stream,
+        *(run.model.cell, run.model.loss_fn, run.params, run.carry, stream),
         window_length=WINDOW_LENGTH,
         truncation_lengths=TRUNCATION_LENGTHS,
         laws=[truncation.polynomial(MEAN_LENGTH, alpha) for alpha in ALPHAS],
@@ -111,8 +89,71 @@ def report_of_run(folder: pathlib.Path, data_dir: str | None) -> diagnostics.Gra
     )
 
 
-def markdown(reports: Mapping[str, diagnostics.GradientReport]) -> str:
-    """The reports, by the names of their runs: what each says limits the model, and its table."""
+def clipping(run: Trained) -> list[dict[str, Any]]:
+    """The effect of clipping on each of `CLIPPED_ARMS`; nothing where the text is too short.
+
+    Gradients sum over all rows of the batch and have the normaliser of the training, so the
+    thresholds could be set as `optimizer.clip_norm` and `optimizer.clip_value`.
+    """
+    if len(run.xs) < CLIPPED_STEPS:
+        return []
+    given = run.params, run.carry, run.stream(CLIPPED_STEPS)
+    rng_keys = jax.random.split(jax.random.key(run.config.seed), NUM_DRAWS)
+    estimators = clipped_estimators(run.model, normalizer=float(MEAN_LENGTH * run.config.batch))
+    sizes = segment_sizes(next(iter(estimators.values())), *given, rng_keys[0])
+    thresholds = [
+        {keyword: factor * float(np.median(found))}
+        for keyword, found in sizes.items()
+        for factor in FACTORS
+    ]
+    return [
+        {"arm": label, "threshold": threshold, "report": report}
+        for label, estimator in estimators.items()
+        for threshold, report in zip(
+            thresholds, clipping_reports(estimator, *given, rng_keys, thresholds), strict=True
+        )
+    ]
+
+
+def clipped_estimators(
+    model: CharacterModel, normalizer: float
+) -> dict[str, artbp.GradientEstimator]:
+    """The estimators of `CLIPPED_ARMS` by their labels, TBPTT first."""
+    return {
+        arm.label: arm.build(model.cell, model.loss_fn, normalizer=normalizer)
+        for arm in map(arms.parse, CLIPPED_ARMS)
+    }
+
+
+def segment_sizes(
+    estimator: artbp.GradientEstimator,
+    params: Any,
+    carry: Any,
+    stream: artbp.Stream,
+    rng_key: jax.Array,
+) -> dict[str, np.ndarray]:
+    """The sizes of the segments' gradients over one pass of the stream, [segments].
+
+    "max_norm" holds the global norms and "max_value" the largest entries by modulus.
+    """
+
+    @jax.jit
+    def size(gradient: Any) -> Any:
+        largest = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(gradient)]).max()
+        return optax.global_norm(gradient), largest
+
+    def append(sizes: list, gradient: Any, info: Any) -> list:
+        return [*sizes, size(gradient)]
+
+    jitted = estimator._replace(estimate=jax.jit(estimator.estimate))
+    state = estimator.init(params, carry, rng_key=rng_key)
+    sizes, _ = artbp.run_pass(jitted, params, state, stream, fold=append, initial=[])
+    norms, largest = np.array(sizes, np.float64).T
+    return {"max_norm": norms, "max_value": largest}
+
+
+def markdown(runs: Mapping[str, Trained]) -> str:
+    """`limits.md`, for runs by their names."""
     parts = [
         f"""\
 # What limits the trained models
@@ -122,7 +163,87 @@ training text, all rows of the batch. Intervals: 95 %, each by itself; see
 `artbp.diagnostics.report_table`.
 """
     ]
-    for name, report in reports.items():
-        table = diagnostics.report_table(report)
-        parts.append(f"## {name}\n\n{diagnostics.describe(report)}\n\n{table}\n")
-    return "\n".join(parts)
+    for name, run in runs.items():
+        report = gradient_report(run)
+        if report is not None:
+            table = diagnostics.report_table(report)
+            parts.append(f"## {name}\n\n{diagnostics.describe(report)}\n\n{table}\n")
+    return "\n".join(parts) + clipping_section({name: clipping(run) for name, run in runs.items()})
+
+
+def clipping_section(runs: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+    """The section "Clipping": a table of the runs, by their names; nothing without rows."""
+    rows = [{"run": name} | row for name, found in runs.items() for row in found]
+    if not rows:
+        return ""
+
+    def threshold(row: dict[str, Any]) -> str:
+        [(keyword, value)] = row["threshold"].items()
+        return f"{keyword.removeprefix('max_')} {value:.3g}"
+
+    def bias(row: dict[str, Any]) -> str:
+        report = row["report"]
+        value, error = report.against_unclipped, report.against_unclipped_error
+        half_width = student_t_quantile(LEVEL, NUM_DRAWS - 1) * error.relative_bias
+        low, high = value.relative_bias - half_width, value.relative_bias + half_width
+        return f"{value.relative_bias:.3f} [{max(low, 0):.3f}, {high:.3f}]"
+
+    def remains(row: dict[str, Any]) -> str:
+        return _percent(row["report"].against_unclipped.projection)
+
+    def binds(i: int) -> Any:
+        end = f"–{_BINS[i + 1] - 1}" if i + 1 < len(_BINS) else " or more"
+        return (
+            f"{_BINS[i]}{end} steps",
+            lambda row: _percent(shares_by_length(row["report"].by_length)[i]),
+        )
+
+    columns: list[Any] = [
+        ("run", "{run}"),
+        ("arm", "{arm}"),
+        ("clipped to", threshold),
+        ("binds", lambda row: _percent(row["report"].share_bound)),
+        *map(binds, range(len(_BINS))),
+        ("bias ÷ gradient [95 %]", bias),
+        ("remains", remains),
+        ("cosine", "{report.against_unclipped.cosine:.4f}"),
+    ]
+    sentences = []
+    for name in runs:
+        for keyword, what in (("max_norm", "norm"), ("max_value", "largest entry")):
+            tight = [r for r in rows if r["run"] == name and keyword in r["threshold"]]
+            shares = "; ".join(f"{r['arm']} {remains(r)}" for r in tight[:: len(FACTORS)])
+            sentences.append(f"- {name}, clipped to the median {what}: {shares}.")
+    found = "\n".join(sentences)
+    return f"""
+## Clipping
+
+At the same parameters, on {CLIPPED_STEPS:,} steps of all rows. The gradient of each segment is
+clipped by its norm, or entry by entry (value). The threshold is the median, over the segments of
+TBPTT, of the norm or of the largest entry, or twice that, in the units of the training. binds: the
+share of the segments that this changes, of all and by length. bias: ‖c − g‖ ÷ ‖g‖ of the mean
+gradients c with and g without clipping over {NUM_DRAWS} draws of the boundaries; the interval is
+over the boundaries, on this text. remains: ⟨c, g⟩ ÷ ‖g‖². At a cosine of c and g near 1, clipping
+acts as a lower learning rate.
+
+{markdown_table(rows, columns)}
+Share of the mean gradient that remains:
+
+{found}
+"""
+
+
+def shares_by_length(by_length: LengthBins) -> list[float]:
+    """The share of the segments that clipping changed in each column; NaN where there are none."""
+    column = np.searchsorted(_BINS, by_length.shortest, side="right") - 1
+    shares = []
+    for i in range(len(_BINS)):
+        inside = (column == i) & (by_length.count > 0)
+        count = by_length.count[inside]
+        bound = count @ by_length.share_bound[inside]
+        shares.append(float(bound / count.sum()) if count.sum() else np.nan)
+    return shares
+
+
+def _percent(share: float) -> str:
+    return "" if np.isnan(share) else f"{100 * share:.0f} %"

@@ -1,28 +1,28 @@
-"""The table of a study: bits per character per arm, and paired differences with intervals."""
+"""The table of a study: bits per character per arm, and paired differences with intervals.
+
+The rows are those of `results.json`: the fields of `Run`, and "valid_bpc", "test_bpc" and
+"failure", of which the last or the other two are None.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from experiments.common.report import interval
-from experiments.ptb_study.arms import Arm
+from experiments.common import tuning
+from experiments.common.report import interval, markdown_table
 
 LEVEL = 0.95
+Row = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """One run of a study.
+class Run(NamedTuple):
+    """One run of a study."""
 
-    purpose: "tune" (chooses the learning rate) or "compare" (enters the comparison).
-    arm: name of the setting, see `arms.ARMS`.
-    """
-
-    purpose: str
-    arm: str
+    purpose: str  # "tune" (chooses the learning rate) or "compare" (enters the comparison)
+    arm: str  # its name in `study.ARMS`
     learning_rate: float
     seed: int
 
@@ -31,131 +31,99 @@ class Run:
         """The name of the run's folder."""
         return f"{self.purpose}-{self.arm}-rate{self.learning_rate:g}-seed{self.seed}"
 
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What became of a run: valid and test bits per character, or why there are none."""
-
-    run: Run
-    valid_bpc: float = math.nan
-    test_bpc: float = math.nan
-    failure: str | None = None
-
-    def as_row(self) -> dict:
-        """The outcome as a flat dict of JSON values; a missing number is None."""
-        return dataclasses.asdict(self.run) | {
-            "valid_bpc": None if self.failure else self.valid_bpc,
-            "test_bpc": None if self.failure else self.test_bpc,
-            "failure": self.failure,
-        }
-
-    @property
-    def diverged(self) -> bool:
-        """Whether it failed by the arm's own fault, which is a result."""
-        return self.failure is not None and self.failure.startswith("diverged")
+    def row(self, valid_bpc: Any = None, test_bpc: Any = None, failure: str | None = None) -> Row:
+        """The row of the finished run."""
+        outcome = {"valid_bpc": valid_bpc, "test_bpc": test_bpc, "failure": failure}
+        return self._asdict() | outcome
 
 
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """Mean of n differences and the half-width of its Student-t interval (nan for n < 2)."""
+class Difference(NamedTuple):
+    """Mean of n paired differences, and the half-width of its Student-t interval."""
 
     mean: float
     half_width: float
     n: int
 
-    @property
-    def low(self) -> float:
-        """Lower end."""
-        return self.mean - self.half_width
-
-    @property
-    def high(self) -> float:
-        """Upper end."""
-        return self.mean + self.half_width
+    def __str__(self) -> str:
+        half_width = f" ± {self.half_width:.4f}" if self.n > 1 else ""
+        return f"{self.mean:+.4f}{half_width}" if self.n else ""
 
 
-def student_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """mean ± t · s/√n, with t the two-sided `level` quantile at n − 1 degrees of freedom.
+def run_of(row: Row) -> Run:
+    """The run of a row."""
+    return Run(*(row[field] for field in Run._fields))
 
-    Assumes independent values of one roughly normal distribution; with three seeds nothing
-    checks that.
+
+def diverged(row: Row) -> bool:
+    """Whether training diverged, which is a result; other failures are none."""
+    return (row["failure"] or "").startswith("diverged")
+
+
+def select(rows: Sequence[Row], purpose: str, arm: str) -> list[Row]:
+    """The rows of an arm's runs of that purpose, by rate and seed."""
+    chosen = [row for row in rows if (row["purpose"], row["arm"]) == (purpose, arm)]
+    return sorted(chosen, key=lambda row: (row["learning_rate"], row["seed"]))
+
+
+def choose_rate(rows: Sequence[Row], arm: str) -> tuning.Choice | None:
+    """The rate that the tuning runs of `arm` choose; None where there is no such run.
+
+    A rate at which one of them has failed, or is missing, is never chosen.
     """
-    mean, half_width = interval(values, level) if len(values) else (math.nan, math.nan)
-    return Interval(mean, half_width, len(values))
-
-
-def best_rate(outcomes: Sequence[Outcome], arm: str) -> float | None:
-    """The learning rate with the lowest mean validation bits over the tuning seeds of `arm`.
-
-    A rate at which one of them failed is never chosen. None where there is no other.
-    """
-    found: dict[float, list[float]] = {}
-    for outcome in select(outcomes, "tune", arm):
-        bits = math.inf if outcome.failure else outcome.valid_bpc
-        found.setdefault(outcome.run.learning_rate, []).append(bits)
-    means = {rate: statistics.fmean(bits) for rate, bits in found.items()}
-    best = min(means, key=lambda rate: means[rate], default=None)
-    return None if best is None or not math.isfinite(means[best]) else best
+    tuned = select(rows, "tune", arm)
+    valid = {(r["seed"], r["learning_rate"]): r["valid_bpc"] for r in tuned if not r["failure"]}
+    seeds, rates = (sorted({row[field] for row in tuned}) for field in ("seed", "learning_rate"))
+    losses = [[valid.get((seed, rate), math.inf) for rate in rates] for seed in seeds]
+    return tuning.choose_rate(rates, losses) if rates else None
 
 
 def paired_differences(
-    outcomes: Sequence[Outcome], arm: str, reference: str, number: str
+    rows: Sequence[Row], arm: str, reference: str, number: str = "test_bpc"
 ) -> list[float]:
-    """`number` ("valid_bpc" or "test_bpc") of `arm` minus that of `reference`, per common seed."""
-
-    def by_seed(name: str) -> dict[int, float]:
-        chosen = select(outcomes, "compare", name)
-        return {o.run.seed: getattr(o, number) for o in chosen if o.failure is None}
-
-    theirs, others = by_seed(arm), by_seed(reference)
-    return [theirs[seed] - others[seed] for seed in sorted(theirs.keys() & others)]
+    """`number` ("valid_bpc" or "test_bpc"), `arm` minus `reference`, for each common seed."""
+    ours, theirs = (
+        {row["seed"]: row[number] for row in select(rows, "compare", name) if not row["failure"]}
+        for name in (arm, reference)
+    )
+    return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs)]
 
 
-def paired_difference(
-    outcomes: Sequence[Outcome], arm: str, reference: str, number: str
-) -> Interval:
-    """The mean of `paired_differences`, and its interval."""
-    return student_interval(paired_differences(outcomes, arm, reference, number))
+def difference(values: Sequence[float]) -> Difference:
+    """The mean with its interval; with three seeds nothing checks that they are normal."""
+    mean, half_width = interval(values, LEVEL) if len(values) else (math.nan, math.nan)
+    return Difference(mean, half_width, len(values))
 
 
-def unfinished(
-    outcomes: Sequence[Outcome], arm: str, reference: str, seeds: Sequence[int]
-) -> list[str]:
-    """What keeps `arm` and `reference` from being compared on all of `seeds`: one item per run."""
+def unfinished(rows: Sequence[Row], arm: str, reference: str, seeds: Sequence[int]) -> list[str]:
+    """The runs without which the two cannot be compared on all of `seeds`: one item per run."""
     missing = []
     for name in (arm, reference):
-        found = {o.run.seed: o for o in select(outcomes, "compare", name)}
+        found = {row["seed"]: row for row in select(rows, "compare", name)}
         for seed in seeds:
-            outcome = found.get(seed)
-            if outcome is None:
+            if seed not in found:
                 missing.append(f"{name} has not finished on seed {seed}")
-            elif outcome.failure is not None:
-                what = "diverged" if outcome.diverged else "failed"
+            elif found[seed]["failure"]:
+                what = "diverged" if diverged(found[seed]) else "failed"
                 missing.append(f"{name} {what} on seed {seed}")
     return missing
 
 
 def verdict(
-    arm: str, reference: str, difference: Interval, num_seeds: int, missing: Sequence[str]
+    arm: str, reference: str, found: Difference, num_seeds: int, missing: Sequence[str]
 ) -> str:
     """One sentence that claims no more than the interval supports.
 
-    Args:
-        arm, reference: what was compared with what.
-        difference: of the pairs that have finished.
-        num_seeds: pairs that were planned.
-        missing: see `unfinished`. The seeds that are left are not a fair choice: nothing is
-            claimed.
+    Nothing is claimed where runs are `missing`, because the remaining seeds are no fair choice.
     """
-    counted = f"{arm} against {reference}: {difference.n} of {num_seeds} seeds"
+    counted = f"{arm} against {reference}: {found.n} of {num_seeds} seeds"
     if missing:
         return f"{counted}; {', '.join(missing)}. Nothing is claimed."
-    if difference.n < 2:
+    if found.n < 2:
         return f"{counted}; at least two are needed for an interval. Nothing is claimed."
-    low, high = difference.low, difference.high
+    low, high = found.mean - found.half_width, found.mean + found.half_width
     measured = (
-        f"{arm} minus {reference}, test bits per character: {difference.mean:+.4f}, "
-        f"{LEVEL:.0%} interval [{low:+.4f}, {high:+.4f}] over {difference.n} paired seeds"
+        f"{arm} minus {reference}, test bits per character: {found.mean:+.4f}, "
+        f"{LEVEL:.0%} interval [{low:+.4f}, {high:+.4f}] over {found.n} paired seeds"
     )
     if low <= 0.0 <= high:
         return f"{measured}: the interval contains zero, so these runs do not tell the two apart."
@@ -168,95 +136,65 @@ def verdict(
 
 
 def markdown(
-    outcomes: Sequence[Outcome], arms: Mapping[str, Arm], seeds: Sequence[int], setting: str
+    rows: Sequence[Row], references: Mapping[str, str | None], seeds: Sequence[int], setting: str
 ) -> str:
-    """The whole report: comparison, paired differences, and the runs behind them."""
-    lines = ["# Bits per character", "", setting]
-    pairs = [(name, arm.reference) for name, arm in arms.items() if arm.reference in arms]
-    if pairs:
-        lines += _comparison(outcomes, pairs, seeds)
-    lines += ["", "## Every run", ""]
-    lines += ["| arm | learning rate | seed | valid bpc | test bpc |", "|---|---|---|---|---|"]
-    for name in arms:
-        lines += [_table_row(o) for o in select(outcomes, "compare", name)]
-    if any(outcome.run.purpose == "tune" for outcome in outcomes):
-        lines += _tuning(outcomes, arms)
-    return "\n".join(lines).rstrip() + "\n"
+    """The whole report: comparison, paired differences, and the runs behind them.
 
-
-def _comparison(
-    outcomes: Sequence[Outcome], pairs: Sequence[tuple[str, str]], seeds: Sequence[int]
-) -> list[str]:
-    lines = [
-        "",
-        f"Mean over seeds, and the paired difference to the reference (mean ± half-width of the "
-        f"{LEVEL:.0%} Student-t interval, each interval by itself). The interval is over initial "
-        "parameters and truncation draws only:",
+    references: the arms, each with the one whose bits are subtracted from its own, if any.
+    """
+    paired = {name: other for name, other in references.items() if other in references}
+    sections = [f"# Bits per character\n\n{setting}"]
+    if paired:
+        sections.append(_comparison(rows, paired, seeds))
+    compared = [row for name in references for row in select(rows, "compare", name)]
+    columns: list[Any] = [
+        ("arm", "{arm}"),
+        ("learning rate", "{learning_rate:g}"),
+        ("seed", "{seed}"),
+        ("valid bpc", lambda row: row["failure"] or f"{row['valid_bpc']:.4f}"),
     ]
-    lines += ["", "| arm | test bpc | reference | paired seeds | difference, valid | test |"]
-    lines.append("|---|---|---|---|---|---|")
-    for name in dict.fromkeys(name for _, name in pairs):
-        lines.append(f"| {name} | {_mean(outcomes, name)} | | | | |")
-    for name, reference in pairs:
-        valid = paired_difference(outcomes, name, reference, "valid_bpc")
-        test = paired_difference(outcomes, name, reference, "test_bpc")
-        lines.append(
-            f"| {name} | {_mean(outcomes, name)} | {reference} | {test.n} of {len(seeds)} | "
-            f"{_show(valid)} | {_show(test)} |"
+    test = ("test bpc", lambda row: "" if row["failure"] else f"{row['test_bpc']:.4f}")
+    sections.append("## Every run\n\n" + markdown_table(compared, [*columns, test]))
+    tuned = [row for name in references for row in select(rows, "tune", name)]
+    if tuned:
+        choices = {name: choose_rate(rows, name) for name in references}
+
+        def chosen(row: Row) -> str:
+            choice = choices[row["arm"]]
+            if choice is None or choice.failed or choice.rate != row["learning_rate"]:
+                return ""
+            at_edge = choice.at_edge and len(choice.scores) > 1
+            return "yes, at the edge of the grid" if at_edge else "yes"
+
+        sections.append(
+            "## Learning rates tried\n\nThe learning rate of each arm was chosen by the mean "
+            "validation bits of seeds that are not among those compared.\n\n"
+            + markdown_table(tuned, [*columns, ("chosen", chosen)])
         )
-    lines.append("")
-    for name, reference in pairs:
-        difference = paired_difference(outcomes, name, reference, "test_bpc")
-        missing = unfinished(outcomes, name, reference, seeds)
-        lines += [verdict(name, reference, difference, len(seeds), missing), ""]
-    return lines[:-1]
+    return "\n\n".join(section.rstrip() for section in sections) + "\n"
 
 
-def _tuning(outcomes: Sequence[Outcome], arms: Mapping[str, Arm]) -> list[str]:
-    lines = [
-        "",
-        "## Learning rates tried",
-        "",
-        "The learning rate of each arm was chosen by the mean validation bits of seeds that are "
-        "not among those compared.",
-        "",
-        "| arm | learning rate | seed | valid bpc | chosen |",
-        "|---|---|---|---|---|",
-    ]
-    for name in arms:
-        tuned = select(outcomes, "tune", name)
-        chosen, rates = best_rate(outcomes, name), [o.run.learning_rate for o in tuned]
-        for outcome in tuned:
-            rate = outcome.run.learning_rate
-            at_edge = len(rates) > 1 and rate in (min(rates), max(rates))
-            mark = ("yes, at the edge of the grid" if at_edge else "yes") if rate == chosen else ""
-            valid = outcome.failure or f"{outcome.valid_bpc:.4f}"
-            lines.append(f"| {name} | {rate:g} | {outcome.run.seed} | {valid} | {mark} |")
-    return lines
-
-
-def select(outcomes: Sequence[Outcome], purpose: str, arm: str) -> list[Outcome]:
-    """The outcomes of an arm's runs of that purpose, by rate and seed."""
-    chosen = [o for o in outcomes if (o.run.purpose, o.run.arm) == (purpose, arm)]
-    return sorted(chosen, key=lambda outcome: (outcome.run.learning_rate, outcome.run.seed))
-
-
-def _mean(outcomes: Sequence[Outcome], arm: str) -> str:
-    bits = [o.test_bpc for o in select(outcomes, "compare", arm) if o.failure is None]
-    return f"{statistics.fmean(bits):.4f}" if bits else ""
-
-
-def _table_row(outcome: Outcome) -> str:
-    run = outcome.run
-    numbers = f"{outcome.valid_bpc:.4f} | {outcome.test_bpc:.4f}"
-    if outcome.failure:
-        numbers = f"{outcome.failure} | "
-    return f"| {run.arm} | {run.learning_rate:g} | {run.seed} | {numbers} |"
-
-
-def _show(interval: Interval) -> str:
-    if interval.n == 0:
-        return ""
-    if interval.n == 1:
-        return f"{interval.mean:+.4f}"
-    return f"{interval.mean:+.4f} ± {interval.half_width:.4f}"
+def _comparison(rows: Sequence[Row], paired: Mapping[str, str], seeds: Sequence[int]) -> str:
+    headings = ("arm", "test bpc", "reference", "paired seeds", "difference, valid", "test")
+    found = []
+    for name in dict.fromkeys([*paired.values(), *paired]):
+        bits = [row["test_bpc"] for row in select(rows, "compare", name) if not row["failure"]]
+        line = dict.fromkeys(headings, "")
+        line |= {"arm": name, "test bpc": f"{statistics.fmean(bits):.4f}" if bits else ""}
+        if name in paired:
+            valid, test = (
+                difference(paired_differences(rows, name, paired[name], number))
+                for number in ("valid_bpc", "test_bpc")
+            )
+            missing = unfinished(rows, name, paired[name], seeds)
+            line |= {"reference": paired[name], "paired seeds": f"{test.n} of {len(seeds)}"}
+            line |= {"difference, valid": str(valid), "test": str(test)}
+            line["verdict"] = verdict(name, paired[name], test, len(seeds), missing)
+        found.append(line)
+    columns = [(heading, f"{{{heading}}}") for heading in headings]
+    verdicts = "\n\n".join(line["verdict"] for line in found if "verdict" in line)
+    return (
+        "Mean over seeds, and the paired difference to the reference (mean ± half-width of the "
+        f"{LEVEL:.0%} Student-t interval, each interval by itself). The interval is over initial "
+        f"parameters and truncation draws only:\n\n{markdown_table(found, columns)}\n{verdicts}"
+    )

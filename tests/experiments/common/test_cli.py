@@ -103,17 +103,15 @@ def test_tensorboard_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_compilation_cache(monkeypatch, tmp_path):
-    from experiments.common.compilation_cache import enable_compilation_cache
-
     before = jax.config.jax_compilation_cache_dir
     try:
         jax.config.update("jax_compilation_cache_dir", None)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        enable_compilation_cache()
+        cli.enable_compilation_cache()
         chosen = jax.config.jax_compilation_cache_dir
         assert "artbp" in chosen
         jax.config.update("jax_compilation_cache_dir", "elsewhere")
-        enable_compilation_cache()
+        cli.enable_compilation_cache()
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

@@ -9,12 +9,11 @@ import optax
 import pytest
 
 import artbp
-from experiments.common import session
+from experiments.common import loop
 from experiments.common.chunks import SegmentRecord
 from experiments.common.errors import TrainingDivergedError
 from experiments.common.loop import LoopOptions, train
-from experiments.common.metrics import read_metrics
-from experiments.common.progress import Progress
+from experiments.common.metrics import Progress, read_metrics
 from experiments.common.workdir import open_workdir
 
 BAD_STEP = 47
@@ -82,7 +81,7 @@ def test_max_loss(tmp_path):
 @pytest.mark.parametrize(("weight", "named"), [(1.0, False), (2.0, True)])
 def test_alpha_is_named_where_there_are_weights(weight, named):
     records = SegmentRecord(*(np.array([value]) for value in (3.0, 3, 3, 1.0, 1.0, weight, 0, 0)))
-    error = session._diverged(records, Progress(), LoopOptions(num_epochs=1))
+    error = loop._diverged(records, Progress(), LoopOptions(num_epochs=1))
     assert "parameters that are not finite" in str(error)
     assert ("alpha" in str(error)) == named
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.common.chunks import SegmentRecord
-from experiments.common.progress import Progress, ProgressBar, summarise
+from experiments.common.metrics import Progress, progress_bar
 
 RECORDS = SegmentRecord(
     loss_sum=np.array([6.0, 2.0], np.float32),
@@ -28,7 +28,7 @@ def test_counters_and_their_way_through_json():
 
 
 def test_summary_weighs_losses_not_segments():
-    row = summarise(RECORDS._replace(loss_sum=np.array([6.0, 10.0])))
+    row = Progress().count(RECORDS._replace(loss_sum=np.array([6.0, 10.0])))
     assert row["loss"] == pytest.approx(2.0)
     assert row["bits"] == pytest.approx(2.0 / np.log(2))
     assert (row["mean_length"], row["max_length"]) == (2.0, 3)
@@ -38,15 +38,15 @@ def test_summary_weighs_losses_not_segments():
 
 def test_bar_shows_loss_bits_speed_and_time_left(capsys):
     row = {"epoch": 1, "time_step": 60, "loss": 2.0, "bits": 2.885}
-    with ProgressBar(total_steps=100, done_steps=20, show=True) as bar:
-        bar.advance(row)
-        bar.advance(row | {"time_step": 70})
+    with progress_bar(100, done_steps=20, show=True) as advance:
+        advance(row)
+        advance(row | {"time_step": 70})
     shown = capsys.readouterr().err
     assert "loss=2.0000" in shown and "bits=2.8850" in shown
     assert "70.0/100" in shown and "step/s" in shown and "<" in shown
 
 
 def test_bar_is_hidden_away_from_a_terminal(capsys):
-    with ProgressBar(total_steps=100, done_steps=0, show=None):
+    with progress_bar(100, done_steps=0, show=None):
         pass
     assert capsys.readouterr().err == ""

@@ -21,7 +21,8 @@ def test_new_folder_holds_the_config(tmp_path):
     workdir = open_workdir(tmp_path / "a" / "b", CONFIG)
     assert json.loads(workdir.config_path.read_text()) == json.loads(json.dumps(CONFIG))
     assert [p.name for p in workdir.path.iterdir()] == ["config.json"]
-    assert read_workdir(tmp_path / "a" / "b") == (workdir, json.loads(json.dumps(CONFIG)))
+    again, config = read_workdir(tmp_path / "a" / "b")
+    assert (again.path, config) == (workdir.path, json.loads(json.dumps(CONFIG)))
 
 
 @pytest.mark.parametrize("as_config", [ml_collections.ConfigDict, ml_collections.FrozenConfigDict])

@@ -23,8 +23,7 @@ from experiments.k1k2.config import MODES, arms
 from experiments.k1k2.report import make_rows
 from experiments.k1k2.texts import Texts, read_texts
 from experiments.k1k2.training import Runs, last_quarter, seconds_per_update
-from experiments.ptb.data import Corpus
-from experiments.ptb.vocabulary import DataError, Vocabulary
+from experiments.ptb.data import Corpus, DataError, Vocabulary
 
 CONFIG = Path(__file__).parents[3] / "configs" / "k1k2" / "default.py"
 TINY = (

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.ptb import data
+from experiments.ptb.data import DataError, Vocabulary
 from experiments.ptb.generated import generated_corpus, generated_text
-from experiments.ptb.vocabulary import DataError, Vocabulary
 
 
 def _naive_characters(path):

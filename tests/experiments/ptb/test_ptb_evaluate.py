@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.common.errors import ConfigError
-from experiments.ptb.evaluate import bits_per_character
-from experiments.ptb.model import character_model, logits
+from experiments.ptb.model import bits_per_character, character_model, logits
 
 NEWLINE = 2
 SYMBOLS = np.random.default_rng(1).integers(0, 6, 45).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Whole runs at a tiny size, each method, and bad input that must leave nothing behind."""
+"""Whole runs at a tiny size, each kind of arm, and bad input that must leave nothing behind."""
 
 import json
 import pathlib
@@ -23,14 +23,14 @@ from experiments.common.errors import (
 from experiments.common.metrics import read_metrics
 from experiments.common.workdir import read_workdir
 from experiments.ptb import data
-from experiments.ptb.config import METHODS, default_config, make_estimator
-from experiments.ptb.evaluate import bits_per_character
+from experiments.ptb.config import default_config, make_estimator
+from experiments.ptb.data import NEWLINE, read_vocabulary
 from experiments.ptb.generated import generated_corpus
-from experiments.ptb.model import character_model, model_from_config
+from experiments.ptb.model import bits_per_character, character_model, model_from_config
 from experiments.ptb.run import load_corpus, prepare, run
-from experiments.ptb.vocabulary import NEWLINE, read_vocabulary
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "ptb"
+ARMS = ("tbptt(20, draw_offset=True)", "artbp(20, alpha=4)", "uncompensated(20, alpha=4)")
 
 
 def _config(*overrides):
@@ -46,11 +46,11 @@ def _as_json(value):
 
 
 @pytest.mark.parametrize(
-    ("method", "more"),
+    ("arm", "more"),
     [
-        ("tbptt", ["model.cell=gru"]),
+        (ARMS[0], ["model.cell=gru"]),
         (
-            "uncompensated",
+            ARMS[2],
             [
                 "driver=host",
                 "optimizer.name=sgd",
@@ -61,11 +61,11 @@ def _as_json(value):
         ),
     ],
 )
-def test_each_method_learns(tmp_path, method, more, capsys):
-    results = _run(tmp_path / "run", f"method={method}", *more)
-    assert results["method"] == method
+def test_each_arm_learns(tmp_path, arm, more, capsys):
+    results = _run(tmp_path / "run", f"arm={arm}", *more)
+    assert results["arm"] == arm
     # The same run at rate 0 ends with the parameters it began with.
-    prepared = prepare(_config(f"method={method}", *more))
+    prepared = prepare(_config(f"arm={arm}", *more))
     params = prepared.model.init(jax.random.split(jax.random.key(0))[0])
     vocabulary = prepared.corpus.vocabulary
     newline = vocabulary.symbols.index(NEWLINE)
@@ -79,7 +79,7 @@ def test_each_method_learns(tmp_path, method, more, capsys):
 
 def test_a_huge_finite_loss_stops_the_run(tmp_path):
     with pytest.raises(TrainingDivergedError, match="above the limit"):
-        _run(tmp_path / "run", "method=tbptt", "optimizer.learning_rate=1e3")
+        _run(tmp_path / "run", f"arm={ARMS[0]}", "optimizer.learning_rate=1e3")
     assert not (tmp_path / "run" / "results.json").exists()
 
 
@@ -90,7 +90,7 @@ def test_help_lists_flags_fields_and_the_price_of_clipping(module):
     text = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60).stdout
     for words in (
         *("--workdir", "--config", "--set", "--[no]resume", "--[no]tensorboard", "--data_dir"),
-        *("mean_length=50", "optimizer.learning_rate=0.002", "optimizer.options.ANY"),
+        *("arm=artbp(50, alpha=4)", "optimizer.learning_rate=0.002", "optimizer.options.ANY"),
         "Clipping biases a random gradient",
     ):
         assert words in text
@@ -98,7 +98,7 @@ def test_help_lists_flags_fields_and_the_price_of_clipping(module):
 
 def test_results_are_those_of_the_best_parameters(finished_run):
     workdir_path, results = finished_run
-    assert results["method"] == "artbp"
+    assert results["arm"] == "artbp(20, alpha=4)"
     workdir, values = read_workdir(workdir_path)
     corpus = generated_corpus(0, values["data"]["generated_lines"])
     vocabulary = read_vocabulary(workdir)
@@ -148,9 +148,10 @@ def test_a_workdir_holds_one_run(finished_run):
     [
         ("batch=100000", "batch = 100000 rows do not fit"),
         ("batch=0", "batch = 0"),
-        ("method=bptt", "method is 'bptt': expected one of tbptt, artbp, uncompensated"),
-        ("mean_length=1", "mean_length = 1"),
-        ("alpha=2.0", "alpha = 2.0"),
+        ("arm=bptt", "arm is 'bptt': expected one with a length"),
+        ("arm=lstm(50)", "names 'lstm', which is unknown"),
+        ("arm=artbp(1, alpha=4)", "mean_length=1"),
+        ("arm=artbp(50, alpha=2.0)", "alpha=2.0"),
         ("model.cell=rnn", "model.cell is 'rnn'"),
         ("data.source=wikipedia", "data.source is 'wikipedia'"),
         ("data.generated_lines=1", "num_lines = 1"),
@@ -162,7 +163,8 @@ def test_a_workdir_holds_one_run(finished_run):
         ("shadow.every=-1", "shadow.every is -1"),
         ("shadow.num_rows=5", "shadow.num_rows is 5: expected 1 to batch = 4"),
         ("shadow.truncation_lengths=[300]", "shadow: truncation_lengths holds 300"),
-        ("shadow.alpha=2.0", "shadow: .*alpha"),
+        ("shadow.arm=artbp(50, alpha=2.0)", "alpha=2.0"),
+        ("shadow.arm=tbptt(50)", "shadow.arm is .tbptt"),
         ("driver=fast", "driver is 'fast'"),
         ("data.source=ptb", "no file .*ptb.train.txt"),
     ],
@@ -200,9 +202,9 @@ def _readout_bias_gradient(params, carry, stream, length):
     return jax.grad(segment_loss)(params)["readout"]["bias"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_gradients_are_divided_by_a_constant_and_not_by_the_drawn_length(method):
-    config = _config(f"method={method}")
+@pytest.mark.parametrize("arm", ARMS)
+def test_gradients_are_divided_by_a_constant_and_not_by_the_drawn_length(arm):
+    config = _config(f"arm={arm}")
     model = character_model("lstm", 6, 4)
     symbols = jnp.asarray(np.random.default_rng(0).integers(0, 6, (40, config.batch)))
     stream = artbp.Stream(symbols[:-1], symbols[1:])
@@ -216,7 +218,7 @@ def test_gradients_are_divided_by_a_constant_and_not_by_the_drawn_length(method)
         grads, _, info = estimate(params, state, stream)
         lengths.add(int(info.length))
         total = _readout_bias_gradient(params, carry, stream, info.length)
-        expected = total / (config.mean_length * config.batch)
+        expected = total / (20 * config.batch)
         np.testing.assert_allclose(grads["readout"]["bias"], expected, rtol=1e-4, atol=1e-6)
     assert len(lengths) > 1
 
@@ -224,7 +226,8 @@ def test_gradients_are_divided_by_a_constant_and_not_by_the_drawn_length(method)
 @pytest.mark.parametrize("name", ["small", "medium", "paper"])
 def test_configurations_load_and_build(name):
     config = load_config(default_config(), CONFIGS / f"{name}.py")
-    assert config.data.source == "ptb" and config.mean_length == 50 and config.batch == 64
-    for method in METHODS:
-        chosen = load_config(default_config(), CONFIGS / f"{name}.py", [f"method={method}"])
+    assert config.data.source == "ptb" and config.batch == 64
+    assert config.arm == "artbp(50, alpha=4)"
+    for arm in ARMS:
+        chosen = load_config(default_config(), CONFIGS / f"{name}.py", [f"arm={arm}"])
         make_estimator(chosen, model_from_config(chosen, 50))

@@ -7,7 +7,7 @@ OVERRIDES = (
     "data.generated_lines=40",
     "model.hidden_size=8",
     "batch=4",
-    "mean_length=20",
+    "arm=artbp(20, alpha=4)",
     "num_epochs=2",
     "optimizer.learning_rate=1e-2",
 )

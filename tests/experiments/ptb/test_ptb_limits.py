@@ -7,7 +7,7 @@ import pytest
 
 import artbp
 from artbp.contrib.clipping import LengthBins
-from experiments.ptb_study import clipped, limits
+from experiments.ptb_study import limits
 
 NUM_STEPS = 100
 
@@ -15,8 +15,8 @@ NUM_STEPS = 100
 @pytest.fixture
 def small(monkeypatch):
     monkeypatch.setattr(limits, "_SETTLING", 20)
-    monkeypatch.setattr(clipped, "NUM_STEPS", NUM_STEPS)
-    monkeypatch.setattr(clipped, "NUM_DRAWS", 3)
+    monkeypatch.setattr(limits, "CLIPPED_STEPS", NUM_STEPS)
+    monkeypatch.setattr(limits, "NUM_DRAWS", 3)
 
 
 def test_the_sizes_are_those_of_plain_gradients():
@@ -47,7 +47,7 @@ def test_the_sizes_are_those_of_plain_gradients():
         )
         expected.append(np.asarray(gradient))
     estimator = artbp.tbptt(cell, loss_fn, truncation_length=length, normalizer=normalizer)
-    found = clipped.segment_sizes(
+    found = limits.segment_sizes(
         estimator, params, carry, artbp.Stream(xs, targets), jax.random.key(0)
     )
     assert len(expected) == 3
@@ -60,7 +60,7 @@ def test_each_estimator_of_a_run_is_clipped_at_the_sizes_of_tbptts_segments(
     finished_run, small, monkeypatch
 ):
     measured, normalizers = [], []
-    estimators = clipped._estimators
+    estimators = limits.clipped_estimators
 
     def record(model, normalizer):
         normalizers.append(normalizer)
@@ -70,38 +70,41 @@ def test_each_estimator_of_a_run_is_clipped_at_the_sizes_of_tbptts_segments(
         measured.append(stream.xs.shape)
         return {"max_norm": np.array([0.0, 0.04, 9.0]), "max_value": np.array([0.0, 0.01, 9.0])}
 
-    monkeypatch.setattr(clipped, "_estimators", record)
-    monkeypatch.setattr(clipped, "segment_sizes", sizes)
-    found = clipped.clipping_of_run(finished_run[0], None)
-    assert found is not None
+    monkeypatch.setattr(limits, "clipped_estimators", record)
+    monkeypatch.setattr(limits, "segment_sizes", sizes)
+    found = limits.clipping(limits.trained(finished_run[0], None))
     assert measured == [(NUM_STEPS, 4)]  # all rows
     assert normalizers == [50 * 4]
     thresholds = [{"max_norm": 0.04}, {"max_norm": 0.08}, {"max_value": 0.01}, {"max_value": 0.02}]
-    names = [clipped.TBPTT, clipped.ARTBP, clipped.UNCOMPENSATED]
-    assert [row[:2] for row in found] == [(n, t) for n in names for t in thresholds]
-    tbptt, artbp_, uncompensated = (row.report for row in found[::4])
-    # The same cuts, and other gradients.
+    names = ["TBPTT 50, offset drawn", "ARTBP 50, α = 4", "No compensation 50, α = 4"]
+    assert [(row["arm"], row["threshold"]) for row in found] == [
+        (n, t) for n in names for t in thresholds
+    ]
+    tbptt, artbp_, uncompensated = (row["report"] for row in found[::4])
+    # The same boundaries, and other gradients.
     np.testing.assert_array_equal(artbp_.by_length.count, uncompensated.by_length.count)
     assert artbp_.norm_lost != uncompensated.norm_lost
     assert not tbptt.by_length.count[tbptt.by_length.shortest > 50].any()
     assert artbp_.by_length.count.sum() != tbptt.by_length.count.sum()
     assert 0 < tbptt.norm_lost < 1
 
-    lines = clipped.markdown({"a-run": found}).splitlines()
-    [line] = [x for x in lines if x.startswith("| a-run | TBPTT 50 | norm 0.04 |")]
+    lines = limits.clipping_section({"a-run": found}).splitlines()
+    [line] = [x for x in lines if x.startswith("| a-run | TBPTT 50, offset drawn | norm 0.04 |")]
     low, high = (float(x) for x in line.split("[")[1].split("]")[0].split(", "))
     bias = tbptt.against_unclipped.relative_bias
     # Student's t of 2 degrees of freedom, 95 %.
     half_width = 4.303 * tbptt.against_unclipped_error.relative_bias
     np.testing.assert_allclose((low, high), (bias - half_width, bias + half_width), atol=6e-4)
     kept = [f"{100 * r.against_unclipped.projection:.0f} %" for r in (tbptt, artbp_)]
-    assert f"the median norm, of the mean gradient is kept: TBPTT 50 {kept[0]}; " in lines[-1]
-    assert f"ARTBP, polynomial(50, 4) {kept[1]}; " in lines[-1]
+    start = f"- a-run, clipped to the median norm: TBPTT 50, offset drawn {kept[0]}; "
+    [line] = [x for x in lines if x.startswith(start)]
+    assert f"ARTBP 50, α = 4 {kept[1]}; " in line
 
 
 def test_a_short_text_has_no_section(finished_run):
-    assert clipped.clipping_of_run(finished_run[0], None) is None
-    assert clipped.markdown({}) == ""
+    run = limits.trained(finished_run[0], None)
+    assert limits.clipping(run) == [] and limits.clipping_section({"a-run": []}) == ""
+    assert "Clipping" not in limits.markdown({"a-run": run})
 
 
 def test_shares_by_length_count_segments_and_not_bins():
@@ -112,4 +115,4 @@ def test_shares_by_length_count_segments_and_not_bins():
         share_of_steps=np.ones(7),
         norm_lost=np.ones(7),
     )
-    np.testing.assert_array_equal(clipped.shares_by_length(by_length), [0.25, 0.5, 1.0, np.nan])
+    np.testing.assert_array_equal(limits.shares_by_length(by_length), [0.25, 0.5, 1.0, np.nan])
