@@ -1,175 +1,135 @@
-"""The tables of the four parts, in one file, and all rows as JSON."""
+"""The tables of the four parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.common.report import Column, Row, markdown_table, write_text_and_rows
-from experiments.stability.training import ARMS, FAILED_ABOVE
+from experiments.common.arms import parse
+from experiments.common.report import Column, Row, table
+from experiments.common.tuning import rate_text
+from experiments.stability.config import trained
+from experiments.stability.training import FAILED_ABOVE, words
 
 
-def part(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows of one part."""
-    return [row for row in rows if row["part"] == name]
+def part(rows: Sequence[Row], name: str, **fields: Any) -> list[Row]:
+    """The rows of one part, with these values."""
+    wanted = {"part": name, **fields}
+    return [row for row in rows if all(row[field] == value for field, value in wanted.items())]
 
 
-def write(folder: Path, config: Any, rows: Sequence[Row]) -> str:
-    """Writes `table.md`, and last of all `results.json`: a list, told apart by "part".
-
-    Returns:
-        The tables.
-    """
-    text = "\n".join(
-        [
-            "Command: `python -m experiments.stability --config configs/stability/default.py "
-            "--workdir DIR`; the configuration is in config.json.\n",
-            _section("(i) Norm of the gradient of one sequence", _norms(rows, config)),
-            _section("(ii) Training by SGD", _training(rows, config)),
-            _section("(iii) |change of the loss| ≤ L · η · θ_c", _bound(rows)),
-            _section("(iv) Progress under clipping", _progress(rows, config)),
-            _section("(iv) The mean of the clipped ARTBP gradient", _bias(rows, config)),
-        ]
-    )
-    write_text_and_rows(folder, text, rows, indent=1)
-    return text
+def tables(config: Any, rows: Sequence[Row]) -> str:
+    """All five."""
+    sections = {
+        "(i) Norm of the gradient of one sequence": _norms(config, rows),
+        "(ii) Training by SGD": _training(config, rows),
+        "(iii) |change of the loss| ≤ L · η · θ_c": _bound(config, rows),
+        "(iv) Progress under clipping": _progress(config, rows),
+        "(iv) The mean of the clipped ARTBP gradient": _bias(config, rows),
+    }
+    return "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
 
 
-def _section(title: str, table_and_note: tuple[str, str]) -> str:
-    table, note = table_and_note
-    return f"## {title}\n\n{table}\n{note}\n"
-
-
-def _norms(rows: Sequence[Row], config: Any) -> tuple[str, str]:
-    rows = part(rows, "norms")
-    labels = list(dict.fromkeys(row["label"] for row in rows))
-    lines = [
-        {row["label"]: row for row in rows if row["spectral_radius"] == radius} | {"ρ": radius}
-        for radius in config.spectral_radii
-    ]
-
-    def words(row: Row) -> str:
-        low, middle, high = (f"{row['quantiles'][q]:.2g}" for q in ("0.05", "0.5", "0.95"))
-        return f"{middle} [{low}, {high}]"
-
-    columns: list[Column] = [("ρ", lambda line: f"{line['ρ']:g}")]
-    for label in labels:
-        columns += [
-            (label, lambda line, label=label: words(line[label])),
-            ("largest", lambda line, label=label: f"{line[label]['largest']:.2g}"),
-        ]
-    note = (
+def _norms(config: Any, rows: Sequence[Row]) -> str:
+    quantiles = "{quantiles[0.5]:.2g} [{quantiles[0.05]:.2g}, {quantiles[0.95]:.2g}]"
+    lines = []
+    for radius in config.spectral_radii:
+        line = {"ρ": f"{radius:g}"}
+        for row in part(rows, "norms", spectral_radius=radius):
+            line[row["label"]] = quantiles.format_map(row)
+            line[f"largest, {row['label']}"] = f"{row['largest']:.2g}"
+        lines.append(line)
+    return table(
+        lines,
+        _columns(lines),
         f"Median [5 %, 95 %], and the largest, of {config.num_norm_draws} draws of weights, "
         f"sequence and boundaries. Loss: mean per step of {config.sequence_length} steps, "
-        f"{config.num_rows} rows. Segments of {config.mean_length} steps, on average; "
-        f"α = {config.alpha:g}."
+        f"{config.num_rows} rows.",
     )
-    return markdown_table(lines, columns), note
 
 
-def _training(rows: Sequence[Row], config: Any) -> tuple[str, str]:
-    rows = part(rows, "training")
-    lines = [summary(rows, arm.label, radius) for radius in config.spectral_radii for arm in ARMS]
-    columns: list[Column] = [
-        ("ρ", lambda line: f"{line['spectral_radius']:g}"),
-        ("arm", lambda line: line["arm"]),
-        ("best rate", lambda line: f"{line['best_rate']:g}" + " (edge)" * line["at_edge"]),
-        ("loss at the best rate", lambda line: _loss(line["best"])),
-        ("no run fails up to rate", _stable),
-        ("loss at the best rate of TBPTT", lambda line: _loss(line["at_tbptt_rate"])),
+def _columns(lines: Sequence[Row]) -> list[Column]:
+    """Of lines that hold texts by their headings."""
+    return [(heading, lambda line, heading=heading: line[heading]) for heading in lines[0]]
+
+
+def _training(config: Any, rows: Sequence[Row]) -> str:
+    labels = [words(*one) for one in trained(config)]
+    lines = [
+        summary(rows, label, labels[0], radius)
+        for radius in config.spectral_radii
+        for label in labels
     ]
-    note = (
+    columns: list[Column] = [
+        ("ρ", "{spectral_radius:g}"),
+        ("arm", "{label}"),
+        ("rate", lambda line: rate_text(line["learning_rate"], line["rate_at_edge"])),
+        ("loss at that rate", _loss),
+        ("no run fails up to rate", "{stable}"),
+        (f"loss at the rate of {labels[0]}", lambda line: _loss(line["at_first_rate"])),
+    ]
+    return table(
+        lines,
+        columns,
         f"Mean squared error of the last tenth of {config.num_sequences} sequences (predicting the "
         f"mean gives 1): median [smallest, largest] of {config.num_seeds} seeds. A run has failed "
-        f"when that loss is above {FAILED_ABOVE:g} or not finite. Rates: "
-        f"{', '.join(f'{rate:g}' for rate in config.learning_rates)}; the best is that of the "
-        "smallest median among those where no run fails; (edge): it is the smallest or largest of "
-        "all. The best rate is chosen, and its loss reported, on the same seeds: for each arm this "
-        "loss is a little too good. "
-        f"Clipped by norm at {config.clip_norm:g}, by value at {config.clip_value:g}. BPTT "
-        f"updates once per sequence, {config.sequence_length // config.mean_length} times less "
-        "often than the others. A small rate in place of clipping: ARTBP at its best rate."
+        f"when that loss is above {FAILED_ABOVE:g} or not finite. Rate: of "
+        f"{', '.join(f'{rate:g}' for rate in config.learning_rates)}, the one with the smallest "
+        f"mean loss over {config.num_tuning_runs} runs that are not reported, among the rates at "
+        "which none of these runs failed (\\*: at the edge of the grid). "
+        f"Clipped by norm at {config.clip_norm:g}, by value at {config.clip_value:g}. Full BPTT "
+        "updates once per sequence, the others once per segment.",
     )
-    return markdown_table(lines, columns), note
 
 
-def summary(rows: Sequence[Row], arm: str, radius: float) -> Row:
-    """One arm at one spectral radius: its best rate, and what it does at the best of TBPTT."""
-    own = _of(rows, arm, radius)
-    best = best_row(own)
-    rate = best_row(_of(rows, ARMS[0].label, radius))["learning_rate"]
-    failing = [row["learning_rate"] for row in own if row["failed"] > 0]
-    stable = [
-        row["learning_rate"] for row in own if row["learning_rate"] < min(failing, default=np.inf)
-    ]
-    return {
-        "arm": arm,
-        "spectral_radius": radius,
-        "best": best,
-        "best_rate": best["learning_rate"],
-        "at_edge": best is own[0] or best is own[-1],
-        "largest_stable_rate": max(stable, default=None),
-        "at_tbptt_rate": next(row for row in own if row["learning_rate"] == rate),
-    }
+def summary(rows: Sequence[Row], label: str, first: str, radius: float) -> Row:
+    """The row of the rate chosen for an arm, and its row at the rate chosen for the `first` arm.
 
-
-def _of(rows: Sequence[Row], arm: str, radius: float) -> list[Row]:
-    return [row for row in rows if row["arm"] == arm and row["spectral_radius"] == radius]
-
-
-def best_row(rows: Sequence[Row]) -> Row:
-    """The smallest median among the rates where no run fails, or of all if there are none."""
-    return min(rows, key=lambda row: (row["failed"] > 0, row["loss_median"]))
-
-
-def _stable(line: Row) -> str:
-    rate = line["largest_stable_rate"]
-    return "none" if rate is None else f"{rate:g}"
+    "stable" is the largest rate up to which no run fails.
+    """
+    own = part(rows, "training", label=label, spectral_radius=radius)
+    of_first = part(rows, "training", label=first, spectral_radius=radius)
+    at_first_rate = next(row for row, other in zip(own, of_first, strict=True) if other["chosen"])
+    stable = "none"
+    for row in own:
+        if row["failed"] > 0:
+            break
+        stable = f"{row['learning_rate']:g}"
+    chosen = next(row for row in own if row["chosen"])
+    return chosen | {"stable": stable, "at_first_rate": at_first_rate}
 
 
 def _loss(row: Row) -> str:
-    words = _spread(row, "loss")
-    if row["failed"] > 0:
-        words += f", {round(row['failed'] * row['num_seeds'])} of {row['num_seeds']} failed"
-    return words
+    failed = f", {round(row['failed'] * row['num_seeds'])} of {row['num_seeds']} failed"
+    return _spread(row, "loss") + failed * (row["failed"] > 0)
 
 
 def _spread(row: Row, field: str) -> str:
-    middle, low, high = (number(row[f"{field}_{w}"]) for w in ("median", "smallest", "largest"))
+    numbers = (row[f"{field}_{word}"] for word in ("median", "smallest", "largest"))
+    middle, low, high = (f"{x:.3g}" if np.isfinite(x) else "∞" for x in numbers)
     return f"{middle} [{low}, {high}]"
 
 
-def number(value: float) -> str:
-    """Three digits, or ∞."""
-    return f"{value:.3g}" if np.isfinite(value) else "∞"
-
-
-def _bound(rows: Sequence[Row]) -> tuple[str, str]:
-    rows = part(rows, "bound")
+def _bound(config: Any, rows: Sequence[Row]) -> str:
     columns: list[Column] = [
-        ("ρ", lambda row: f"{row['spectral_radius']:g}"),
-        ("bound held", lambda row: f"{row['num_held']} of {row['num_steps']} steps"),
-        ("largest change / bound", lambda row: number(row["largest_ratio"])),
-        ("median", lambda row: number(row["median_ratio"])),
-        ("steps clipped", lambda row: f"{row['share_clipped']:.0%}"),
-        ("largest gradient norm before clipping", lambda row: number(row["largest_gradient_norm"])),
-        ("longest step / (η θ_c)", lambda row: f"{row['longest_step_ratio']:.6f}"),
-        ("loss before and after", lambda row: _before_after(row)),
+        ("ρ", "{spectral_radius:g}"),
+        ("bound held", "{num_held} of {num_steps} steps"),
+        ("largest change / bound", "{largest_ratio:.3g}"),
+        ("median", "{median_ratio:.3g}"),
+        ("steps clipped", "{share_clipped:.0%}"),
+        ("largest gradient norm before clipping", "{largest_gradient_norm:.3g}"),
+        ("longest step / (η θ_c)", "{longest_step_ratio:.6f}"),
+        ("loss before and after", "{first_loss:.3g}, {last_loss:.3g}"),
     ]
-    row = rows[0]
-    note = (
-        f"ARTBP with SGD, η = {row['learning_rate']:g}, clipped to a norm of θ_c = "
-        f"{row['clip_bound']:g}. Loss: of sequences that training does not see. L: the largest "
-        "norm of its gradient along the step."
+    return table(
+        part(rows, "bound"),
+        columns,
+        f"{parse(config.clipped_arm).label} with SGD, η = {config.bound_learning_rate:g}, clipped "
+        f"to a norm of θ_c = {config.clip_norm:g}. Loss: of sequences that training does not see. "
+        "L: the largest norm of its gradient along the step.",
     )
-    return markdown_table(rows, columns), note
-
-
-def _before_after(row: Row) -> str:
-    return f"{number(row['first_loss'])}, {number(row['last_loss'])}"
 
 
 def clip_words(row: Row) -> tuple[str, str]:
@@ -180,26 +140,22 @@ def clip_words(row: Row) -> tuple[str, str]:
     return "none", "no clipping"
 
 
-def _progress(rows: Sequence[Row], config: Any) -> tuple[str, str]:
-    rows = part(rows, "progress")
-    lines = [
-        {row["learning_rate"]: row for row in rows if row["norm_bound"] == bound}
-        for bound in dict.fromkeys(row["norm_bound"] for row in rows)
-    ]
-    rates = config.clipping_learning_rates
-    columns: list[Column] = [("bound on the norm", lambda line: clip_words(line[rates[0]])[1])]
-    columns += [
-        (f"loss at rate {rate:g}", lambda line, rate=rate: _loss(line[rate])) for rate in rates
-    ]
-    note = (
-        f"ARTBP, ρ = {config.clipping_radius:g}: loss of the last tenth of {config.num_sequences} "
-        f"sequences, median [smallest, largest] of {config.num_seeds} seeds."
+def _progress(config: Any, rows: Sequence[Row]) -> str:
+    lines: dict[str, Row] = {}
+    for row in part(rows, "progress"):
+        bound = clip_words(row)[1]
+        line = lines.setdefault(bound, {"bound on the norm": bound})
+        line[f"loss at rate {row['learning_rate']:g}"] = _loss(row)
+    return table(
+        list(lines.values()),
+        _columns(list(lines.values())),
+        f"{parse(config.clipped_arm).label}, ρ = {config.clipping_radius:g}: loss of the last "
+        f"tenth of {config.num_sequences} sequences, median [smallest, largest] of "
+        f"{config.num_seeds} seeds.",
     )
-    return markdown_table(lines, columns), note
 
 
-def _bias(rows: Sequence[Row], config: Any) -> tuple[str, str]:
-    rows = part(rows, "bias")
+def _bias(config: Any, rows: Sequence[Row]) -> str:
     columns: list[Column] = [
         ("clipped by", lambda row: clip_words(row)[0]),
         ("bound", lambda row: clip_words(row)[1]),
@@ -208,11 +164,12 @@ def _bias(rows: Sequence[Row], config: Any) -> tuple[str, str]:
         ("\\|mean − BPTT\\| / \\|BPTT\\|", lambda row: _spread(row, "relative_bias")),
         ("standard error", lambda row: _spread(row, "relative_standard_error")),
     ]
-    note = (
+    return table(
+        part(rows, "bias"),
+        columns,
         f"Median [smallest, largest] of {config.num_seeds} draws of weights and sequence, at the "
         f"first weights, ρ = {config.clipping_radius:g}. For each, the gradient of each segment is "
         f"clipped, those of a sequence are summed, and {config.num_bias_keys:,} draws of the "
         "boundaries are averaged. Standard error: of that mean, as a vector, relative to the norm "
-        "of BPTT; the difference from BPTT is that large by chance alone."
+        "of BPTT; the difference from BPTT is that large by chance alone.",
     )
-    return markdown_table(rows, columns), note

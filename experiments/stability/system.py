@@ -1,14 +1,16 @@
-"""The network, the sequences, and the loss of whole sequences."""
+"""The network, the sequences, the loss of whole sequences, and clipping."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import artbp
+from experiments.common.arms import Arm
 from experiments.tasks import losses, mackey_glass
 
 core = artbp.cells.rnn
@@ -31,14 +33,25 @@ def init(rng_key: jax.Array, hidden_size: int, spectral_radius: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
+def initial_carry(params: Any, config: Any) -> Any:
+    """Zeros."""
+    return core.initial_carry(params["cell"], config.num_rows)
+
+
 def sequences(
-    seed: int, num_rows: int, *, num_sequences: int, length: int, horizon: int
+    config: Any, seed: int, num_sequences: int = 1, num_rows: int | None = None
 ) -> artbp.Stream:
-    """Sequences one after the other, each begun with the initial carry: [S · length, B, 1]."""
-    chunk = next(mackey_glass(horizon).chunks(seed, num_rows, num_sequences * length))
-    resets = np.arange(num_sequences * length) % length == 0
-    xs, targets = (np.asarray(a, np.float64) for a in (chunk.stream.xs, chunk.stream.targets))
-    return artbp.Stream(xs, targets, resets=resets)
+    """Sequences one after the other, each begun with the initial carry: [S · length, B, 1].
+
+    Training takes the even seeds.
+    """
+    length = config.sequence_length
+    chunks = mackey_glass(config.horizon).chunks(
+        seed, num_rows or config.num_rows, num_sequences * length
+    )
+    given = next(chunks).stream
+    xs, targets = (np.asarray(array, np.float64) for array in (given.xs, given.targets))
+    return artbp.Stream(xs, targets, resets=np.arange(num_sequences * length) % length == 0)
 
 
 def mean_loss(params: Any, stream: artbp.Stream, gates: Any = None) -> jax.Array:
@@ -48,6 +61,29 @@ def mean_loss(params: Any, stream: artbp.Stream, gates: Any = None) -> jax.Array
     return jnp.mean(jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, stream.targets))
 
 
-def global_norm(tree: Any) -> jax.Array:
-    """√ Σ x²."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+def make_estimator(arm: Arm, config: Any) -> artbp.GradientEstimator:
+    """Its gradient is that of the mean loss per step and row of an average segment."""
+    return arm.build(cell, loss_fn, normalizer=float(arm.length * config.num_rows))
+
+
+class Clip(NamedTuple):
+    """Bounds on the gradient: on its global norm, and on the modulus of each entry; ∞ for none."""
+
+    norm_bound: Any = np.inf
+    value_bound: Any = np.inf
+
+
+def clip(gradient: Any, bounds: Clip) -> Any:
+    """The gradient with its entries clipped, and then scaled to a norm within the bound.
+
+    The bounds may be traced, unlike those of optax.
+    """
+    norm, value = bounds
+    gradient = jax.tree.map(lambda leaf: jnp.clip(leaf, -value, value), gradient)
+    factor = jnp.minimum(1.0, norm / jnp.maximum(optax.global_norm(gradient), 1e-300))
+    return jax.tree.map(lambda leaf: factor * leaf, gradient)
+
+
+def clipped_sgd(rate: Any, bounds: Clip) -> optax.GradientTransformation:
+    """θ ← θ − rate · clip(gradient)."""
+    return optax.chain(optax.stateless(lambda grads, _: clip(grads, bounds)), optax.sgd(rate))
