@@ -4,11 +4,10 @@ A GRU forecasts the next value of the Mackey-Glass series. In training its input
 at every step (teacher forcing), or the true values for a while and then its own last forecast for
 a number of steps, over and over. Afterwards it is warmed up on true values and runs freely.
 
-config      the configuration and its checks
-model       the cell that takes the truth or its own forecast
-data        the series, and when the truth is shown
-training    one arm with one seed at all learning rates, in one compiled program
+config      the fields
+model       the cell that takes the truth or its own forecast, and its data
 forecasts   the error of free runs against the horizon, and the two baselines
-study       all arms: training, choice of the learning rate, forecasts
+training    all arms: training, choice of the learning rate, forecasts
+report      the table
 figure      error against horizon
 """

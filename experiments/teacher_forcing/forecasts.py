@@ -1,9 +1,7 @@
-"""Forecasts: warmed up on true values, then left alone. Errors against the horizon.
+"""Forecasts of a network that is warmed up on true values and then runs freely.
 
 normalised RMSE(k) = √ mean over windows (forecast k steps ahead − truth)² / sd of the truth
 """
-
-from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ import numpy as np
 
 import artbp
 from experiments.teacher_forcing import model
-from experiments.teacher_forcing.data import Series, series
+from experiments.teacher_forcing.model import Series, series
 
 
 def windows(seed: int, num_windows: int, *, warm_up: int, max_horizon: int) -> Series:
@@ -42,17 +40,10 @@ def normalised_errors(all_params: Any, given: Series, *, warm_up: int) -> np.nda
     return np.sqrt(np.asarray(run(all_params, given), np.float64)) / deviation(given)
 
 
-def persistence(given: Series, *, warm_up: int) -> np.ndarray:
-    """The same of the forecast that nothing changes, [max_horizon]."""
-    last = given.values[warm_up - 1]
-    errors = np.mean(np.square(given.nexts[warm_up - 1 :] - last), axis=(1, 2), dtype=np.float64)
-    return np.sqrt(errors) / deviation(given)
-
-
-def constant(given: Series, mean: float, *, warm_up: int) -> np.ndarray:
-    """The same of the forecast `mean`, [max_horizon]."""
-    errors = np.mean(np.square(given.nexts[warm_up - 1 :] - mean), axis=(1, 2), dtype=np.float64)
-    return np.sqrt(errors) / deviation(given)
+def baseline(given: Series, forecast: Any, *, warm_up: int) -> np.ndarray:
+    """The same of a forecast that does not change with the horizon, [max_horizon]."""
+    errors = np.square(given.nexts[warm_up - 1 :] - forecast)
+    return np.sqrt(np.mean(errors, axis=(1, 2), dtype=np.float64)) / deviation(given)
 
 
 def deviation(given: Series) -> float:

@@ -1,10 +1,9 @@
-"""One arm with one seed at all learning rates, in one compiled program."""
-
-from __future__ import annotations
+"""All arms: training at every rate, the choice of the rate, forecasts with the chosen one."""
 
 import functools
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,44 +11,133 @@ import numpy as np
 import optax
 
 import artbp
+from experiments.common.arms import Arm, parse
 from experiments.common.optimizers import rate_by_time_step
+from experiments.common.pool import in_threads
+from experiments.common.report import Row
+from experiments.common.study import Say
+from experiments.common.tuning import choose_rate
 from experiments.common.whole_run import train_whole
-from experiments.teacher_forcing import model
+from experiments.teacher_forcing import forecasts, model
 
+# Of the series; training takes the even seeds.
+VALIDATION_SEED = 1
+TEST_SEED = 3
 NUM_BINS = 50
-ESTIMATORS = ("tbptt", "artbp")
-NAMES = {"tbptt": "TBPTT", "artbp": "ARTBP"}
-
-# (params, rates, stream, rng_key) -> (params, losses), both with the rates as their first axis.
-Trainer = Callable[..., tuple[Any, jax.Array]]
 
 
-@functools.lru_cache
-def trainer(name: str, mean_length: int, alpha: float, num_steps: int, batch_size: int) -> Trainer:
-    """The compiled training with one estimator; arms that differ in their data share it.
+class Trained(NamedTuple):
+    """One arm in one run at all rates.
 
-    Args:
-        name: "tbptt" or "artbp".
-        mean_length: steps of a segment, on average.
-        alpha: of the polynomial law of ARTBP.
-        num_steps: of the stream, over which the learning rate falls to zero.
-        batch_size: rows.
+    Attributes:
+        loss: [rates], of the last bin of the training.
+        score: [rates], error on the validation windows, the mean over horizons.
+        errors: [rates, max_horizon], on the test windows.
     """
-    normalizer = float(mean_length * batch_size)
-    if name == "tbptt":
-        estimator = artbp.tbptt(
-            model.cell, model.loss_fn, truncation_length=mean_length, normalizer=normalizer
+
+    loss: np.ndarray
+    score: np.ndarray
+    errors: np.ndarray
+
+
+def run(config: Any, say: Say) -> list[Row]:
+    """Trains every arm with every seed at every rate: a row for each arm and the two baselines.
+
+    Each seed has its own series, initial weights and boundaries, the same for all arms. The first
+    `num_seeds` are reported, the others choose the rates.
+
+    Raises:
+        TrainingInterruptedError: Ctrl-C. Trainings that had not started never will.
+    """
+    last = config.seed + config.num_seeds + config.num_tuning_runs
+    training = {
+        seed: model.series(2 * seed, config.batch_size, config.num_steps)
+        for seed in range(config.seed, last)
+    }
+    shape = {"warm_up": config.warm_up, "max_horizon": config.max_horizon}
+    validation = forecasts.windows(VALIDATION_SEED, config.num_windows, **shape)
+    test = forecasts.windows(TEST_SEED, config.num_windows, **shape)
+    trainers = {arm: make_trainer(config, arm) for arm in map(parse, config.arms)}
+    rates = config.learning_rates
+
+    def train(job: tuple[Arm, int, int]) -> Trained:
+        arm, free_steps, seed = job
+        init_key, boundary_key = jax.random.split(jax.random.key(seed))
+        params = model.init(init_key, config.hidden_size)
+        steps = {"truth_steps": config.truth_steps, "free_steps": free_steps}
+        stream = model.training_stream(training[seed], **steps)
+        all_params, losses = trainers[arm](
+            params, np.asarray(rates, np.float32), stream, boundary_key
         )
-    else:
-        law = artbp.truncation.polynomial(mean_length, alpha)
-        estimator = artbp.artbp(model.cell, model.loss_fn, law, normalizer=normalizer)
-    edges = np.linspace(0, num_steps, min(NUM_BINS, num_steps) + 1).astype(int)
-    make_optimizer = functools.partial(adam_falling_to_zero, num_steps)
+        scores, errors = (
+            forecasts.normalised_errors(all_params, windows, warm_up=config.warm_up)
+            for windows in (validation, test)
+        )
+        return Trained(np.asarray(losses)[:, -1], scores.mean(axis=-1), errors)
+
+    arms = list(itertools.product(trainers, config.free_steps))
+    found = in_threads(
+        train,
+        [(*arm, seed) for arm in arms for seed in training],
+        config.num_threads,
+        say=say,
+        words=lambda job, _: f"{job[0].label}, {fed(job[1])}, seed {job[2]}",
+    )
+    rows = []
+    for arm, free_steps in arms:
+        runs = [next(found) for _ in training]
+        reported, tuning = runs[: config.num_seeds], runs[config.num_seeds :]
+        choice = choose_rate(rates, [run.score for run in tuning])
+        rows.append(
+            {
+                "arm": arm.text,
+                "estimator": arm.label,
+                "free_steps": free_steps,
+                "label": fed(free_steps),
+                "learning_rate": choice.rate,
+                "rate_at_edge": choice.at_edge,
+                "validation_scores": choice.scores,
+                "final_training_loss": [float(run.loss[choice.index]) for run in reported],
+            }
+            | error_fields(config, np.array([run.errors[choice.index] for run in reported]))
+        )
+    reported_series = list(training.values())[: config.num_seeds]
+    mean = float(np.mean([one.values.mean(dtype=np.float64) for one in reported_series]))
+    for label, forecast in (("persistence", test.values[config.warm_up - 1]), ("constant", mean)):
+        errors = forecasts.baseline(test, forecast, warm_up=config.warm_up)
+        rows.append({"arm": None, "label": label} | error_fields(config, errors[None]))
+    return rows
+
+
+def fed(free_steps: int) -> str:
+    """What the network is fed in training."""
+    return f"fed back for {free_steps} steps" if free_steps else "teacher forcing"
+
+
+def error_fields(config: Any, errors: np.ndarray) -> Row:
+    """Of a row; `errors` [seeds, max_horizon]."""
+    return {
+        "errors": [[float(f"{error:.6g}") for error in run] for run in errors],
+        "mean_error": errors.mean(axis=-1).tolist(),
+        "accurate_steps": [forecasts.accurate_steps(run, config.threshold) for run in errors],
+    }
+
+
+def make_trainer(config: Any, arm: Arm) -> Callable[..., tuple[Any, jax.Array]]:
+    """`train(params, rates, stream, rng_key) -> (params, losses [rates, bins])`, compiled once.
+
+    The params that it returns have the rates as their first axis.
+    """
+    normalizer = float(arm.length * config.batch_size)
+    estimator = arm.build(model.cell, model.loss_fn, normalizer=normalizer)
+    num_bins = min(NUM_BINS, config.num_steps)
+    edges = np.linspace(0, config.num_steps, num_bins + 1).astype(int)
+    optimizer = functools.partial(adam_falling_to_zero, config.num_steps)
 
     def train(params: Any, rate: Any, stream: artbp.Stream, rng_key: jax.Array) -> Any:
-        carry = model.initial_carry(params, batch_size)
+        carry = model.initial_carry(params, config.batch_size)
         outcome = train_whole(
-            estimator, make_optimizer, rate, params, carry, stream, rng_key, edges=edges
+            estimator, optimizer, rate, params, carry, stream, rng_key, edges=edges
         )
         return outcome.params, outcome.loss
 
@@ -61,6 +149,5 @@ def adam_falling_to_zero(num_steps: int, rate: Any) -> optax.GradientTransformat
 
     Not in updates, as optax counts: ARTBP makes as many updates as it draws segments.
     """
-
     falling = rate_by_time_step(lambda t: rate * jnp.maximum(1 - t / num_steps, 0.0))
     return optax.chain(optax.scale_by_adam(), falling)

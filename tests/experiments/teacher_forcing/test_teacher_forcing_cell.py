@@ -8,7 +8,7 @@ from problems import relative_error
 
 import artbp
 from experiments.tasks import losses
-from experiments.teacher_forcing import data, model
+from experiments.teacher_forcing import model
 from experiments.teacher_forcing.training import adam_falling_to_zero
 
 STEPS, ROWS, UNITS = 8, 3, 4
@@ -20,7 +20,7 @@ def make(seed=0):
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), model.init(keys[0], UNITS))
     values = jax.random.normal(keys[1], (STEPS, ROWS, 1))
     nexts = jax.random.normal(keys[2], (STEPS, ROWS, 1))
-    visible = data.shown(STEPS, ROWS, truth_steps=1, free_steps=3)
+    visible = model.shown(STEPS, ROWS, truth_steps=1, free_steps=3)
     return params, values, nexts, visible
 
 
@@ -53,8 +53,8 @@ def test_forecasts_are_fed_back_where_the_truth_is_not_shown():
 @pytest.mark.parametrize("free_steps", [0, 3])
 def test_the_gradient_goes_through_what_is_fed_back_and_is_cut_there_too(free_steps, float64):
     params, values, nexts, _ = make()
-    given = data.Series(np.asarray(values), np.asarray(nexts))
-    stream = data.training_stream(given, truth_steps=1, free_steps=free_steps)
+    given = model.Series(np.asarray(values), np.asarray(nexts))
+    stream = model.training_stream(given, truth_steps=1, free_steps=free_steps)
     estimator = artbp.tbptt(model.cell, model.loss_fn, truncation_length=4)
     state = estimator.init(params, model.initial_carry(params, ROWS), rng_key=jax.random.key(0))
     total = jax.tree.map(jnp.zeros_like, params)
@@ -76,8 +76,8 @@ def test_the_gradient_goes_through_what_is_fed_back_and_is_cut_there_too(free_st
 
 
 def test_when_the_truth_is_shown():
-    assert data.shown(7, 2, truth_steps=3, free_steps=0).all()
-    visible = data.shown(40, 5, truth_steps=4, free_steps=6)
+    assert model.shown(7, 2, truth_steps=3, free_steps=0).all()
+    visible = model.shown(40, 5, truth_steps=4, free_steps=6)
     assert visible[:4].all()
     settled = visible[10:]  # after the first period, rows differ in their phase only
     np.testing.assert_array_equal(settled[:10], settled[10:20])

@@ -1,4 +1,4 @@
-"""Errors of free runs, baselines, and the choice of the learning rate."""
+"""Errors of free runs, and baselines."""
 
 import jax
 import numpy as np
@@ -6,8 +6,7 @@ import pytest
 
 from experiments.tasks import losses
 from experiments.teacher_forcing import forecasts, model
-from experiments.teacher_forcing.data import Series
-from experiments.teacher_forcing.study import Arm, Trained, choose
+from experiments.teacher_forcing.model import Series
 
 WARM_UP, HORIZON = 5, 4
 
@@ -46,9 +45,9 @@ def test_baselines(windows):
     values = np.arange(1.0, 5.0)[:, None, None] * np.ones((1, 2, 1))
     given = Series(values, values + 1)
     deviation = np.std([2.0, 3.0, 4.0, 5.0])
-    persistence = forecasts.persistence(given, warm_up=2)
+    persistence = forecasts.baseline(given, given.values[1], warm_up=2)
     np.testing.assert_allclose(persistence, np.array([1.0, 2.0, 3.0]) / deviation)
-    constant = forecasts.constant(given, 4.0, warm_up=2)
+    constant = forecasts.baseline(given, 4.0, warm_up=2)
     np.testing.assert_allclose(constant, np.array([1.0, 0.0, 1.0]) / deviation)
 
 
@@ -58,21 +57,3 @@ def test_baselines(windows):
 )
 def test_accurate_steps(errors, expected):
     assert forecasts.accurate_steps(errors, 0.5) == expected
-
-
-def test_the_rate_is_chosen_on_the_validation_windows_by_the_median_over_seeds():
-    def trained(seed, validation):
-        ones = np.ones((3, HORIZON))
-        return Trained(
-            losses=np.full((3, 2), float(seed)),
-            validation_errors=np.array(validation)[:, None] * ones,
-            test_errors=np.arange(3.0)[:, None] * ones + 10 * seed,
-        )
-
-    runs = [trained(0, [3, 1, 5]), trained(1, [3, 9, np.nan]), trained(2, [3, 2, np.nan])]
-    result = choose(Arm("artbp", 10), (0.1, 0.2, 0.3), runs)
-    np.testing.assert_array_equal(result.scores, [3, 2, np.inf])
-    assert result.rate == 0.2
-    assert not result.at_edge
-    np.testing.assert_array_equal(result.errors[:, 0], [1.0, 11.0, 21.0])
-    assert choose(Arm("artbp", 10), (0.1, 0.2, 0.3), runs[1:2]).at_edge
