@@ -1,8 +1,7 @@
-"""The bias laboratory: bias and noise of every way to truncate, on four kinds of system.
+"""The bias laboratory: bias and noise of every way to truncate, on five systems.
 
-config     the configuration and its checks
-problems   the systems, their params and data
+config     the fields
+systems    what is measured on: cell, loss, params and data
 measure    one system: report, intervals on one window, enumeration, online estimators
-report     the table
-figure     a panel for each system
+report     the table and the figure
 """

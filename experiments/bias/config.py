@@ -1,66 +1,61 @@
-"""The configuration of the experiment: every field, and what it means."""
+"""The fields of the experiment."""
 
 from typing import Any
 
-import ml_collections
-
-from experiments.common.config import check_at_least, check_positive, check_seed
+from experiments.bias.systems import SYSTEMS
+from experiments.common.arms import Arm, parse
 from experiments.common.errors import ConfigError
+from experiments.common.fields import Field, arms, at_least, between, each_once, one_of, positive
+from experiments.common.fields import seed as check_seed
 
-PROBLEMS = ("balancing", "short memory", "long memory", "random network", "characters")
+NAMES = tuple(SYSTEMS)
+LAWS = ("law='geometric'", "alpha=4", "alpha=6")
+NOISY = tuple(f"artbp({length}, {law})" for length in (8, 16, 32, 64) for law in LAWS)
+ONLINE = ("rtrl(16)", "snap1(16)", "uoro(16)")
 
-
-def default_config() -> ml_collections.ConfigDict:
-    """The fields; a file and `--set` change them."""
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.problems = PROBLEMS
-    config.window_length = 256  # time steps of a window; the longest reach that is measured
-    config.num_windows = 48
-    # Mean lengths of ARTBP's segments for the noise; intervals on the bias are at `mean_length`.
-    config.mean_lengths = (8, 16, 32, 64)
-    config.mean_length = 16
-    # Windows, and steps sampled in each, that the noise of a law is estimated from.
-    config.num_variance_windows = 16
-    config.num_samples = 12
-    # All intervals on bias hold together at this level, 1 − 0.05 divided by their number each.
-    config.family_level = 0.95
-    # ARTBP's interval: draws until its half-width is this share of TBPTT's bias, at most so many.
-    config.half_width_share = 0.2
-    config.max_draws = 65_536
-    config.num_keys = 64  # of an online estimator with random numbers
-    # Memory in time steps of the linear systems; the geometric law's noise explodes at 2 · L0.
-    config.short_memory = 8
-    config.long_memory = 64
-    config.hidden_size = 24  # of the random network
-    config.rows = 4
-    # The character model: trained by TBPTT for a while on Penn Treebank where ARTBP_DATA_DIR names
-    # its folder, else on generated text.
-    config.character_hidden_size = 64
-    config.character_rows = 16
-    config.character_steps = 6000
-    config.character_rate = 1e-2
-    return config
+FIELDS = {
+    "seed": Field(0, "of all keys", check_seed),
+    "systems": Field(NAMES, "what is measured on", each_once, one_of(*NAMES)),
+    "noisy_arms": Field(NOISY, "whose noise is measured", arms()),
+    "tested_arms": Field(NOISY[3:6], "of these, whose bias gets an interval", arms()),
+    "online_arms": Field(ONLINE, "whose bias and noise are measured on small systems", arms()),
+    "window_length": Field(256, "time steps; the longest lag that is measured", at_least(8)),
+    "num_windows": Field(48, "of the stream", at_least(8, "an interval needs 8 or more")),
+    "num_variance_windows": Field(16, "that the noise is estimated from", at_least(1)),
+    "num_samples": Field(12, "steps of each of these windows that are sampled", at_least(1)),
+    "family_level": Field(0.95, "at which all intervals on bias hold together", between(0, 1)),
+    "half_width_share": Field(
+        0.2, "of the bias of TBPTT: ARTBP is drawn until its interval is as narrow", between(0, 1)
+    ),
+    "max_draws": Field(65_536, "for such an interval", at_least(1)),
+    "num_keys": Field(64, "of an online arm with random numbers", at_least(2)),
+    "short_memory": Field(8, "of a linear system, in time steps", positive),
+    "long_memory": Field(64, "the noise of the geometric law explodes at 2 · L0", positive),
+    "hidden_size": Field(24, "of the random network", at_least(1)),
+    "rows": Field(4, "of the linear systems and the random network", at_least(1)),
+    "character_hidden_size": Field(64, "of the character LSTM", at_least(1)),
+    "character_rows": Field(16, "of the text", at_least(1)),
+    "character_steps": Field(6000, "for which it is trained by TBPTT", at_least(1)),
+    "character_rate": Field(1e-2, "of Adam in this training", positive),
+}
 
 
-def check_config(config: Any) -> None:
-    """Raises ConfigError for a value that the experiment cannot run with."""
-    check_seed("seed", config.seed)
-    unknown = [name for name in config.problems if name not in PROBLEMS]
-    if unknown or not config.problems:
-        raise ConfigError(f"problems holds {unknown}: expected some of {', '.join(PROBLEMS)}.")
-    if config.num_windows < 8:
-        raise ConfigError(f"num_windows is {config.num_windows}: an interval needs 8 or more.")
-    names = ("rows", "hidden_size", "character_hidden_size", "character_rows", "character_steps")
-    names += ("num_samples", "num_variance_windows", "max_draws", "num_keys")
-    check_at_least(config, 1, *names)
-    check_positive(config, "short_memory", "long_memory")
-    lengths = (*config.mean_lengths, config.mean_length)
-    if min(lengths) <= 1 or max(lengths) >= config.window_length:
+def parse_all(texts: Any) -> list[Arm]:
+    """The arms of a field."""
+    return [parse(text) for text in texts]
+
+
+def check(config: Any) -> None:
+    """Raises ConfigError for arms whose gradients do not fit a window."""
+    noisy, tested = parse_all(config.noisy_arms), parse_all(config.tested_arms)
+    for arm in noisy:
+        if arm.name != "artbp" or not arm.length < config.window_length:
+            raise ConfigError(
+                f"noisy_arms holds {arm.text}: expected artbp with a mean length below "
+                f"window_length = {config.window_length}."
+            )
+    if not set(tested) <= set(noisy) or len({arm.length for arm in tested}) != 1:
         raise ConfigError(
-            f"mean_lengths and mean_length hold {lengths}: expected numbers above 1 and below "
-            f"window_length = {config.window_length}."
+            f"tested_arms was given {config.tested_arms}: expected some of noisy_arms, of one "
+            "mean length."
         )
-    for name in ("family_level", "half_width_share"):
-        if not 0 < config[name] < 1:
-            raise ConfigError(f"{name} is {config[name]}: expected a number between 0 and 1.")

@@ -1,109 +1,133 @@
-"""The table: what every estimator's bias and noise are on every system."""
+"""The table: bias and noise of every estimator on every system; and the figure."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+import contextlib
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import matplotlib
+from matplotlib.figure import Figure
+
+from artbp import diagnostics
+from experiments.bias.config import parse_all
 from experiments.bias.measure import each_confidence, number_of_intervals
+from experiments.common.figures import STYLE
 from experiments.common.report import Column, Row
 
+
+def _first(*forms: str) -> Callable[[Row], str]:
+    """The first of these formats whose fields a row has; else nothing."""
+
+    def text(row: Row) -> str:
+        for form in forms:
+            with contextlib.suppress(KeyError):
+                return form.format_map(row)
+        return ""
+
+    return text
+
+
+def _with_interval(field: str, interval: str) -> Callable[[Row], str]:
+    limits = f"[{{{interval}[0]:.3g}}, {{{interval}[1]:.3g}}]"
+    return _first(f"{{{field}:.3g}} {limits}", f"{{{field}:.3g}}")
+
+
 COLUMNS: list[Column] = [
-    ("system", lambda row: row["problem"]),
-    ("estimator", lambda row: row["estimator"]),
-    ("update delay, steps", lambda row: _number(row, "length")),
-    ("memory, steps", lambda row: _number(row, "mean_memory")),
-    ("bias ÷ gradient", lambda row: _interval(row, "bias")),
+    ("system", "{system}"),
+    ("estimator", "{estimator}"),
+    ("update delay, steps", _first("{length:.3g}")),
+    ("memory, steps", _first("{mean_memory:.3g}")),
+    ("bias ÷ gradient", _with_interval("relative_bias", "bias_interval")),
+    ("along the gradient", _first("{projection:+.4f} ± {projection_half_width:.4f}")),
+    ("cosine", _first("{cosine:.3g}")),
     (
-        "along the gradient",
-        lambda row: _plus_minus(row, "projection", "projection_half_width"),
+        "on one window",
+        _first("{on_window:+.4f} ± {on_window_half_width:.4f}", "{on_window:+.4f}"),
     ),
-    ("cosine", lambda row: _number(row, "cosine")),
-    ("on one window", lambda row: _plus_minus(row, "on_window", "on_window_half_width")),
-    ("draws", lambda row: f"{row['num_draws']:,}" if "num_draws" in row else ""),
-    ("noise ÷ gradient", lambda row: _interval(row, "noise")),
-    ("variance ÷ that of the data", lambda row: _interval(row, "variance_to_data")),
-    ("bias by enumeration", lambda row: _scientific(row, "enumeration_error")),
+    ("draws", _first("{num_draws:,}")),
+    ("noise ÷ gradient", _with_interval("relative_noise", "noise_interval")),
+    ("variance ÷ that of the data", _with_interval("variance_to_data", "variance_interval")),
+    ("bias by enumeration", _first("{enumeration_error:.0e}")),
 ]
 
 
-def shown(rows: Sequence[Row], share: float) -> list[dict[str, Any]]:
+def verdicts(rows: Sequence[Row], share: float) -> list[Row]:
     """What is asked of the rows, each of which the note under the table states.
 
     For each system: whether TBPTT's bias at every K up to the mean length is told from zero, and
     whether the intervals of ARTBP hold zero and have a half-width below `share` of the bias of
     TBPTT at the mean length.
     """
-    verdicts = []
-    for problem in dict.fromkeys(row["problem"] for row in rows):
-        own = [row for row in rows if row["problem"] == problem]
+    found = []
+    for system in dict.fromkeys(row["system"] for row in rows):
+        own = [row for row in rows if row["system"] == system]
         tested = [row for row in own if row["kind"] == "artbp" and "on_window" in row]
         longest = max((row["length"] for row in tested), default=0)
         short = [row for row in own if row["kind"] == "tbptt" and row["length"] <= longest]
-        verdicts.append(
+        errors = [
+            (
+                abs(row["on_window"]),
+                row["on_window_half_width"],
+                share * abs(row["tbptt_on_window"]),
+            )
+            for row in tested
+        ]
+        found.append(
             {
-                "problem": problem,
+                "system": system,
                 "biased": sum(row["bias_interval"][0] > 0 for row in short),
                 "short": len(short),
-                "unbiased": sum(abs(r["on_window"]) <= r["on_window_half_width"] for r in tested),
-                "narrow": sum(
-                    r["on_window_half_width"] < share * abs(r["tbptt_on_window"]) for r in tested
-                ),
+                "unbiased": sum(bias <= half_width for bias, half_width, _ in errors),
+                "narrow": sum(half_width < limit for _, half_width, limit in errors),
                 "tested": len(tested),
             }
         )
-    return verdicts
+    return found
 
 
-def notes(config: Any, rows: Sequence[Row], sentences: Sequence[tuple[str, str]]) -> str:
+def notes(config: Any, rows: Sequence[Row], sentences: Mapping[str, str]) -> str:
     """What the columns mean, and what limits each system."""
-    confidence = each_confidence(config)
-    verdicts = "\n".join(
-        f"- {v['problem']}: TBPTT's bias is told from zero at {v['biased']} of {v['short']} "
-        f"lengths up to {config.mean_length}; zero lies in {v['unbiased']} of {v['tested']} "
-        f"intervals of ARTBP, of which {v['narrow']} have a half-width below "
-        f"{config.half_width_share:g} times the bias of TBPTT {config.mean_length}."
-        for v in shown(rows, config.half_width_share)
+    length = parse_all(config.tested_arms)[0].length
+    words = (
+        "- {system}: TBPTT's bias is told from zero at {biased} of {short} lengths up to "
+        f"{length:g}; zero lies in {{unbiased}} of {{tested}} intervals of ARTBP, of which "
+        f"{{narrow}} have a half-width below {config.half_width_share:g} times the bias of TBPTT "
+        f"{length:g}."
     )
-    limits = "\n".join(f"- {name}: {sentence}" for name, sentence in sentences)
+    found = "\n".join(words.format_map(one) for one in verdicts(rows, config.half_width_share))
+    limits = "\n".join(f"- {name}: {sentence}" for name, sentence in sentences.items())
     return f"""\
 Windows of {config.window_length} steps, {config.num_windows} of them. "Bias ÷ gradient": of the \
 mean over windows, with the interval over windows (jackknife); "along the gradient": its part in \
 that direction, −1 where nothing is left, below −1 where the sign is wrong. "On one window": the \
-same for the first window as it is, over boundaries (TBPTT: 16 offsets of the cuts); ARTBP's \
-interval is made from its exact variance. "Noise": of one window's gradient, that of ARTBP from \
-sampled steps, of BPTT that of the data. "Memory": of ARTBP, the mean length of the segment that a \
-random step is in. "By enumeration": ‖E ĝ − g‖ ÷ ‖g‖ over all boundary patterns of 9 steps. Each \
-interval is at the level {confidence:.4%}, so that all {number_of_intervals(config)} on bias hold \
+same for the first window, over boundaries (TBPTT: 16 offsets of the cuts); ARTBP's interval is \
+made from its exact variance. "Noise": of one window's gradient; ARTBP's from sampled steps, \
+BPTT's is that of the data. "Memory": of ARTBP, the mean length of the segment that a random step \
+is in. "By enumeration": ‖E ĝ − g‖ ÷ ‖g‖ over all boundary patterns of 9 steps. Each interval is \
+at the level {each_confidence(config):.4%}, so that all {number_of_intervals(config)} on bias hold \
 together at {config.family_level:.0%}.
 
-{verdicts}
+{found}
 
 What limits each system:
 
-{limits}
-
-Made by `python -m experiments.bias` with the configuration in config.json."""
+{limits}"""
 
 
-def _interval(row: Row, name: str) -> str:
-    if name not in row:
-        return ""
-    if f"{name}_interval" not in row:
-        return f"{row[name]:.3g}"
-    low, high = row[f"{name}_interval"]
-    return f"{row[name]:.3g} [{low:.3g}, {high:.3g}]"
-
-
-def _plus_minus(row: Row, name: str, half_width: str) -> str:
-    if name not in row:
-        return ""
-    return f"{row[name]:+.4f}" + (f" ± {row[half_width]:.4f}" if half_width in row else "")
-
-
-def _number(row: Row, name: str) -> str:
-    return f"{row[name]:.3g}" if name in row else ""
-
-
-def _scientific(row: Row, name: str) -> str:
-    return f"{row[name]:.0e}" if name in row else ""
+def make_figure(panels: Sequence[tuple[str, diagnostics.GradientReport]]) -> Figure:
+    """A panel for each (label, report): bias of TBPTT, noise of ARTBP, and noise of the data."""
+    num_rows = -(-len(panels) // 2)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(14, 1 + 4.4 * num_rows), layout="constrained")
+        grid = figure.subplots(num_rows, 2, squeeze=False).ravel()
+        for axes, (label, report) in zip(grid, panels, strict=False):
+            diagnostics.plot_report(report, axes)
+            lines = textwrap.wrap(diagnostics.describe(report), 92)
+            axes.set_title(label.replace("\n", ", "), fontweight="bold", pad=10 + 11 * len(lines))
+            text = "\n".join(lines)
+            axes.text(0, 1.02, text, transform=axes.transAxes, fontsize=8.5, va="bottom")
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        title = "How biased is truncation, and how noisy is the gradient without the bias?"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=14, fontweight="bold")
+    return figure

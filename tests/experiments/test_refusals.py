@@ -23,9 +23,12 @@ EXPERIMENTS = (
 )
 BAD = {
     "bias": [
-        ("problems=('chess',)", "chess"),
+        ("systems=('chess',)", "chess"),
         ("num_windows=4", "8 or more"),
-        ("mean_lengths=(256,)", "below window_length = 256"),
+        ("noisy_arms=('artbp(256, alpha=4)',)", "below window_length = 256"),
+        ("noisy_arms=('tbptt(16)',)", "expected artbp"),
+        ("tested_arms=('artbp(16, alpha=5)',)", "some of noisy_arms"),
+        ("tested_arms=('artbp(16, alpha=4)', 'artbp(8, alpha=4)')", "of one mean length"),
         ("family_level=1.0", "between 0 and 1"),
         ("short_memory=0", "short_memory was given 0.* more than 0"),
         ("max_draws=0", "max_draws was given 0"),

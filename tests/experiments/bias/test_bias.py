@@ -10,19 +10,20 @@ import numpy as np
 
 import artbp
 from artbp import truncation
-from experiments.bias import __main__ as experiment
-from experiments.bias import measure, problems, report
-from experiments.bias.config import PROBLEMS, default_config
+from experiments.bias import measure, report, systems
+from experiments.bias.__main__ import STUDY
+from experiments.bias.config import NAMES
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 
 CONFIG = Path(__file__).parents[3] / "configs" / "bias" / "default.py"
 TINY = (
-    "problems=('short memory',)",
+    "systems=('short memory',)",
     "window_length=32",
     "num_windows=8",
-    "mean_lengths=(4,)",
-    "mean_length=4",
+    "noisy_arms=('artbp(4, alpha=4)',)",
+    "tested_arms=('artbp(4, alpha=4)',)",
+    "online_arms=('rtrl(4)', 'snap1(4)', 'uoro(4)')",
     "num_variance_windows=2",
     "num_samples=2",
     "max_draws=128",
@@ -33,47 +34,44 @@ TINY = (
 
 
 def load(*overrides):
-    return load_config(default_config(), CONFIG, (*TINY, *overrides))
+    return load_config(STUDY.default_config(), CONFIG, (*TINY, *overrides))
 
 
 def run(workdir, *overrides):
-    experiment.main(load(*overrides), CommandLine(workdir, False, False, False))
+    STUDY.main(load(*overrides), CommandLine(workdir, False, False, False))
 
 
 def test_writes_its_files(tmp_path, capsys, monkeypatch):
-    # Each law is three programs to compile, which is most of this test's time: one is enough.
-    law = truncation.polynomial(4, 4)
-    monkeypatch.setattr(measure, "tested_laws", lambda config: [law])
-    monkeypatch.setattr(measure, "enumeration_error", lambda problem, law, gradient: 0.0)
+    monkeypatch.setattr(measure, "enumeration_error", lambda system, law, gradient: 0.0)
     run(tmp_path)
     files = {"config.json", "metrics.jsonl", "results.json", "table.md", "bias.png", "bias.svg"}
     assert {path.name for path in tmp_path.iterdir()} == files
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     names = [row["estimator"] for row in rows]
     assert names[:5] == ["BPTT", "TBPTT 1", "TBPTT 2", "TBPTT 4", "TBPTT 8"]
-    assert "ARTBP, polynomial(4, 4)" in names
-    assert names[-3:] == ["rtrl", "snap1", "uoro"]
+    assert "ARTBP 4, α = 4" in names
+    assert names[-3:] == ["RTRL", "SnAp-1", "UORO"]
     by_name = {row["estimator"]: row for row in rows}
     # The gradient of what looks back one step is too small; looking farther, it is less so.
     biases = [by_name[f"TBPTT {k}"]["on_window"] for k in (1, 2, 4, 8)]
     assert all(-1 < a < b < 0 for a, b in itertools.pairwise(biases))
-    tested = by_name["ARTBP, polynomial(4, 4)"]
+    tested = by_name["ARTBP 4, α = 4"]
     assert tested["num_draws"] == 128
     assert abs(tested["on_window"]) < tested["on_window_half_width"]
-    assert abs(by_name["rtrl"]["on_window"]) < 1e-12
-    assert abs(by_name["snap1"]["on_window"]) < 1e-12  # one state a row: nothing is left out
-    assert by_name["uoro"]["noise"] > 0
+    assert abs(by_name["RTRL"]["on_window"]) < 1e-12
+    assert abs(by_name["SnAp-1"]["on_window"]) < 1e-12  # one state a row: nothing is left out
+    assert by_name["UORO"]["relative_noise"] > 0
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table in capsys.readouterr().out
     assert "The noise of the data is" in table
 
 
 def test_enumeration_finds_no_bias(float64):
-    problem = problems.make("short memory", load(), jax.random.key(0))
-    gradient = measure.flat_gradient(problem, measure.first_window(problem, 9))
+    system = systems.SYSTEMS["short memory"](load(), jax.random.key(0))
+    gradient = measure.flat_gradient(system, measure.first_window(system, 9))
     law = truncation.polynomial(4, 4)
-    assert measure.enumeration_error(problem, law, gradient) < 1e-12
-    assert measure.enumeration_error(problem, law, 1.01 * gradient) > 5e-3  # the control
+    assert measure.enumeration_error(system, law, gradient) < 1e-12
+    assert measure.enumeration_error(system, law, 1.01 * gradient) > 5e-3  # the control
 
 
 def test_bias_on_a_window_in_closed_form(float64):
@@ -84,13 +82,13 @@ def test_bias_on_a_window_in_closed_form(float64):
         return carry, carry
 
     stream = artbp.Stream(None, num_steps=32)
-    problem = problems.Problem(
+    system = systems.System(
         "", cell, lambda theta, y, target: y, jnp.asarray(1.0), jnp.asarray(0.0), stream, True
     )
     whole = 32 * 33 / 2
-    gradient = measure.flat_gradient(problem, stream)
+    gradient = measure.flat_gradient(system, stream)
     np.testing.assert_allclose(gradient, [whole], rtol=1e-12)
-    (found,) = measure.biases_on_window(problem, stream, gradient, [16])
+    (found,) = measure.biases_on_window(system, stream, gradient, [16])
     # Offset o: segments of 16 − o, 16 and o steps, of n(n + 1)/2 each.
     cut = np.mean([sum(n * (n + 1) / 2 for n in (16 - o, 16, o)) for o in range(16)])
     np.testing.assert_allclose(found, cut / whole - 1, rtol=1e-12)
@@ -98,14 +96,14 @@ def test_bias_on_a_window_in_closed_form(float64):
 
 def test_verdicts():
     rows = [
-        {"problem": "p", "kind": "tbptt", "length": 4, "bias_interval": [0.1, 0.2]},
-        {"problem": "p", "kind": "tbptt", "length": 16, "bias_interval": [0.0, 0.2]},
-        {"problem": "p", "kind": "tbptt", "length": 32, "bias_interval": [0.1, 0.2]},
+        {"system": "p", "kind": "tbptt", "length": 4, "bias_interval": [0.1, 0.2]},
+        {"system": "p", "kind": "tbptt", "length": 16, "bias_interval": [0.0, 0.2]},
+        {"system": "p", "kind": "tbptt", "length": 32, "bias_interval": [0.1, 0.2]},
     ]
     for bias, half_width in ((0.01, 0.02), (0.03, 0.02), (0.01, 0.05)):
         rows.append(
             {
-                "problem": "p",
+                "system": "p",
                 "kind": "artbp",
                 "length": 16,
                 "on_window": bias,
@@ -113,13 +111,15 @@ def test_verdicts():
                 "tbptt_on_window": -0.2,
             }
         )
-    (verdict,) = report.shown(rows, 0.2)
+    (verdict,) = report.verdicts(rows, 0.2)
     counts = {"biased": 1, "short": 2, "unbiased": 2, "narrow": 2, "tested": 3}
-    assert verdict == {"problem": "p", **counts}
+    assert verdict == {"system": "p", **counts}
 
 
 def test_the_levels_hold_together():
-    config = load("problems=('short memory', 'long memory')", "family_level=0.9")
+    arms = tuple(f"artbp(4, {law})" for law in ("law='geometric'", "alpha=4", "alpha=6"))
+    fields = (f"noisy_arms={arms}", f"tested_arms={arms}", "family_level=0.9")
+    config = load("systems=('short memory', 'long memory')", *fields)
     assert len(measure.truncation_lengths(config)) == 4
     np.testing.assert_allclose(measure.each_confidence(config), 1 - 0.1 / (2 * (2 * 4 + 3 + 1)))
-    assert default_config().problems == PROBLEMS
+    assert STUDY.default_config().systems == NAMES
