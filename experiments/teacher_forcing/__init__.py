@@ -8,6 +8,5 @@ config      the fields
 model       the cell that takes the truth or its own forecast, and its data
 forecasts   the error of free runs against the horizon, and the two baselines
 training    all arms: training, choice of the learning rate, forecasts
-report      the table
-figure      error against horizon
+report      the table, and the figure: error against horizon
 """

@@ -6,14 +6,13 @@ from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
 from experiments.teacher_forcing import report, training
 from experiments.teacher_forcing.config import FIELDS
-from experiments.teacher_forcing.figure import make_figure
 
 
 def run(config: Any, say: Say) -> Report:
     """Trains every arm, and forecasts."""
     rows = training.run(config, say)
     text = table(rows, report.columns(config), report.note(config))
-    return Report(text, rows, {"errors": make_figure(config, rows)}, indent=None)
+    return Report(text, rows, {"errors": report.make_figure(config, rows)}, indent=None)
 
 
 STUDY = Study("teacher_forcing", FIELDS, run)

@@ -17,10 +17,7 @@ from experiments.teacher_forcing.model import Series, series
 
 
 def windows(seed: int, num_windows: int, *, warm_up: int, max_horizon: int) -> Series:
-    """Independent windows, [warm_up + max_horizon − 1, windows, 1].
-
-    The step warm_up − 1 is the last that sees the truth; its `nexts` is one step ahead.
-    """
+    """Independent windows; the step warm_up − 1 is the last that sees the truth."""
     return series(seed, num_windows, warm_up + max_horizon - 1)
 
 

@@ -13,24 +13,14 @@ core = artbp.cells.gru
 
 
 class Input(NamedTuple):
-    """What a step is given.
-
-    Attributes:
-        value: float [B, 1], the true value.
-        shown: bool [B], whether the cell sees it.
-    """
+    """value: float [B, 1], the true one; shown: bool [B], whether the cell sees it."""
 
     value: Any
     shown: Any
 
 
 class Carry(NamedTuple):
-    """The state between two steps.
-
-    Attributes:
-        hidden: float [B, H], of the GRU.
-        forecast: float [B, 1], of the value that comes next.
-    """
+    """hidden: float [B, H], of the GRU; forecast: float [B, 1], of the value that comes next."""
 
     hidden: Any
     forecast: Any
@@ -54,7 +44,6 @@ def cell(params: Any, carry: Carry, x: Input) -> tuple[Carry, jax.Array]:
 
 def loss_fn(params: Any, y: jax.Array, target: jax.Array) -> jax.Array:
     """(y − target)², [B]."""
-    del params
     return jnp.sum(jnp.square(y - target), axis=-1)
 
 

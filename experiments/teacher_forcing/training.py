@@ -3,7 +3,7 @@
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,20 +26,6 @@ TEST_SEED = 3
 NUM_BINS = 50
 
 
-class Trained(NamedTuple):
-    """One arm in one run at all rates.
-
-    Attributes:
-        loss: [rates], of the last bin of the training.
-        score: [rates], error on the validation windows, the mean over horizons.
-        errors: [rates, max_horizon], on the test windows.
-    """
-
-    loss: np.ndarray
-    score: np.ndarray
-    errors: np.ndarray
-
-
 def run(config: Any, say: Say) -> list[Row]:
     """Trains every arm with every seed at every rate: a row for each arm and the two baselines.
 
@@ -60,20 +46,21 @@ def run(config: Any, say: Say) -> list[Row]:
     trainers = {arm: make_trainer(config, arm) for arm in map(parse, config.arms)}
     rates = config.learning_rates
 
-    def train(job: tuple[Arm, int, int]) -> Trained:
+    def train(job: tuple[Arm, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By rate: last loss, mean error on the validation windows, errors on the test windows."""
         arm, free_steps, seed = job
         init_key, boundary_key = jax.random.split(jax.random.key(seed))
         params = model.init(init_key, config.hidden_size)
-        steps = {"truth_steps": config.truth_steps, "free_steps": free_steps}
-        stream = model.training_stream(training[seed], **steps)
-        all_params, losses = trainers[arm](
-            params, np.asarray(rates, np.float32), stream, boundary_key
+        stream = model.training_stream(
+            training[seed], truth_steps=config.truth_steps, free_steps=free_steps
         )
-        scores, errors = (
+        grid = np.asarray(rates, np.float32)
+        all_params, losses = trainers[arm](params, grid, stream, boundary_key)
+        validation_errors, errors = (
             forecasts.normalised_errors(all_params, windows, warm_up=config.warm_up)
             for windows in (validation, test)
         )
-        return Trained(np.asarray(losses)[:, -1], scores.mean(axis=-1), errors)
+        return np.asarray(losses)[:, -1], validation_errors.mean(axis=-1), errors
 
     arms = list(itertools.product(trainers, config.free_steps))
     found = in_threads(
@@ -85,9 +72,9 @@ def run(config: Any, say: Say) -> list[Row]:
     )
     rows = []
     for arm, free_steps in arms:
-        runs = [next(found) for _ in training]
-        reported, tuning = runs[: config.num_seeds], runs[config.num_seeds :]
-        choice = choose_rate(rates, [run.score for run in tuning])
+        losses, scores, errors = map(np.array, zip(*(next(found) for _ in training), strict=True))
+        choice = choose_rate(rates, scores[config.num_seeds :])
+        reported = slice(config.num_seeds), choice.index
         rows.append(
             {
                 "arm": arm.text,
@@ -97,9 +84,9 @@ def run(config: Any, say: Say) -> list[Row]:
                 "learning_rate": choice.rate,
                 "rate_at_edge": choice.at_edge,
                 "validation_scores": choice.scores,
-                "final_training_loss": [float(run.loss[choice.index]) for run in reported],
+                "final_training_loss": losses[reported].tolist(),
             }
-            | error_fields(config, np.array([run.errors[choice.index] for run in reported]))
+            | error_fields(config, errors[reported])
         )
     reported_series = list(training.values())[: config.num_seeds]
     mean = float(np.mean([one.values.mean(dtype=np.float64) for one in reported_series]))
