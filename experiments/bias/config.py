@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.bias.systems import SYSTEMS
-from experiments.common.arms import Arm, parse
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, between, each_once, one_of, positive
 from experiments.common.fields import seed as check_seed
@@ -17,7 +17,7 @@ FIELDS = {
     "seed": Field(0, "of all keys", check_seed),
     "systems": Field(NAMES, "what is measured on", each_once, one_of(*NAMES)),
     "noisy_arms": Field(NOISY, "whose noise is measured", arms()),
-    "tested_arms": Field(NOISY[3:6], "of these, whose bias gets an interval", arms()),
+    "tested_arms": Field(NOISY[3:6], "those of them whose bias gets an interval", arms()),
     "online_arms": Field(ONLINE, "whose bias and noise are measured on small systems", arms()),
     "window_length": Field(256, "time steps; the longest lag that is measured", at_least(8)),
     "num_windows": Field(48, "of the stream", at_least(8, "an interval needs 8 or more")),
@@ -40,14 +40,11 @@ FIELDS = {
 }
 
 
-def parse_all(texts: Any) -> list[Arm]:
-    """The arms of a field."""
-    return [parse(text) for text in texts]
-
-
 def check(config: Any) -> None:
     """Raises ConfigError for arms whose gradients do not fit a window."""
-    noisy, tested = parse_all(config.noisy_arms), parse_all(config.tested_arms)
+    noisy, tested = (
+        [parse(text) for text in texts] for texts in (config.noisy_arms, config.tested_arms)
+    )
     for arm in noisy:
         if arm.name != "artbp" or not arm.length < config.window_length:
             raise ConfigError(

@@ -11,9 +11,8 @@ from jax.flatten_util import ravel_pytree
 import artbp
 from artbp import diagnostics
 from artbp.truncation import TruncationLaw
-from experiments.bias.config import parse_all
 from experiments.bias.systems import System
-from experiments.common.arms import Arm
+from experiments.common.arms import Arm, parse
 from experiments.common.report import Row, interval
 
 _ENUMERATED_STEPS = 9
@@ -32,7 +31,7 @@ def each_confidence(config: Any) -> float:
 
 def number_of_intervals(config: Any) -> int:
     """On bias: of TBPTT its size and its part along g; of ARTBP; of online arms that are random."""
-    random = sum(arm.claims.random for arm in parse_all(config.online_arms))
+    random = sum(parse(text).claims.random for text in config.online_arms)
     of_tbptt = 2 * len(truncation_lengths(config))
     return len(config.systems) * (of_tbptt + len(config.tested_arms) + random)
 
@@ -43,7 +42,7 @@ def measure(
     """The rows of one system, and its report for the figure."""
     report_key, draw_key, online_key = jax.random.split(rng_key, 3)
     lengths = truncation_lengths(config)
-    laws: list[Any] = [arm.law for arm in parse_all(config.noisy_arms)]
+    laws: list[Any] = [parse(text).law for text in config.noisy_arms]
     report = diagnostics.gradient_report(
         system.cell,
         system.loss_fn,
@@ -81,8 +80,8 @@ def measure(
     rows = [bptt, *tbptt, *artbp_rows(config, system, window, report, tbptt, draw_key)]
     if system.is_small:
         rows += [
-            online_row(config, arm, system, window, gradient, online_key)
-            for arm in parse_all(config.online_arms)
+            online_row(config, parse(text), system, window, gradient, online_key)
+            for text in config.online_arms
         ]
     return [{"system": name} | row for row in rows], report
 
@@ -136,7 +135,7 @@ def artbp_rows(
     rng_key: jax.Array,
 ) -> list[Row]:
     """Noise for every law; for `tested_arms` the bias on one window with its interval."""
-    tested = parse_all(config.tested_arms)
+    tested = [parse(text) for text in config.tested_arms]
     nearest = min(tbptt, key=lambda row: abs(row["length"] - tested[0].length))
     laws: list[Any] = [arm.law for arm in tested]
     biases = artbp.contrib.sampled_bias(
@@ -154,7 +153,7 @@ def artbp_rows(
     found = dict(zip(laws, biases, strict=True))
     of_few_steps = flat_gradient(system, first_window(system, _ENUMERATED_STEPS))
     rows = []
-    for arm, noise in zip(parse_all(config.noisy_arms), report.noises, strict=True):
+    for arm, noise in zip(map(parse, config.noisy_arms), report.noises, strict=True):
         row: Row = {"arm": arm.text, "estimator": arm.label, "kind": "artbp"} | noise._asdict()
         row |= {"length": arm.length, "noise_interval": row.pop("interval")}
         del row["law"]

@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from artbp import diagnostics
-from experiments.bias.config import parse_all
 from experiments.bias.measure import each_confidence, number_of_intervals
+from experiments.common.arms import parse
 from experiments.common.figures import STYLE
 from experiments.common.report import Column, Row
 
@@ -52,11 +52,10 @@ COLUMNS: list[Column] = [
 
 
 def verdicts(rows: Sequence[Row], share: float) -> list[Row]:
-    """What is asked of the rows, each of which the note under the table states.
+    """Counts for the note under the table, for each system.
 
-    For each system: whether TBPTT's bias at every K up to the mean length is told from zero, and
-    whether the intervals of ARTBP hold zero and have a half-width below `share` of the bias of
-    TBPTT at the mean length.
+    At how many K up to the mean length TBPTT's bias is told from zero; how many of ARTBP's
+    intervals hold zero, and how many have a half-width below `share` of TBPTT's bias there.
     """
     found = []
     for system in dict.fromkeys(row["system"] for row in rows):
@@ -87,7 +86,7 @@ def verdicts(rows: Sequence[Row], share: float) -> list[Row]:
 
 def notes(config: Any, rows: Sequence[Row], sentences: Mapping[str, str]) -> str:
     """What the columns mean, and what limits each system."""
-    length = parse_all(config.tested_arms)[0].length
+    length = parse(config.tested_arms[0]).length
     words = (
         "- {system}: TBPTT's bias is told from zero at {biased} of {short} lengths up to "
         f"{length:g}; zero lies in {{unbiased}} of {{tested}} intervals of ARTBP, of which "

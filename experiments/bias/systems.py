@@ -19,7 +19,7 @@ from experiments.ptb.generated import generated_corpus
 from experiments.ptb.model import character_model
 
 _SETTLING = 512  # steps before the stream, in which the carry becomes stationary
-_DELAY = 12  # the random network is to say what came so many steps ago
+_DELAY = 12  # the target of the random network is the input of so many steps ago
 
 
 class System(NamedTuple):
@@ -68,9 +68,9 @@ def balancing(config: Any, rng_key: jax.Array) -> System:
 
 
 def linear(memory: str, config: Any, rng_key: jax.Array) -> System:
-    """s ← ρ s + θ x with ρ = exp(−1/memory), to follow the same system with θ = 1, at θ = 0.5.
+    """s ← ρ s + θ x with ρ = exp(−1/memory), at θ = 0.5; the target is s of the system at θ = 1.
 
-    `memory` is the name of the field that says it.
+    memory: the name of its field in the configuration.
     """
     decay = float(np.exp(-1 / config[memory]))
 
@@ -90,7 +90,7 @@ def linear(memory: str, config: Any, rng_key: jax.Array) -> System:
 
 
 def random_network(config: Any, rng_key: jax.Array) -> System:
-    """A tanh network as it is drawn, at spectral radius 1, to say what came 12 steps ago."""
+    """An untrained tanh network, spectral radius 1; the target is the input of 12 steps ago."""
     keys = jax.random.split(rng_key, 4)
     size, num_inputs = config.hidden_size, 3
     params = {
