@@ -9,8 +9,7 @@ maximum is taken over evenly spaced points of the segment, both ends included. I
 largest norm, which makes the bound that is tested smaller than the true one, never larger.
 """
 
-from __future__ import annotations
-
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +22,6 @@ from experiments.common.arms import parse
 from experiments.common.report import Row
 from experiments.stability import system
 
-Steps = dict[str, Any]
-
 
 def run(config: Any) -> list[Row]:
     """One clipped run from each spectral radius."""
@@ -34,7 +31,9 @@ def run(config: Any) -> list[Row]:
     estimator = system.make_estimator(parse(config.clipped_arm), config)
 
     @jax.jit
-    def train(params: Any) -> Steps:
+    def train(params: Any) -> Any:
+        """The params before and after each update, and the norm of its gradient."""
+
         def update(loop: Any, none: None) -> Any:
             params, state = loop
             gradient, state, _ = estimator.estimate(params, state, stream)
@@ -43,18 +42,20 @@ def run(config: Any) -> list[Row]:
             new = jax.tree.map(lambda leaf, grad: leaf - rate * grad, params, clipped)
             return (new, state), (params, new, optax.global_norm(gradient))
 
-        carry = system.initial_carry(params, config)
+        carry = system.core.initial_carry(params["cell"], config.num_rows)
         start = params, estimator.init(params, carry, rng_key=boundary_key)
-        before, after, norms = jax.lax.scan(update, start, length=config.bound_updates)[1]
-        return measure(before, after, fixed, config.bound_points) | {"gradient_norm": norms}
+        return jax.lax.scan(update, start, length=config.bound_updates)[1]
 
-    return [
-        row_of(config, radius, train(system.init(init_key, config.hidden_size, radius)))
-        for radius in config.spectral_radii
-    ]
+    rows = []
+    for radius in config.spectral_radii:
+        before, after, norms = train(system.init(init_key, config.hidden_size, radius))
+        steps = measure(before, after, fixed, config.bound_points) | {"gradient_norm": norms}
+        rows.append(row_of(config, radius, jax.device_get(steps)))
+    return rows
 
 
-def measure(before: Any, after: Any, fixed: Any, num_points: int) -> Steps:
+@functools.partial(jax.jit, static_argnames="num_points")
+def measure(before: Any, after: Any, fixed: Any, num_points: int) -> dict[str, Any]:
     """Measures steps from `before` to `after`, trees with the steps as their first axis.
 
     Returns:
@@ -62,7 +63,7 @@ def measure(before: Any, after: Any, fixed: Any, num_points: int) -> Steps:
     """
     fractions = jnp.linspace(0.0, 1.0, num_points)
 
-    def one(ends: Any) -> Steps:
+    def one(ends: Any) -> dict[str, Any]:
         before, after = ends
 
         def at(fraction: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -83,14 +84,9 @@ def measure(before: Any, after: Any, fixed: Any, num_points: int) -> Steps:
 
 
 def row_of(config: Any, radius: float, steps: Mapping[str, Any]) -> Row:
-    """In how many steps the bound held, and how close it came.
-
-    Args:
-        config, radius: of the run.
-        steps: as `measure` returns, with the "gradient_norm" before clipping.
-    """
+    """In how many steps the bound held; `steps` as `measure` returns them, and "gradient_norm"."""
     largest_step = config.bound_learning_rate * config.clip_norm
-    ratios = np.asarray(steps["change"] / (steps["lipschitz"] * largest_step))
+    ratios = steps["change"] / (steps["lipschitz"] * largest_step)
     return {
         "part": "bound",
         "spectral_radius": radius,

@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.common.arms import Arm, parse
 from experiments.common.errors import ConfigError
-from experiments.common.fields import Field, arms, at_least, positive, rising, seed
+from experiments.common.fields import Field, arms, at_least, each_once, positive, rising, seed
 
 ARMS = ("bptt(200)", "tbptt(20)", "artbp(20, alpha=4)", "artbp(20, law='geometric')")
 TRAINED = (
@@ -19,7 +19,9 @@ TRAINED = (
 FIELDS = {
     "arms": Field(ARMS, "(i): whose gradient norms are measured", arms(finite_variance=True)),
     "trained": Field(
-        TRAINED, "(ii): arms, some clipped; the others also run at the rate chosen for the first"
+        TRAINED,
+        "(ii): arms, some clipped; the others also run at the rate chosen for the first",
+        each_once,
     ),
     "clipped_arm": Field("artbp(20, alpha=4)", "of (iii) and (iv)", arms(finite_variance=True)),
     "seed": Field(0, "of the first run", seed),

@@ -1,7 +1,5 @@
 """Five panels: gradient norms, trainings, the bound on a clipped step, the price of clipping."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +22,7 @@ TOP = 1.6 * FAILED_ABOVE
 
 def draw(config: Any, rows: Sequence[Row]) -> Figure:
     """The figure."""
-    figure, (norms, trainings, bound, progress, bias) = new_figure(
+    figure, panels = new_figure(
         (13.5, 9.6),
         "Exploding gradients: truncation tames them, the unbiased estimator and clipping each pay",
         f"tanh network of {config.hidden_size} units on Mackey-Glass, SGD. ρ: spectral radius of "
@@ -37,30 +35,45 @@ def draw(config: Any, rows: Sequence[Row]) -> Figure:
             (0.545, 0.065, 0.27, 0.15),
         ],
     )
-    _norms(norms, config, part(rows, "norms"))
-    _trainings(trainings, config, part(rows, "training", spectral_radius=config.figure_radius))
-    _bound(bound, part(rows, "bound"))
-    _progress(progress, config, part(rows, "progress"))
-    _bias(bias, part(rows, "bias"))
-    for axes in figure.axes:
+    held, total = (
+        sum(row[name] for row in part(rows, "bound")) for name in ("num_held", "num_steps")
+    )
+    for axes, panel, name, title in zip(
+        panels,
+        (_norms, _trainings, _bound, _progress, _bias),
+        ("norms", "training", "bound", "progress", "bias"),
+        (
+            "1  Gradient norm of one sequence",
+            f"2  Training from ρ = {config.figure_radius:g}",
+            f"3  Steps of clipped runs: bound held at {held:,} of {total:,}",
+            f"4  Price of clipping: progress (ARTBP, ρ = {config.clipping_radius:g})",
+            "Bias of the mean of clipped gradients: median, all draws",
+        ),
+        strict=True,
+    ):
+        axes.set_title(title, fontweight="bold", loc="left")
+        panel(axes, config, part(rows, name))
         grid(axes)
     return figure
 
 
 def _norms(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
     axes.set(yscale="log", xlabel="spectral radius ρ", ylabel="norm: median of draws, 5 to 95 %")
-    axes.set_title("1  Gradient norm of one sequence", fontweight="bold", loc="left")
     labels = []
     for arm, color in colors([parse(text) for text in config.arms]).items():
-        own = [row for row in rows if row["arm"] == arm.text]
-        low, middle, high = (
-            np.array([row["quantiles"][q] for row in own]) for q in ("0.05", "0.5", "0.95")
-        )
-        axes.plot(config.spectral_radii, middle, "o-", color=color, linewidth=2.2, markersize=4)
-        axes.fill_between(config.spectral_radii, low, high, color=color, alpha=0.13, linewidth=0)
-        labels.append((middle[-1], arm.label, {"color": color}))
+        quantiles = [row["quantiles"] for row in rows if row["arm"] == arm.text]
+        ends = _band(axes, config.spectral_radii, quantiles, ("0.05", "0.5", "0.95"), color=color)
+        labels.append((ends[-1], arm.label, {"color": color}))
     plain_ticks(axes.xaxis, config.spectral_radii)
     label_ends(axes, labels)
+
+
+def _band(axes: Axes, xs: Any, rows: Sequence[Row], fields: Any, **pen: Any) -> list[float]:
+    """A line with a band, of three fields of the rows; returns the heights of the line."""
+    low, middle, high = ([row[field] for row in rows] for field in fields)
+    axes.plot(xs, middle, "o-", linewidth=2, markersize=4, **pen)
+    axes.fill_between(xs, low, high, color=pen["color"], alpha=0.14, linewidth=0)
+    return middle
 
 
 def _trainings(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
@@ -69,33 +82,29 @@ def _trainings(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
         f"learning rate η;  ○ some runs end above {FAILED_ABOVE:g},  ✕ most do,\n"
         "◆ the rate chosen on other runs;  line: predicting the mean"
     )
-    axes.set_title(f"2  Training from ρ = {config.figure_radius:g}", fontweight="bold", loc="left")
     labels = []
     for arm, clip in trained(config):
-        own = [row for row in rows if row["label"] == words(arm, clip)]
-        pen = {"color": arm.color, "linestyle": CLIP_DASHES[clip]}
+        label, pen = words(arm, clip), {"color": arm.color, "linestyle": CLIP_DASHES[clip]}
+        own = part(rows, "training", label=label, spectral_radius=config.figure_radius)
         failing = [row["learning_rate"] for row in own if row["failed"] > 0]
         # A line ends where most runs fail at this rate and all larger ones: beyond, the lines
         # would all lie upon each other.
         good = np.flatnonzero([row["loss_median"] <= FAILED_ABOVE for row in own])
-        end = int(good[-1]) + 2 if len(good) else 1
-        num_rates, own = len(own), own[:end]
-        height = _outcomes(axes, [row["learning_rate"] for row in own], own, pen)[-1]
-        for row in own:
-            if row["chosen"]:
-                at = row["learning_rate"], min(row["loss_median"], TOP)
-                axes.plot(*at, "D", color=arm.color, markersize=9, mec="white", zorder=5)
-        label = words(arm, clip).replace(", clipped", "\nclipped")
-        label += f"\nfirst failure at η = {failing[0]:g}" if failing else ""
-        labels.append((height * (2 - len(own) / num_rates), label, pen))
+        drawn = own[: int(good[-1]) + 2 if len(good) else 1]
+        height = _outcomes(axes, [row["learning_rate"] for row in drawn], drawn, pen)[-1]
+        for row in part(drawn, "training", chosen=True):
+            at = row["learning_rate"], min(row["loss_median"], TOP)
+            axes.plot(*at, "D", color=arm.color, markersize=9, mec="white", zorder=5)
+        text = label.replace(", clipped", "\nclipped")
+        text += f"\nfirst failure at η = {failing[0]:g}" if failing else ""
+        # The earlier a line ends at the top, the higher its label.
+        labels.append((height * (2 - len(drawn) / len(own)), text, pen))
     axes.axhline(1.0, color="0.3", linewidth=1.2, zorder=1)
     axes.set_ylim(top=1.3 * TOP)
     label_ends(axes, labels, gap=0.16)
 
 
-def _outcomes(
-    axes: Axes, places: Sequence[float] | np.ndarray, rows: Sequence[Row], pen: Mapping[str, Any]
-) -> np.ndarray:
+def _outcomes(axes: Axes, places: Any, rows: Sequence[Row], pen: Mapping[str, Any]) -> np.ndarray:
     """Median losses: dots, hollow where some runs fail, and a cross at the top where most do.
 
     Returns:
@@ -106,21 +115,18 @@ def _outcomes(
     axes.plot(places, heights, linewidth=2.0, zorder=3, **pen)
     dot: dict[str, Any] = {"color": pen["color"], "markersize": 4, "zorder": 4}
     for place, height, row in zip(places, heights, rows, strict=True):
-        marker, style = "o", dot
         if height == TOP:
-            marker, style = "X", dot | {"markersize": 10}
+            axes.plot(place, height, "X", **dot | {"markersize": 10})
         elif row["failed"] > 0:
-            style = dot | {"mfc": "white", "mew": 1.8, "markersize": 7}
-        axes.plot(place, height, marker, **style)
+            axes.plot(place, height, "o", **dot | {"mfc": "white", "mew": 1.8, "markersize": 7})
+        else:
+            axes.plot(place, height, "o", **dot)
     return heights
 
 
-def _bound(axes: Axes, rows: Sequence[Row]) -> None:
+def _bound(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
     axes.set(yscale="log", ylabel="|change of the loss| ÷ (L · η · $\\theta_c$)")
     axes.set_xlabel("spectral radius ρ at the start; dots: steps, first to last; line: median")
-    held, total = (sum(row[name] for row in rows) for name in ("num_held", "num_steps"))
-    title = f"3  Steps of clipped runs: bound held at {held:,} of {total:,}"
-    axes.set_title(title, fontweight="bold", loc="left")
     for place, row in enumerate(rows):
         across = place + np.linspace(-0.3, 0.3, len(row["ratios"]))
         axes.plot(across, row["ratios"], "o", color=COLOURS[0], markersize=2.6, alpha=0.5, mew=0)
@@ -135,33 +141,25 @@ def _bound(axes: Axes, rows: Sequence[Row]) -> None:
 
 def _progress(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
     axes.set(xscale="log", yscale="log", ylabel="loss at the end")
-    title = f"4  Price of clipping: progress (ARTBP, ρ = {config.clipping_radius:g})"
-    axes.set_title(title, fontweight="bold", loc="left")
     labels = []
     rates = config.clipping_learning_rates
     shades = matplotlib.colormaps["cividis"](np.linspace(0.1, 0.8, len(rates)))
     for rate, color in zip(rates, shades, strict=True):
-        own = [row for row in rows if row["learning_rate"] == rate]
+        own = part(rows, "progress", learning_rate=rate)
         heights = _outcomes(axes, _places(axes, own, "norm_bound"), own, {"color": color})
         labels.append((heights[-1], f"η = {rate:g}", {"color": color}))
+    axes.set_ylim(top=2 * TOP)
     label_ends(axes, labels, gap=0.14)
 
 
-def _bias(axes: Axes, rows: Sequence[Row]) -> None:
+def _bias(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
     axes.set(xscale="log", xlabel="clip bound, on the norm or on each value")
     axes.set_ylabel("|mean − BPTT|\n÷ |BPTT|")
-    axes.set_title(
-        "Bias of the mean of clipped gradients: median, all draws", fontweight="bold", loc="left"
-    )
+    fields = [f"relative_bias_{word}" for word in ("smallest", "median", "largest")]
     for kind, color in (("norm", COLOURS[3]), ("value", COLOURS[5])):
         own = [row for row in rows if clip_words(row)[0] in (kind, "none")]
         places = _places(axes, own, f"{kind}_bound")
-        low, middle, high = (
-            [row[f"relative_bias_{word}"] for row in own]
-            for word in ("smallest", "median", "largest")
-        )
-        axes.plot(places, middle, "o-", color=color, markersize=4, linewidth=2, label=f"by {kind}")
-        axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0)
+        _band(axes, places, own, fields, color=color, label=f"by {kind}")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, loc="lower left", labelcolor="linecolor")
     low, high = (rows[-1][f"relative_standard_error_{w}"] for w in ("smallest", "largest"))

@@ -3,8 +3,6 @@
 Clipping costs progress too, which is measured beside the trainings of (ii).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -105,15 +103,10 @@ def bias(config: Any) -> list[Row]:
 
 
 def compare(gradients: np.ndarray, exact: np.ndarray) -> dict[str, np.ndarray]:
-    """The mean over draws against the exact gradient, [bounds] each.
+    """The mean over draws against the exact gradient, [bounds] each, over the exact norm.
 
-    Args:
-        gradients: [draws, bounds, params].
-        exact: [params].
-
-    Returns:
-        Norm of the mean over the exact norm, cosine, |mean − exact| over the exact norm, and the
-        standard error of that mean as a vector, √ of the summed variances, over the exact norm.
+    From gradients [draws, bounds, params] and the exact one [params]. The standard error is that of
+    the mean as a vector: √ of the summed variances of its entries.
     """
     mean, size = gradients.mean(axis=0), np.linalg.norm(exact)
     norms = np.linalg.norm(mean, axis=1)
@@ -141,7 +134,7 @@ def clipped_gradients(config: Any, bounds: Sequence[Clip]) -> Callable[..., jax.
 
     @jax.jit
     def gradients(params: Any, stream: Any, keys: jax.Array) -> jax.Array:
-        carry = system.initial_carry(params, config)
+        carry = system.core.initial_carry(params["cell"], config.num_rows)
         zeros = jnp.zeros((len(bounds), ravel_pytree(params)[0].size))
 
         def one(key: jax.Array) -> jax.Array:

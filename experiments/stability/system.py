@@ -1,7 +1,5 @@
 """The network, the sequences, the loss of whole sequences, and clipping."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax
@@ -31,11 +29,6 @@ def init(rng_key: jax.Array, hidden_size: int, spectral_radius: Any) -> Any:
     }
     params["cell"]["recurrent"] *= spectral_radius
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-
-
-def initial_carry(params: Any, config: Any) -> Any:
-    """Zeros."""
-    return core.initial_carry(params["cell"], config.num_rows)
 
 
 def sequences(

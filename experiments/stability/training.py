@@ -1,7 +1,5 @@
 """(ii) What becomes of training: every arm at a common grid of learning rates."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -62,13 +60,9 @@ def run(config: Any, say: Say) -> list[Row]:
 
 def cases(config: Any, arm: Arm) -> list[Row]:
     """What is trained with one arm: its cases of (ii), then those of (iv)."""
-    bounds_of = {
-        "": Clip(),
-        "norm": Clip(norm_bound=config.clip_norm),
-        "value": Clip(value_bound=config.clip_value),
-    }
+    bounds = {"": (), "norm": (config.clip_norm, np.inf), "value": (np.inf, config.clip_value)}
     wanted = [
-        ("training", words(arm, clip), bounds_of[clip], config.spectral_radii)
+        ("training", words(arm, clip), Clip(*bounds[clip]), config.spectral_radii)
         for one, clip in trained(config)
         if one == arm
     ]
@@ -80,8 +74,8 @@ def cases(config: Any, arm: Arm) -> list[Row]:
     rates = {"training": config.learning_rates, "progress": config.clipping_learning_rates}
     return [
         {"part": part, "label": label, "spectral_radius": radius, "learning_rate": rate}
-        | bounds._asdict()
-        for part, label, bounds, radii in wanted
+        | clip._asdict()
+        for part, label, clip, radii in wanted
         for radius in radii
         for rate in rates[part]
     ]
@@ -105,12 +99,10 @@ def outcome(losses: np.ndarray) -> Row:
 
 
 def choose(rows: Sequence[Row], losses: np.ndarray) -> list[Row]:
-    """The rows of one arm and radius, with the choice among their rates.
+    """The rows of one arm and radius, one for each rate, with the choice among them.
 
-    Args:
-        rows: one for each rate.
-        losses: [tuning runs, rates]. A run that fails counts as infinite, so that its rate is not
-            chosen.
+    A tuning run that fails counts as infinite, so that its rate is not chosen. `losses`: [tuning
+    runs, rates].
     """
     rates = [row["learning_rate"] for row in rows]
     choice = choose_rate(rates, np.where(losses <= FAILED_ABOVE, losses, np.inf))
@@ -130,7 +122,7 @@ def final_losses(config: Any, arm: Arm, cases: Sequence[Row]) -> np.ndarray:
     def train(radius: Any, rate: Any, bounds: Any, key: jax.Array, stream: artbp.Stream) -> Any:
         init_key, boundary_key = jax.random.split(key)
         params = system.init(init_key, config.hidden_size, radius)
-        carry = system.initial_carry(params, config)
+        carry = system.core.initial_carry(params["cell"], config.num_rows)
         optimizer = functools.partial(system.clipped_sgd, bounds=bounds)
         return train_whole(
             estimator, optimizer, rate, params, carry, stream, boundary_key, edges=edges
