@@ -22,14 +22,14 @@ def get_config():
     config = ml_collections.ConfigDict()
     config.study = "settling"
     config.drive_noise = 1.0
-    config.methods = (
-        "artbp-16-alpha-4",
-        "artbp-16-alpha-6",
-        "artbp-16-geometric",
-        "tbptt-500",
-        "tbptt-200",
-        "tbptt-100",
-        "tbptt-10",
-        "uncompensated-16-alpha-4",
+    config.arms = (
+        "artbp(16, alpha=4)",
+        "artbp(16, alpha=6)",
+        "artbp(16, law='geometric')",
+        "tbptt(500)",
+        "tbptt(200)",
+        "tbptt(100)",
+        "tbptt(10)",
+        "uncompensated(16, alpha=4)",
     )
     return config

@@ -24,12 +24,12 @@ def get_config():
     config.num_unrolls = 3000
     config.eta_0 = 1e-4
     config.schedule = "constant"
-    config.methods = (
-        "artbp-16-alpha-4",
-        "artbp-16-alpha-6",
-        "tbptt-100",
-        "tbptt-10",
-        "tbptt-1",
-        "uncompensated-16-alpha-4",
+    config.arms = (
+        "artbp(16, alpha=4)",
+        "artbp(16, alpha=6)",
+        "tbptt(100)",
+        "tbptt(10)",
+        "tbptt(1)",
+        "uncompensated(16, alpha=4)",
     )
     return config

@@ -1,22 +1,33 @@
 """python -m experiments.influence_balancing [--config FILE] [--set field=value] [--workdir DIR]."""
 
-import ml_collections
-from absl import flags
+from typing import Any
 
-from experiments.common import cli
+from experiments.common.arms import parse
+from experiments.common.pool import in_threads
+from experiments.common.report import Report
+from experiments.common.study import Say, Study
 from experiments.influence_balancing import curves, rates, settling
-from experiments.influence_balancing.config import check_config, default_config
+from experiments.influence_balancing.config import FIELDS, check
+from experiments.influence_balancing.training import train_arm
 
-_STUDIES = {"curves": curves.run, "rates": rates.run, "settling": settling.run}
+_STUDIES: dict[str, Any] = {"curves": curves, "rates": rates, "settling": settling}
 
 
-def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
-    """Runs the study that `config` names, and prints its table."""
-    check_config(config)
-    with cli.from_the_start(config, command_line) as (workdir, say):
-        print(_STUDIES[str(config.study)](config, workdir, say))
+def run(config: Any, say: Say) -> Report:
+    """Trains every arm, and reports as the study says."""
+    study = _STUDIES[config.study]
+    runs = in_threads(
+        lambda arm: train_arm(config, arm),
+        [parse(text) for text in config.arms],
+        config.num_threads,
+        expense=lambda arm: arm.claims.random,  # these have more than one key
+        say=say,
+        words=lambda arm, run: f"{arm.label}: {study.words(study.rows_of(config, run))}",
+    )
+    return study.report(config, list(runs))
 
+
+STUDY = Study("influence_balancing", FIELDS, run, check)
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("workdir", "results/influence_balancing")
-    cli.run(main, default_config())
+    STUDY.start()

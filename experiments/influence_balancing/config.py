@@ -1,79 +1,62 @@
-"""The configuration of the experiment: every field, and what it means."""
+"""The fields of the experiment."""
 
 from typing import Any
 
-import ml_collections
-
-from experiments.common.config import check_at_least, check_not_empty, check_positive
+from experiments.common import fields
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
-from experiments.influence_balancing import methods, predictions
+from experiments.common.fields import Field, at_least, one_of, positive
+from experiments.influence_balancing.predictions import optimum
 from experiments.influence_balancing.training import SCHEDULES
 
-STUDIES = ("curves", "rates", "settling")
-LOSS_AT = ("every step", "unroll end")
-GRID_SCHEDULES = ("time steps", "updates")
+ARMS = (
+    "artbp(16, alpha=4)",
+    "artbp(16, alpha=6)",
+    "artbp(16, law='geometric')",
+    "tbptt(200)",
+    "tbptt(100)",
+    "tbptt(10)",
+    "uncompensated(16, alpha=4)",
+)
+
+FIELDS = {
+    "study": Field("curves", "curves, rates or settling", one_of("curves", "rates", "settling")),
+    "arms": Field(ARMS, "tbptt, artbp or uncompensated; tables keep their order", fields.arms()),
+    "num_keys": Field(128, "runs of an arm that has randomness", at_least(1)),
+    "num_steps": Field(100_000, "time steps of a run", at_least(1)),
+    "seed": Field(0, "of all keys", fields.seed),
+    "theta_0": Field(0.5, "θ at first"),
+    "eta_0": Field(1e-3, "the rate of an update is eta_0 / sqrt(1 + t)", positive),
+    "schedule": Field(
+        "time steps",
+        "what t counts: time steps, as in the paper, or updates; or constant: the rate is eta_0",
+        one_of(*SCHEDULES),
+    ),
+    "tolerance": Field(1e-3, "a run has converged when it ends with |θ − θ*| below this"),
+    "loss_at": Field(
+        "every step",
+        "unroll end: the loss is taken at the last of every K steps, K the length of the arm",
+        one_of("every step", "unroll end"),
+    ),
+    "num_unrolls": Field(3000, "with unroll end, a run has num_unrolls · K steps", at_least(1)),
+    "drive_noise": Field(0.0, "standard deviation of the drive, for settling"),
+    "grid_eta_0": Field((1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2), "eta_0 of rates", positive),
+    "grid_schedules": Field(
+        ("time steps", "updates"), "schedules of rates", one_of("time steps", "updates")
+    ),
+    "num_bins": Field(200, "points of a curve, even in the logarithm of time", at_least(1)),
+    "num_threads": Field(2, "arms trained at the same time", at_least(1)),
+}
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """The main job: the paper's comparison at one learning rate."""
-    config = ml_collections.ConfigDict()
-    # "curves", "rates" or "settling": see the modules of these names.
-    config.study = "curves"
-    # Names as in `methods`; figures and tables keep their order.
-    config.methods = (
-        "artbp-16-alpha-4",
-        "artbp-16-alpha-6",
-        "artbp-16-geometric",
-        "tbptt-200",
-        "tbptt-100",
-        "tbptt-10",
-        "uncompensated-16-alpha-4",
-    )
-    # Independent runs of a method that has randomness.
-    config.num_keys = 128
-    config.num_steps = 100_000
-    config.seed = 0
-    config.theta_0 = 0.5
-    # The rate of an update is eta_0 / sqrt(1 + t): with "time steps", t counts the time steps
-    # seen, as in the paper; with "updates" it counts updates. "constant": eta_0.
-    config.eta_0 = 1e-3
-    config.schedule = "time steps"
-    # A run has converged when |θ − θ*| is smaller than this in the end; less than |θ_0 − θ*|.
-    config.tolerance = 1e-3
-    # "every step": the loss is summed over all time steps. "unroll end": it is taken once, at the
-    # last of every K steps, K the (mean) segment length of the method, an integer; a run then
-    # has `num_unrolls` times K steps, and `num_steps` is not used.
-    config.loss_at = "every step"
-    config.num_unrolls = 3000
-    # Standard deviation of the noise on the drive, as a multiple of it ("settling" only).
-    config.drive_noise = 0.0
-    # The grid of "rates", which takes the place of `eta_0` and `schedule` there.
-    config.grid_eta_0 = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)
-    config.grid_schedules = GRID_SCHEDULES
-    # Points of a curve, evenly spaced in the logarithm of time.
-    config.num_bins = 200
-    # Methods trained at the same time, each in a thread of its own.
-    config.num_threads = 2
-    return config
-
-
-def check_config(config: Any) -> None:
-    """Raises ConfigError for a value that no study can run with."""
-    _one_of("study", config.study, STUDIES)
-    _one_of("loss_at", config.loss_at, LOSS_AT)
-    _one_of("schedule", config.schedule, tuple(SCHEDULES))
-    check_not_empty(config, "methods", "grid_schedules")
-    for schedule in config.grid_schedules:
-        _one_of("grid_schedules", schedule, GRID_SCHEDULES)
-    counts = ("num_keys", "num_steps", "num_unrolls", "num_bins", "num_threads")
-    check_at_least(config, 1, *counts)
-    check_positive(config, "eta_0", "grid_eta_0")
-    optimum = predictions.optimum(config.drive_noise)
-    start = abs(config.theta_0 - optimum)
+def check(config: Any) -> None:
+    """Raises ConfigError for fields that do not go together."""
+    best = optimum(config.drive_noise)
+    start = abs(config.theta_0 - best)
     if not 0 < config.tolerance < start:
         raise ConfigError(
             f"tolerance was given {config.tolerance}: expected more than 0 and less than "
-            f"|theta_0 − θ*| = {start:.6g}, where a run starts (θ* = {optimum:.6g})."
+            f"|theta_0 − θ*| = {start:.6g}, where a run starts (θ* = {best:.6g})."
         )
     if (config.drive_noise > 0) != (config.study == "settling"):
         raise ConfigError(
@@ -82,18 +65,14 @@ def check_config(config: Any) -> None:
         )
     if config.loss_at == "unroll end" and config.study != "curves":
         raise ConfigError(f"loss_at='unroll end' works with study='curves', not {config.study!r}.")
-    for name in config.methods:
-        try:
-            method = methods.parse(name)
-        except ValueError as error:
-            raise ConfigError(f"methods: {error}") from error
-        if config.loss_at == "unroll end" and method.unroll_length % 1 != 0:
+    for arm in map(parse, config.arms):
+        if arm.name not in ("tbptt", "artbp", "uncompensated") or arm.arguments.get("draw_offset"):
             raise ConfigError(
-                f"methods: {name!r} has a mean length of {method.unroll_length:g}; "
-                "loss_at='unroll end' takes a loss every so many steps: expected an integer."
+                f"arms holds {arm.text}: expected tbptt, artbp or uncompensated, whose first "
+                "segment starts at the first step."
             )
-
-
-def _one_of(field: str, value: Any, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f"{field} was given {value!r}: expected one of {', '.join(known)}.")
+        if config.loss_at == "unroll end" and arm.length % 1 != 0:
+            raise ConfigError(
+                f"arms holds {arm.text}: loss_at='unroll end' takes a loss every so many steps: "
+                "expected an integer length."
+            )

@@ -1,19 +1,14 @@
 """What became of a run, from where θ started and where it ended.
 
-Four outcomes, kept apart because they ask for different remedies:
-
     converged         |θ − θ*| < tolerance
     not yet           nearer to θ* than at the start, but not converged: more steps, larger rate
     wrong direction   farther from θ* than at the start: the gradient has the wrong sign
     diverged          not finite, or more than 100 times as far from θ* as at the start
 
-The distance at the end decides alone. So "wrong direction" and "diverged" may be the same illness
-at two speeds: a wrong sign drifts away exponentially, and the rate says how far it gets. A right
-sign with too large a rate also ends as "diverged".
-
-Too large a rate at first need not be the end of a run: the system is linear, so a run with the
-right sign that has blown up comes back once the rate has fallen. `recovered` tells these apart; in
-a nonlinear model they would hardly have come back.
+Only the distance at the end decides. A gradient of the wrong sign ends as "wrong direction" or as
+"diverged", depending on the rate. A gradient of the right sign with too large a rate also ends as
+"diverged", or `recovered`: this system is linear, so such a run comes back once the rate has
+fallen. A nonlinear model would hardly come back.
 """
 
 from collections import Counter
@@ -31,17 +26,7 @@ DIVERGED_FACTOR = 100.0
 
 
 def classify(theta: np.ndarray, *, theta_0: float, optimum: float, tolerance: float) -> np.ndarray:
-    """The outcome of each run.
-
-    Args:
-        theta: where each run ended, [R], non-finite values allowed.
-        theta_0: where all of them started.
-        optimum: θ*.
-        tolerance: a run within this distance of θ* has converged.
-
-    Returns:
-        [R] array of str, each one of `OUTCOMES`.
-    """
+    """The outcome of each run, [R], from where it ended; non-finite values allowed."""
     theta = np.asarray(theta, np.float64)
     start = abs(theta_0 - optimum)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -55,15 +40,9 @@ def classify(theta: np.ndarray, *, theta_0: float, optimum: float, tolerance: fl
 def recovered(
     labels: np.ndarray, largest_theta: np.ndarray, *, theta_0: float, optimum: float
 ) -> np.ndarray:
-    """Which of the converged runs had been as far off on the way as those called diverged.
+    """Which of the runs, [R], converged after they had been as far off as those that diverged.
 
-    Args:
-        labels: from `classify`, [R].
-        largest_theta: the largest |θ| on the way, [R].
-        theta_0, optimum: as for `classify`.
-
-    Returns:
-        [R], bool.
+    `largest_theta` [R] is the largest |θ| on the way.
     """
     far = largest_theta - abs(optimum) > DIVERGED_FACTOR * abs(theta_0 - optimum)
     return (labels == CONVERGED) & far

@@ -1,32 +1,31 @@
 """Where each gradient estimator settles when the loss cannot vanish, in closed form.
 
-Drive x_t = 1 + σ ε_t, with ε_t independent of one another, mean 0 and variance 1. With θ held, the
-transient gone, s_t[0] = θ Z_t with the stationary regressor Z_t = Σ_j a_j x_{t−j}, where a_j is
-`system.influence`. The loss is that of a linear regression of the target 1 on Z_t:
+The drive is x_t = 1 + σ ε_t with independent ε_t of mean 0 and variance 1. With θ held, and after
+the transient, s_t[0] = θ Z_t with Z_t = Σ_j a_j x_{t−j}, where a_j is `system.influence`. The loss
+is that of a linear regression of the target 1 on Z_t:
 
     E ½ (θ Z − 1)²    =>    θ* = E[Z] / E[Z²] = Σ a / ((Σ a)² + σ² Σ a²),    loss > 0 there.
 
-A loss at age k of its segment (k = 1 at the first step) that is not compensated sees only the last
-k delays, Z^(k)_t = Σ_{j<k} a_j x_{t−j}: its expected gradient is E[(θ Z − 1) Z^(k)]. Ages occur in
-proportion to the survival S(k − 1) (a fixed length K: ages 1 to K equally). With the means of
+Without compensation, the gradient of a loss at age k of its segment sees the last k delays only,
+Z^(k)_t = Σ_{j<k} a_j x_{t−j}: its expectation is E[(θ Z − 1) Z^(k)]. Ages occur in proportion to
+the survival S(k − 1) (with a fixed length K: ages 1 to K equally). With the means of
 h(k) = Σ_{j<k} a_j and V(k) = Σ_{j<k} a_j² under these weights,
 
     expected gradient(θ) = θ · slope − h̄,     slope = h̄ Σ a + σ² V̄,     settles at h̄ / slope,
 
-and it settles there only if slope > 0; otherwise θ runs away, whatever the rate. With compensation
-every delay has mean weight one: h̄ = Σ a, V̄ = Σ a², the true optimum.
+provided that slope > 0; otherwise θ runs away at every rate. With compensation every delay has mean
+weight one: h̄ = Σ a, V̄ = Σ a², and the fixed point is the optimum.
 
-Noise on the target instead, independent of the drive, would show nothing: it enters the gradient
-multiplied by Z^(k), with mean zero, so that every estimator that is stable keeps the fixed point
-it has without noise, which is θ* = 1 / Σ a whatever h̄. The noise has to move the state.
+Independent noise on the target would not show this. It enters the gradient multiplied by Z^(k),
+with mean zero, so that every fixed point stays at θ* = 1 / Σ a. The noise has to move the state.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from experiments.common.arms import Arm
 from experiments.influence_balancing import system
-from experiments.influence_balancing.methods import Method
 
 # The influence of a delay decays like 2^−j · polynomial(j): nothing is left after 4,000 steps; the
 # laws used here have a survival below 1e-6 there.
@@ -49,12 +48,13 @@ def optimum(drive_noise: float) -> float:
     return _fixed_point(*_whole_influence(), drive_noise).theta
 
 
-def fixed_point(method: Method, drive_noise: float) -> FixedPoint:
-    """Where `method` settles, with decreasing rates, and whether it does."""
-    if method.compensate:
+def fixed_point(arm: Arm, drive_noise: float) -> FixedPoint:
+    """Where `arm` settles, with decreasing rates, and whether it does."""
+    if arm.claims.unbiased:
         return _fixed_point(*_whole_influence(), drive_noise)
+    assert arm.law is not None
     influences = system.influence(_NUM_AGES)
-    weights = method.survival(_NUM_AGES)
+    weights = arm.law.survival(np.arange(_NUM_AGES))
     weights = weights / weights.sum()
     mean_h = float(weights @ np.cumsum(influences))
     mean_v = float(weights @ np.cumsum(influences**2))

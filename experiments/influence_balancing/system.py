@@ -3,14 +3,13 @@
     s_{t+1} = A s_t + x_t · θ · (1, …, 1, −1, …, −1)      A_ii = A_{i,i+1} = 1/2
     ℓ_t     = ½ (s_t[0] − 1)²
 
-23 states, one parameter. The first 10 entries are pushed up by θ, the other 13 down. State i
-hears from state i + 1 at each step, so the entries that push down need some 20 to 46 steps to be
-heard in s[0]: at short range θ seems to raise s[0], in the long run it lowers it. A gradient that
-looks back too few steps has the wrong sign, and no learning rate can mend that.
+It has 23 states and one parameter. θ pushes the first 10 states up and the other 13 down. Each step
+passes influence from state i + 1 to state i, so the states that push down need some 20 to 46 steps
+to reach s[0]. At short range a larger θ seems to raise s[0]; in the long run it lowers it. A
+gradient that looks back too few steps therefore has the wrong sign, whatever the learning rate.
 
-With x_t = 1 (no input), s[0] settles at −6 θ, so θ* = −1/6, where the loss is zero. With a noisy
-drive x_t = 1 + σ ε_t the loss cannot vanish, and a biased gradient settles on a wrong θ: see
-`predictions`.
+With x_t = 1 (no input), s[0] settles at −6 θ, so that θ* = −1/6, where the loss is zero. With a
+noisy drive x_t = 1 + σ ε_t the loss cannot vanish; see `predictions`.
 
 Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time"
 (arXiv 1705.08209), as restated in arXiv 2304.11153 and google-research/persistent_es (from where
@@ -34,15 +33,12 @@ OPTIMAL_THETA = TARGET / STATIONARY_GAIN
 
 
 def cell(params: dict, carry: jax.Array, x: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """One step of the system.
+    """One step: the next state [23], and its first entry.
 
     Args:
         params: {"theta": scalar}.
         carry: the state s, [23].
-        x: what the drive of this step is multiplied with, a scalar; None stands for 1.
-
-    Returns:
-        The next state [23], and its first entry, a scalar.
+        x: factor on the drive of this step, a scalar; None stands for 1.
     """
     return step(params["theta"], SIGNS, carry, x)
 
@@ -76,14 +72,9 @@ def stationary_loss(theta: np.ndarray) -> np.ndarray:
 
 
 def influence(num_delays: int, signs: np.ndarray = SIGNS) -> np.ndarray:
-    """a_j = e_0ᵀ A^j (1, …, 1, −1, …, −1): what θ adds to s[0] directly, j steps later.
+    """a_j = e_0ᵀ A^j (1, …, 1, −1, …, −1), [num_delays]: what θ adds to s[0] after j steps.
 
-    Args:
-        num_delays: how many.
-        signs: the direct push of θ on each state, [n].
-
-    Returns:
-        [num_delays], float64. Its sum over all delays is 2 · Σ signs, for 10 of 23 states −6.
+    `signs` [n] is the direct push of θ on each state. The sum over all delays is 2 · Σ signs.
     """
     num_states = len(signs)
     transition = 0.5 * (np.eye(num_states) + np.eye(num_states, k=1))

@@ -10,23 +10,23 @@ Each row is this loop, and the tests compare it with exactly this loop:
         params["theta"] -= rate * grads["theta"]
         updates += 1
 
-Rows differ in their key and in their rates; they share the method, hence the compiled code. Each
-goes on to its own next segment (`artbp.contrib.independent_runs`), and one that has reached the end
-rests with θ frozen until the last one has. Rows never mix, so a row that overflows to inf and NaN
-spoils nobody else.
+Rows differ in their key and in their rates. Each goes on to its own next segment
+(`artbp.contrib.independent_runs`), and one that has reached the end keeps its θ until the last one
+has. Rows never mix, so a row that overflows to inf and NaN leaves the others as they are.
 """
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import artbp
+from experiments.common.arms import Arm
+from experiments.common.report import Row, quartiles
 from experiments.influence_balancing import system
-from experiments.influence_balancing.methods import Method
 
 # Most steps that the rows run before they wait for each other.
 _LONGEST_BLOCK = 256
@@ -36,11 +36,8 @@ SCHEDULES = {"time steps": (1.0, 0.0), "updates": (0.0, 1.0), "constant": (0.0, 
 
 
 class Rows(NamedTuple):
-    """What differs between the runs of one program; arrays over rows [R].
-
-    rng_key: typed keys, from which the boundaries are drawn. eta_0, time_clock, update_clock:
-    float64, the learning rate as in the module docstring.
-    """
+    """What differs between the runs of one program, over rows [R]: typed keys, from which the
+    boundaries are drawn, and float64 arrays of the learning rate."""
 
     rng_key: jax.Array
     eta_0: np.ndarray
@@ -48,35 +45,66 @@ class Rows(NamedTuple):
     update_clock: np.ndarray
 
 
-class History(NamedTuple):
-    """What a program returns, float64 unless said otherwise.
+class Run(NamedTuple):
+    """An arm that was trained, all rows of it.
 
-    loss: [R, bins] mean loss per time step of the bin, a segment's loss spread evenly over its
-    steps, and masked losses counted as zero. theta: [R, bins] mean over the bin of the θ in
-    force. final_theta: [R]. largest_theta: [R] largest |θ| on the way. num_segments,
-    longest_segment: [R] int32.
+    Attributes:
+        arm, edges: as for `train`.
+        loss: [R, bins], mean per time step of the bin. The loss of a segment is spread evenly over
+            its steps; masked losses count as zero.
+        theta: [R, bins], mean over the bin of the θ in force.
+        final_theta, largest_theta: [R], θ at the end, and the largest |θ| on the way.
+        num_segments, longest_segment: [R], int32.
+        compile_seconds, run_seconds: wall time to trace and compile the program, and to run it.
     """
 
+    arm: Arm
+    edges: np.ndarray
     loss: np.ndarray
     theta: np.ndarray
     final_theta: np.ndarray
     largest_theta: np.ndarray
     num_segments: np.ndarray
     longest_segment: np.ndarray
-
-
-class Timing(NamedTuple):
-    """Wall seconds: to trace and compile the program, and to run it."""
-
     compile_seconds: float
     run_seconds: float
+
+    @property
+    def num_steps(self) -> int:
+        """Time steps of each row."""
+        return int(self.edges[-1])
+
+    @property
+    def costs(self) -> Row:
+        """Fields of a row of the results: time steps of all rows together per second without
+        compilation, the seconds, and the longest segment."""
+        return {
+            "steps_per_second": len(self.final_theta) * self.num_steps / self.run_seconds,
+            "compile_seconds": self.compile_seconds,
+            "run_seconds": self.run_seconds,
+            "longest_segment": int(self.longest_segment.max()),
+        }
+
+    def curves(self) -> list[Row]:
+        """One row per bin: quartiles and median over rows of the loss and of θ."""
+        names = ("lower_quartile", "median", "upper_quartile")
+        found = {
+            f"{quantity}_{name}": curve
+            for quantity, values in (("loss", self.loss), ("theta", self.theta))
+            for name, curve in zip(names, quartiles(values), strict=True)
+        }
+        return [
+            {"kind": "curve", "arm": self.arm.text, "step": int(end)}
+            | {name: float(curve[i]) for name, curve in found.items()}
+            for i, end in enumerate(self.edges[1:])
+        ]
 
 
 class _Progress(NamedTuple):
     """How far the rows are, arrays [R], and what the history holds so far, [R, bins].
 
     Most segments end in the bin that they begin in. These are added up in `open_loss` and
-    `open_theta` until a segment crosses the edge of the bin at `next_edge`: only then is the
+    `open_theta` until a segment crosses the edge of the bin at `next_edge`. Only then is the
     history touched, which is larger than all the rest.
     """
 
@@ -91,6 +119,13 @@ class _Progress(NamedTuple):
     theta_sum: jax.Array
 
 
+def learning_rates(config: Any) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """(values of eta_0, schedules): every combination of them is trained."""
+    if config.study == "rates":
+        return tuple(config.grid_eta_0), tuple(config.grid_schedules)
+    return (config.eta_0,), (config.schedule,)
+
+
 def make_rows(rng_keys: jax.Array, eta_0: tuple[float, ...], schedules: tuple[str, ...]) -> Rows:
     """All combinations, keys varying fastest: row = (schedule, eta_0, key) in C order.
 
@@ -98,13 +133,8 @@ def make_rows(rng_keys: jax.Array, eta_0: tuple[float, ...], schedules: tuple[st
     """
     clocks = np.array([SCHEDULES[name] for name in schedules])
     shape = (len(schedules), len(eta_0), len(rng_keys))
-    index = np.indices(shape).reshape(3, -1)
-    return Rows(
-        rng_key=rng_keys[index[2]],
-        eta_0=np.asarray(eta_0, np.float64)[index[1]],
-        time_clock=clocks[index[0], 0],
-        update_clock=clocks[index[0], 1],
-    )
+    schedule, rate, key = np.indices(shape).reshape(3, -1)
+    return Rows(rng_keys[key], np.asarray(eta_0, np.float64)[rate], *clocks[schedule].T)
 
 
 def log_bins(num_steps: int, num_bins: int) -> np.ndarray:
@@ -113,51 +143,56 @@ def log_bins(num_steps: int, num_bins: int) -> np.ndarray:
     return np.unique(np.concatenate([[0], np.rint(edges)]).astype(np.int64))
 
 
-def train(
-    method: Method,
-    rows: Rows,
-    stream: artbp.Stream,
-    *,
-    theta_0: float,
-    edges: np.ndarray,
-    drive_is_per_row: bool = False,
-) -> tuple[History, Timing]:
-    """Trains every row over one pass of the stream.
+def train_arm(config: Any, arm: Arm) -> Run:
+    """Trains an arm on all combinations of schedules, rates and keys.
+
+    All arms are given the same keys, so that two with the same law cut at the same steps. Where
+    nothing is random, one key stands for all.
+    """
+    with jax.enable_x64(True):  # a thread begins with JAX's defaults
+        is_random = arm.claims.random or config.drive_noise > 0
+        boundary_key, drive_key = jax.random.split(jax.random.key(config.seed))
+        keys = jax.random.split(boundary_key, config.num_keys)[: None if is_random else 1]
+        num_steps, mask, drives = config.num_steps, None, None
+        edges = log_bins(num_steps, config.num_bins)
+        if config.loss_at == "unroll end":
+            period = int(arm.length)
+            num_steps = config.num_unrolls * period
+            edges = log_bins(config.num_unrolls, config.num_bins) * period
+            mask = np.arange(1, num_steps + 1) % period == 0
+        if config.drive_noise > 0:
+            noise = jax.random.normal(drive_key, (config.num_keys, num_steps))
+            drives = 1.0 + config.drive_noise * noise
+        stream = artbp.Stream(drives, mask=mask, num_steps=num_steps)
+        rows = make_rows(keys, *learning_rates(config))
+        return train(arm, rows, stream, theta_0=config.theta_0, edges=edges)
+
+
+def train(arm: Arm, rows: Rows, stream: artbp.Stream, *, theta_0: float, edges: np.ndarray) -> Run:
+    """Trains every row over one pass of the stream, from θ = theta_0.
 
     Args:
-        method: how to truncate.
+        arm: "tbptt", "artbp" or "uncompensated".
         rows: R runs.
-        stream: `num_steps` steps; shared by the rows.
+        stream: `num_steps` steps. Its `xs` is None, or [R, T], a drive for each row.
         theta_0: the θ they start from.
         edges: [bins + 1] time steps that bound the bins of the history, from `log_bins`.
-        drive_is_per_row: `stream.xs` is [R, T], a drive for each row, instead of [T].
-
-    Returns:
-        The history as NumPy arrays, and the timing.
     """
-    # JAX's float64 switch belongs to the thread: two methods may train in two threads.
     with jax.enable_x64(True):
-        rows = jax.tree.map(jnp.asarray, rows)
-        stream = jax.tree.map(jnp.asarray, stream)
         started = time.perf_counter()
-        arguments = (rows, stream, jnp.asarray(edges, jnp.float64), jnp.float64(theta_0))
-        program = jax.jit(_program, static_argnums=(0, 1))
-        compiled = program.lower(method, drive_is_per_row, *arguments).compile()
+        given = rows, stream, np.asarray(edges, np.float64), np.float64(theta_0)
+        arguments = jax.tree.map(jnp.asarray, given)
+        compiled = jax.jit(_program, static_argnums=0).lower(arm, *arguments).compile()
         compiled_at = time.perf_counter()
-        outputs = jax.block_until_ready(compiled(*arguments))
-        history = History(**{name: np.asarray(value) for name, value in outputs.items()})
-        timing = Timing(compiled_at - started, time.perf_counter() - compiled_at)
-    return history, timing
+        outputs = jax.tree.map(np.asarray, jax.block_until_ready(compiled(*arguments)))
+        seconds = compiled_at - started, time.perf_counter() - compiled_at
+    return Run(arm, edges, *outputs, *seconds)
 
 
 def _program(
-    method: Method,
-    drive_is_per_row: bool,
-    rows: Rows,
-    stream: artbp.Stream,
-    edges: jax.Array,
-    theta_0: jax.Array,
-) -> dict[str, jax.Array]:
+    arm: Arm, rows: Rows, stream: artbp.Stream, edges: jax.Array, theta_0: jax.Array
+) -> tuple[jax.Array, ...]:
+    """The arrays of a `Run`, in their order."""
     num_rows, num_bins = rows.eta_0.shape[0], edges.shape[0] - 1
     num_steps = stream.num_steps
 
@@ -180,15 +215,18 @@ def _program(
             largest_theta=jnp.maximum(progress.largest_theta, jnp.abs(theta)),
         )
 
+    assert arm.law is not None
+    # A block is the (mean) length of a segment, or the smallest number of equal parts of it.
+    length = math.ceil(arm.length)
     trainer = artbp.contrib.independent_runs(
         system.cell,
         system.loss_fn,
-        method.law,
+        arm.law,
         update,
         lambda params, progress: progress.step < num_steps,
-        compensate=method.compensate,
-        block_size=_block_size(method),
-        stream_axes=artbp.Stream(0, num_steps=num_steps) if drive_is_per_row else None,
+        compensate=arm.claims.unbiased,
+        block_size=math.ceil(length / math.ceil(length / _LONGEST_BLOCK)),
+        stream_axes=None if stream.xs is None else artbp.Stream(0, num_steps=num_steps),
     )
     theta = jnp.full((num_rows,), theta_0)
     counts, zeros = jnp.zeros((num_rows,), jnp.int32), jnp.zeros((num_rows,))
@@ -200,20 +238,14 @@ def _program(
     state = trainer.init(system.initial_carry(), rows.rng_key)
     params, progress, _ = trainer.run({"theta": theta}, progress, state, stream)
     width = jnp.diff(edges)
-    return {
-        "loss": progress.loss / width,
-        "theta": progress.theta_sum / width,
-        "final_theta": params["theta"],
-        "largest_theta": progress.largest_theta,
-        "num_segments": progress.updates,
-        "longest_segment": progress.longest,
-    }
-
-
-def _block_size(method: Method) -> int:
-    """The (mean) length of a segment, or the smallest number of equal parts of it."""
-    length = math.ceil(method.unroll_length)
-    return math.ceil(length / math.ceil(length / _LONGEST_BLOCK))
+    return (
+        progress.loss / width,
+        progress.theta_sum / width,
+        params["theta"],
+        progress.largest_theta,
+        progress.updates,
+        progress.longest,
+    )
 
 
 def _add_segment(
@@ -229,18 +261,21 @@ def _add_segment(
     inside = finished & ~crosses
 
     def close_bins(progress: _Progress) -> _Progress:
-        overlap = _overlap(progress.step, jnp.where(crosses, end, progress.step), edges)
         start = progress.step[:, None]
+        stop = jnp.where(crosses, end, progress.step)[:, None]
+        # [R, bins]: how many steps of the segment lie in each bin.
+        overlap = jnp.minimum(stop, edges[1:]) - jnp.maximum(start, edges[:-1])
         is_open = crosses[:, None] & (edges[:-1] <= start) & (start < edges[1:])
-        mean_loss = info.loss_sum / info.length
         beyond = jnp.min(jnp.where(edges > end[:, None], edges, jnp.inf), axis=1)
+
+        def add(history: jax.Array, open_sum: jax.Array, value: jax.Array) -> jax.Array:
+            history = history + jnp.where(is_open, open_sum[:, None], 0.0)
+            # Without `where`, a value that is inf or NaN would spoil bins that it is not in.
+            return history + jnp.where(overlap > 0, overlap * value[:, None], 0.0)
+
         return progress._replace(
-            loss=progress.loss
-            + jnp.where(is_open, progress.open_loss[:, None], 0.0)
-            + _where_positive(overlap, mean_loss),
-            theta_sum=progress.theta_sum
-            + jnp.where(is_open, progress.open_theta[:, None], 0.0)
-            + _where_positive(overlap, theta),
+            loss=add(progress.loss, progress.open_loss, info.loss_sum / info.length),
+            theta_sum=add(progress.theta_sum, progress.open_theta, theta),
             open_loss=jnp.where(crosses, 0.0, progress.open_loss),
             open_theta=jnp.where(crosses, 0.0, progress.open_theta),
             next_edge=jnp.where(crosses, beyond, progress.next_edge),
@@ -251,15 +286,3 @@ def _add_segment(
         open_loss=progress.open_loss + jnp.where(inside, info.loss_sum, 0.0),
         open_theta=progress.open_theta + jnp.where(inside, info.length * theta, 0.0),
     )
-
-
-def _overlap(start: jax.Array, end: jax.Array, edges: jax.Array) -> jax.Array:
-    """How many steps of [start, end) lie in each bin; [R] and [R] to [R, bins]."""
-    first = jnp.maximum(start[:, None], edges[None, :-1])
-    last = jnp.minimum(end[:, None], edges[None, 1:])
-    return jnp.maximum(last - first, 0.0)
-
-
-def _where_positive(overlap: jax.Array, value: jax.Array) -> jax.Array:
-    """overlap · value, and 0 where nothing overlaps, also for a value that is inf or NaN."""
-    return jnp.where(overlap > 0, overlap * value[:, None], 0.0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from experiments.common.figures import spread
 from experiments.common.report import quartiles
-from experiments.influence_balancing import figures
 
 
 @pytest.mark.parametrize(
@@ -12,7 +12,7 @@ from experiments.influence_balancing import figures
 )
 def test_labels_keep_their_distance_order_and_range(heights):
     gap, low, high = 0.1, 0.0, 1.0
-    placed = figures.spread(heights, gap=gap, low=low, high=high)
+    placed = spread(heights, gap=gap, low=low, high=high)
     assert placed.min() >= low - 1e-12
     assert placed.max() <= high + 1e-12
     expected_gap = min(gap, (high - low) / max(len(heights) - 1, 1))
@@ -24,9 +24,7 @@ def test_labels_keep_their_distance_order_and_range(heights):
 
 
 def test_labels_that_do_not_touch_stay():
-    np.testing.assert_allclose(
-        figures.spread([0.2, 0.9, 0.4], gap=0.1, low=0.0, high=1.0), [0.2, 0.9, 0.4]
-    )
+    np.testing.assert_allclose(spread([0.2, 0.9, 0.4], gap=0.1, low=0.0, high=1.0), [0.2, 0.9, 0.4])
 
 
 def test_quartiles_with_infinities_and_nan():

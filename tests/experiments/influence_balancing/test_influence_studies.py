@@ -4,9 +4,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,34 +12,31 @@ from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.errors import (
     ConfigError,
-    TrainingInterruptedError,
     WorkdirError,
 )
 from experiments.common.metrics import read_metrics
-from experiments.influence_balancing import __main__ as experiment
-from experiments.influence_balancing import methods, runs, settling
-from experiments.influence_balancing.config import default_config
-from experiments.influence_balancing.training import Timing
+from experiments.influence_balancing import settling
+from experiments.influence_balancing.__main__ import STUDY
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "influence_balancing"
-METHODS = ("artbp-16-alpha-4", "tbptt-10")
-TINY = ("num_keys=3", "num_steps=300", "num_unrolls=12", f"methods={METHODS}")
+ARMS = ("artbp(16, alpha=4)", "tbptt(10)")
+TINY = ("num_keys=3", "num_steps=300", "num_unrolls=12", f"arms={ARMS}")
 COMMON_FILES = {"config.json", "metrics.jsonl", "results.json", "table.md"}
 
 
 def run(config_name, workdir, *overrides):
-    config = load_config(default_config(), CONFIGS / f"{config_name}.py", (*TINY, *overrides))
-    experiment.main(config, CommandLine(workdir, False, False, None))
+    config = load_config(STUDY.default_config(), CONFIGS / f"{config_name}.py", (*TINY, *overrides))
+    STUDY.main(config, CommandLine(workdir, False, False, None))
 
 
 @pytest.mark.parametrize(
     ("config_name", "figure", "num_rows"),
     [
-        ("default", "loss", len(METHODS)),
-        ("persistent_es", "loss", len(METHODS)),
-        ("irreducible", "theta", len(METHODS)),
-        ("rates", "rates", len(METHODS) * 2 * 2),
+        ("default", "loss", len(ARMS)),
+        ("persistent_es", "loss", len(ARMS)),
+        ("irreducible", "theta", len(ARMS)),
+        ("rates", "rates", len(ARMS) * 2 * 2),
     ],
 )
 def test_a_study_writes_its_files(config_name, figure, num_rows, tmp_path, capsys):
@@ -72,9 +67,9 @@ def test_a_study_writes_its_files(config_name, figure, num_rows, tmp_path, capsy
 def test_the_same_run_again_gives_the_same_numbers_and_another_one_is_refused(tmp_path):
     def numbers():
         rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-        return [(row["method"], row["share"], row["distance_median"]) for row in rows]
+        return [(row["arm"], row["share"], row["distance_median"]) for row in rows]
 
-    one = "methods=('artbp-16-alpha-4',)"
+    one = "arms=('artbp(16, alpha=4)',)"
     run("default", tmp_path, one)
     first = numbers()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -87,52 +82,21 @@ def test_the_same_run_again_gives_the_same_numbers_and_another_one_is_refused(tm
 
 def test_a_loss_at_the_unroll_end_needs_an_integer_length(tmp_path):
     with pytest.raises(ConfigError, match="expected an integer"):
-        run("persistent_es", tmp_path / "run", "methods=('artbp-16.5-alpha-4',)")
+        run("persistent_es", tmp_path / "run", "arms=('artbp(16.5, alpha=4)',)")
     assert not (tmp_path / "run").exists()
-
-
-def test_interruption_cancels_what_has_not_started(monkeypatch):
-    started, may_end = [], threading.Event()
-
-    def train(config, method, *_):
-        started.append(method.name)
-        if len(started) > 1:
-            may_end.wait()
-        return SimpleNamespace(method=method, timing=Timing(0.0, 0.0))
-
-    def press_ctrl_c(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(runs, "_train", train)
-    names = ("tbptt-1", "tbptt-2", "tbptt-3")
-    threads = set(threading.enumerate())
-    with pytest.raises(TrainingInterruptedError, match="after 1 of 3 methods") as caught:
-        runs.train_all(
-            SimpleNamespace(num_threads=1),
-            [methods.parse(name) for name in names],
-            eta_0=(1.0,),
-            schedules=("constant",),
-            describe=press_ctrl_c,
-            say=lambda line: None,
-        )
-    assert caught.value.exit_code == 130
-    may_end.set()
-    for thread in set(threading.enumerate()) - threads:
-        thread.join()
-    assert names[2] not in started
 
 
 def test_settles_is_said_only_of_keys_at_their_prediction():
     row = {"mean_theta": 0.25, "predicted_theta": 0.25, "outcome": "at the predicted θ"}
-    assert settling.words(row) == "settles at 0.250 (predicted 0.250)"
+    assert settling.words([row]) == "settles at 0.250 (predicted 0.250)"
     row |= {"mean_theta": 0.5, "outcome": "not at the predicted θ"}
-    assert settling.words(row) == "at θ ≈ 0.500 (predicted 0.250)"
+    assert settling.words([row]) == "at θ ≈ 0.500 (predicted 0.250)"
     row |= {"predicted_theta": None, "outcome": "still moving"}
-    assert settling.words(row) == "at θ ≈ 0.500, still moving, as predicted"
+    assert settling.words([row]) == "at θ ≈ 0.500, still moving, as predicted"
 
 
 def test_command_line_without_a_workdir_uses_results(tmp_path):
-    arguments = [f"--set={override}" for override in (*TINY[:3], "methods=('tbptt-10',)")]
+    arguments = [f"--set={override}" for override in (*TINY[:3], "arms=('tbptt(10)',)")]
     done = subprocess.run(
         [sys.executable, "-m", "experiments.influence_balancing", *arguments],
         cwd=tmp_path,

@@ -10,29 +10,28 @@ import numpy as np
 import pytest
 
 import artbp
-from experiments.influence_balancing import methods, system, training
+from experiments.common.arms import parse
+from experiments.influence_balancing import system, training
 
 pytestmark = pytest.mark.usefixtures("float64")
 
 NUM_STEPS = 700
 
 
-def train(name, rng_keys, eta_0, schedules, *, num_steps=NUM_STEPS, stream=None, **options):
+def train(name, rng_keys, eta_0, schedules, *, num_steps=NUM_STEPS, stream=None):
     """Rows are ordered (schedule, rate, key)."""
-    history, _ = training.train(
-        methods.parse(name),
+    return training.train(
+        parse(name),
         training.make_rows(rng_keys, eta_0, schedules),
         stream or artbp.Stream(None, num_steps=num_steps),
         theta_0=0.5,
         edges=training.log_bins(num_steps, 50),
-        **options,
     )
-    return history
 
 
 @functools.cache
 def unbatched_estimator(name):
-    estimator = methods.parse(name).estimator(block_size=32)
+    estimator = parse(name).build(system.cell, system.loss_fn, block_size=32)
     return estimator._replace(estimate=jax.jit(estimator.estimate))
 
 
@@ -54,7 +53,7 @@ def python_loop(name, rng_key, eta_0, *, xs=None, mask=None):
 
 def drawn_lengths(law, rng_key):
     for segment in itertools.count():
-        yield int(law.sample_length(jax.random.fold_in(rng_key, segment), segment=segment))
+        yield int(law.length_of(rng_key, segment))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +62,7 @@ def rng_keys():
 
 
 def test_rows_equal_a_python_loop(rng_keys):
-    name = "artbp-16-alpha-4"
+    name = "artbp(16, alpha=4)"
     history = train(name, rng_keys, (1e-3, 3e-3), ("time steps",))
     assert history.loss.shape == (8, len(training.log_bins(NUM_STEPS, 50)) - 1)
     for row in (0, 3, 6):
@@ -76,17 +75,11 @@ def test_rows_equal_a_python_loop(rng_keys):
 
 
 def test_noisy_drives_and_masks_equal_a_python_loop(rng_keys):
-    name = "artbp-16-geometric"
+    name = "artbp(16, law='geometric')"
     keys = rng_keys[:2]
     xs = 1.0 + jax.random.normal(jax.random.key(8), (2, NUM_STEPS))
-    history = train(
-        name,
-        keys,
-        (1e-3,),
-        ("time steps",),
-        stream=artbp.Stream(xs, num_steps=NUM_STEPS),
-        drive_is_per_row=True,
-    )
+    stream = artbp.Stream(xs, num_steps=NUM_STEPS)
+    history = train(name, keys, (1e-3,), ("time steps",), stream=stream)
     for row, key in enumerate(keys):
         thetas, _ = python_loop(name, key, 1e-3, xs=xs[row])
         assert history.final_theta[row] == pytest.approx(thetas[-1], rel=1e-10)
@@ -98,21 +91,21 @@ def test_noisy_drives_and_masks_equal_a_python_loop(rng_keys):
     assert history.final_theta[1] == pytest.approx(thetas[-1], rel=1e-10)
 
 
-@pytest.mark.parametrize("name", ["artbp-16-alpha-4", "uncompensated-16-alpha-4"])
+@pytest.mark.parametrize("name", ["artbp(16, alpha=4)", "uncompensated(16, alpha=4)"])
 def test_random_boundaries_equal_numpy_with_gradients_by_hand(name, rng_keys):
-    method = methods.parse(name)
+    arm = parse(name)
     history = train(name, rng_keys[:2], (1e-3,), ("time steps", "updates"))
     for row, (clock, key) in enumerate(itertools.product(("time steps", "updates"), rng_keys[:2])):
-        gate = method.law.compensation if method.compensate else lambda age: 1.0
+        gate = arm.law.compensation if arm.name == "artbp" else lambda age: 1.0
         thetas, _ = influence_twin.train(
-            drawn_lengths(method.law, key), gate, 1e-3, NUM_STEPS, clock=clock
+            drawn_lengths(arm.law, key), gate, 1e-3, NUM_STEPS, clock=clock
         )
         assert history.final_theta[row] == pytest.approx(thetas[-1], rel=1e-9)
 
 
 def test_control_cuts_where_artbp_cuts(rng_keys):
-    with_compensation = train("artbp-16-alpha-4", rng_keys, (1e-3,), ("constant",))
-    without = train("uncompensated-16-alpha-4", rng_keys, (1e-3,), ("constant",))
+    with_compensation = train("artbp(16, alpha=4)", rng_keys, (1e-3,), ("constant",))
+    without = train("uncompensated(16, alpha=4)", rng_keys, (1e-3,), ("constant",))
     np.testing.assert_array_equal(with_compensation.num_segments, without.num_segments)
     np.testing.assert_array_equal(with_compensation.longest_segment, without.longest_segment)
     assert np.all(with_compensation.final_theta != without.final_theta)
@@ -121,7 +114,7 @@ def test_control_cuts_where_artbp_cuts(rng_keys):
 @pytest.mark.parametrize("clock", ["time steps", "updates", "constant"])
 def test_tbptt_equals_numpy_with_gradients_by_hand(clock):
     keys = jax.random.split(jax.random.key(0), 1)
-    history = train("tbptt-30", keys, (1e-4,), (clock,))  # the last segment has 10 steps
+    history = train("tbptt(30)", keys, (1e-4,), (clock,))  # the last segment has 10 steps
     thetas, times = influence_twin.train(
         itertools.repeat(30), lambda age: 1.0, 1e-4, NUM_STEPS, clock=clock
     )
@@ -135,7 +128,7 @@ def test_tbptt_equals_numpy_with_gradients_by_hand(clock):
 
 
 def test_a_row_that_overflows_leaves_the_others_alone(rng_keys):
-    name = "uncompensated-16-alpha-4"
+    name = "uncompensated(16, alpha=4)"
     together = train(name, rng_keys[:2], (1e-3, 1e3), ("constant",), num_steps=4000)
     alone = train(name, rng_keys[:2], (1e-3,), ("constant",), num_steps=4000)
     assert not np.isfinite(together.final_theta[2:]).any()
