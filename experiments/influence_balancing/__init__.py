@@ -2,12 +2,10 @@
 
 system       the linear system, its loss, its long-run behaviour
 training     online SGD of many keys and learning rates in one compiled program
-outcomes     converged, not yet, wrong direction or diverged
-report       the rows and columns of `curves` and `rates`
+outcomes     converged, not yet, wrong direction or diverged: rows and columns
 curves       study: loss against step
 rates        study: which learning rates work, as a heat map
 settling     study: where a biased gradient settles when the loss cannot vanish
 predictions  the fixed points of `settling` in closed form
-figure       curves against step, for `curves` and `settling`
 config       the fields
 """

@@ -9,15 +9,8 @@ from experiments.common.fields import Field, at_least, one_of, positive
 from experiments.influence_balancing.predictions import optimum
 from experiments.influence_balancing.training import SCHEDULES
 
-ARMS = (
-    "artbp(16, alpha=4)",
-    "artbp(16, alpha=6)",
-    "artbp(16, law='geometric')",
-    "tbptt(200)",
-    "tbptt(100)",
-    "tbptt(10)",
-    "uncompensated(16, alpha=4)",
-)
+ARTBP = ("artbp(16, alpha=4)", "artbp(16, alpha=6)", "artbp(16, law='geometric')")
+ARMS = (*ARTBP, "tbptt(200)", "tbptt(100)", "tbptt(10)", "uncompensated(16, alpha=4)")
 
 FIELDS = {
     "study": Field("curves", "curves, rates or settling", one_of("curves", "rates", "settling")),
@@ -27,11 +20,7 @@ FIELDS = {
     "seed": Field(0, "of all keys", fields.seed),
     "theta_0": Field(0.5, "θ at first"),
     "eta_0": Field(1e-3, "the rate of an update is eta_0 / sqrt(1 + t)", positive),
-    "schedule": Field(
-        "time steps",
-        "what t counts: time steps, as in the paper, or updates; or constant: the rate is eta_0",
-        one_of(*SCHEDULES),
-    ),
+    "schedule": Field("time steps", "what t counts; constant: t = 0", one_of(*SCHEDULES)),
     "tolerance": Field(1e-3, "a run has converged when it ends with |θ − θ*| below this"),
     "loss_at": Field(
         "every step",
@@ -51,28 +40,25 @@ FIELDS = {
 
 def check(config: Any) -> None:
     """Raises ConfigError for fields that do not go together."""
-    best = optimum(config.drive_noise)
+    best, drive_noise = optimum(config.drive_noise), config.drive_noise
     start = abs(config.theta_0 - best)
+    at_unroll_end = config.loss_at == "unroll end"
     if not 0 < config.tolerance < start:
         raise ConfigError(
             f"tolerance was given {config.tolerance}: expected more than 0 and less than "
             f"|theta_0 − θ*| = {start:.6g}, where a run starts (θ* = {best:.6g})."
         )
-    if (config.drive_noise > 0) != (config.study == "settling"):
+    if (drive_noise > 0) != (config.study == "settling"):
         raise ConfigError(
-            f"drive_noise={config.drive_noise} was given for the study {config.study!r}: it is "
-            "for 'settling', which needs drive_noise > 0; the other studies need 0."
+            f"drive_noise was given {drive_noise} for the study {config.study!r}: expected more "
+            "than 0 for 'settling', and 0 for the others."
         )
-    if config.loss_at == "unroll end" and config.study != "curves":
+    if at_unroll_end and config.study != "curves":
         raise ConfigError(f"loss_at='unroll end' works with study='curves', not {config.study!r}.")
     for arm in map(parse, config.arms):
         if arm.name not in ("tbptt", "artbp", "uncompensated") or arm.arguments.get("draw_offset"):
+            raise ConfigError(f"arms holds {arm.text}: expected tbptt, artbp or uncompensated.")
+        if at_unroll_end and arm.length % 1 != 0:
             raise ConfigError(
-                f"arms holds {arm.text}: expected tbptt, artbp or uncompensated, whose first "
-                "segment starts at the first step."
-            )
-        if config.loss_at == "unroll end" and arm.length % 1 != 0:
-            raise ConfigError(
-                f"arms holds {arm.text}: loss_at='unroll end' takes a loss every so many steps: "
-                "expected an integer length."
+                f"arms holds {arm.text}: with loss_at='unroll end', expected an integer length."
             )

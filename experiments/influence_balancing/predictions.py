@@ -1,8 +1,7 @@
 """Where each gradient estimator settles when the loss cannot vanish, in closed form.
 
-The drive is x_t = 1 + σ ε_t with independent ε_t of mean 0 and variance 1. With θ held, and after
-the transient, s_t[0] = θ Z_t with Z_t = Σ_j a_j x_{t−j}, where a_j is `system.influence`. The loss
-is that of a linear regression of the target 1 on Z_t:
+The drive is x_t = 1 + σ ε_t with independent ε_t of mean 0 and variance 1. With θ held, in the long
+run, s_t[0] = θ Z_t with Z_t = Σ_j a_j x_{t−j} and a_j = `system.influence`. This is a regression:
 
     E ½ (θ Z − 1)²    =>    θ* = E[Z] / E[Z²] = Σ a / ((Σ a)² + σ² Σ a²),    loss > 0 there.
 
@@ -14,10 +13,8 @@ h(k) = Σ_{j<k} a_j and V(k) = Σ_{j<k} a_j² under these weights,
     expected gradient(θ) = θ · slope − h̄,     slope = h̄ Σ a + σ² V̄,     settles at h̄ / slope,
 
 provided that slope > 0; otherwise θ runs away at every rate. With compensation every delay has mean
-weight one: h̄ = Σ a, V̄ = Σ a², and the fixed point is the optimum.
-
-Independent noise on the target would not show this. It enters the gradient multiplied by Z^(k),
-with mean zero, so that every fixed point stays at θ* = 1 / Σ a. The noise has to move the state.
+weight one: h̄ = Σ a, V̄ = Σ a², and the fixed point is the optimum. Independent noise on the target
+would not show a bias: every fixed point stays at θ* = 1 / Σ a. The noise has to move the state.
 """
 
 from typing import NamedTuple
@@ -27,13 +24,11 @@ import numpy as np
 from experiments.common.arms import Arm
 from experiments.influence_balancing import system
 
-# The influence of a delay decays like 2^−j · polynomial(j): nothing is left after 4,000 steps; the
-# laws used here have a survival below 1e-6 there.
-_NUM_AGES = 4000
+_NUM_AGES = 4000  # influences have decayed, and the survival of these laws is below 1e-6
 
 
 class FixedPoint(NamedTuple):
-    """theta: where the expected gradient vanishes. slope: its derivative; stable only if > 0."""
+    """Where the expected gradient vanishes, and its derivative there; stable if that is above 0."""
 
     theta: float
     slope: float
@@ -53,8 +48,7 @@ def fixed_point(arm: Arm, drive_noise: float) -> FixedPoint:
     if arm.claims.unbiased:
         return _fixed_point(*_whole_influence(), drive_noise)
     assert arm.law is not None
-    influences = system.influence(_NUM_AGES)
-    weights = arm.law.survival(np.arange(_NUM_AGES))
+    influences, weights = system.influence(_NUM_AGES), arm.law.survival(np.arange(_NUM_AGES))
     weights = weights / weights.sum()
     mean_h = float(weights @ np.cumsum(influences))
     mean_v = float(weights @ np.cumsum(influences**2))

@@ -5,41 +5,28 @@
 
 It has 23 states and one parameter. θ pushes the first 10 states up and the other 13 down. Each step
 passes influence from state i + 1 to state i, so the states that push down need some 20 to 46 steps
-to reach s[0]. At short range a larger θ seems to raise s[0]; in the long run it lowers it. A
-gradient that looks back too few steps therefore has the wrong sign, whatever the learning rate.
+to reach s[0]. At short range a larger θ raises s[0]; in the long run it lowers it. A gradient that
+looks back too few steps therefore has the wrong sign, whatever the learning rate.
 
 With x_t = 1 (no input), s[0] settles at −6 θ, so that θ* = −1/6, where the loss is zero. With a
-noisy drive x_t = 1 + σ ε_t the loss cannot vanish; see `predictions`.
-
-Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time"
-(arXiv 1705.08209), as restated in arXiv 2304.11153 and google-research/persistent_es (from where
-θ_0 = 0.5 and s_0 = ones).
+noisy drive x_t = 1 + σ ε_t the loss cannot vanish; see `predictions`. Source: arXiv 1705.08209, as
+restated in arXiv 2304.11153 and google-research/persistent_es (for θ_0 = 0.5 and s_0 = ones).
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-NUM_STATES = 23
-NUM_POSITIVE = 10
-TARGET = 1.0
-
+NUM_STATES, NUM_POSITIVE, TARGET = 23, 10, 1.0
 # The direct push of θ on each state.
 SIGNS = np.where(np.arange(NUM_STATES) < NUM_POSITIVE, 1.0, -1.0)
-
 # Sum of the influences of θ on s[0] over all delays: 2 · (10 − 13).
 STATIONARY_GAIN = 2.0 * float(SIGNS.sum())
 OPTIMAL_THETA = TARGET / STATIONARY_GAIN
 
 
 def cell(params: dict, carry: jax.Array, x: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """One step: the next state [23], and its first entry.
-
-    Args:
-        params: {"theta": scalar}.
-        carry: the state s, [23].
-        x: factor on the drive of this step, a scalar; None stands for 1.
-    """
+    """One step: the next state [23], its first entry. `x` scales the drive; None stands for 1."""
     return step(params["theta"], SIGNS, carry, x)
 
 
@@ -57,7 +44,6 @@ def step(
 
 def loss_fn(params: dict, y: jax.Array, target: jax.Array | None) -> jax.Array:
     """½ (y − 1)² of one step, a scalar."""
-    del params, target
     return 0.5 * jnp.square(y - TARGET)
 
 
@@ -76,10 +62,8 @@ def influence(num_delays: int, signs: np.ndarray = SIGNS) -> np.ndarray:
 
     `signs` [n] is the direct push of θ on each state. The sum over all delays is 2 · Σ signs.
     """
-    num_states = len(signs)
-    transition = 0.5 * (np.eye(num_states) + np.eye(num_states, k=1))
-    influences = np.empty(num_delays)
-    reach = np.array(signs, float)
+    transition = 0.5 * (np.eye(len(signs)) + np.eye(len(signs), k=1))
+    influences, reach = np.empty(num_delays), np.array(signs, float)
     for delay in range(num_delays):
         influences[delay] = reach[0]
         reach = transition @ reach

@@ -10,9 +10,8 @@ Each row is this loop, and the tests compare it with exactly this loop:
         params["theta"] -= rate * grads["theta"]
         updates += 1
 
-Rows differ in their key and in their rates. Each goes on to its own next segment
-(`artbp.contrib.independent_runs`), and one that has reached the end keeps its θ until the last one
-has. Rows never mix, so a row that overflows to inf and NaN leaves the others as they are.
+Rows differ in their key and in their rates. Each goes on to its own next segment, see
+`artbp.contrib.independent_runs`. A row that overflows to inf and NaN leaves the others as they are.
 """
 
 import math
@@ -22,101 +21,69 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 import artbp
 from experiments.common.arms import Arm
 from experiments.common.report import Row, quartiles
 from experiments.influence_balancing import system
 
-# Most steps that the rows run before they wait for each other.
-_LONGEST_BLOCK = 256
+_LONGEST_BLOCK = 256  # most steps that the rows run before they wait for each other
 
 # schedule -> (time_clock, update_clock) in eta_0 / sqrt(1 + time_clock * step + update_clock * u).
 SCHEDULES = {"time steps": (1.0, 0.0), "updates": (0.0, 1.0), "constant": (0.0, 0.0)}
 
 
-class Rows(NamedTuple):
-    """What differs between the runs of one program, over rows [R]: typed keys, from which the
-    boundaries are drawn, and float64 arrays of the learning rate."""
-
-    rng_key: jax.Array
-    eta_0: np.ndarray
-    time_clock: np.ndarray
-    update_clock: np.ndarray
-
-
 class Run(NamedTuple):
-    """An arm that was trained, all rows of it.
-
-    Attributes:
-        arm, edges: as for `train`.
-        loss: [R, bins], mean per time step of the bin. The loss of a segment is spread evenly over
-            its steps; masked losses count as zero.
-        theta: [R, bins], mean over the bin of the θ in force.
-        final_theta, largest_theta: [R], θ at the end, and the largest |θ| on the way.
-        num_segments, longest_segment: [R], int32.
-        compile_seconds, run_seconds: wall time to trace and compile the program, and to run it.
-    """
+    """All rows of an arm that was trained; arrays [R] or [R, bins], and wall times in seconds."""
 
     arm: Arm
-    edges: np.ndarray
-    loss: np.ndarray
-    theta: np.ndarray
+    edges: np.ndarray  # [bins + 1]
+    loss: np.ndarray  # per time step; that of a segment is spread evenly, masked losses are zero
+    theta: np.ndarray  # mean over the bin of the θ in force
     final_theta: np.ndarray
-    largest_theta: np.ndarray
+    largest_theta: np.ndarray  # the largest |θ| on the way
     num_segments: np.ndarray
     longest_segment: np.ndarray
-    compile_seconds: float
+    compile_seconds: float  # to trace and compile the program
     run_seconds: float
 
-    @property
-    def num_steps(self) -> int:
-        """Time steps of each row."""
-        return int(self.edges[-1])
-
-    @property
-    def costs(self) -> Row:
-        """Fields of a row of the results: time steps of all rows together per second without
-        compilation, the seconds, and the longest segment."""
-        return {
-            "steps_per_second": len(self.final_theta) * self.num_steps / self.run_seconds,
-            "compile_seconds": self.compile_seconds,
-            "run_seconds": self.run_seconds,
-            "longest_segment": int(self.longest_segment.max()),
-        }
+    def row(self, config: Any) -> Row:
+        """What the rows of all studies have in common."""
+        num_steps = int(self.edges[-1])
+        row: Row = {"arm": self.arm.text, "label": self.arm.label, "num_steps": num_steps}
+        row |= {name: config[name] for name in ("eta_0", "schedule", "loss_at", "drive_noise")}
+        # Time steps of all rows together, without compilation.
+        row["steps_per_second"] = len(self.final_theta) * num_steps / self.run_seconds
+        row |= {"compile_seconds": self.compile_seconds, "run_seconds": self.run_seconds}
+        return row | {"longest_segment": int(self.longest_segment.max())}
 
     def curves(self) -> list[Row]:
         """One row per bin: quartiles and median over rows of the loss and of θ."""
-        names = ("lower_quartile", "median", "upper_quartile")
-        found = {
-            f"{quantity}_{name}": curve
-            for quantity, values in (("loss", self.loss), ("theta", self.theta))
-            for name, curve in zip(names, quartiles(values), strict=True)
-        }
+        parts = ("lower_quartile", "median", "upper_quartile")
+        names = [f"{quantity}_{part}" for quantity in ("loss", "theta") for part in parts]
+        found = np.transpose([*quartiles(self.loss), *quartiles(self.theta)])
+        first = {"kind": "curve", "arm": self.arm.text}
         return [
-            {"kind": "curve", "arm": self.arm.text, "step": int(end)}
-            | {name: float(curve[i]) for name, curve in found.items()}
-            for i, end in enumerate(self.edges[1:])
+            first | {"step": int(end)} | dict(zip(names, values.tolist(), strict=True))
+            for end, values in zip(self.edges[1:], found, strict=True)
         ]
 
 
 class _Progress(NamedTuple):
-    """How far the rows are, arrays [R], and what the history holds so far, [R, bins].
+    """How far the rows are, arrays [R], and sums over time steps of the loss and of θ.
 
-    Most segments end in the bin that they begin in. These are added up in `open_loss` and
-    `open_theta` until a segment crosses the edge of the bin at `next_edge`. Only then is the
-    history touched, which is larger than all the rest.
+    Segments that end in their bin are added to `open` [2, R]. Only one that crosses the edge at
+    `next_edge` changes the history `sums` [2, R, bins], which is larger than all the rest.
     """
 
-    step: jax.Array
-    updates: jax.Array
-    longest: jax.Array
-    largest_theta: jax.Array
-    next_edge: jax.Array
-    open_loss: jax.Array
-    open_theta: jax.Array
-    loss: jax.Array
-    theta_sum: jax.Array
+    step: Array
+    updates: Array
+    longest: Array
+    largest_theta: Array
+    next_edge: Array
+    open: Array
+    sums: Array
 
 
 def learning_rates(config: Any) -> tuple[tuple[float, ...], tuple[str, ...]]:
@@ -126,15 +93,12 @@ def learning_rates(config: Any) -> tuple[tuple[float, ...], tuple[str, ...]]:
     return (config.eta_0,), (config.schedule,)
 
 
-def make_rows(rng_keys: jax.Array, eta_0: tuple[float, ...], schedules: tuple[str, ...]) -> Rows:
-    """All combinations, keys varying fastest: row = (schedule, eta_0, key) in C order.
-
-    The boundaries depend on the key alone: rows of one key cut at the same steps.
-    """
+def make_rows(rng_keys: Array, eta_0: tuple[float, ...], schedules: tuple[str, ...]) -> tuple:
+    """(keys, eta_0, time_clock, update_clock), [R], of all combinations; keys vary fastest."""
     clocks = np.array([SCHEDULES[name] for name in schedules])
     shape = (len(schedules), len(eta_0), len(rng_keys))
     schedule, rate, key = np.indices(shape).reshape(3, -1)
-    return Rows(rng_keys[key], np.asarray(eta_0, np.float64)[rate], *clocks[schedule].T)
+    return rng_keys[key], np.asarray(eta_0, np.float64)[rate], *clocks[schedule].T
 
 
 def log_bins(num_steps: int, num_bins: int) -> np.ndarray:
@@ -144,11 +108,7 @@ def log_bins(num_steps: int, num_bins: int) -> np.ndarray:
 
 
 def train_arm(config: Any, arm: Arm) -> Run:
-    """Trains an arm on all combinations of schedules, rates and keys.
-
-    All arms are given the same keys, so that two with the same law cut at the same steps. Where
-    nothing is random, one key stands for all.
-    """
+    """Trains an arm at every schedule, rate and key; on one key where nothing is random."""
     with jax.enable_x64(True):  # a thread begins with JAX's defaults
         is_random = arm.claims.random or config.drive_noise > 0
         boundary_key, drive_key = jax.random.split(jax.random.key(config.seed))
@@ -168,15 +128,10 @@ def train_arm(config: Any, arm: Arm) -> Run:
         return train(arm, rows, stream, theta_0=config.theta_0, edges=edges)
 
 
-def train(arm: Arm, rows: Rows, stream: artbp.Stream, *, theta_0: float, edges: np.ndarray) -> Run:
-    """Trains every row over one pass of the stream, from θ = theta_0.
+def train(arm: Arm, rows: tuple, stream: Any, *, theta_0: float, edges: np.ndarray) -> Run:
+    """Trains every row over one pass of the stream, whose `xs` is None or [R, T], a drive by row.
 
-    Args:
-        arm: "tbptt", "artbp" or "uncompensated".
-        rows: R runs.
-        stream: `num_steps` steps. Its `xs` is None, or [R, T], a drive for each row.
-        theta_0: the θ they start from.
-        edges: [bins + 1] time steps that bound the bins of the history, from `log_bins`.
+    `rows` are from `make_rows`. `edges` are from `log_bins`, in time steps.
     """
     with jax.enable_x64(True):
         started = time.perf_counter()
@@ -186,32 +141,27 @@ def train(arm: Arm, rows: Rows, stream: artbp.Stream, *, theta_0: float, edges: 
         compiled_at = time.perf_counter()
         outputs = jax.tree.map(np.asarray, jax.block_until_ready(compiled(*arguments)))
         seconds = compiled_at - started, time.perf_counter() - compiled_at
-    return Run(arm, edges, *outputs, *seconds)
+    return Run._make((arm, edges, *outputs, *seconds))
 
 
-def _program(
-    arm: Arm, rows: Rows, stream: artbp.Stream, edges: jax.Array, theta_0: jax.Array
-) -> tuple[jax.Array, ...]:
+def _program(arm: Arm, rows: tuple, stream: Any, edges: Array, theta_0: Array) -> tuple:
     """The arrays of a `Run`, in their order."""
-    num_rows, num_bins = rows.eta_0.shape[0], edges.shape[0] - 1
-    num_steps = stream.num_steps
+    rng_keys, eta_0, time_clock, update_clock = rows
+    num_rows, num_steps = len(eta_0), stream.num_steps
 
     def update(
-        params: dict,
-        progress: _Progress,
-        grads: dict,
-        info: artbp.EstimatorInfo,
-        finished: jax.Array,
+        params: dict, progress: _Progress, grads: dict, info: Any, finished: Array
     ) -> tuple[dict, _Progress]:
-        step = progress.step + jnp.where(finished, info.length, 0)
-        clock = rows.time_clock * step + rows.update_clock * progress.updates
-        rate = rows.eta_0 / jnp.sqrt(1.0 + clock)
+        length = jnp.where(finished, info.length, 0)
+        step = progress.step + length
+        clock = time_clock * step + update_clock * progress.updates
+        rate = eta_0 / jnp.sqrt(1.0 + clock)
         theta = jnp.where(finished, params["theta"] - rate * grads["theta"], params["theta"])
         history = _add_segment(progress, step, info, params["theta"], finished, edges)
         return {"theta": theta}, history._replace(
             step=step,
             updates=progress.updates + finished,
-            longest=jnp.maximum(progress.longest, jnp.where(finished, info.length, 0)),
+            longest=jnp.maximum(progress.longest, length),
             largest_theta=jnp.maximum(progress.largest_theta, jnp.abs(theta)),
         )
 
@@ -228,37 +178,20 @@ def _program(
         block_size=math.ceil(length / math.ceil(length / _LONGEST_BLOCK)),
         stream_axes=None if stream.xs is None else artbp.Stream(0, num_steps=num_steps),
     )
-    theta = jnp.full((num_rows,), theta_0)
-    counts, zeros = jnp.zeros((num_rows,), jnp.int32), jnp.zeros((num_rows,))
-    sums = jnp.zeros((num_rows, num_bins))
-    next_edge = jnp.full((num_rows,), edges[1])
-    progress = _Progress(
-        counts, counts, counts, jnp.abs(theta), next_edge, zeros, zeros, sums, sums
-    )
-    state = trainer.init(system.initial_carry(), rows.rng_key)
-    params, progress, _ = trainer.run({"theta": theta}, progress, state, stream)
-    width = jnp.diff(edges)
-    return (
-        progress.loss / width,
-        progress.theta_sum / width,
-        params["theta"],
-        progress.largest_theta,
-        progress.updates,
-        progress.longest,
-    )
+    theta, counts = jnp.full((num_rows,), theta_0), jnp.zeros((num_rows,), jnp.int32)
+    next_edge, sums = jnp.full((num_rows,), edges[1]), jnp.zeros((2, num_rows, len(edges) - 1))
+    progress = _Progress(counts, counts, counts, jnp.abs(theta), next_edge, sums[..., 0], sums)
+    state = trainer.init(system.initial_carry(), rng_keys)
+    params, end, _ = trainer.run({"theta": theta}, progress, state, stream)
+    loss, mean_theta = end.sums / jnp.diff(edges)
+    return loss, mean_theta, params["theta"], end.largest_theta, end.updates, end.longest
 
 
 def _add_segment(
-    progress: _Progress,
-    end: jax.Array,
-    info: artbp.EstimatorInfo,
-    theta: jax.Array,
-    finished: jax.Array,
-    edges: jax.Array,
+    progress: _Progress, end: Array, info: Any, theta: Array, finished: Array, edges: Array
 ) -> _Progress:
     """Adds the segments from `progress.step` to `end` that are finished to the history."""
     crosses = finished & (end >= progress.next_edge)
-    inside = finished & ~crosses
 
     def close_bins(progress: _Progress) -> _Progress:
         start = progress.step[:, None]
@@ -266,23 +199,17 @@ def _add_segment(
         # [R, bins]: how many steps of the segment lie in each bin.
         overlap = jnp.minimum(stop, edges[1:]) - jnp.maximum(start, edges[:-1])
         is_open = crosses[:, None] & (edges[:-1] <= start) & (start < edges[1:])
+        mean = jnp.stack([info.loss_sum / info.length, theta])[..., None]
+        sums = progress.sums + jnp.where(is_open, progress.open[..., None], 0.0)
+        # Without `where`, a mean that is inf or NaN would spoil bins that it is not in.
+        sums = sums + jnp.where(overlap > 0, overlap * mean, 0.0)
         beyond = jnp.min(jnp.where(edges > end[:, None], edges, jnp.inf), axis=1)
-
-        def add(history: jax.Array, open_sum: jax.Array, value: jax.Array) -> jax.Array:
-            history = history + jnp.where(is_open, open_sum[:, None], 0.0)
-            # Without `where`, a value that is inf or NaN would spoil bins that it is not in.
-            return history + jnp.where(overlap > 0, overlap * value[:, None], 0.0)
-
         return progress._replace(
-            loss=add(progress.loss, progress.open_loss, info.loss_sum / info.length),
-            theta_sum=add(progress.theta_sum, progress.open_theta, theta),
-            open_loss=jnp.where(crosses, 0.0, progress.open_loss),
-            open_theta=jnp.where(crosses, 0.0, progress.open_theta),
+            sums=sums,
+            open=jnp.where(crosses, 0.0, progress.open),
             next_edge=jnp.where(crosses, beyond, progress.next_edge),
         )
 
     progress = jax.lax.cond(jnp.any(crosses), close_bins, lambda progress: progress, progress)
-    return progress._replace(
-        open_loss=progress.open_loss + jnp.where(inside, info.loss_sum, 0.0),
-        open_theta=progress.open_theta + jnp.where(inside, info.length * theta, 0.0),
-    )
+    added = jnp.stack([info.loss_sum, info.length * theta])
+    return progress._replace(open=progress.open + jnp.where(finished & ~crosses, added, 0.0))
