@@ -1,27 +1,33 @@
 """python -m experiments.hyperparameters [--config FILE] [--set field=value] [--workdir DIR]."""
 
+from typing import Any
+
 import jax
-import ml_collections
-from absl import flags
 
-from experiments.common import cli, figures
-from experiments.common.report import write_text_and_rows
-from experiments.hyperparameters import figure, report, study
-from experiments.hyperparameters.config import check_config, default_config
+from experiments.common.arms import parse
+from experiments.common.report import Report
+from experiments.common.study import Say, Study
+from experiments.hyperparameters import problems, signs, training
+from experiments.hyperparameters.config import FIELDS, check
+from experiments.hyperparameters.figure import draw
+from experiments.hyperparameters.report import tables
 
 
-def main(config: ml_collections.FrozenConfigDict, command_line: cli.CommandLine) -> None:
-    """Runs both parts on each problem; writes tables, numbers and figure, and prints the tables."""
-    check_config(config)
-    with cli.from_the_start(config, command_line) as (workdir, say):
-        with jax.enable_x64(True):
-            rows = study.run(config, say)
-        figures.save(figure.draw(config, rows), workdir.path / "hyperparameters.png")
-        table = report.tables(config, rows)
-        write_text_and_rows(workdir.path, table + "\n", rows, indent=None)
-        print(table)
+def run(config: Any, say: Say) -> Report:
+    """Both parts on each problem."""
+    arms, rows = [parse(text) for text in config.arms], []
+    with jax.enable_x64(True):
+        for name in config.problems:
+            problem = problems.make(name, config)
+            grid = problems.try_rates(config, problem)
+            say(f"{name}: grid of rates tried")
+            rows += [grid, *signs.run(config, problem, arms, grid)]
+            say(f"{name}: signs measured")
+            rows += training.run(config, problem, arms, say)
+    return Report(tables(config, rows), rows, {"hyperparameters": draw(config, rows)}, indent=None)
 
+
+STUDY = Study("hyperparameters", FIELDS, run, check)
 
 if __name__ == "__main__":
-    flags.FLAGS.set_default("workdir", "results/hyperparameters")
-    cli.run(main, default_config())
+    STUDY.start()

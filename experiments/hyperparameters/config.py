@@ -1,100 +1,70 @@
-"""The configuration of the experiment: every field, and what it means."""
+"""The fields of the experiment."""
 
 from typing import Any
 
-import ml_collections
-
-from experiments.common.config import check_at_least, check_positive, check_seed
+from experiments.common import fields
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
+from experiments.common.fields import Field, at_least, each_once, one_of, positive, rising, seed
 from experiments.hyperparameters.problems import NAMES
 
+TRUNCATED = ("tbptt(4)", "tbptt(16)", "tbptt(64)", "artbp(16, alpha=4)", "artbp(16, alpha=6)")
+ARMS = ("bptt", *TRUNCATED, "pes(16, num_pairs=8, scale=0.1)")
 
-def default_config() -> ml_collections.ConfigDict:
-    """Both problems, with windows far shorter than the inner training."""
-    config = ml_collections.ConfigDict()
-    config.problems = NAMES
-    # The quadratic: curvatures i^(−power), gradient noise of variance noise · curvature.
-    config.quadratic_steps = 300
-    config.num_directions = 50
-    config.curvature_power = 1.0
-    config.gradient_noise = 0.2
-    # The network: inputs of deviations i^(−power), a teacher of the same shape whose weights are
-    # `teacher_gain` times as large, and the inputs that the meta loss is taken on.
-    config.network_steps = 200
-    config.num_inputs = 10
-    config.num_hidden = 10
-    config.num_classes = 4
-    config.input_power = 1.0
-    config.teacher_gain = 3.0
-    config.teacher_seed = 0
-    config.minibatch_size = 8
-    config.num_scored = 64
-    # Methods: K of TBPTT; mean length and α of ARTBP; PES has K = the mean length.
-    config.truncation_lengths = (4, 16, 64)
-    config.mean_length = 16
-    config.alphas = (4.0, 6.0)
-    config.pes_pairs = 8
-    config.pes_scale = 0.1  # of the perturbation of a log rate
-    # The grid of rates at the start and at the end, and the inner trainings that score them.
-    config.start_range = (0.03, 1.5)
-    config.end_range = (0.0001, 1.5)
-    config.grid_size = 14
-    config.num_scoring = 8
-    config.scoring_seed = 1000
-    # (1) Rates along each line; inner trainings of the network, and draws of the boundaries on
-    # each; draws on the quadratic, whose inner training is always the same.
-    config.num_sign_points = 15
-    config.num_sign_trainings = 16
-    config.num_draws = 8
-    config.num_exact_draws = 1024
-    config.sign_seed = 2000
-    # (2) Both rates at first; inner trainings; Adam's rates, of which each method is given the
-    # best on the tuning seeds; the seeds after those are reported.
-    config.first_rate = 0.05
-    config.num_trainings = 60
-    config.outer_rates = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    config.seed = 0
-    config.num_tuning_seeds = 2
-    config.num_seeds = 5
-    # Outer trainings at the same time, each in a thread of its own.
-    config.num_threads = 2
-    return config
+FIELDS = {
+    "problems": Field(NAMES, "inner trainings", one_of(*NAMES), each_once),
+    "arms": Field(ARMS, "bptt, then what is compared with it", fields.arms(finite_variance=True)),
+    "quadratic_steps": Field(300, "steps of the quadratic", at_least(2)),
+    "num_directions": Field(50, "of the quadratic", at_least(1)),
+    "curvature_power": Field(1.0, "its curvatures are i^(−power)"),
+    "gradient_noise": Field(0.2, "its gradient noise has variance noise · curvature", positive),
+    "network_steps": Field(200, "steps of the network", at_least(2)),
+    "num_inputs": Field(10, "of the network", at_least(1)),
+    "num_hidden": Field(10, "of the network", at_least(1)),
+    "num_classes": Field(4, "of the network", at_least(2)),
+    "input_power": Field(1.0, "its inputs have deviations i^(−power)"),
+    "teacher_gain": Field(3.0, "size of the teacher's weights beside the first weights", positive),
+    "teacher_seed": Field(0, "of the teacher and the scored inputs", seed),
+    "minibatch_size": Field(8, "of the network", at_least(1)),
+    "num_scored": Field(64, "inputs that the meta loss is taken on", at_least(1)),
+    "start_range": Field((0.03, 1.5), "rates of the first step in the grid", positive, rising),
+    "end_range": Field((0.0001, 1.5), "rates of the last step in the grid", positive, rising),
+    "grid_size": Field(14, "rates in either range", at_least(2)),
+    "num_scoring": Field(8, "inner trainings that score every schedule", at_least(1)),
+    "scoring_seed": Field(1000, "of these", seed),
+    "num_sign_points": Field(15, "(1) rates along each line", at_least(2)),
+    "num_sign_trainings": Field(16, "(1) inner trainings of the network", at_least(2)),
+    "num_draws": Field(8, "(1) draws of the boundaries on each of these", at_least(1)),
+    "num_exact_draws": Field(1024, "(1) draws on the quadratic", at_least(1)),
+    "sign_seed": Field(2000, "(1) of trainings and draws", seed),
+    "first_rate": Field(0.05, "(2) both rates at first", positive),
+    "num_trainings": Field(60, "(2) inner trainings of an outer one", at_least(1)),
+    "outer_rates": Field(
+        (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "(2) each arm gets the best", positive, rising
+    ),
+    "seed": Field(0, "(2) of the first run; the others count up", seed),
+    "num_tuning_runs": Field(2, "(2) runs that choose the outer rate", at_least(1)),
+    "num_seeds": Field(5, "(2) runs that are reported", at_least(1)),
+    "num_threads": Field(2, "(2) arms trained at the same time", at_least(1)),
+}
 
 
-def check_config(config: Any) -> None:
-    """Raises ConfigError for a value that the experiment cannot run with."""
-    unknown = [name for name in config.problems if name not in NAMES]
-    if unknown or not config.problems:
-        raise ConfigError(
-            f"problems was given {tuple(config.problems)}: expected some of {', '.join(NAMES)}."
-        )
-    rising = ("truncation_lengths", "alphas", "outer_rates", "start_range", "end_range")
-    for name in rising:
-        values = tuple(config[name])
-        if not values or list(values) != sorted(set(values)) or not values[0] > 0:
-            raise ConfigError(
-                f"{name} was given {values}: expected numbers above 0 in a rising order, each once."
-            )
+def check(config: Any) -> None:
+    """Raises ConfigError for ranges without two ends, and arms that do not fit."""
     for name in ("start_range", "end_range"):
         if len(config[name]) != 2:
-            raise ConfigError(f"{name} was given {tuple(config[name])}: expected two rates.")
-    counts = ("num_directions", "num_inputs", "num_hidden", "minibatch_size", "num_scored")
-    counts += ("pes_pairs", "num_scoring", "num_draws", "num_exact_draws", "num_trainings")
-    check_at_least(config, 1, *counts, "num_tuning_seeds", "num_seeds", "num_threads")
-    check_at_least(config, 2, "num_classes", "grid_size", "num_sign_points", "num_sign_trainings")
-    check_at_least(config, 2, "mean_length")
-    check_positive(config, "gradient_noise", "teacher_gain", "pes_scale", "first_rate")
-    shortest = min(config.quadratic_steps, config.network_steps)
-    for length in (*config.truncation_lengths, config.mean_length):
-        if not isinstance(length, int) or length >= shortest:
-            raise ConfigError(
-                f"truncation_lengths or mean_length holds {length}: expected whole numbers below "
-                f"quadratic_steps and network_steps, {shortest}: else nothing is truncated."
-            )
-    if not config.alphas[0] > 3:
+            raise ConfigError(f"{name} was given {config[name]}: expected two rates.")
+    first, *others = map(parse, config.arms)
+    if first.name != "bptt" or first.length is not None:
         raise ConfigError(
-            f"alphas was given {tuple(config.alphas)}: expected more than 3, so that the lengths "
-            "have a finite variance; the paper uses 4 and 6."
+            f"arms begins with {first.text}: expected bptt, which the others are compared with."
         )
-    for name in ("seed", "teacher_seed", "scoring_seed", "sign_seed"):
-        check_seed(name, config[name])
+    shortest = min(config.quadratic_steps, config.network_steps)
+    for arm in others:
+        if arm.law is not None and arm.name not in ("tbptt", "artbp"):
+            raise ConfigError(f"arms holds {arm.text}: with segments, expected tbptt or artbp.")
+        if arm.length is None or not arm.length < shortest:
+            raise ConfigError(
+                f"arms holds {arm.text}: expected a length below quadratic_steps and "
+                f"network_steps, {shortest}: otherwise nothing is truncated."
+            )

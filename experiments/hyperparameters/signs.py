@@ -1,19 +1,17 @@
-"""(1) The sign of the meta-gradient along a range of rates: exact, and as each truncation has it.
+"""(1) The sign of the meta-gradient along a range of rates, with and without truncation.
 
     slope(gates) = direction · Σ_t of the gradient of one inner training, with these gates, ÷ T
-    TBPTT K      gates 0 at every multiple of K: no chance in it
+    TBPTT K      gates 0 at every multiple of K: nothing is drawn
     ARTBP        the mean over draws of the gates
 
-averaged over a fixed set of inner trainings. The unrolls of all methods share one forward pass.
-Where nothing but the boundaries is random, ARTBP's standard error is exact
-(`artbp.diagnostics.variance_along`): the draws at α = 4 have tails too heavy for their own spread
-to be trusted. Where the inner trainings differ, each has boundaries of its own, and the error of
-ARTBP is that of the differences from full BPTT, training by training, as they come.
+averaged over a fixed set of inner trainings. Where the boundaries alone are random, ARTBP's
+standard error is exact, because at α = 4 the tails of the draws are too heavy to estimate it. Where
+the inner trainings differ, it is that of ARTBP's differences from full BPTT.
 """
 
-from __future__ import annotations
-
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,155 +19,109 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import diagnostics
+from experiments.common.arms import Arm
 from experiments.common.report import Row
-from experiments.hyperparameters.landscape import Landscape
-from experiments.hyperparameters.methods import Method, backward_methods
-from experiments.hyperparameters.problems import Params, Problem, hyperparameters
+from experiments.hyperparameters.problems import InnerTraining, Params, hyperparameters
 
 # What the hyperparameters move along, in logarithms of the rates (start, end).
 LINES = {"constant": (1.0, 1.0), "end": (0.0, 1.0)}
 
 
-def points(config: Any, landscape: Landscape, line: str) -> tuple[np.ndarray, np.ndarray]:
-    """(rates along the axis, schedules [N, 2]): constant rates; or the last rate, with the first
-    one at the grid's best."""
-    ends = {"constant": config.start_range, "end": config.end_range}[line]
-    rates = np.geomspace(ends[0], ends[1], config.num_sign_points)
-    start = rates if line == "constant" else np.full_like(rates, landscape.best[0])
-    return rates, np.stack([start, rates], axis=-1)
-
-
-def run(config: Any, problem: Problem, landscape: Landscape) -> list[Row]:
-    """A row for each line, method and rate."""
-    methods = backward_methods(config, problem)
-    keys = jax.random.split(
-        jax.random.key(config.sign_seed), config.num_sign_trainings if problem.random else 1
-    )
+def run(config: Any, problem: InnerTraining, arms: Sequence[Arm], grid: Row) -> list[Row]:
+    """A row for each line, rate, and arm with gates."""
+    arms = [arm for arm in arms if arm.law is not None]
+    number = config.num_sign_trainings if problem.random else 1
+    keys = jax.random.split(jax.random.key(config.sign_seed), number)
     draws = config.num_draws if problem.random else config.num_exact_draws
-    slopes = _slopes(problem, methods, keys, draws)
+    slopes = _slopes(problem, arms, keys, draws)
     rows = []
-    for number, (line, direction) in enumerate(LINES.items()):
-        rates, schedules = points(config, landscape, line)
-        along = direction_of(direction)
-        measured = np.asarray(slopes(schedules, jnp.asarray(direction), number))
-        found, wrong_draws = measured[..., 0], measured[..., 1]
-        for i, rate in enumerate(rates):
-            params = hyperparameters(*schedules[i])
+    for i, (line, direction) in enumerate(LINES.items()):
+        # Constant rates; or the last rate, with the first one at the grid's best.
+        low, high = config.start_range if line == "constant" else config.end_range
+        rates = np.geomspace(low, high, config.num_sign_points)
+        start = rates if line == "constant" else np.full_like(rates, grid["best"][0])
+        schedules = np.stack([start, rates], axis=-1)
+        measured = np.asarray(slopes(schedules, jnp.asarray(direction), i))
+        for rate, schedule, found in zip(rates, schedules, measured, strict=True):
             exact_errors = {}
             if not problem.random:
-                exact_errors = _exact_errors(problem, methods, params, along, keys[0], draws)
-            for j, method in enumerate(methods):
-                of_trainings = found[i, :, j]
-                difference = of_trainings - found[i, :, 0]
-                error = exact_errors.get(method)
-                if error is None:
-                    error = _standard_error(difference)
-                rows.append(
-                    {
-                        "part": "signs",
-                        "problem": problem.name,
-                        "line": line,
-                        "rate": float(rate),
-                        "method": method.label,
-                        "kind": method.kind,
-                        "slope": float(of_trainings.mean()),
-                        # Of the slope itself, over inner trainings; and of the bias.
-                        "data_error": _standard_error(of_trainings),
-                        "bias": float(difference.mean()),
-                        "bias_error": error,
-                        # Of single draws, each beside full BPTT of its own inner training.
-                        "wrong_draws": float(wrong_draws[i, :, j].mean()),
-                        "num_trainings": len(keys),
-                        "num_draws": draws * len(keys) if method.kind == "artbp" else 1,
-                    }
-                )
+                params = hyperparameters(*schedule)
+                exact_errors = _exact_errors(problem, arms, params, direction, draws)
+            for j, arm in enumerate(arms):
+                of_trainings, wrong_draws = found[:, j].T
+                difference = of_trainings - found[:, 0, 0]
+                row = {"part": "signs", "problem": problem.name, "line": line, "rate": float(rate)}
+                row |= {"arm": arm.text, "label": arm.label, "random": arm.claims.random}
+                row |= {"slope": float(of_trainings.mean()), "bias": float(difference.mean())}
+                # Of the slope itself, over inner trainings; and of the bias.
+                row["data_error"] = _standard_error(of_trainings)
+                row["bias_error"] = exact_errors.get(arm, _standard_error(difference))
+                # Of single draws, each beside full BPTT of its own inner training.
+                row["wrong_draws"] = float(wrong_draws.mean())
+                row["num_draws"] = draws * len(keys) if arm.claims.random else 1
+                rows.append(row | {"num_trainings": len(keys)})
     return rows
-
-
-def direction_of(direction: tuple[float, float]) -> Params:
-    """A direction as params."""
-    return {
-        "log_rate_start": jnp.asarray(direction[0]),
-        "log_rate_end": jnp.asarray(direction[1]),
-    }
 
 
 def _standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def _slopes(problem: Problem, methods: list[Method], keys: jax.Array, draws: int) -> Any:
-    """(schedules [N, 2], direction [2], number of the line) -> [N, trainings, methods, 2]: the mean
-    slope of the draws, and the share of them with another sign than full BPTT's."""
-    trainings = jax.jit(jax.vmap(problem.draw))(keys)
+def _slopes(problem: InnerTraining, arms: Sequence[Arm], keys: jax.Array, draws: int) -> Any:
+    """A function (schedules [N, 2], direction [2], number of the line) -> [N, trainings, arms, 2]:
+    the mean slope of the draws, and the share of them with another sign than the first arm's."""
+    numbers = [draws if arm.claims.random else 1 for arm in arms]
 
     def patterns(key: jax.Array) -> jax.Array:
-        """[patterns, T]: one of each method without chance, then the draws of each law."""
+        """[patterns, T]: the draws of each arm, or its one pattern."""
         found = []
-        for i, method in enumerate(methods):
-            law = method.law()
-            number = draws if method.kind == "artbp" else 1
+        for i, (arm, number) in enumerate(zip(arms, numbers, strict=True)):
+            assert arm.law is not None
+            sample = jax.vmap(arm.law.sample_gates, (0, None))
             own = jax.random.split(jax.random.fold_in(key, i), number)
-            found.append(jax.vmap(lambda k, law=law: law.sample_gates(k, problem.num_steps))(own))
-        return jnp.concatenate([gates.astype(float) for gates in found])
-
-    def averaged(values: jax.Array) -> jax.Array:
-        found, first = [], 0
-        for method in methods:
-            number = draws if method.kind == "artbp" else 1
-            own = values[first : first + number]
-            is_wrong = jnp.sign(own) != jnp.sign(values[0])  # full BPTT is the first method
-            found.append(jnp.stack([jnp.mean(own), jnp.mean(is_wrong)]))
-            first += number
-        return jnp.stack(found)
+            found.append(sample(own, problem.num_steps).astype(float))
+        return jnp.concatenate(found)
 
     @jax.jit
-    def of_all(trainings: Any, keys: jax.Array, schedules: jax.Array, direction: jax.Array) -> Any:
-        def of_one(schedule: jax.Array, training: Any, gates: jax.Array) -> jax.Array:
-            carry, stream = training
-            params = hyperparameters(schedule[0], schedule[1])
-            grads = diagnostics.gradients_of_gates(
-                problem.cell, problem.loss_fn, params, carry, stream, gates
-            )
-            both = jnp.stack([grads["log_rate_start"], grads["log_rate_end"]], axis=-1)
-            return averaged(both @ direction / problem.num_steps)
+    def slopes(trainings: Any, schedules: Any, direction: jax.Array, line: Any = 0) -> jax.Array:
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, line)
 
         def at(given: tuple[jax.Array, jax.Array]) -> jax.Array:
             schedule, number = given
+            params = hyperparameters(schedule[0], schedule[1])
+
+            def of_one(given: Any) -> jax.Array:
+                (carry, stream), gates = given
+                grads = diagnostics.gradients_of_gates(
+                    problem.cell, problem.loss_fn, params, carry, stream, gates
+                )
+                both = jnp.stack([grads["log_rate_start"], grads["log_rate_end"]], axis=-1)
+                of_gates = both @ direction / problem.num_steps
+                is_wrong = jnp.sign(of_gates) != jnp.sign(of_gates[0])
+                found = jnp.stack([of_gates, is_wrong], axis=-1)
+                of_arms = jnp.split(found, np.cumsum(numbers)[:-1])
+                return jnp.stack([jnp.mean(of_arm, axis=0) for of_arm in of_arms])
+
             # New draws at each schedule: the intervals along a line then miss independently.
-            gates = jax.vmap(patterns)(jax.vmap(jax.random.fold_in, (0, None))(keys, number))
-            return jax.lax.map(lambda training: of_one(schedule, *training), (trainings, gates))
+            gates = jax.vmap(patterns)(jax.vmap(jax.random.fold_in, (0, None))(own, number))
+            return jax.lax.map(of_one, (trainings, gates))
 
         return jax.lax.map(at, (schedules, jnp.arange(len(schedules))))
 
-    def slopes(schedules: np.ndarray, direction: jax.Array, number: int = 0) -> jax.Array:
-        own = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-        return of_all(trainings, own, jnp.asarray(schedules), direction)
-
-    return slopes
+    return functools.partial(slopes, jax.jit(jax.vmap(problem.draw))(keys))
 
 
 def _exact_errors(
-    problem: Problem,
-    methods: list[Method],
-    params: Params,
-    direction: Params,
-    key: jax.Array,
-    draws: int,
-) -> dict[Method, float]:
+    problem: InnerTraining, arms: Sequence[Arm], params: Params, direction: Any, draws: int
+) -> dict[Arm, float]:
     """Standard errors of the means over draws, from the exact variance of each law."""
-    carry, stream = problem.draw(key)
-    random = [method for method in methods if method.kind == "artbp"]
+    start, end = map(jnp.asarray, direction)
+    along = {"log_rate_start": start, "log_rate_end": end}
+    random = [arm for arm in arms if arm.claims.random]
+    laws: Any = [arm.law for arm in random]
+    carry, stream = problem.draw(jax.random.key(0))  # the same for all keys
     variances = diagnostics.variance_along(
-        problem.cell,
-        problem.loss_fn,
-        [method.law() for method in random],
-        params,
-        carry,
-        stream,
-        direction,
+        problem.cell, problem.loss_fn, laws, params, carry, stream, along
     )
-    return {
-        method: math.sqrt(variance / draws) / problem.num_steps
-        for method, variance in zip(random, variances, strict=True)
-    }
+    errors = [math.sqrt(variance / draws) / problem.num_steps for variance in variances]
+    return dict(zip(random, errors, strict=True))

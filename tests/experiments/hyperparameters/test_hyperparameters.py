@@ -2,7 +2,6 @@
 
 import functools
 import json
-import types
 from pathlib import Path
 
 import jax
@@ -12,12 +11,11 @@ import optax
 import pytest
 
 import artbp
+from experiments.common.arms import Size, parse
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
-from experiments.hyperparameters import __main__ as experiment
-from experiments.hyperparameters import landscape, problems, report, signs, training
-from experiments.hyperparameters.config import default_config
-from experiments.hyperparameters.methods import Method, methods
+from experiments.hyperparameters import problems, report, signs, training
+from experiments.hyperparameters.__main__ import STUDY
 
 CONFIG_FILE = Path(__file__).parents[3] / "configs" / "hyperparameters" / "default.py"
 TINY = (
@@ -29,10 +27,7 @@ TINY = (
     "num_classes=3",
     "minibatch_size=4",
     "num_scored=5",
-    "truncation_lengths=(2, 4)",
-    "alphas=(4.0,)",
-    "mean_length=3",
-    "pes_pairs=2",
+    "arms=('bptt', 'tbptt(2)', 'tbptt(4)', 'artbp(3, alpha=4)', 'pes(3, num_pairs=2, scale=0.1)')",
     "grid_size=3",
     "num_scoring=2",
     "num_sign_points=3",
@@ -41,13 +36,13 @@ TINY = (
     "num_exact_draws=2",
     "num_trainings=3",
     "outer_rates=(0.01, 0.1)",
-    "num_tuning_seeds=1",
+    "num_tuning_runs=1",
     "num_seeds=2",
 )
 
 
 def tiny_config(*overrides):
-    return load_config(default_config(), CONFIG_FILE, (*TINY, *overrides))
+    return load_config(STUDY.default_config(), CONFIG_FILE, (*TINY, *overrides))
 
 
 def loop_loss(problem, start, end, key):
@@ -126,23 +121,23 @@ def test_rates_of_a_schedule():
     np.testing.assert_allclose(problems.rates_of(params), (0.8, 0.002), rtol=1e-5)
 
 
-EVERYONE = [Method("bptt", 10), Method("tbptt", 4), Method("artbp", 3, 4.0)]
+ARMS = [parse("bptt"), parse("tbptt(4)"), parse("artbp(3, alpha=4)")]
 
 
 def test_slopes_of_the_network_against_a_python_loop_and_the_estimators(float64):
     config = tiny_config()
     problem = problems.network(config)
     keys = jax.random.split(jax.random.key(5), 2)
-    slopes = signs._slopes(problem, EVERYONE, keys, 2)
+    slopes = signs._slopes(problem, ARMS, keys, 2)
     direction = jnp.array([0.3, 1.0])
     found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), direction))[0]
-    assert found.shape == (2, 3, 2)  # [trainings, methods, slope and share of wrong signs]
+    assert found.shape == (2, 3, 2)  # [trainings, arms, slope and share of wrong signs]
     for of_training in found:
         is_wrong = np.sign(of_training[:2, 0]) != np.sign(of_training[0, 0])
         np.testing.assert_array_equal(of_training[:2, 1], is_wrong)
     found = found[..., 0]
     step = 1e-5
-    estimator = EVERYONE[1].estimator(config, problem)
+    estimator = training.build(ARMS[1], problem)
     estimate = jax.jit(estimator.estimate)
     params = problems.hyperparameters(0.4, 0.1)
     for i, key in enumerate(keys):
@@ -163,12 +158,11 @@ def test_slopes_of_the_network_against_a_python_loop_and_the_estimators(float64)
 def test_artbp_has_no_bias_on_the_quadratic_where_tbptt_is_seen_to_have_one(float64):
     problem = problems.quadratic(tiny_config())
     keys = jax.random.split(jax.random.key(5), 1)
-    slopes = signs._slopes(problem, EVERYONE, keys, 4096)
+    slopes = signs._slopes(problem, ARMS, keys, 4096)
     found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), jnp.array([0.3, 1.0])))[0, 0, :, 0]
     params = problems.hyperparameters(0.4, 0.1)
-    along = signs.direction_of((0.3, 1.0))
-    errors = signs._exact_errors(problem, EVERYONE, params, along, keys[0], 4096)
-    error = errors[EVERYONE[2]]
+    errors = signs._exact_errors(problem, ARMS, params, (0.3, 1.0), 4096)
+    error = errors[ARMS[2]]
     assert 0 < abs(found[2] - found[0]) < 4 * error
     assert abs(found[1] - found[0]) > 8 * error
 
@@ -177,7 +171,7 @@ def test_the_share_of_single_draws_with_a_wrong_sign(float64):
     """That of other draws, one by one; some are right and some wrong where the slope is small."""
     problem, number = problems.quadratic(tiny_config()), 2000
     key = jax.random.key(6)
-    slopes = signs._slopes(problem, EVERYONE, key[None], number)
+    slopes = signs._slopes(problem, ARMS, key[None], number)
     direction = jnp.array([0.0, 1.0])
     share = float(slopes(jnp.array([[1.2, 0.05]]), direction)[0, 0, 2, 1])
     carry, _ = drawn(problem.draw)(key)
@@ -193,7 +187,7 @@ def test_the_share_of_single_draws_with_a_wrong_sign(float64):
 
         return jax.grad(loss)(params)["log_rate_end"]
 
-    law = EVERYONE[2].law()
+    law = ARMS[2].law
     keys = jax.random.split(jax.random.key(7), number)
     gates = jax.vmap(lambda k: law.sample_gates(k, problem.num_steps))(keys)
     each = jax.lax.map(slope, gates.astype(float))
@@ -204,22 +198,20 @@ def test_the_share_of_single_draws_with_a_wrong_sign(float64):
 
 
 def test_an_outer_training_against_a_loop_in_python(float64):
-    config = tiny_config()
-    problem = problems.quadratic(config)
-    method = Method("tbptt", 4)
-    estimator = method.estimator(config, problem)
+    problem = problems.quadratic(tiny_config())
+    estimator = training.build(parse("tbptt(4)"), problem)
     params = problems.hyperparameters(0.05, 0.05)
     trainings = jax.jit(jax.vmap(problem.draw))(jax.random.split(jax.random.key(0), 3))
     keys = jax.random.split(jax.random.key(1), 3)
-    path = jax.jit(
+    rates, num_updates = jax.jit(
         lambda rate: training.outer_training(problem, estimator, params, rate, trainings, keys)
     )(0.1)
-    assert path.rates.shape == (4, 2)
-    assert int(path.num_updates) == 9  # 4 + 4 + 4 steps, three times
+    assert rates.shape == (4, 2)
+    assert int(num_updates) == 9  # 4 + 4 + 4 steps, three times
     adam, estimate = optax.scale_by_adam(), jax.jit(estimator.estimate)
     opt_state, done = adam.init(params), 0
     for i in range(3):
-        np.testing.assert_allclose(path.rates[i], problems.rates_of(params), rtol=1e-7)
+        np.testing.assert_allclose(rates[i], problems.rates_of(params), rtol=1e-7)
         carry, stream = jax.tree.map(lambda leaf, i=i: leaf[i], trainings)
         state = estimator.init(params, carry, rng_key=keys[i])
         for _ in range(3):
@@ -228,33 +220,31 @@ def test_an_outer_training_against_a_loop_in_python(float64):
             rate = 0.1 * (1 - done / 36)
             params = jax.tree.map(lambda x, u, r=rate: x - r * u, params, updates)
             done += int(info.length)
-    np.testing.assert_allclose(path.rates[3], problems.rates_of(params), rtol=1e-7)
-
-
-def test_the_outer_rate_is_chosen_on_the_medians_and_never_where_runs_diverge():
-    assert training.chosen_rate([[3.0, 1.0, 0.1], [3.0, 1.0, np.inf]]) == 1
-    assert training.chosen_rate([[3.0, np.nan], [3.0, np.nan]]) == 0
-    assert training.chosen_rate([[2.0, 1.0], [2.0, 1.5], [2.0, 9.0]]) == 1
+    np.testing.assert_allclose(rates[3], problems.rates_of(params), rtol=1e-7)
 
 
 def test_the_grid_finds_its_best_and_scores_are_those_of_a_loop(float64):
-    problem = problems.network(tiny_config())
-    found = landscape.make(tiny_config(), problem)
-    assert found.losses.shape == (3, 3)
-    assert found.best_loss == found.losses.min()
+    config = tiny_config()
+    problem = problems.network(config)
+    found = problems.try_rates(config, problem)
+    losses = np.array(found["losses"])
+    assert losses.shape == (3, 3)
+    assert found["best_loss"] == losses.min()
+    start, end = found["start_rates"], found["end_rates"]
+    keys = problems.scoring_keys(config, problem)
+    assert len(keys) == found["num_trainings"] == 2
     for i in range(3):
-        one = [loop_loss(problem, found.start_rates[i], found.end_rates[2], k) for k in found.keys]
-        np.testing.assert_allclose(found.losses[i, 2], np.mean(one), rtol=1e-10)
-    mean, last = landscape.scores(problem, found, np.array([[[0.1, 0.1], [np.nan, 0.1]]]))
+        one = [loop_loss(problem, start[i], end[2], key) for key in keys]
+        np.testing.assert_allclose(losses[i, 2], np.mean(one), rtol=1e-10)
+    mean, last = problems.scores(config, problem, np.array([[[0.1, 0.1], [np.nan, 0.1]]]))
     assert mean.shape == last.shape == (1, 2)
     assert np.isfinite(mean[0, 0])
     assert np.isinf(mean[0, 1])
 
 
-def sign_row(method, rate, slope, **fields):
-    kind = method.split()[0].lower().replace("full", "bptt")
+def sign_row(label, rate, slope, **fields):
     row = {"part": "signs", "problem": "quadratic", "line": "constant", "rate": rate}
-    row |= {"method": method, "kind": kind, "slope": slope, "data_error": 0.0}
+    row |= {"label": label, "random": "ARTBP" in label, "slope": slope, "data_error": 0.0}
     row |= {"num_trainings": 1, "wrong_draws": 0.25}
     return row | {"bias": 0.0, "bias_error": 0.0} | fields
 
@@ -271,7 +261,7 @@ def test_wrong_signs_are_counted_where_the_truth_is_known():
         sign_row("ARTBP 16", r, s, bias=b, bias_error=1.0)
         for r, s, b in zip(rates, truth, (0.1, 1.9, -2.1, 3.0), strict=True)
     ]
-    found = {r["method"]: r for r in report.sign_rows(rows) if r["line"] == "constant"}
+    found = {r["label"]: r for r in report.sign_rows(rows) if r["line"] == "constant"}
     assert found["TBPTT 4"]["wrong_rates"] == [0.2]
     assert found["TBPTT 4"]["unsure"] == found["full BPTT"]["unsure"] == 1
     assert found["full BPTT"]["wrong_rates"] == found["ARTBP 16"]["wrong_rates"] == []
@@ -288,26 +278,30 @@ def test_intervals_over_few_trainings_are_wider():
     assert report.reach({"num_trainings": 16}) == pytest.approx(2.131450, rel=1e-6)
 
 
-def test_methods_and_what_they_cost():
-    config = tiny_config("alphas=(4.0, 6.0)")
-    everyone = methods(config, types.SimpleNamespace(num_steps=20))
-    labels = [method.label for method in everyone]
+def test_arms_and_what_they_cost():
+    default = STUDY.default_config()
+    arms = [parse(text) for text in default.arms]
+    labels = [arm.label for arm in arms]
     assert labels == [
         "full BPTT",
-        "TBPTT 2",
         "TBPTT 4",
-        "ARTBP 3, α = 4",
-        "ARTBP 3, α = 6",
-        "PES 3",
+        "TBPTT 16",
+        "TBPTT 64",
+        "ARTBP 16, α = 4",
+        "ARTBP 16, α = 6",
+        "PES 16, 8 pairs",
     ]
-    assert [method.evaluations for method in everyone] == [3, 3, 3, 3, 3, 5]
+    assert [arm.evaluations(Size(2, 50)) for arm in arms] == [3, 3, 3, 3, 3, 3, 17]
+    pes = parse("pes(3, num_pairs=2, scale=0.1)")
+    assert pes.evaluations(Size(2, 50)) == 5
 
 
 def test_it_writes_its_files(tmp_path, capsys):
-    config = tiny_config("problems=('quadratic',)", "truncation_lengths=(4,)")
-    experiment.main(config, CommandLine(tmp_path, False, False, False))
+    arms = "arms=('bptt', 'tbptt(4)', 'artbp(3, alpha=4)', 'pes(3, num_pairs=2, scale=0.1)')"
+    config = tiny_config("problems=('quadratic',)", arms)
+    STUDY.main(config, CommandLine(tmp_path, False, False, False))
     names = {path.name for path in tmp_path.iterdir()}
-    expected = {"config.json", "results.json", "table.md"}
+    expected = {"config.json", "metrics.jsonl", "results.json", "table.md"}
     assert names == expected | {"hyperparameters.png", "hyperparameters.svg"}
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     counts = {"landscape": 1, "signs": 2 * 3 * 3, "training": 4}
@@ -315,4 +309,4 @@ def test_it_writes_its_files(tmp_path, capsys):
     assert all(r["inner_steps"] == 36 for r in report.part(rows, "training"))
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table.strip() in capsys.readouterr().out
-    assert table.count("\n## ") == 2
+    assert table.count("## ") == 2
