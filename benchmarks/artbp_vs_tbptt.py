@@ -13,8 +13,6 @@ then warm passes of all contenders are interleaved. The ratios are to the fastes
 same cell.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import sys

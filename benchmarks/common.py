@@ -1,7 +1,5 @@
 """What the benchmarks share: interleaved timing, child processes, the machine, tables and JSON."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import importlib.metadata

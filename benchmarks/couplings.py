@@ -7,8 +7,6 @@ their probabilities, and for two rows those of all pairs of patterns under the c
 one, where rows have drifted apart, the trace is sampled, with its standard error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -18,8 +16,9 @@ import numpy as np
 from jax import flatten_util
 
 import artbp
+from artbp.contrib import coupling_variance
 from artbp.contrib.couplings import Coupling
-from artbp.diagnostics import coupling_variance, gradients_of_gates, truncation_covariance
+from artbp.diagnostics import gradients_of_gates, truncation_covariance
 from artbp.truncation import TruncationLaw, polynomial
 from benchmarks import common
 

@@ -8,8 +8,6 @@ float32, one segment that is the whole stream. "hidden in a function" is the sam
 function around it, so that its recurrence is derived by automatic differentiation.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -13,8 +13,6 @@ segment, whole trainings in one compiled program. No program is timed before its
 been compared with those that another one reaches from the same keys.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

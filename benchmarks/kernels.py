@@ -9,8 +9,6 @@ matrix products of the cell one after another and next to nothing else: the floo
 of these products on one device. The other libraries are in the extra `benchmarks`.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import os

@@ -13,8 +13,6 @@ Nothing is run: residuals are counted from shapes, peak temporaries come from th
    `checkpoint`. The loss is inside the cell, so that ys are one number per row and step.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

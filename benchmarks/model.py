@@ -4,8 +4,6 @@ params = {"cell": parameters of artbp.cells.lstm, "readout": {"kernel", "bias"}}
 the character task only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 

@@ -9,8 +9,6 @@ Theirs read one-hot vectors where ours read symbols. The layouts (gates i, f, g,
     equinox  weight_ih [4H, D], weight_hh [4H, H], bias [4H]
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

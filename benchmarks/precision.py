@@ -15,8 +15,6 @@ bfloat16 on their way into the cell. The error of a leaf is ‖g − g64‖ / �
 at the float32 weights: the rounding of the weights counts as error.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from typing import Any

@@ -15,8 +15,6 @@ These are the products that no LSTM gradient can do without, with the weight gra
 product. Recomputation counts as overhead. "fraction" is the bound over the measured time.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable
 from typing import Any

@@ -13,8 +13,6 @@ LSTM 128, batch 64, 50 symbols, readout and cross-entropy, float32, ARTBP (L0 = 
 noise of 8 draws of boundaries, error of the carry). The params after both are compared bit for bit.
 """
 
-from __future__ import annotations
-
 import json
 import pathlib
 from typing import Any

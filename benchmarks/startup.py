@@ -12,8 +12,6 @@ first with an empty persistent compilation cache (cold), then with what that run
     chunk    until what it computes is there
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

@@ -7,8 +7,6 @@ process of its own with the persistent compilation cache off, and prints time an
 limits them: `dynamic` the arithmetic of the steps; `exact` the compiler, once per length.
 """
 
-from __future__ import annotations
-
 import argparse
 from typing import Any, get_args
 

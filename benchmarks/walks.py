@@ -5,8 +5,6 @@ driven by the host. TBPTT is also written by hand, as one would without an estim
 of an unroll over each 50 steps.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ The model is the best one of the run by validation; the run may still be going o
 at the beginning of a line. The same seed, prompt and temperature give the same text.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

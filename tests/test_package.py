@@ -50,6 +50,19 @@ def _public_names():
         yield from ((module, name) for name in module.__all__)
 
 
+def test_every_module_can_be_imported():
+    """Those of the benchmarks too, which no other test runs."""
+    paths = [
+        path
+        for folder in ("artbp", "experiments", "benchmarks")
+        for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    code = "\n".join(f"import {name.removesuffix('.__init__')}" for name in sorted(names))
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
 def test_public_names_are_listed_once_and_present():
     """Their order is ruff's to keep (RUF022)."""
     names = list(_public_names())

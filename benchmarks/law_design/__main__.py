@@ -8,8 +8,6 @@ design has not seen where it is measured on a GRU. Three tables: profiles that a
 designed on one profile and judged on another; the GRU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

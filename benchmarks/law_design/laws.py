@@ -1,7 +1,5 @@
 """The laws that are compared, and the designs held against them at equal moments."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A trained GRU: designed on one window of data, judged by the exact variance on others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

@@ -1,7 +1,5 @@
 """Known lag profiles: what a design gains on its own, and on others."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

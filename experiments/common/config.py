@@ -56,42 +56,6 @@ def check_seed(name: str, seed: int) -> None:
         raise ConfigError(f"{name} is {seed}: expected a number from 0 to {2**32 - 1}.")
 
 
-def check_at_least(config: Any, least: int, *names: str) -> None:
-    """Raises ConfigError where a field holds less."""
-    for name in names:
-        if not config[name] >= least:
-            raise ConfigError(f"{name} was given {config[name]}: expected at least {least}.")
-
-
-def check_not_empty(config: Any, *names: str) -> None:
-    """Raises ConfigError for a tuple without entries."""
-    for name in names:
-        if not config[name]:
-            raise ConfigError(f"{name} is empty: name at least one.")
-
-
-def check_positive(config: Any, *names: str) -> None:
-    """Raises ConfigError unless a field holds a number above 0, or a tuple of one or more such."""
-    for name in names:
-        value = config[name]
-        if not isinstance(value, tuple):
-            if not value > 0:
-                raise ConfigError(f"{name} was given {value}: expected more than 0.")
-            continue
-        check_not_empty(config, name)
-        if not all(one > 0 for one in value):
-            raise ConfigError(f"{name} was given {value}: expected numbers above 0.")
-
-
-def check_alpha(config: Any) -> None:
-    """Raises ConfigError for an `alpha` of the polynomial law with which E[L²] is infinite."""
-    if not config.alpha > 3:
-        raise ConfigError(
-            f"alpha was given {config.alpha}: expected more than 3, so that the lengths have a "
-            "finite variance; the paper uses 4 and 6."
-        )
-
-
 def describe(config: Any, prefix: str = "") -> list[str]:
     """One line "section.field=value" per field, as `--set` takes it."""
     lines: list[str] = []

@@ -162,19 +162,3 @@ def progress_bar(
             bar.update(row["time_step"] - bar.n)
 
         yield advance
-
-
-@contextlib.contextmanager
-def window_bar(label: str, show: bool | None) -> Iterator[Callable[[int, int], None]]:
-    """A bar over windows, for `on_window` of `artbp.diagnostics.gradient_report`.
-
-    show: None shows it where stderr is a terminal.
-    """
-    hide = None if show is None else not show
-    with tqdm(desc=label, unit="window", leave=False, file=sys.stderr, disable=hide) as bar:
-
-        def on_window(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield on_window

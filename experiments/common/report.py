@@ -100,13 +100,6 @@ def markdown_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def write_results(folder: Path, rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
-    """Writes the table and the rows, and returns the table with the note under it."""
-    text = table(rows, columns, note)
-    write_text_and_rows(folder, text, rows)
-    return text
-
-
 def write_text_and_rows(
     folder: Path, text: str, rows: Sequence[Row], *, indent: int | None = 2
 ) -> None:

@@ -1,7 +1,5 @@
 """Every field of a ptb configuration; the estimator and the measurements that it describes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import jax

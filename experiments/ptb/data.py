@@ -9,13 +9,12 @@ bits per character are about 0.8 % apart and not comparable.
 The text is licensed by the Linguistic Data Consortium and is not part of this project.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
+from typing import Self
 
 import numpy as np
 import pooch
@@ -49,7 +48,7 @@ class Vocabulary:
     symbols: str
 
     @classmethod
-    def of(cls, text: str) -> Vocabulary:
+    def of(cls, text: str) -> Self:
         """The sorted distinct characters of `text`."""
         return cls("".join(sorted(set(text))))
 

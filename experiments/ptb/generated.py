@@ -5,8 +5,6 @@ character model has something to learn within a word, and something beyond it. N
 this text say nothing about Penn Treebank.
 """
 
-from __future__ import annotations
-
 import random
 
 from experiments.ptb.data import Corpus, DataError, corpus_from_texts

@@ -3,8 +3,6 @@
 params = {"cell": parameters of artbp.cells.lstm or gru, "readout": {"kernel", "bias"}}
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """One run: train on the rows of the text, save the best params, score the test text."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

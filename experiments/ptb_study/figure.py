@@ -1,7 +1,5 @@
 """Paired differences with intervals, and the bias and noise that the runs measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

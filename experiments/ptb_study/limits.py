@@ -1,7 +1,5 @@
 """What limits a trained model, and what clipping does to its gradients, at the params of a run."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

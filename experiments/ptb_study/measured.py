@@ -7,8 +7,6 @@ rates it shows `carry_error` of `artbp.diagnostics.shadow`, the error of a gradi
 comes from older params, against the learning rate.
 """
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ The rows are those of `results.json`: the fields of `Run`, and "valid_bpc", "tes
 "failure", of which the last or the other two are None.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence

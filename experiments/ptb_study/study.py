@@ -1,7 +1,5 @@
 """The arms of the study, and their runs as processes: which are left to run, and their results."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

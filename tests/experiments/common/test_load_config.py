@@ -2,10 +2,6 @@ import ml_collections
 import pytest
 
 from experiments.common.config import (
-    check_alpha,
-    check_at_least,
-    check_not_empty,
-    check_positive,
     check_seed,
     describe,
     load_config,
@@ -128,37 +124,3 @@ def test_seeds_out_of_range(seed):
     check_seed("seed", 2**32 - 1)
     with pytest.raises(ConfigError, match=f"seed is {seed}"):
         check_seed("seed", seed)
-
-
-NAN = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("check", "good", "bad"),
-    [
-        (lambda config: check_at_least(config, 2, "x"), (2, 2.5), (1, -3, NAN)),
-        (lambda config: check_not_empty(config, "x"), ((0,), "ab"), ((), "")),
-        (lambda config: check_positive(config, "x"), (1e-9, (1, 2.0)), (0, NAN, (1, 0), ())),
-        (lambda config: check_alpha(config), (3.01, 6), (3.0, 2, NAN)),
-    ],
-)
-def test_checks_of_fields(check, good, bad):
-    def config(value):
-        return ml_collections.FrozenConfigDict({"x": value, "alpha": value})
-
-    for value in good:
-        check(config(value))
-    for value in bad:
-        with pytest.raises(ConfigError, match=r"(x|alpha) (was given .*: expected|is empty)"):
-            check(config(value))
-
-
-def test_every_field_that_is_named_is_checked():
-    config = ml_collections.FrozenConfigDict({"x": 1, "y": 0, "z": 1})
-    for check in (
-        lambda *names: check_at_least(config, 1, *names),
-        lambda *names: check_positive(config, *names),
-    ):
-        with pytest.raises(ConfigError, match="y was given 0"):
-            check("x", "y", "z")
-        check("x", "z")
