@@ -1,7 +1,5 @@
 """The affine map z = x W + h U + b, which the recurrences of all our cells share.
 
-    z = x W + h U + b
-
 Given δz of all steps of a chunk, and h the hidden state that entered each of them,
 
     δx = δz Wᵀ,   δh = δz Uᵀ,   δW = Σ xᵀ δz,   δU = Σ hᵀ δz,   δb = Σ δz
@@ -74,8 +72,7 @@ class AffineRecurrence:
             xs = jax.nn.one_hot(xs, num_inputs, dtype=self._dtype) if is_symbols else xs
             xs = xs.astype(self._dtype)
             if of_input is of_hidden:
-                # One product for both: a narrow one, such as that of few symbols, costs as much as
-                # a wide.
+                # One product for both: a narrow one, as of few symbols, costs as much as a wide.
                 both = self._summed_outer(jnp.concatenate([hidden, xs], axis=-1), of_hidden)
                 of_recurrent, of_weights = jnp.split(both, [hidden_size])
             else:
@@ -123,8 +120,7 @@ class AffineRecurrence:
         """δz Uᵀ, from δz in K parts and in one."""
         if self._blocks is None:
             return product(delta, self._params["recurrent"].T)
-        pairs = zip(parts, self._blocks, strict=True)
-        first, *rest = [product(part, block) for part, block in pairs]
+        first, *rest = map(product, parts, self._blocks)
         return sum(rest, start=first)
 
     def _summed(self, deltas: jax.Array) -> jax.Array:
@@ -139,10 +135,8 @@ class AffineRecurrence:
             return jnp.matmul(left.T, right, preferred_element_type=self._wide)
         sharding = jax.typeof(self._params["recurrent"]).sharding
         axes = tuple(range(left.ndim - 1))
-        contracted = ((axes, axes), ((), ()))
-        return lax.dot_general(
-            left, right, contracted, preferred_element_type=self._wide, out_sharding=sharding
-        )
+        options = {"preferred_element_type": self._wide, "out_sharding": sharding}
+        return lax.dot_general(left, right, ((axes, axes), ((), ())), **options)
 
     def _input(self, x: jax.Array) -> jax.Array:
         from_input = input_product(self._params["input"], x)

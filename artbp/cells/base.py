@@ -17,10 +17,9 @@ from artbp.unrolls.recurrence import Recurrence
 class ReferenceCell:
     """A cell that can also make its parameters and its first carry.
 
-    It is called like any cell: `cell(params, carry, x) -> (carry, y)`. No function of artbp
-    requires this class; any function of that signature is a cell. The segment kernels and
-    `fused_unroll` look for a method `recurrence`: if the cell has one, they run the backward pass
-    written for it.
+    No function of artbp requires this class: any function `cell(params, carry, x) -> (carry, y)` is
+    a cell. The segment kernels and `fused_unroll` look for a method `recurrence`: if the cell has
+    one, they run the backward pass written for it.
 
     Products are taken in the dtype of the weights and summed in float32 or wider; the rest is
     computed in float32 or wider; the carry keeps its dtype.
@@ -92,22 +91,26 @@ def input_product(weights: jax.Array, x: jax.Array) -> jax.Array:
     return product(x, weights)
 
 
-def glorot_blocks(
+def affine(params: Any, hidden: jax.Array, x: jax.Array) -> jax.Array:
+    """x W + h U + b, float32 or wider."""
+    z = input_product(params["input"], x) + product(hidden, params["recurrent"])
+    return z + params["bias"][None, :].astype(z.dtype)
+
+
+def init_weights(
     rng_key: jax.Array, input_size: int, hidden_size: int, blocks: int, dtype: Any
-) -> jax.Array:
-    """Input weights `[input_size, blocks · hidden_size]`, Glorot-uniform for each block."""
-    initializer = jax.nn.initializers.glorot_uniform()
-    keys = jax.random.split(rng_key, blocks)
-    return jnp.concatenate([initializer(k, (input_size, hidden_size), dtype) for k in keys], axis=1)
+) -> dict[str, jax.Array]:
+    """Input weights, Glorot-uniform, and recurrent ones, orthogonal, each in blocks by column."""
 
+    def concatenated(key: jax.Array, initializer: Any, rows: int, dtype: Any) -> jax.Array:
+        keys = jax.random.split(key, blocks)
+        return jnp.concatenate([initializer(k, (rows, hidden_size), dtype) for k in keys], axis=1)
 
-def orthogonal_blocks(rng_key: jax.Array, hidden_size: int, blocks: int, dtype: Any) -> jax.Array:
-    """Recurrent weights `[hidden_size, blocks · hidden_size]`, orthogonal for each block."""
-    initializer = jax.nn.initializers.orthogonal()
+    glorot, orthogonal = jax.nn.initializers.glorot_uniform(), jax.nn.initializers.orthogonal()
     wide = _tree.at_least_float32(dtype)  # the QR decomposition exists for no narrower dtype
-    shape = (hidden_size, hidden_size)
-    matrices = [initializer(key, shape, wide) for key in jax.random.split(rng_key, blocks)]
-    return jnp.concatenate(matrices, axis=1).astype(dtype)
+    input_key, recurrent_key = jax.random.split(rng_key)
+    recurrent = concatenated(recurrent_key, orthogonal, hidden_size, wide).astype(dtype)
+    return {"input": concatenated(input_key, glorot, input_size, dtype), "recurrent": recurrent}
 
 
 def zero_state(params: Any, batch_size: int) -> jax.Array:

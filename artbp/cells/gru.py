@@ -5,14 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from artbp.cells.base import (
-    ReferenceCell,
-    glorot_blocks,
-    input_product,
-    orthogonal_blocks,
-    product,
-    zero_state,
-)
+from artbp.cells.base import ReferenceCell, init_weights, input_product, product, zero_state
 from artbp.cells.gru_recurrence import GRURecurrence
 
 
@@ -35,10 +28,8 @@ def _init(
     rng_key: jax.Array, input_size: int, hidden_size: int, *, dtype: Any = jnp.float32
 ) -> dict[str, jax.Array]:
     """Glorot-uniform input weights, orthogonal recurrence, zero biases."""
-    input_key, recurrent_key = jax.random.split(rng_key)
     return {
-        "input": glorot_blocks(input_key, input_size, hidden_size, 3, dtype),
-        "recurrent": orthogonal_blocks(recurrent_key, hidden_size, 3, dtype),
+        **init_weights(rng_key, input_size, hidden_size, 3, dtype),
         "bias": jnp.zeros((3 * hidden_size,), dtype),
         "candidate_bias": jnp.zeros((hidden_size,), dtype),
     }
@@ -47,8 +38,6 @@ def _init(
 gru = ReferenceCell(_apply, _init, zero_state, GRURecurrence)
 """r, z = σ(x W + h U + b);  n = tanh(x W_n + b_n + r (h U_n + b'_n));  h' = (1 − z) n + z h.
 
-y = h'.
-
-The carry is h, `[B, hidden_size]`. The reset gate acts after the recurrent product, as in cuDNN.
-The backward pass is written by hand: see `artbp.cells.gru_recurrence`. (Cho et al., 2014.)
+y = h'. The carry is h, `[B, hidden_size]`. The reset gate acts after the recurrent product, as in
+cuDNN. `artbp.cells.gru_recurrence` has the backward pass, written by hand. (Cho et al., 2014.)
 """

@@ -5,21 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from artbp.cells.base import (
-    ReferenceCell,
-    glorot_blocks,
-    input_product,
-    orthogonal_blocks,
-    product,
-    zero_state,
-)
+from artbp.cells.base import ReferenceCell, affine, init_weights, zero_state
 from artbp.cells.lstm_recurrence import LSTMCarry, LSTMRecurrence
 
 
 def _apply(params: Any, carry: LSTMCarry, x: jax.Array) -> tuple[LSTMCarry, jax.Array]:
-    from_input = input_product(params["input"], x)
-    gates = from_input + product(carry.hidden, params["recurrent"])
-    gates = gates + params["bias"][None, :].astype(gates.dtype)
+    gates = affine(params, carry.hidden, x)
     input_gate, forget_gate, candidate, output_gate = jnp.split(gates, 4, axis=-1)
     kept = jax.nn.sigmoid(forget_gate) * carry.memory.astype(gates.dtype)
     memory = kept + jax.nn.sigmoid(input_gate) * jnp.tanh(candidate)
@@ -37,13 +28,9 @@ def _init(
     dtype: Any = jnp.float32,
 ) -> dict[str, jax.Array]:
     """Glorot-uniform input weights, orthogonal recurrence, zero bias but for the forget gate."""
-    input_key, recurrent_key = jax.random.split(rng_key)
     bias = jnp.zeros((4, hidden_size), dtype).at[1].set(forget_bias)
-    return {
-        "input": glorot_blocks(input_key, input_size, hidden_size, 4, dtype),
-        "recurrent": orthogonal_blocks(recurrent_key, hidden_size, 4, dtype),
-        "bias": bias.reshape(-1),
-    }
+    weights = init_weights(rng_key, input_size, hidden_size, 4, dtype)
+    return {**weights, "bias": bias.reshape(-1)}
 
 
 def _initial_carry(params: Any, batch_size: int) -> LSTMCarry:
@@ -54,6 +41,6 @@ lstm = ReferenceCell(_apply, _init, _initial_carry, LSTMRecurrence)
 """i, f, g, o = split(x W + h U + b);  c' = σ(f) c + σ(i) tanh(g);  h' = σ(o) tanh(c');  y = h'.
 
 The carry is `LSTMCarry(memory=c, hidden=h)`. Its backward pass is written by hand: see
-`artbp.cells.lstm_recurrence`. `init` takes `forget_bias` (1 by default), added
-to the bias of the forget gate. (Hochreiter & Schmidhuber, 1997; Gers et al., 2000.)
+`artbp.cells.lstm_recurrence`. `init` takes `forget_bias` (1 by default), added to the bias of the
+forget gate. (Hochreiter & Schmidhuber, 1997; Gers et al., 2000.)
 """

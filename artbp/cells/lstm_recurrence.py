@@ -92,12 +92,8 @@ class LSTMRecurrence(AffineRecurrence):
         d_hidden = cotangent.hidden.astype(self._wide) + y_cotangent.astype(self._wide)
         d_memory = cotangent.memory.astype(self._wide) + local.memory * d_hidden
         d_hidden, d_memory = lax.optimization_barrier((d_hidden, d_memory))
-        parts = [
-            local.input_gate * d_memory,
-            local.forget_gate * d_memory,
-            local.candidate * d_memory,
-            local.output_gate * d_hidden,
-        ]
+        of_memory = (local.input_gate, local.forget_gate, local.candidate)
+        parts = [*(gate * d_memory for gate in of_memory), local.output_gate * d_hidden]
         parts = [part.astype(self._dtype) for part in parts]
         parts, delta = lax.optimization_barrier((parts, jnp.concatenate(parts, axis=-1)))
         entering = LSTMCarry(

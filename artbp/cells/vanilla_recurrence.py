@@ -32,9 +32,8 @@ class LinearRecurrence(AffineRecurrence):
     def step(self, carry: jax.Array, u: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
         z = self._projected(u) + product(carry, self._params["recurrent"])
         # Without a barrier, XLA computes this once for every result that it enters.
-        residuals = lax.optimization_barrier(
-            self._activation(z).astype(self._residual_dtype(carry))
-        )
+        new_hidden = self._activation(z).astype(self._residual_dtype(carry))
+        residuals = lax.optimization_barrier(new_hidden)
         new_hidden = residuals.astype(carry.dtype)
         return new_hidden, new_hidden, residuals
 

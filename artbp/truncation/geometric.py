@@ -7,12 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.truncation.base import (
-    InvertibleLaw,
-    as_ages,
-    as_length,
-    check_mean_length,
-)
+from artbp.truncation.base import InvertibleLaw, as_ages, as_length, check_mean_length
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.truncation.base import (
-    InvertibleLaw,
-    as_ages,
-    as_length,
-    check_mean_length,
-)
+from artbp.truncation.base import InvertibleLaw, as_ages, as_length, check_mean_length
 
 # Lengths up to this one are looked up in a table computed in float64; beyond, the survival is
 # inverted in closed form, where its relative error is below 1e-6.

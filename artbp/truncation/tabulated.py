@@ -8,12 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.truncation.base import (
-    InvertibleLaw,
-    as_ages,
-    as_length,
-    longest,
-)
+from artbp.truncation.base import InvertibleLaw, as_ages, as_length, longest
 
 
 @dataclasses.dataclass(frozen=True)
