@@ -8,7 +8,7 @@ import optax
 from jax import lax
 
 from artbp import _tree
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import EstimatorState, GradientEstimator
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.estimators.window import run_backward, run_forward
 from artbp.unrolls.checks import Cell, check_positive
@@ -19,23 +19,16 @@ _MEMORY = 0.9
 
 
 class AdaptiveState(NamedTuple):
-    """Attributes:
-    carries: those that entered the last steps, a ring buffer, see `window`.
-    truncation_length: int32, K of the next estimate; num_estimates: int32, so far.
-    lag_norms: `[R]`, running sums of γ_1, …, γ_R; weight: the running sum of ones.
-    mean_gradient: running sum of the gradient per time step, like params; gradient_weight: of ones.
-    decay_rate, relative_bias: β, and the bound at K; NaN before the first measurement.
-    """
+    """The running sums of `adaptive_tbptt`, and the K that it chose from them."""
 
-    carries: Any
-    truncation_length: jax.Array
-    num_estimates: jax.Array
-    lag_norms: jax.Array
-    weight: jax.Array
-    mean_gradient: Any
-    gradient_weight: jax.Array
-    decay_rate: jax.Array
-    relative_bias: jax.Array
+    carries: Any  # that entered the last steps, a ring buffer, see `window`
+    truncation_length: jax.Array  # int32, K of the next estimate
+    lag_norms: jax.Array  # `[R]`, running sums of γ_1, …, γ_R
+    weight: jax.Array  # the running sum of ones
+    mean_gradient: Any  # running sum of the gradient per time step, like params
+    gradient_weight: jax.Array  # of ones
+    decay_rate: jax.Array  # β; NaN before the first measurement, as the next
+    relative_bias: jax.Array  # δ at K
 
 
 def adaptive_tbptt(
@@ -112,7 +105,6 @@ def adaptive_tbptt(
         return AdaptiveState(
             carries=_tree.repeat(carry, ring_size),
             truncation_length=jnp.asarray(first_length, jnp.int32),
-            num_estimates=jnp.zeros((), jnp.int32),
             lag_norms=jnp.zeros((measured_lags,), number.dtype),
             weight=jnp.copy(number),
             mean_gradient=_tree.zero_sums(params),
@@ -122,47 +114,40 @@ def adaptive_tbptt(
         )
 
     def advance(
-        steps: Steps,
-        params: Any,
-        carry: Any,
-        state: AdaptiveState,
-        first: jax.Array,
-        end: jax.Array,
-        rng_key: jax.Array,
+        steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         del rng_key
-        length = state.truncation_length
-        forward = run_forward(
-            steps, params, carry, state.carries, first, end, size=ring_size, count=length, new=first
+        first, adaptive = state.position, state.inner_state
+        length, ring = adaptive.truncation_length, adaptive.carries
+        carry, ring, sums, loss_sum, num_losses = run_forward(
+            steps, params, state.carry, ring, first, end, length, size=ring_size, new=first
         )
         grads = run_backward(
             steps,
             lambda t: params,
-            forward.carries,
+            ring,
             jnp.maximum(end - 2 * length, 0),
             end,
-            forward.sums,
+            sums,
             size=ring_size,
             weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
         )
-        num_estimates = state.num_estimates + jnp.ones((), jnp.int32)
-        state = state._replace(carries=forward.carries, num_estimates=num_estimates)
-        state = _add_gradient(state, grads, end - first)
+        adaptive = _add_gradient(adaptive._replace(carries=ring), grads, end - first)
         # A measurement needs R steps before the step whose loss it follows.
-        is_due = (num_estimates % measure_every == 0) & (end > measured_lags)
-        state = lax.cond(
+        is_due = ((state.num_estimates + 1) % measure_every == 0) & (end > measured_lags)
+        adaptive = lax.cond(
             is_due,
-            lambda state: choose(measure(steps, params, state, end)),
-            lambda state: state,
-            state,
+            lambda adaptive: choose(measure(steps, params, adaptive, end)),
+            lambda adaptive: adaptive,
+            adaptive,
         )
         extra = {
             "truncation_length": length,
-            "next_truncation_length": state.truncation_length,
-            "decay_rate": state.decay_rate,
-            "relative_bias": state.relative_bias,
+            "next_truncation_length": adaptive.truncation_length,
+            "decay_rate": adaptive.decay_rate,
+            "relative_bias": adaptive.relative_bias,
         }
-        return Advance(grads, forward.carry, state, forward.loss_sum, forward.num_losses, extra)
+        return Advance(grads, carry, adaptive, loss_sum, num_losses, extra)
 
     def measure(steps: Steps, params: Any, state: AdaptiveState, end: jax.Array) -> AdaptiveState:
         """Backpropagates the loss of step end − 1 through R steps and adds the norms by lag."""
@@ -199,31 +184,20 @@ def adaptive_tbptt(
         relative = jnp.where(gradient > bias, bias / (gradient - bias), jnp.inf)
         good = (relative < tolerance) & (lengths >= shortest)
         index = jnp.where(jnp.any(good), jnp.argmax(good), longest - 1)
-        return state._replace(
-            truncation_length=lengths[index],
-            decay_rate=decay_rate,
-            relative_bias=relative[index],
-        )
+        chosen = {"truncation_length": lengths[index], "relative_bias": relative[index]}
+        return state._replace(decay_rate=decay_rate, **chosen)
 
-    return stepwise(
-        cell,
-        loss_fn,
-        update_every=lambda state: state.truncation_length,
-        begin=begin,
-        advance=advance,
-        normalizer=normalizer,
-        resets_at_end=False,  # measurements describe the model, not the pass
-    )
+    def update_every(state: AdaptiveState) -> jax.Array:
+        return state.truncation_length
+
+    # Measurements describe the model, not the pass.
+    return stepwise(cell, loss_fn, update_every, begin, advance, normalizer, resets_at_end=False)
 
 
 def fitted_decay_rate(lag_norms: jax.Array, fitted_from: int) -> jax.Array:
     """Fits β = exp(slope) by least squares to log γ_k, k = τ, …, R, where γ_k > 0.
 
-    Returns 0 if fewer than two lags are positive.
-
-    Args:
-      lag_norms: γ_1, …, γ_R.
-      fitted_from: τ.
+    `lag_norms` are γ_1, …, γ_R and `fitted_from` is τ. Returns 0 if fewer than two are positive.
     """
     tail = lag_norms[fitted_from - 1 :]
     used = (tail > 0).astype(tail.dtype)

@@ -85,10 +85,5 @@ def artbp(
         del at_start
         return law.length_of(rng_key, n, limit)
 
-    return segmentwise(
-        Functions(cell, loss_fn, law.compensation if compensate else None),
-        next_length,
-        normalizer=normalizer,
-        policy=policy,
-        block_size=block_size,
-    )
+    functions = Functions(cell, loss_fn, law.compensation if compensate else None)
+    return segmentwise(functions, next_length, normalizer, policy, block_size)

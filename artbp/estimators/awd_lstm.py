@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
+from artbp.estimators.base import EstimatorState, GradientEstimator, Result
 from artbp.estimators.segmentwise import segmentwise
 from artbp.stream import Stream
 from artbp.truncation.deterministic import check_length
@@ -71,13 +71,7 @@ def awd_lstm_bptt(
         drawn = mean + jnp.float32(deviation) * jax.random.normal(key_length, (), jnp.float32)
         return jnp.maximum(jnp.floor(drawn).astype(jnp.int32), least)
 
-    summed = segmentwise(
-        Functions(cell, loss_fn),
-        next_length,
-        normalizer=1.0,
-        policy=policy,
-        block_size=block_size,
-    )
+    summed = segmentwise(Functions(cell, loss_fn), next_length, 1.0, policy, block_size)
 
     @jax.jit
     def mean_and_factor(grads: Any, num_losses: jax.Array, length: jax.Array) -> tuple[Any, Any]:
@@ -87,9 +81,7 @@ def awd_lstm_bptt(
 
         return jax.tree.map(mean, grads), length.astype(jnp.result_type(float)) / base
 
-    def estimate(
-        params: Any, state: EstimatorState, stream: Stream
-    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+    def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         grads, state, info = summed.estimate(params, state, stream)
         grads, factor = mean_and_factor(grads, info.num_losses, info.length)
         return grads, state, info._replace(extra={"learning_rate_factor": factor})

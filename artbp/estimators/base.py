@@ -61,6 +61,9 @@ class EstimatorInfo(NamedTuple):
     extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
 
 
+Result = tuple[Any, EstimatorState, EstimatorInfo]
+
+
 class GradientEstimator(NamedTuple):
     """A gradient estimator, in the manner of `optax.GradientTransformation`.
 
@@ -72,16 +75,11 @@ class GradientEstimator(NamedTuple):
     """
 
     init: Callable[..., EstimatorState]
-    estimate: Callable[..., tuple[Any, EstimatorState, EstimatorInfo]]
+    estimate: Callable[..., Result]
 
 
 def start(
-    params: Any,
-    carry: Any,
-    rng_key: jax.Array,
-    *,
-    scratch: Any = (),
-    inner_state: Any = (),
+    params: Any, carry: Any, rng_key: jax.Array, *, scratch: Any = (), inner_state: Any = ()
 ) -> EstimatorState:
     """The state at the beginning of a stream.
 

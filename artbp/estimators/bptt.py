@@ -33,10 +33,4 @@ def bptt(
         del rng_key, n, at_start
         return jnp.asarray(limit, jnp.int32)
 
-    return segmentwise(
-        Functions(cell, loss_fn),
-        next_length,
-        normalizer=normalizer,
-        policy=policy,
-        block_size=block_size,
-    )
+    return segmentwise(Functions(cell, loss_fn), next_length, normalizer, policy, block_size)

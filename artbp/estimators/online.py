@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import EstimatorState, GradientEstimator
 from artbp.estimators.stepwise import Advance, Steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
@@ -61,25 +61,14 @@ class _Loop(NamedTuple):
 def online(
     cell: Cell, loss_fn: LossFn, sensitivity: Sensitivity, update_every: int, normalizer: float
 ) -> GradientEstimator:
-    """Builds an online estimator from its representation of ds/dθ.
-
-    Args:
-      cell, loss_fn, normalizer: see `artbp.artbp`.
-      update_every: number of steps whose gradients one estimate sums.
-    """
+    """Builds an online estimator that sums the gradients of `update_every` steps."""
     check_positive(update_every=update_every, integer=True)
 
     def begin(params: Any, carry: Any) -> Any:
         return sensitivity.zero(params, _tree.partition(carry)[0])
 
     def advance(
-        steps: Steps,
-        params: Any,
-        carry: Any,
-        inner_state: Any,
-        first: jax.Array,
-        end: jax.Array,
-        rng_key: jax.Array,
+        steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         zero = jnp.zeros((), jnp.result_type(float))
 
@@ -110,10 +99,9 @@ def online(
             )
             return _tree.select(valid, new, loop)
 
-        count = jnp.zeros((), jnp.int32)
-        loop = _Loop(carry, inner_state, _tree.zero_sums(params), zero, count)
-        loop = for_steps(steps.at_most(update_every), first, end, body, loop)
+        sums, none = _tree.zero_sums(params), jnp.zeros((), jnp.int32)
+        loop = _Loop(state.carry, state.inner_state, sums, zero, none)
+        loop = for_steps(steps.at_most(update_every), state.position, end, body, loop)
         return Advance(loop.grads, loop.carry, loop.sensitivity, loop.loss_sum, loop.num_losses)
 
-    options = {"update_every": update_every, "normalizer": normalizer}
-    return stepwise(cell, loss_fn, begin=begin, advance=advance, **options)
+    return stepwise(cell, loss_fn, update_every, begin, advance, normalizer)

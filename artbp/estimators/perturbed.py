@@ -7,20 +7,17 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import EstimatorState, GradientEstimator
 from artbp.estimators.stepwise import Advance, Steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 
 
 class Particles(NamedTuple):
-    """Attributes:
-    carries: of the particle +ε of every pair, then of −ε of every pair, `[2 M, ...]`.
-    accumulated: ξ of the particle +ε, like params `[M, ...]`; the particle −ε has −ξ.
-    """
+    """The state of the particles +ε and −ε of M pairs."""
 
-    carries: Any
-    accumulated: Any
+    carries: Any  # of every +ε, then of every −ε, `[2 M, ...]`
+    accumulated: Any  # ξ of every +ε, like params `[M, ...]`; −ε has −ξ
 
 
 class Unroll(NamedTuple):
@@ -57,19 +54,13 @@ def evolution_strategy(
         return Particles(_tree.repeat(carry, 2 * num_pairs), zeros)
 
     def advance(
-        steps: Steps,
-        params: Any,
-        carry: Any,
-        inner_state: Any,
-        first: jax.Array,
-        end: jax.Array,
-        rng_key: jax.Array,
+        steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         def run(perturbation: Any, carry: Any) -> Unroll:
             perturbed = jax.tree.map(jnp.add, params, perturbation)
-            return _run_steps(steps, perturbed, carry, first, end, truncation_length)
+            return _run_steps(steps, perturbed, carry, state.position, end, truncation_length)
 
-        particles = inner_state if persistent else particles_at(params, carry)
+        particles = state.inner_state if persistent else particles_at(params, state.carry)
         drawn = _draw_perturbations(rng_key, params, num_pairs, scale)
         accumulated = jax.tree.map(jnp.add, particles.accumulated, drawn)
         pairs = jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), drawn)
@@ -82,13 +73,12 @@ def evolution_strategy(
             return jnp.tensordot(weights.astype(dtype), leaf.astype(dtype), 1)
 
         grads = jax.tree.map(weighted_sum, accumulated)
-        carry, loss_sum, num_losses = run(_tree.zeros_like(params), carry)
+        carry, loss_sum, num_losses = run(_tree.zeros_like(params), state.carry)
         inner_state = Particles(unrolls.carry, accumulated) if persistent else ()
         return Advance(grads, carry, inner_state, loss_sum, num_losses)
 
     begin = particles_at if persistent else lambda params, carry: ()
-    options = {"update_every": truncation_length, "normalizer": normalizer}
-    return stepwise(cell, loss_fn, begin=begin, advance=advance, **options)
+    return stepwise(cell, loss_fn, truncation_length, begin, advance, normalizer)
 
 
 def _run_steps(

@@ -56,43 +56,26 @@ class EstimatorSpec(NamedTuple):
         return self.unbiased and not self.random
 
 
-def _bptt(cell: Any, loss_fn: Any, mean_length: int, **options: Any) -> GradientEstimator:
-    del mean_length
-    return bptt(cell, loss_fn, **options)
+def _build(estimator: Callable[..., GradientEstimator], options_at: Callable[[int], Any]) -> Any:
+    """Builds `estimator` with the options that `options_at` gives for a mean length."""
 
-
-def _tbptt(**fixed: Any) -> Any:
     def build(cell: Any, loss_fn: Any, mean_length: int, **options: Any) -> GradientEstimator:
-        return tbptt(cell, loss_fn, truncation_length=mean_length, **fixed, **options)
+        return estimator(cell, loss_fn, **options_at(mean_length), **options)
 
     return build
 
 
 def _tbptt_k1_k2(reach: float, **fixed: Any) -> Any:
     """k1 is the mean length, k2 that times `reach`."""
-
-    def build(cell: Any, loss_fn: Any, mean_length: int, **options: Any) -> GradientEstimator:
-        k2 = max(1, round(reach * mean_length))
-        return tbptt_k1_k2(cell, loss_fn, k1=mean_length, k2=k2, **fixed, **options)
-
-    return build
+    return _build(tbptt_k1_k2, lambda n: {"k1": n, "k2": max(1, round(reach * n)), **fixed})
 
 
 def _artbp(law: Callable[[float], truncation.TruncationLaw], **fixed: Any) -> Any:
-    def build(cell: Any, loss_fn: Any, mean_length: int, **options: Any) -> GradientEstimator:
-        return artbp(cell, loss_fn, law(mean_length), **fixed, **options)
-
-    return build
+    return _build(artbp, lambda n: {"law": law(n), **fixed})
 
 
-def _polynomial(alpha: float) -> Callable[[float], truncation.TruncationLaw]:
-    return lambda mean_length: truncation.polynomial(mean_length, alpha)
-
-
-def _random_truncation(
-    cell: Any, loss_fn: Any, mean_length: int, **options: Any
-) -> GradientEstimator:
-    return random_truncation(cell, loss_fn, keep_probability=1 - 1 / mean_length, **options)
+def _polynomial(alpha: float, **fixed: Any) -> Any:
+    return _artbp(lambda n: truncation.polynomial(n, alpha), **fixed)
 
 
 def _awd_lstm(
@@ -103,32 +86,27 @@ def _awd_lstm(
     return awd_lstm_bptt(cell, loss_fn, base_length=mean_length, **spread, **options)
 
 
-def _adaptive(cell: Any, loss_fn: Any, mean_length: int, **options: Any) -> GradientEstimator:
-    return adaptive_tbptt(
-        cell,
-        loss_fn,
-        first_length=mean_length,
-        shortest=1,
-        longest=16 * mean_length,
-        fitted_from=mean_length,
-        measured_lags=4 * mean_length,
-        **options,
-    )
+def _adaptive_options(n: int) -> dict[str, int]:
+    limits = {"first_length": n, "shortest": 1, "longest": 16 * n}
+    return {**limits, "fitted_from": n, "measured_lags": 4 * n}
 
 
-def _every(estimator: Callable[..., GradientEstimator], name: str) -> Any:
-    """`name` is the argument that takes the number of steps between updates."""
+def _every(n: int) -> dict[str, int]:
+    return {"update_every": n}
 
-    def build(cell: Any, loss_fn: Any, mean_length: int, **options: Any) -> GradientEstimator:
-        return estimator(cell, loss_fn, **{name: mean_length}, **options)
 
-    return build
+def _unroll(n: int) -> dict[str, int]:
+    return {"truncation_length": n}
 
 
 REGISTRY: dict[str, EstimatorSpec] = {
-    "bptt": EstimatorSpec(_bptt, random=False, segmentwise=True),
-    "tbptt": EstimatorSpec(_tbptt(), "truncation", random=False, segmentwise=True),
-    "tbptt_drawn_offset": EstimatorSpec(_tbptt(draw_offset=True), "truncation", segmentwise=True),
+    "bptt": EstimatorSpec(_build(bptt, lambda n: {}), random=False, segmentwise=True),
+    "tbptt": EstimatorSpec(_build(tbptt, _unroll), "truncation", random=False, segmentwise=True),
+    "tbptt_drawn_offset": EstimatorSpec(
+        _build(tbptt, lambda n: {"truncation_length": n, "draw_offset": True}),
+        "truncation",
+        segmentwise=True,
+    ),
     "tbptt_short_window": EstimatorSpec(_tbptt_k1_k2(0.5), "truncation", random=False),
     "tbptt_stored": EstimatorSpec(_tbptt_k1_k2(2), "truncation", random=False),
     "tbptt_past_weights": EstimatorSpec(
@@ -138,22 +116,24 @@ REGISTRY: dict[str, EstimatorSpec] = {
     "tbptt_window_losses": EstimatorSpec(
         _tbptt_k1_k2(2, losses="window"), "truncation", random=False
     ),
-    "adaptive_tbptt": EstimatorSpec(_adaptive, "truncation", random=False),
+    "adaptive_tbptt": EstimatorSpec(
+        _build(adaptive_tbptt, _adaptive_options), "truncation", random=False
+    ),
     "awd_lstm_bptt": EstimatorSpec(_awd_lstm, "truncation", segmentwise=True, sums=False),
     "uncompensated_polynomial_4": EstimatorSpec(
-        _artbp(_polynomial(4), compensate=False), "truncation", segmentwise=True
+        _polynomial(4, compensate=False), "truncation", segmentwise=True
     ),
-    "artbp_polynomial_4": EstimatorSpec(_artbp(_polynomial(4)), segmentwise=True),
-    "artbp_polynomial_6": EstimatorSpec(_artbp(_polynomial(6)), segmentwise=True),
+    "artbp_polynomial_4": EstimatorSpec(_polynomial(4), segmentwise=True),
+    "artbp_polynomial_6": EstimatorSpec(_polynomial(6), segmentwise=True),
     "artbp_geometric": EstimatorSpec(_artbp(truncation.geometric), segmentwise=True),
-    "random_truncation": EstimatorSpec(_random_truncation, segmentwise=True),
-    "rtrl": EstimatorSpec(_every(rtrl, "update_every"), random=False),
-    "snap1": EstimatorSpec(_every(snap1, "update_every"), "sparsity", random=False),
-    "uoro": EstimatorSpec(_every(uoro, "update_every")),
-    "truncated_es": EstimatorSpec(
-        _every(truncated_es, "truncation_length"),
-        "truncation and smoothing",
-        black_box=True,
+    "random_truncation": EstimatorSpec(
+        _build(random_truncation, lambda n: {"keep_probability": 1 - 1 / n}), segmentwise=True
     ),
-    "pes": EstimatorSpec(_every(pes, "truncation_length"), "smoothing", black_box=True),
+    "rtrl": EstimatorSpec(_build(rtrl, _every), random=False),
+    "snap1": EstimatorSpec(_build(snap1, _every), "sparsity", random=False),
+    "uoro": EstimatorSpec(_build(uoro, _every)),
+    "truncated_es": EstimatorSpec(
+        _build(truncated_es, _unroll), "truncation and smoothing", black_box=True
+    ),
+    "pes": EstimatorSpec(_build(pes, _unroll), "smoothing", black_box=True),
 }

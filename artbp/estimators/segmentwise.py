@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, start
+from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, Result, start
 from artbp.stream import Stream
 from artbp.unrolls import static_lengths
 from artbp.unrolls.batching import lockstep
@@ -33,7 +33,6 @@ _PLAN = 256
 def segmentwise(
     functions: Functions,
     next_length: NextLength,
-    *,
     normalizer: float,
     policy: Policy | None,
     block_size: int,
@@ -59,9 +58,7 @@ def segmentwise(
         return start(params, carry, rng_key, scratch=scratch)
 
     @jax.jit
-    def estimate_dynamic(
-        params: Any, state: EstimatorState, stream: Stream
-    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+    def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
         position, n = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
         length = next_length(state.rng_key, n, position == 0, stream.num_steps)
         length = jnp.minimum(length, stream.num_steps - position)
@@ -69,16 +66,8 @@ def segmentwise(
             functions, params, state.carry, *_tree.index((stream.xs, stream.targets), 0)
         )
         kernel = lockstep(functools.partial(segment_gradient, functions_of, block_size))
-        result = kernel(
-            constants,
-            params,
-            state.carry,
-            state.initial_carry,
-            state.scratch,
-            stream,
-            position,
-            length,
-        )
+        carries = (state.carry, state.initial_carry)
+        result = kernel(constants, params, *carries, state.scratch, stream, position, length)
         return _finish(normalizer, result, state, stream, length)
 
     @functools.cache
@@ -100,7 +89,7 @@ def segmentwise(
 
     def estimate_from_host(
         policy: Policy, params: Any, state: EstimatorState, stream: Stream
-    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+    ) -> Result:
         # Position and count stay NumPy scalars: reading them never waits for the device.
         position, n = np.int32(state.position), np.int32(state.num_estimates)
         if position >= stream.num_steps:
@@ -113,20 +102,11 @@ def segmentwise(
         key = _key_bytes(state.rng_key)
         lengths = plan(*key, first, bool(position == 0), stream.num_steps)
         length = min(int(lengths[int(n) - first]), stream.num_steps - int(position))
-        result = host_kernel(policy)(
-            params,
-            state.carry,
-            state.initial_carry,
-            state.scratch,
-            stream,
-            int(position),
-            length,
-        )
+        carries, kernel = (state.carry, state.initial_carry), host_kernel(policy)
+        result = kernel(params, *carries, state.scratch, stream, int(position), length)
         return _finish(normalizer, result, state, stream, np.int32(length))
 
-    def estimate(
-        params: Any, state: EstimatorState, stream: Stream
-    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+    def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
         params = _tree.as_arrays(params)
         stream.check_lengths()
@@ -141,7 +121,7 @@ def segmentwise(
 
 def _finish(
     normalizer: float, result: SegmentResult, state: EstimatorState, stream: Stream, length: Any
-) -> tuple[Any, EstimatorState, EstimatorInfo]:
+) -> Result:
     """What `estimate` returns, from the result of a segment."""
     position = (state.position + length) % np.int32(stream.num_steps)
     end_of_stream = jnp.asarray(position == 0)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, start
+from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, Result, start
 from artbp.stream import Stream
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
 from artbp.unrolls.readout import LossFn, loss_and_count
@@ -86,11 +86,11 @@ class Advance(NamedTuple):
 def stepwise(
     cell: Cell,
     loss_fn: LossFn,
-    *,
     update_every: int | Callable[[Any], jax.Array],
     begin: Callable[[Any, Any], Any],
     advance: Callable[..., Advance],
     normalizer: float,
+    *,
     resets_at_end: bool = True,
 ) -> GradientEstimator:
     """Builds an estimator that takes the same number of steps at each call.
@@ -100,9 +100,8 @@ def stepwise(
       update_every: steps per estimate; what is left at the end of the stream may be fewer. Or a
         function of the inner state, where they change.
       begin: `begin(params, carry) -> inner_state`, at the beginning of a stream.
-      advance: `advance(steps, params, carry, inner_state, first, end, rng_key) -> Advance`, for the
-        steps first, …, end − 1 of the stream, traced int32 scalars; the key is for this estimate
-        alone.
+      advance: `advance(steps, params, state, end, rng_key) -> Advance`, for the steps
+        state.position, …, end − 1 of the stream; the key is for this estimate alone.
       resets_at_end: whether `begin` makes the inner state anew where another pass begins.
     """
     check_positive(normalizer=normalizer)
@@ -112,31 +111,25 @@ def stepwise(
         return start(params, carry, rng_key, inner_state=inner_state)
 
     @jax.jit
-    def run(
-        params: Any, state: EstimatorState, stream: Stream
-    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+    def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_cell(cell, params, state.carry, _tree.index(stream.xs, 0))
-        position = jnp.asarray(state.position)
         count = update_every(state.inner_state) if callable(update_every) else update_every
-        end = jnp.minimum(position + count, stream.num_steps)
+        end = jnp.minimum(state.position + count, stream.num_steps)
         steps = Steps(cell, loss_fn, stream, state.initial_carry)
         key = jax.random.fold_in(state.rng_key, state.num_estimates)
-        result = advance(steps, params, state.carry, state.inner_state, position, end, key)
+        result = advance(steps, params, state, end, key)
         end_of_stream = end == stream.num_steps
         grads = jax.tree.map(
             lambda grad, x: (grad / normalizer).astype(x.dtype), result.grads, params
         )
-        carry, inner_state = result.carry, result.inner_state
-        carry = _tree.select(end_of_stream, state.initial_carry, carry)
+        initial, inner_state = state.initial_carry, result.inner_state
         if resets_at_end:
-            inner_state = _tree.select(
-                end_of_stream, begin(params, state.initial_carry), inner_state
-            )
+            inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
             loss_sum=result.loss_sum,
             num_losses=result.num_losses,
-            length=end - position,
+            length=end - state.position,
             max_compensation=one,
             max_weight=one,
             end_of_stream=end_of_stream,
@@ -145,14 +138,12 @@ def stepwise(
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end),
             num_estimates=state.num_estimates + jnp.ones_like(state.num_estimates),
-            carry=carry,
+            carry=_tree.select(end_of_stream, initial, result.carry),
             inner_state=inner_state,
         )
         return grads, state, info
 
-    def estimate(
-        params: Any, state: EstimatorState, stream: Stream
-    ) -> tuple[Any, EstimatorState, EstimatorInfo]:
+    def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
         stream.check_lengths()
         check_resets(state.carry, stream.resets)
@@ -167,10 +158,8 @@ def for_steps(
     end: jax.Array,
     body: Callable[[jax.Array, jax.Array, Any], Any],
     loop: Any,
-    *,
-    reverse: bool = False,
 ) -> Any:
-    """loop = body(t, True, loop) for t = first, …, end − 1, or in reverse.
+    """loop = body(t, True, loop) for t = first, …, end − 1.
 
     `count` ≥ end − first is the trip count. Where it is static, `jax.vmap` adds no select over the
     loop state. In iterations beyond the last step, `body` is called with a step that it has been
@@ -178,8 +167,7 @@ def for_steps(
     """
 
     def one(j: jax.Array, loop: Any) -> Any:
-        t = end - 1 - j if reverse else first + j
-        valid = (t >= first) & (t < end)
-        return body(jnp.clip(t, first, end - 1), valid, loop)
+        t = first + j
+        return body(jnp.minimum(t, end - 1), t < end, loop)
 
     return lax.fori_loop(0, count, one, loop)

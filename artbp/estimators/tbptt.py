@@ -51,10 +51,4 @@ def tbptt(
         drawn = jax.random.randint(jax.random.fold_in(rng_key, n), (), 1, period + 1, jnp.int32)
         return jnp.where(at_start, drawn, whole)
 
-    return segmentwise(
-        Functions(cell, loss_fn),
-        next_length,
-        normalizer=normalizer,
-        policy=policy,
-        block_size=block_size,
-    )
+    return segmentwise(Functions(cell, loss_fn), next_length, normalizer, policy, block_size)

@@ -1,18 +1,12 @@
-"""Truncated BPTT(k1, k2): an update every k1 steps, looking back k2 steps.
+"""Truncated BPTT(k1, k2): an update every k1 steps, looking back k2 steps."""
 
-`artbp.tbptt` is the case k1 = k2, where windows do not overlap. With k2 < k1 some losses get no
-gradient through the carry; with k2 > k1 windows overlap, and the older steps of a window ran
-with older weights. What to differentiate them at is the choice of `mode`.
-"""
-
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import EstimatorState, GradientEstimator
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.estimators.window import run_backward, run_forward
 from artbp.unrolls.checks import Cell, check_positive
@@ -23,16 +17,10 @@ Losses = Literal["new", "window"]
 
 
 class Window(NamedTuple):
-    """What is remembered of the last k2 steps.
+    """The carries that entered the last k2 steps, and the params that these ran with."""
 
-    Attributes:
-      carries: `[k2, ...]`, the carry that entered step t, in slot t mod k2.
-      versions: `[n, ...]`, the params that the steps ran with, in slot (t // k1) mod n; () unless
-        the mode is "past_weights".
-    """
-
-    carries: Any
-    versions: Any
+    carries: Any  # `[k2, ...]`, that of step t in slot t mod k2
+    versions: Any  # `[n, ...]`, that of step t in slot (t // k1) mod n; () but for "past_weights"
 
 
 def tbptt_k1_k2(
@@ -107,63 +95,35 @@ def tbptt_k1_k2(
         return Window(_tree.repeat(carry, k2), versions)
 
     def advance(
-        steps: Steps,
-        params: Any,
-        carry: Any,
-        inner_state: Window,
-        first: jax.Array,
-        end: jax.Array,
-        rng_key: jax.Array,
+        steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         del rng_key
+        first, carry, (ring, versions) = state.position, state.carry, state.inner_state
         # Where windows do not overlap, the last one stays behind the last update as well.
         start = jnp.maximum(end - k2, first if k2 <= k1 else jnp.zeros_like(first))
-        versions, params_at = inner_state.versions, lambda t: params
+        params_at = lambda t: params  # noqa: E731
         if mode == "past_weights":
             versions = _tree.update(versions, params, (first // k1) % num_versions)
             params_at = lambda t: _tree.index(versions, (t // k1) % num_versions)  # noqa: E731
         from_step, count = first, steps.at_most(k1)
         if mode == "reforward" and k2 > k1:
-            stored = _tree.index(inner_state.carries, start % k2)
-            carry = _tree.select(start < first, stored, carry)
+            carry = _tree.select(start < first, _tree.index(ring, start % k2), carry)
             from_step, count = start, steps.at_most(k2)
-        forward = run_forward(
-            steps,
-            params,
-            carry,
-            inner_state.carries,
-            from_step,
-            end,
-            size=k2,
-            count=count,
-            new=first,
-            window=start if k2 < k1 else None,
+        window = start if k2 < k1 else None
+        carry, ring, sums, loss_sum, num_losses = run_forward(
+            steps, params, carry, ring, from_step, end, count, size=k2, new=first, window=window
         )
+
+        def weight(t: jax.Array) -> jax.Array:
+            if losses == "window" and k2 > k1:
+                return jnp.asarray(k1 / k2)
+            return jnp.where(t >= first, 1.0, 0.0)
+
+        count = steps.at_most(k2)
         sums = run_backward(
-            steps,
-            params_at,
-            forward.carries,
-            start,
-            end,
-            forward.sums,
-            size=k2,
-            count=steps.at_most(k2),
-            weight=weight_of(first),
+            steps, params_at, ring, start, end, sums, size=k2, weight=weight, count=count
         )
-        window = Window(forward.carries, versions)
-        return Advance(sums, forward.carry, window, forward.loss_sum, forward.num_losses)
+        return Advance(sums, carry, Window(ring, versions), loss_sum, num_losses)
 
-    def weight_of(first: jax.Array) -> Callable[[jax.Array], jax.Array]:
-        if losses == "window" and k2 > k1:
-            return lambda t: jnp.asarray(k1 / k2)
-        return lambda t: jnp.where(t >= first, 1.0, 0.0)
-
-    return stepwise(
-        cell,
-        loss_fn,
-        update_every=k1,
-        begin=begin,
-        advance=advance,
-        normalizer=normalizer,
-        resets_at_end=False,  # a window never reaches back beyond the beginning of the stream
-    )
+    # A window never reaches back beyond the beginning of the stream.
+    return stepwise(cell, loss_fn, k1, begin, advance, normalizer, resets_at_end=False)

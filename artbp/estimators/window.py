@@ -39,17 +39,17 @@ def run_forward(
     carries: Any,
     first: jax.Array,
     end: jax.Array,
+    count: Any,
     *,
     size: int,
-    count: Any,
     new: jax.Array,
     window: jax.Array | None = None,
 ) -> Forward:
     """Runs the steps first, …, end − 1 and writes the carries that enter them into the ring.
 
     Args:
-      size: of the ring.
       count: ≥ end − first, see `for_steps`.
+      size: of the ring.
       new: losses are summed from this step on.
       window: steps before this one give their readout its own gradient, ∂ℓ/∂θ with y held; None
         where there are no such steps.
