@@ -57,10 +57,7 @@ def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
 def combine(differentiable: PyTree, rest: PyTree) -> PyTree:
     """The inverse of `partition`."""
     return jax.tree.map(
-        lambda first, second: second if first is None else first,
-        differentiable,
-        rest,
-        is_leaf=lambda leaf: leaf is None,
+        lambda x, y: y if x is None else x, differentiable, rest, is_leaf=lambda x: x is None
     )
 
 
@@ -91,9 +88,7 @@ def index(tree: PyTree, step: jax.Array | int) -> PyTree:
 def update(buffers: PyTree, tree: PyTree, step: jax.Array) -> PyTree:
     """`buffer[step] = leaf` for every leaf, in place under jit."""
     return jax.tree.map(
-        lambda buffer, leaf: jax.lax.dynamic_update_index_in_dim(buffer, leaf, step, 0),
-        buffers,
-        tree,
+        lambda buffer, x: jax.lax.dynamic_update_index_in_dim(buffer, x, step, 0), buffers, tree
     )
 
 

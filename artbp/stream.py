@@ -25,7 +25,7 @@ class Stream:
       targets: what `loss_fn` compares with, any pytree of arrays `[T, ...]`, or None.
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
         that step is the initial carry. A reset is no truncation. The true gradient does not cross
-        it either, so it adds no bias, and a segment goes on through it.
+        it either, so it adds no bias. A segment goes on through it.
       mask: bool `[T]` or `[T, B]`. False where a loss does not count; a float target there may
         be NaN.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
@@ -42,17 +42,13 @@ class Stream:
     num_steps: int = None  # type: ignore[assignment]  # an integer once constructed
 
     def __post_init__(self):
-        fields = {"xs": self.xs, "targets": self.targets, "resets": self.resets, "mask": self.mask}
-        leaves = [(name, leaf) for name in fields for leaf in jax.tree.leaves(fields[name])]
-        if not all(hasattr(leaf, "shape") for _, leaf in leaves):
+        leaves = jax.tree.leaves((self.xs, self.targets, self.resets, self.mask))
+        if not all(hasattr(leaf, "shape") for leaf in leaves):
             return  # A tree of axes or of shardings, made by a JAX transformation.
         if self.num_steps is None:
             if not jax.tree.leaves(self.xs):
-                raise ValueError(
-                    "Stream got xs=None and no num_steps, so its length is unknown. "
-                    "Pass num_steps=T, the number of time steps."
-                )
-            first = next(leaf for name, leaf in leaves if name == "xs")
+                raise ValueError("Stream got xs=None. Pass num_steps=T, the number of time steps.")
+            first = jax.tree.leaves(self.xs)[0]
             if not first.shape:
                 raise ValueError("Stream got a scalar in xs; expected arrays of shape [T, ...].")
             object.__setattr__(self, "num_steps", int(first.shape[0]))
@@ -60,9 +56,8 @@ class Stream:
             raise ValueError(f"num_steps must be an integer, got {self.num_steps!r}.")
         object.__setattr__(self, "num_steps", int(self.num_steps))
         if not 1 <= self.num_steps < 2**31:
-            raise ValueError(
-                f"A stream needs at least one time step, and fewer than 2³¹; got {self.num_steps}."
-            )
+            expected = "at least one time step and fewer than 2³¹"
+            raise ValueError(f"A stream needs {expected}; got {self.num_steps}.")
 
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.

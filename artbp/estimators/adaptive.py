@@ -53,17 +53,16 @@ def adaptive_tbptt(
 
     One estimate is K steps and looks back 2K, so each loss is backpropagated at least K steps.
     Every `measure_every` estimates the loss of the last step is backpropagated R steps, and K is
-    chosen anew. If δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`.
+    chosen anew. If δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`. Both use
+    the stored carries with the present weights (mode "stored" of `artbp.tbptt_k1_k2`).
 
     The bias is about the tolerance if gradients decay as fitted. As the gradient vanishes, the
     relative bias and K grow. A dependency that the model has not learnt yet adds nothing to γ, so K
     stays short.
 
     It differs from the paper in three ways. The paper measures φ_k = ‖∂ℓ_s/∂s_{s−k}‖ and needs a
-    bound on ∂F/∂θ; here the parts of the gradient are measured directly. Measured lags are summed
-    as they are, and the fit is used beyond lag R only. ‖ĝ‖ is the norm of the running mean of the
-    gradient per time step. Windows and measurements use the stored carries with the present
-    weights (mode "stored" of `artbp.tbptt_k1_k2`).
+    bound on ∂F/∂θ; here the parts of the gradient are measured directly. The fit is used beyond lag
+    R only. ‖ĝ‖ is the norm of the running mean of the gradient per time step.
 
     `info.extra` holds `truncation_length` (K of this estimate), `next_truncation_length`,
     `decay_rate` (β) and `relative_bias` (δ at the next K); NaN before the first measurement.
@@ -79,8 +78,7 @@ def adaptive_tbptt(
       measure_every: estimates between measurements; a measurement takes R + 1 backward steps.
 
     Raises:
-      ValueError: lengths that are not integers ≥ 1 or not in order, a tolerance that is not above
-        0.
+      ValueError: lengths that are not integers ≥ 1 or not in order; a tolerance ≤ 0.
 
     Source: Aicher, Foti & Fox, "Adaptively Truncating Backpropagation Through Time to Control
     Gradient Bias" (arXiv 1905.07473).
@@ -95,8 +93,7 @@ def adaptive_tbptt(
         )
     if measured_lags < fitted_from + 2:
         raise ValueError(
-            f"measured_lags={measured_lags}, fitted_from={fitted_from}: a slope needs at least "
-            "three lags; expected measured_lags ≥ fitted_from + 2."
+            f"measured_lags={measured_lags}; expected at least fitted_from + 2 = {fitted_from + 2}."
         )
     ring_size = max(2 * longest, measured_lags + 1)
 
@@ -157,22 +154,21 @@ def adaptive_tbptt(
             return norms.at[measured_lags - j].set(optax.tree.norm(grads).astype(norms.dtype))
 
         # Lag 0 is the step itself, whose gradient no truncation removes.
+        count = measured_lags + 1
         norms = run_backward(
             steps,
             lambda t: params,
             state.carries,
-            end - 1 - measured_lags,
+            end - count,
             end,
-            jnp.zeros((measured_lags + 1,), state.lag_norms.dtype),
+            jnp.zeros((count,), state.lag_norms.dtype),
             size=ring_size,
             weight=lambda t: jnp.where(t == end - 1, 1.0, 0.0),
-            count=measured_lags + 1,
+            count=count,
             collect=add_norm,
         )
-        new = state._replace(
-            lag_norms=_MEMORY * state.lag_norms + (1 - _MEMORY) * norms[1:],
-            weight=_MEMORY * state.weight + (1 - _MEMORY),
-        )
+        lag_norms = _MEMORY * state.lag_norms + (1 - _MEMORY) * norms[1:]
+        new = state._replace(lag_norms=lag_norms, weight=_MEMORY * state.weight + (1 - _MEMORY))
         return _tree.select(jnp.isfinite(jnp.sum(norms)), new, state)
 
     def choose(state: AdaptiveState) -> AdaptiveState:
@@ -213,10 +209,7 @@ def fitted_decay_rate(lag_norms: jax.Array, fitted_from: int) -> jax.Array:
 def bias_bound(
     lag_norms: jax.Array, decay_rate: jax.Array, fitted_from: int, lengths: jax.Array
 ) -> jax.Array:
-    """Computes E(K) for each K of `lengths`: measured up to lag R, geometric beyond.
-
-    Infinite if nothing decays, β ≥ 1.
-    """
+    """E(K) for each K of `lengths`: measured up to lag R, geometric beyond; infinite if β ≥ 1."""
     num_lags = lag_norms.shape[0]
     decays = decay_rate < 1
     rate = jnp.where(decays, decay_rate, jnp.full_like(decay_rate, 0.5))

@@ -20,27 +20,19 @@ from artbp.unrolls.readout import LossFn
 
 
 class StepDerivatives(NamedTuple):
-    """The derivatives of one step s' = F(s; θ), as linear maps on the differentiable leaves.
+    """The derivatives of one step s' = F(s; θ), as linear maps on the differentiable leaves."""
 
-    Attributes:
-      params: θ.
-      floats: the differentiable leaves of s, None elsewhere.
-      jvp: (tangent of θ or None, tangent of s) -> tangent of s'.
-      vjp: cotangent of s' -> (cotangent of θ, cotangent of s).
-    """
-
-    params: Any
-    floats: Any
-    jvp: Callable[[Any, Any], Any]
-    vjp: Callable[[Any], tuple[Any, Any]]
+    params: Any  # θ
+    floats: Any  # the differentiable leaves of s, None elsewhere
+    jvp: Callable[[Any, Any], Any]  # (tangent of θ or None, tangent of s) -> tangent of s'
+    vjp: Callable[[Any], tuple[Any, Any]]  # cotangent of s' -> (cotangent of θ, cotangent of s)
 
 
 class Sensitivity(NamedTuple):
     """A representation of ds/dθ, as three functions.
 
     Attributes:
-      zero: `zero(params, floats) -> sensitivity` of a carry that does not depend on θ; floats are
-        the differentiable leaves of the carry, None elsewhere.
+      zero: `zero(params, floats) -> sensitivity` of a carry that does not depend on θ.
       gradient: `gradient(params, sensitivity, cotangent) -> (ds/dθ)ᵀ cotangent`, like params.
       update: `update(sensitivity, derivatives, t, rng_key) -> sensitivity` after step t.
     """

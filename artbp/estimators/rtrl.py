@@ -47,8 +47,7 @@ def rtrl(
         num_params, num_entries = influence.shape
         if num_params <= num_entries:
             return forward_mode_update(influence, derivatives)
-        propagated, immediate = influence_terms(influence, derivatives)
-        return propagated + immediate
+        return jnp.add(*influence_terms(influence, derivatives))
 
     sensitivity = Sensitivity(zero_influence, influence_gradient, update_influence)
     return online(cell, loss_fn, sensitivity, update_every, normalizer)

@@ -43,10 +43,8 @@ def run_pass(
     be any function, such as one that appends to a list.
 
     Args:
-      estimator: any `GradientEstimator`.
-      params: handed to every `estimate`.
+      estimator, params, stream: any `GradientEstimator`, and what its `estimate` takes.
       state: from `estimator.init`; or from an estimate, to finish the pass that it is in.
-      stream: as for `estimate`.
       fold: `fold(folded, grads, info) -> folded`. The default adds up the gradients.
       initial: what `fold` starts from. Default: zeros like params, float32 or wider.
 

@@ -1,8 +1,8 @@
 """Shared driver for estimators that advance a fixed number of steps per update.
 
-These are RTRL, SnAp-1, UORO, ES, PES, TBPTT(k1, k2) and adaptive TBPTT. Each provides `advance`,
-which takes the next `update_every` steps. This module handles the position, the end of the stream,
-checks and normalisation. An estimate is one compiled program.
+Each (RTRL, SnAp-1, UORO, ES, PES, TBPTT(k1, k2), adaptive TBPTT) provides `advance`, which takes
+the next steps. This module handles the position, the end of the stream, checks and normalisation.
+An estimate is one compiled program.
 """
 
 from collections.abc import Callable
@@ -47,10 +47,7 @@ class Steps(NamedTuple):
         return min(count, self.stream.num_steps)
 
     def differentiable(self, rest: Any, t: jax.Array) -> Callable[..., Any]:
-        """Step t on the differentiable leaves of the carry.
-
-        Args:
-          rest: the other leaves of the carry before the step (`_tree.partition`).
+        """Step t on the differentiable leaves of the carry; `rest` are the others before it.
 
         Returns:
           `step(params, floats) -> ((floats, loss), (rest, count))`, for `jax.vjp` with `has_aux`.
@@ -66,16 +63,9 @@ class Steps(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """What `advance` returns: the gradient of the new steps, and the state after them.
+    """What `advance` returns: of the new steps, each loss once; the state is that after them."""
 
-    Attributes:
-      grads: like params, perhaps wider.
-      carry, inner_state: after the last step.
-      loss_sum, num_losses: of the new steps, each loss once.
-      extra: see `EstimatorInfo`.
-    """
-
-    grads: Any
+    grads: Any  # like params, perhaps wider
     carry: Any
     inner_state: Any
     loss_sum: jax.Array
@@ -96,9 +86,8 @@ def stepwise(
     """Builds an estimator that takes the same number of steps at each call.
 
     Args:
-      cell, loss_fn, normalizer: see `artbp.artbp`.
-      update_every: steps per estimate; what is left at the end of the stream may be fewer. Or a
-        function of the inner state, where they change.
+      update_every: steps per estimate, or a function from the inner state to that number. Fewer
+        may be left at the end of the stream.
       begin: `begin(params, carry) -> inner_state`, at the beginning of a stream.
       advance: `advance(steps, params, state, end, rng_key) -> Advance`, for the steps
         state.position, …, end − 1 of the stream; the key is for this estimate alone.
@@ -119,9 +108,7 @@ def stepwise(
         key = jax.random.fold_in(state.rng_key, state.num_estimates)
         result = advance(steps, params, state, end, key)
         end_of_stream = end == stream.num_steps
-        grads = jax.tree.map(
-            lambda grad, x: (grad / normalizer).astype(x.dtype), result.grads, params
-        )
+        grads = jax.tree.map(lambda g, x: (g / normalizer).astype(x.dtype), result.grads, params)
         initial, inner_state = state.initial_carry, result.inner_state
         if resets_at_end:
             inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)

@@ -45,15 +45,13 @@ def uoro(
         θ̃_t = θ̃_{t−1} / ρ0 + (∂F_t/∂θ)ᵀ ν / ρ1          ν random signs
 
     Products of ν with independent factors have mean zero, and E[ν νᵀ] = 1. The mean of s̃ θ̃ᵀ
-    therefore follows RTRL's recursion, for any ρ0, ρ1 > 0 that do not depend on the sign of ν.
+    therefore follows RTRL's recursion, for any ρ0, ρ1 > 0 that do not depend on the sign of ν. The
+    product with ∂F/∂s is exact (`jax.jvp`); other implementations take a finite difference.
 
     One estimate is `update_every` steps. With frozen params the gradients of a pass sum to an
     unbiased estimate of the gradient of `artbp.bptt`. The variance grows with the number of units
     and with the rows of the batch, which together form one state; average over keys with
     `jax.vmap`. A reset zeroes s̃ for its rows but not θ̃, which adds noise and no bias.
-
-    The product with ∂F/∂s is exact (`jax.jvp`), not a finite difference as in other
-    implementations.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`; any cell.
@@ -76,11 +74,11 @@ def uoro(
 
     def gradient(params: Any, sensitivity: RankOne, cotangent: Any) -> Any:
         del params
-        products = jax.tree.map(
-            lambda s, c: jnp.sum(s * c, dtype=_tree.at_least_float32(s.dtype)),
-            sensitivity.state,
-            cotangent,
-        )
+
+        def product(s: jax.Array, c: jax.Array) -> jax.Array:
+            return jnp.sum(s * c, dtype=_tree.at_least_float32(s.dtype))
+
+        products = jax.tree.map(product, sensitivity.state, cotangent)
         inner = sum(jax.tree.leaves(products), start=0.0)
 
         def scaled(x: jax.Array) -> jax.Array:
@@ -100,12 +98,11 @@ def uoro(
             return jnp.sqrt((optax.tree.norm(above) + epsilon) / (optax.tree.norm(below) + epsilon))
 
         # These balance the norms of the two factors, which keeps the variance small.
-        rho_0, rho_1 = ratio(sensitivity.params, tangent), ratio(gradient, signs)
+        params = sensitivity.params
+        rho_0, rho_1 = ratio(params, tangent), ratio(gradient, signs)
         return RankOne(
             jax.tree.map(lambda x, s: (rho_0 * x + rho_1 * s).astype(x.dtype), tangent, signs),
-            jax.tree.map(
-                lambda x, g: (x / rho_0 + g / rho_1).astype(x.dtype), sensitivity.params, gradient
-            ),
+            jax.tree.map(lambda x, g: (x / rho_0 + g / rho_1).astype(x.dtype), params, gradient),
         )
 
     return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)

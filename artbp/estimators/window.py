@@ -16,19 +16,12 @@ from artbp.unrolls.recursion import Collect, add, backpropagate
 
 
 class Forward(NamedTuple):
-    """The results of the forward pass.
+    """The results of the forward pass."""
 
-    Attributes:
-      carry: after the last step.
-      carries: the ring `[size, ...]`.
-      sums: the gradient so far, float32 or wider: of readouts of steps before the window.
-      loss_sum, num_losses: of the steps that count as new.
-    """
-
-    carry: Any
-    carries: Any
-    sums: Any
-    loss_sum: jax.Array
+    carry: Any  # after the last step
+    carries: Any  # the ring `[size, ...]`
+    sums: Any  # the gradient of readouts of steps before the window, float32 or wider
+    loss_sum: jax.Array  # of the steps that count as new
     num_losses: jax.Array
 
 
@@ -65,8 +58,7 @@ def run_forward(
         if window is None:
             loss, number = steps.loss(params, y, t)
         else:
-            value_and_grad = jax.value_and_grad(steps.loss, has_aux=True)
-            (loss, number), grads = value_and_grad(params, y, t)
+            (loss, number), grads = jax.value_and_grad(steps.loss, has_aux=True)(params, y, t)
             grads = _tree.select(valid & (t < window), grads, _tree.zeros_like(grads))
             sums = _tree.accumulate(sums, grads)
         counts = valid & (t >= new)
