@@ -47,7 +47,7 @@ class Stream:
             return  # A tree of axes or of shardings, made by a JAX transformation.
         if self.num_steps is None:
             if not jax.tree.leaves(self.xs):
-                raise ValueError("Stream got xs=None. Pass num_steps=T, the number of time steps.")
+                raise ValueError("Stream got no xs. Pass num_steps=T, the number of time steps.")
             first = jax.tree.leaves(self.xs)[0]
             if not first.shape:
                 raise ValueError("Stream got a scalar in xs; expected arrays of shape [T, ...].")

@@ -53,8 +53,9 @@ def adaptive_tbptt(
 
     One estimate is K steps and looks back 2K, so each loss is backpropagated at least K steps.
     Every `measure_every` estimates the loss of the last step is backpropagated R steps, and K is
-    chosen anew. If δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`. Both use
-    the stored carries with the present weights (mode "stored" of `artbp.tbptt_k1_k2`).
+    chosen anew. If δ stays above the tolerance, or nothing decays (β ≥ 1), K is `longest`.
+    Windows and measurements use the stored carries with the present weights (mode "stored" of
+    `artbp.tbptt_k1_k2`).
 
     The bias is about the tolerance if gradients decay as fitted. As the gradient vanishes, the
     relative bias and K grow. A dependency that the model has not learnt yet adds nothing to γ, so K
@@ -93,7 +94,8 @@ def adaptive_tbptt(
         )
     if measured_lags < fitted_from + 2:
         raise ValueError(
-            f"measured_lags={measured_lags}; expected at least fitted_from + 2 = {fitted_from + 2}."
+            f"measured_lags={measured_lags}, fitted_from={fitted_from}: a slope needs three lags; "
+            "expected measured_lags ≥ fitted_from + 2."
         )
     ring_size = max(2 * longest, measured_lags + 1)
 

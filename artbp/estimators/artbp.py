@@ -1,17 +1,8 @@
 """Anticipated Reweighted Truncated Backpropagation (ARTBP).
 
-Boundaries X_t are drawn forward in time, with P(X_t = 1 | past X) = c_t, before any loss is seen.
-The backward flow is cut where X_t = 1 and multiplied by 1/(1 − c_t) where it is not:
-
-    δ_t = ∂ℓ_t/∂s_t + gate_t · (∂F_{t+1}/∂s_t)ᵀ δ_{t+1},    gate_t = (1 − X_t)/(1 − c_t)
-    g   = Σ_t (∂F_t/∂θ)ᵀ δ_t  (+ the readout's own gradient)
-
-Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. This file chooses
-the two ingredients: the draw of X (`law.length_of`) and the gate (`law.compensation`). The
+This file chooses the draw of boundaries (`law.length_of`) and the gate (`law.compensation`). The
 recursion itself is `artbp.unrolls.recursion.backpropagate`; `artbp.unroll` states it as a gate on a
 plain scan.
-
-Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time", arXiv 1705.08209.
 """
 
 import jax
@@ -38,15 +29,18 @@ def artbp(
     """Truncated BPTT with random boundaries and compensated, hence unbiased, gradients.
 
         δ_t = ∂ℓ_t/∂s_t + gate_t · (∂F_{t+1}/∂s_t)ᵀ δ_{t+1},    gate_t = (1 − X_t)/(1 − c_t)
+        g   = Σ_t (∂F_t/∂θ)ᵀ δ_t  (+ the readout's own gradient)
+
+    Boundaries X_t are drawn forward in time, with P(X_t = 1 | past X) = c_t, before any loss is
+    seen. Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. This is
+    proved for params that stay frozen over a pass of the stream, whose gradients are summed. With
+    an update at each boundary the carry comes from older params, as in every streaming method. A
+    step that is not linear in the gradient, such as one of Adam or after clipping, is not an
+    unbiased step.
 
     One estimate is one segment: the steps up to the next boundary, which all rows of the batch
     share. The carry goes on from segment to segment. The end of the stream ends the last segment,
     and the next one starts at the beginning of the stream with the initial carry.
-
-    "Unbiased" means: with params frozen over a pass of the stream, the expectation of the summed
-    gradients of its segments is the full BPTT gradient. With an update at each boundary the carry
-    comes from older params, as in every streaming method. And a step that is not linear in the
-    gradient, such as one of Adam or after clipping, is not an unbiased step.
 
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`; carry any pytree, `[B, ...]` with a batch.
@@ -56,15 +50,15 @@ def artbp(
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
       compensate: False leaves the gate at 1 between the same random boundaries. This is biased. It
         is a control that separates the effect of compensation from that of random lengths.
-      normalizer: a constant that divides the gradient, for instance L0 times the batch size. Never
-        divide by the sampled length: it is correlated with the gradient, so that would be a bias.
+      normalizer: a constant that divides the gradient, for instance L0 times the batch size.
+        Dividing by the sampled length would be a bias: it is correlated with the gradient.
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`
         can be jitted, vmapped and scanned under `dynamic`, and None then means `dynamic` (and
         allocates its scratch on every backend).
       block_size: how many steps have their residuals in memory at a time: a carry a step, or 5
         floats per unit for `artbp.cells.lstm` and `gru`; and as many carries that enter blocks. A
-        longer segment is run in blocks of this size, which the backward pass computes again. The
-        option changes memory and time, never the gradient.
+        longer segment is run in blocks of this size, which the backward pass computes again. This
+        changes memory and time, never the gradient.
 
     Returns:
       A `GradientEstimator`. Under `dynamic` its state holds the buffers of a block: donate it to
@@ -77,7 +71,7 @@ def artbp(
       TypeError: law is not a `TruncationLaw`; from `init` and `estimate`: params that are not
         floats.
 
-    Source: Tallec & Ollivier, arXiv 1705.08209.
+    Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time", arXiv 1705.08209.
     """
     check_law(law)
 

@@ -39,10 +39,9 @@ def awd_lstm_bptt(
     `info.extra["learning_rate_factor"]`. With plain SGD the mean times the length is a sum again,
     so the method equals TBPTT with random boundaries and a constant normaliser.
 
-    It is a popular control, because random lengths move the cuts around. Nothing compensates for
-    the cuts, so the gradient is as biased as that of TBPTT with segments of this size. Unlike other
-    estimators, its gradients do not sum to the gradient of the sequence: each is the mean over its
-    own segment.
+    Random lengths move the cuts around, but nothing compensates for them: the gradient is as biased
+    as that of TBPTT with segments of this size. Unlike other estimators, its gradients do not sum
+    to the gradient of the sequence: each is the mean over its own segment.
 
     Args:
       cell, loss_fn, policy, block_size: as for `artbp.artbp`.
@@ -52,8 +51,7 @@ def awd_lstm_bptt(
       shortest: least length; only the last segment of the stream may be shorter.
 
     Raises:
-      ValueError: lengths that are not integers ≥ 1, a probability outside [0, 1], a deviation that
-        is not above 0.
+      ValueError: lengths that are not integers ≥ 1, a probability outside [0, 1], a deviation ≤ 0.
 
     Source: Merity, Keskar & Socher, "Regularizing and Optimizing LSTM Language Models" (arXiv
     1708.02182), section "Variable length backpropagation sequences", and its code.

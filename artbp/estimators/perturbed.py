@@ -21,7 +21,7 @@ class Particles(NamedTuple):
 
 
 class Unroll(NamedTuple):
-    """carry: after the last step; loss_sum, num_losses: of the steps."""
+    """The carry after the last step, and the losses of the steps."""
 
     carry: Any
     loss_sum: jax.Array
@@ -40,11 +40,8 @@ def evolution_strategy(
 ) -> GradientEstimator:
     """Builds truncated ES or, if `persistent`, PES; for the arguments see `artbp.truncated_es`.
 
-        g = 1/(2 M σ²) Σ_m ξ_m (L_m⁺ − L_m⁻)
-
-    L_m⁺ and L_m⁻ are the losses of K steps with θ + ε_m and θ − ε_m. In truncated ES all particles
-    start from the unperturbed carry, and ξ_m = ε_m. Persistent particles continue from their own
-    carries, and ξ_m sums their perturbations since the stream began.
+    In truncated ES all particles start from the unperturbed carry, and ξ = ε. Persistent particles
+    continue from their own carries, and ξ sums their perturbations since the stream began.
     """
     check_positive(truncation_length=truncation_length, num_pairs=num_pairs, integer=True)
     check_positive(scale=scale)
@@ -107,8 +104,7 @@ def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: 
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype.itemsize < 4:
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has dtype {leaf.dtype}; evolution strategies "
-                "need real params of float32 or wider, since θ ± ε must not be rounded. Keep them "
-                "in float32 and cast inside the cell."
+                "need real params of float32 or wider. Keep them so and cast inside the cell."
             )
 
     def normal(rng_key: jax.Array, shape: Any, dtype: Any) -> jax.Array:

@@ -13,11 +13,7 @@ from artbp.unrolls.readout import LossFn
 
 
 def random_truncation(
-    cell: Cell,
-    loss_fn: LossFn,
-    *,
-    keep_probability: float | Sequence[float],
-    **options: Any,
+    cell: Cell, loss_fn: LossFn, *, keep_probability: float | Sequence[float], **options: Any
 ) -> GradientEstimator:
     """Randomised truncation is `artbp.artbp` with the hazard c = 1 − π.
 
@@ -42,8 +38,7 @@ def random_truncation(
     probabilities = [float(p) for p in np.atleast_1d(np.asarray(keep_probability, float))]
     if not all(0 < p <= 1 for p in probabilities):
         raise ValueError(
-            f"keep_probability={keep_probability!r}; expected probabilities in (0, 1]. At 0 the "
-            "flow is cut for certain, which nothing compensates. For a fixed truncation use "
-            "artbp.tbptt."
+            f"keep_probability={keep_probability!r}; expected probabilities in (0, 1]. A certain "
+            "cut, at 0, cannot be compensated. For a fixed truncation use artbp.tbptt."
         )
     return artbp(cell, loss_fn, tabulated([1 - p for p in probabilities]), **options)

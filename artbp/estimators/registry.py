@@ -1,5 +1,6 @@
 """One row per estimator: the shared tests and the comparisons run over these."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -31,8 +32,7 @@ class EstimatorSpec(NamedTuple):
       bias: what parts its expectation over keys, with frozen params, from the BPTT gradient.
         "smoothing" vanishes with the size of the perturbations.
       random: whether keys matter.
-      segmentwise: it goes through segment kernels, and back in time; the others are one program
-        that takes a fixed number of steps.
+      segmentwise: it is built by `segmentwise`; the others take a fixed number of steps.
       black_box: cell and loss need no derivative.
       sums: the gradients of a pass sum to an estimate of that of the sequence. Where False, each
         is the mean over its segment.
@@ -65,6 +65,11 @@ def _build(estimator: Callable[..., GradientEstimator], options_at: Callable[[in
     return build
 
 
+def _every(estimator: Callable[..., GradientEstimator], name: str, **fixed: Any) -> Any:
+    """`name` is the option that takes the number of steps between updates."""
+    return _build(estimator, lambda n: {name: n, **fixed})
+
+
 def _tbptt_k1_k2(reach: float, **fixed: Any) -> Any:
     """k1 is the mean length, k2 that times `reach`."""
     return _build(tbptt_k1_k2, lambda n: {"k1": n, "k2": max(1, round(reach * n)), **fixed})
@@ -91,49 +96,33 @@ def _adaptive_options(n: int) -> dict[str, int]:
     return {**limits, "fitted_from": n, "measured_lags": 4 * n}
 
 
-def _every(n: int) -> dict[str, int]:
-    return {"update_every": n}
-
-
-def _unroll(n: int) -> dict[str, int]:
-    return {"truncation_length": n}
-
+_truncated = functools.partial(EstimatorSpec, bias="truncation")
 
 REGISTRY: dict[str, EstimatorSpec] = {
     "bptt": EstimatorSpec(_build(bptt, lambda n: {}), random=False, segmentwise=True),
-    "tbptt": EstimatorSpec(_build(tbptt, _unroll), "truncation", random=False, segmentwise=True),
-    "tbptt_drawn_offset": EstimatorSpec(
-        _build(tbptt, lambda n: {"truncation_length": n, "draw_offset": True}),
-        "truncation",
-        segmentwise=True,
+    "tbptt": _truncated(_every(tbptt, "truncation_length"), random=False, segmentwise=True),
+    "tbptt_drawn_offset": _truncated(
+        _every(tbptt, "truncation_length", draw_offset=True), segmentwise=True
     ),
-    "tbptt_short_window": EstimatorSpec(_tbptt_k1_k2(0.5), "truncation", random=False),
-    "tbptt_stored": EstimatorSpec(_tbptt_k1_k2(2), "truncation", random=False),
-    "tbptt_past_weights": EstimatorSpec(
-        _tbptt_k1_k2(2, mode="past_weights"), "truncation", random=False
-    ),
-    "tbptt_reforward": EstimatorSpec(_tbptt_k1_k2(2, mode="reforward"), "truncation", random=False),
-    "tbptt_window_losses": EstimatorSpec(
-        _tbptt_k1_k2(2, losses="window"), "truncation", random=False
-    ),
-    "adaptive_tbptt": EstimatorSpec(
-        _build(adaptive_tbptt, _adaptive_options), "truncation", random=False
-    ),
-    "awd_lstm_bptt": EstimatorSpec(_awd_lstm, "truncation", segmentwise=True, sums=False),
-    "uncompensated_polynomial_4": EstimatorSpec(
-        _polynomial(4, compensate=False), "truncation", segmentwise=True
-    ),
+    "tbptt_short_window": _truncated(_tbptt_k1_k2(0.5), random=False),
+    "tbptt_stored": _truncated(_tbptt_k1_k2(2), random=False),
+    "tbptt_past_weights": _truncated(_tbptt_k1_k2(2, mode="past_weights"), random=False),
+    "tbptt_reforward": _truncated(_tbptt_k1_k2(2, mode="reforward"), random=False),
+    "tbptt_window_losses": _truncated(_tbptt_k1_k2(2, losses="window"), random=False),
+    "adaptive_tbptt": _truncated(_build(adaptive_tbptt, _adaptive_options), random=False),
+    "awd_lstm_bptt": _truncated(_awd_lstm, segmentwise=True, sums=False),
+    "uncompensated_polynomial_4": _truncated(_polynomial(4, compensate=False), segmentwise=True),
     "artbp_polynomial_4": EstimatorSpec(_polynomial(4), segmentwise=True),
     "artbp_polynomial_6": EstimatorSpec(_polynomial(6), segmentwise=True),
     "artbp_geometric": EstimatorSpec(_artbp(truncation.geometric), segmentwise=True),
     "random_truncation": EstimatorSpec(
         _build(random_truncation, lambda n: {"keep_probability": 1 - 1 / n}), segmentwise=True
     ),
-    "rtrl": EstimatorSpec(_build(rtrl, _every), random=False),
-    "snap1": EstimatorSpec(_build(snap1, _every), "sparsity", random=False),
-    "uoro": EstimatorSpec(_build(uoro, _every)),
+    "rtrl": EstimatorSpec(_every(rtrl, "update_every"), random=False),
+    "snap1": EstimatorSpec(_every(snap1, "update_every"), "sparsity", random=False),
+    "uoro": EstimatorSpec(_every(uoro, "update_every")),
     "truncated_es": EstimatorSpec(
-        _build(truncated_es, _unroll), "truncation and smoothing", black_box=True
+        _every(truncated_es, "truncation_length"), "truncation and smoothing", black_box=True
     ),
-    "pes": EstimatorSpec(_build(pes, _unroll), "smoothing", black_box=True),
+    "pes": EstimatorSpec(_every(pes, "truncation_length"), "smoothing", black_box=True),
 }

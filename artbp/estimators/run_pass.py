@@ -10,8 +10,6 @@ from artbp import _tree
 from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
 from artbp.stream import Stream
 
-Fold = Callable[[Any, Any, EstimatorInfo], Any]
-
 
 def add_gradients(total: Any, grads: Any, info: EstimatorInfo) -> Any:
     """The default fold of `run_pass`: the sum of the gradients, float32 or wider."""
@@ -25,7 +23,7 @@ def run_pass(
     state: EstimatorState,
     stream: Stream,
     *,
-    fold: Fold = add_gradients,
+    fold: Callable[[Any, Any, EstimatorInfo], Any] = add_gradients,
     initial: Any = None,
 ) -> tuple[Any, EstimatorState]:
     """Runs an estimator over the rest of one pass of a stream, with frozen params::

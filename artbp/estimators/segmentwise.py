@@ -40,11 +40,9 @@ def segmentwise(
     """Builds an estimator from the functions of a segment and a way to choose lengths.
 
     Args:
-      functions: cell, loss function and compensation.
       next_length: `next_length(rng_key, n, at_start, limit) -> int32`, the length of the n-th
         segment since `init`, before it is clipped to the end of the stream. `at_start`, bool, is
         whether the segment begins the stream; lengths above `limit` may be returned as `limit`.
-      normalizer, policy, block_size: see `artbp.artbp`.
     """
     check_policy(policy)
     check_positive(normalizer=normalizer)

@@ -44,28 +44,25 @@ def tbptt_k1_k2(
                 g += (∂F_u/∂θ)ᵀ δ  (+ the readout's own gradient)
 
     w_u = 1 on the new steps, those since the last update, and 0 on older ones (`losses="new"`).
-    One estimate is k1 steps, or those that are left at the end of the stream. For k2 > k1 these
-    look back k2 steps like any others; for k2 ≤ k1 not beyond the last update, so that k1 = k2 = K
-    is `artbp.tbptt` to the end. The carry goes on throughout; the first windows are as long as
-    there are steps.
+    One estimate is k1 steps, or those that are left at the end of the stream. For k2 ≤ k1 these do
+    not look back beyond the last update, so that k1 = k2 = K is `artbp.tbptt` to the end. The carry
+    goes on throughout; the first windows are as long as there are steps.
 
-    k2 < k1: the losses of the new steps that are older than the window give their readout its
-    direct gradient, and nothing else: y counts as a constant there.
+    k2 < k1: new steps before the window give their readout its direct gradient only, with y held.
 
-    k2 > k1: the older steps of a window have run with older weights. What an update then does, in
-    evaluations of the cell, and what it keeps:
+    k2 > k1: the older steps of a window have run with older weights. The modes differ in what they
+    differentiate, in evaluations of the cell and in memory, which never grows with the stream:
 
-    - "stored": ∂F_u is taken at the carry that entered step u when it was run, with the weights of
-      now. k1 steps forward, k2 forward and backward; keeps k2 carries.
+    - "stored": ∂F_u is taken at the carry that entered step u when it was run, with the present
+      weights. k1 steps forward, k2 forward and backward; keeps k2 carries.
     - "past_weights": the same with the weights that step u ran with. It keeps the weights of k2
       steps as well: about k2/k1 + 1 copies.
-    - "reforward": the window is run again with the weights of now, from the carry at its start. k2
-      steps forward, k2 forward and backward; keeps k2 carries.
+    - "reforward": the window is run again with the present weights, from the carry at its start. k2
+      steps forward, k2 forward and backward; keeps k2 carries, those of the new run.
 
-    Only "reforward" is the exact gradient of a function, that of the window's losses from a fixed
-    first carry; the carries of the new run replace the old ones. The other two mix weights of
-    different times, by as much as the weights have moved in k2 steps. With frozen params, and for
-    k2 ≤ k1, the three are equal. None needs memory that grows with the stream.
+    Only "reforward" is the exact gradient of a function, the window's losses from a fixed first
+    carry. The other two mix weights of different times, by as much as the weights have moved in k2
+    steps. With frozen params, and for k2 ≤ k1, the three are equal.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`.
@@ -73,9 +70,9 @@ def tbptt_k1_k2(
       k2: steps of a window.
       mode: see above.
       losses: for k2 > k1, which losses a window counts. "new": those of the last k1 steps, so that
-        each is counted once, in one window, as in Williams & Peng's BPTT(h; h'). "window": those
-        of all k2 steps, each times k1/k2, as where a program differentiates the loss of a sliding
-        window; inside the stream each is then counted k2/k1 times, and near its end less often.
+        each is counted once, as in Williams & Peng's BPTT(h; h'). "window": those of all k2 steps,
+        each times k1/k2, as where a program differentiates the loss of a sliding window. Inside the
+        stream each is then counted k2/k1 times, and near its end less often.
 
     Raises:
       ValueError: k1 or k2 is not an integer ≥ 1; an unknown mode or choice of losses.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_LONGEST = np.iinfo(np.int32).max
+LONGEST = np.int32(np.iinfo(np.int32).max)  # the length of a segment that never ends
 
 
 class TruncationLaw(abc.ABC):
@@ -22,12 +22,12 @@ class TruncationLaw(abc.ABC):
 
     ARTBP is unbiased because E[(1 − X)/(1 − c)] = 1 (arXiv 1705.08209).
 
-    A law of your own implements `hazard` alone. Everything else follows from it, lengths included:
-    they are drawn age by age. A law with a closed form for its lengths is an `InvertibleLaw`.
+    A law of your own implements `hazard` alone. Its lengths are then drawn age by age, exactly and
+    with one draw a step. A law with a closed form for its lengths is an `InvertibleLaw`.
 
-    The three functions take ages k ≥ 1. Given NumPy arrays or integers they compute in float64
-    on the host; `hazard` and `compensation` also take JAX arrays, traced or not, and then
-    compute in JAX's default float dtype. Subclasses are frozen: a law is a value.
+    The three functions take ages k ≥ 1. Given NumPy arrays or integers they compute in float64 on
+    the host; `hazard` and `compensation` also take JAX arrays and then compute in JAX's default
+    float dtype. Subclasses are frozen: a law is a value.
     """
 
     @abc.abstractmethod
@@ -35,30 +35,28 @@ class TruncationLaw(abc.ABC):
         """c(k), shaped like k."""
 
     def sample_length(self, rng_key: jax.Array, limit: Any = None) -> jax.Array:
-        """Draws the length of one segment, forward in time, before any loss is seen.
+        """Draws the length of one segment: X ~ Bernoulli(c(k)) for k = 1, 2, … until X = 1.
 
-        The default draws X ~ Bernoulli(c(k)) for k = 1, 2, … until X = 1, which is exact for every
-        hazard. It takes as many draws as the segment has steps. A subclass that overrides it must
-        draw from the law that `hazard` states, or the gradient is biased.
+        A subclass that overrides it must draw from the law that `hazard` states, or the gradient is
+        biased.
 
         Args:
           rng_key: consumed.
-          limit: the number of steps left in the stream, for instance; the length is clamped to it.
-            The clamp is no boundary to compensate for: a sequence that ends cuts nothing. Danger:
-            without a limit, a law whose hazards end at 0 may draw for 2³¹ steps.
+          limit: the length is clamped to it, for instance to the steps left in the stream. This is
+            no boundary to compensate for: a sequence that ends cuts nothing. Danger: without a
+            limit, a law whose hazards end at 0 may draw for 2³¹ steps.
 
         Returns:
           int32 scalar, ≥ 1.
         """
-        longest = jnp.asarray(_LONGEST if limit is None else limit, jnp.int32)
+        longest = jnp.asarray(LONGEST if limit is None else limit, jnp.int32)
 
-        def is_boundary(k: jax.Array) -> jax.Array:
+        def goes_on(k: jax.Array) -> jax.Array:
             uniform = full_precision_uniform(jax.random.fold_in(rng_key, k))
-            return uniform.astype(jnp.result_type(float)) <= self.hazard(k)
+            is_boundary = uniform.astype(jnp.result_type(float)) <= self.hazard(k)
+            return (k < longest) & ~is_boundary
 
-        return lax.while_loop(
-            lambda k: (k < longest) & ~is_boundary(k), lambda k: k + jnp.int32(1), jnp.int32(1)
-        )
+        return lax.while_loop(goes_on, lambda k: k + jnp.int32(1), jnp.int32(1))
 
     def length_of(self, rng_key: jax.Array, n: Any, limit: Any = None) -> jax.Array:
         """The length of segment number n of an estimator that was initialised with `rng_key`."""
@@ -88,8 +86,7 @@ class TruncationLaw(abc.ABC):
     def sample_gates(self, rng_key: jax.Array, n: int) -> jax.Array:
         """Draws the gates (1 − X_t)/(1 − c_t) of n steps, boundaries (0) included.
 
-        Segment i is drawn with `fold_in(rng_key, i)`, as the estimators do: an estimator that was
-        initialised with `rng_key` cuts its stream at the zeros of these gates.
+        An estimator that was initialised with `rng_key` cuts its stream at their zeros.
 
         Returns:
           float `[n]`, in JAX's default float dtype.
@@ -163,11 +160,6 @@ def as_length(length: jax.Array) -> jax.Array:
     return jnp.minimum(length, largest.astype(length.dtype)).astype(jnp.int32)
 
 
-def longest() -> jax.Array:
-    """The length of a segment that never ends."""
-    return jnp.asarray(_LONGEST, jnp.int32)
-
-
 def check_law(law: Any) -> None:
     """Raises TypeError unless `law` is a `TruncationLaw`."""
     if not isinstance(law, TruncationLaw):
@@ -181,5 +173,5 @@ def check_mean_length(mean_length: float) -> None:
     if not (np.isfinite(mean_length) and mean_length > 1):
         raise ValueError(
             f"mean_length={mean_length!r}; expected a finite number above 1. At 1 every step would "
-            "be a boundary, and no compensation can make up for a gradient that never flows."
+            "be a boundary, which nothing compensates."
         )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from artbp.truncation.base import InvertibleLaw, as_ages, longest
+from artbp.truncation.base import LONGEST, InvertibleLaw, as_ages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Never(InvertibleLaw):
         return 0 * as_ages(k)
 
     def length_at(self, u: jax.Array) -> jax.Array:
-        return jnp.full_like(u, longest(), dtype=jnp.int32)
+        return jnp.full_like(u, LONGEST, dtype=jnp.int32)
 
 
 def fixed(length: int) -> Fixed:

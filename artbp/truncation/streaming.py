@@ -8,7 +8,6 @@ age of the step and S the survival. With Var(gate) = c(k)/(1 − c(k)) = S(k−1
     v(k)     = Σ_{m<k} G_m · S(k−1−m)/S(k−1)     gates have multiplied age i by S(i−1)/S(k−1)
     P(age k) = S(k−1)/L0                          for stationary renewals
     V        = Σ_k P(age k) · c(k)/(1 − c(k)) · E‖v(k)‖²
-             = (1/L0) Σ_{k≥1} (1/S(k) − 1/S(k−1)) · E‖Σ_{i≤k} S(i−1) G_{k−i}‖²
 
 V depends on the G only through their Gram matrix.
 """
@@ -163,11 +162,8 @@ def _check_lags(law: TruncationLaw, gram: np.ndarray, total: float) -> None:
     num_lags = len(gram)
     if num_lags < _LAGS_FOR_A_TREND or gram[-1, -1] <= 0:
         return
-    quarter = num_lags // 4
-    nearer, near = (
-        _sum_over_ages(law, gram[:end, :end])[0]
-        for end in (num_lags - 2 * quarter, num_lags - quarter)
-    )
+    ends = (num_lags - 2 * (num_lags // 4), num_lags - num_lags // 4)
+    nearer, near = (_sum_over_ages(law, gram[:end, :end])[0] for end in ends)
     before, last = abs(near - nearer), abs(total - near)
     missing = last**2 / (before - last) if last < before else np.inf
     if missing > _MISSING * total:
@@ -175,6 +171,5 @@ def _check_lags(law: TruncationLaw, gram: np.ndarray, total: float) -> None:
         raise ValueError(
             f"With {law!r} the variance {problem} at the {num_lags} lags of this Gram: their last "
             f"quarter adds {last / total:.0%} of the sum, the one before {before / total:.0%}. "
-            "Measure more lags, use a law with a heavier tail, or append a zero row and column "
-            "to state that later lags are zero."
+            "Measure more lags, use a heavier tail, or append a zero row and column if none follow."
         )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.truncation.base import InvertibleLaw, as_ages, as_length, longest
+from artbp.truncation.base import LONGEST, InvertibleLaw, as_ages, as_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Tabulated(InvertibleLaw):
         if last == 1:
             return in_table
         if last == 0:
-            return jnp.where(u > survival[-1], in_table, longest())
+            return jnp.where(u > survival[-1], in_table, LONGEST)
         ratio = jnp.log(u / survival[-1]) / np.float32(np.log1p(-last))
         in_tail = as_length(jnp.floor(ratio) + np.float32(1 + len(self.hazards)))
         return jnp.where(u > survival[-1], in_table, in_tail)
