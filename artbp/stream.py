@@ -1,18 +1,13 @@
 """The data of an estimator: a sequence with the targets of its losses."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import numpy as np
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["xs", "targets", "resets", "mask"],
-    meta_fields=["num_steps"],
-)
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Stream:
     """A sequence of T time steps: inputs, targets, resets and mask.
@@ -39,7 +34,7 @@ class Stream:
     targets: Any = None
     resets: Any = None
     mask: Any = None
-    num_steps: int = None  # type: ignore[assignment]  # an integer once constructed
+    num_steps: int = dataclasses.field(default=None, metadata={"static": True})  # type: ignore
 
     def __post_init__(self):
         leaves = jax.tree.leaves((self.xs, self.targets, self.resets, self.mask))

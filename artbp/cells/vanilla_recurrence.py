@@ -58,11 +58,9 @@ class LinearRecurrence(AffineRecurrence):
         return max(carry.dtype, self._dtype, key=lambda dtype: dtype.itemsize)
 
     def _activation(self, z: jax.Array) -> jax.Array:
-        """φ(z)."""
         return z
 
-    def _slope(self, hidden: jax.Array) -> jax.Array | None:
-        """φ'(z), from h' = φ(z)."""
+    def _slope(self, hidden: jax.Array) -> jax.Array | None:  # φ'(z), from h' = φ(z)
         return None
 
 

@@ -118,16 +118,17 @@ def adaptive_tbptt(
         del rng_key
         first, adaptive = state.position, state.inner_state
         length, ring = adaptive.truncation_length, adaptive.carries
-        carry, ring, sums, loss_sum, num_losses = run_forward(
+        result = run_forward(
             steps, params, state.carry, ring, first, end, length, size=ring_size, new=first
         )
+        ring = result.inner_state
         grads = run_backward(
             steps,
             lambda t: params,
             ring,
             jnp.maximum(end - 2 * length, 0),
             end,
-            sums,
+            result.grads,
             size=ring_size,
             weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
         )
@@ -135,10 +136,7 @@ def adaptive_tbptt(
         # A measurement needs R steps before the step whose loss it follows.
         is_due = ((state.num_estimates + 1) % measure_every == 0) & (end > measured_lags)
         adaptive = lax.cond(
-            is_due,
-            lambda adaptive: choose(measure(steps, params, adaptive, end)),
-            lambda adaptive: adaptive,
-            adaptive,
+            is_due, lambda old: choose(measure(steps, params, old, end)), lambda old: old, adaptive
         )
         extra = {
             "truncation_length": length,
@@ -146,7 +144,7 @@ def adaptive_tbptt(
             "decay_rate": adaptive.decay_rate,
             "relative_bias": adaptive.relative_bias,
         }
-        return Advance(grads, carry, adaptive, loss_sum, num_losses, extra)
+        return result._replace(grads=grads, inner_state=adaptive, extra=extra)
 
     def measure(steps: Steps, params: Any, state: AdaptiveState, end: jax.Array) -> AdaptiveState:
         """Backpropagates the loss of step end − 1 through R steps and adds the norms by lag."""

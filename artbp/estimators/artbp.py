@@ -32,8 +32,8 @@ def artbp(
         g   = Σ_t (∂F_t/∂θ)ᵀ δ_t  (+ the readout's own gradient)
 
     Boundaries X_t are drawn forward in time, with P(X_t = 1 | past X) = c_t, before any loss is
-    seen. Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. This is
-    proved for params that stay frozen over a pass of the stream, whose gradients are summed. With
+    seen. Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. This
+    holds for the summed gradients of a pass of the stream, with params frozen over the pass. With
     an update at each boundary the carry comes from older params, as in every streaming method. A
     step that is not linear in the gradient, such as one of Adam or after clipping, is not an
     unbiased step.

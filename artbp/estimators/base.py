@@ -91,12 +91,5 @@ def start(
     carry = _tree.as_arrays(carry)
     zero = jnp.zeros((), jnp.int32)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
-    return EstimatorState(
-        position=zero,
-        num_estimates=jnp.copy(zero),
-        carry=jax.tree.map(jnp.copy, carry),
-        initial_carry=jax.tree.map(jnp.copy, carry),
-        rng_key=jnp.copy(rng_key),
-        scratch=scratch,
-        inner_state=inner_state,
-    )
+    copies = jax.tree.map(jnp.copy, (zero, zero, carry, carry, rng_key))
+    return EstimatorState(*copies, scratch, inner_state)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.estimators.base import EstimatorState, GradientEstimator
-from artbp.estimators.stepwise import Advance, Steps, for_steps, stepwise
+from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 
@@ -42,14 +42,6 @@ class Sensitivity(NamedTuple):
     update: Callable[[Any, StepDerivatives, jax.Array, jax.Array], Any]
 
 
-class _Loop(NamedTuple):
-    carry: Any
-    sensitivity: Any
-    grads: Any
-    loss_sum: jax.Array
-    num_losses: jax.Array
-
-
 def online(
     cell: Cell, loss_fn: LossFn, sensitivity: Sensitivity, update_every: int, normalizer: float
 ) -> GradientEstimator:
@@ -62,9 +54,7 @@ def online(
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
-        zero = jnp.zeros((), jnp.result_type(float))
-
-        def body(t: jax.Array, valid: jax.Array, loop: _Loop) -> _Loop:
+        def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
             floats, rest = _tree.partition(loop.carry)
             step = steps.differentiable(rest, t)
             (new_floats, loss), vjp, (new_rest, count) = jax.vjp(step, params, floats, has_aux=True)
@@ -81,19 +71,17 @@ def online(
             direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
             derivatives = StepDerivatives(params, floats, step_jvp, step_vjp)
             key = jax.random.fold_in(rng_key, t)
-            indirect = sensitivity.gradient(params, loop.sensitivity, cotangent)
-            new = _Loop(
-                carry=_tree.combine(new_floats, new_rest),
-                sensitivity=sensitivity.update(loop.sensitivity, derivatives, t, key),
+            indirect = sensitivity.gradient(params, loop.inner_state, cotangent)
+            new = Advance(
                 grads=_tree.accumulate(_tree.accumulate(loop.grads, direct), indirect),
-                loss_sum=loop.loss_sum + loss.astype(zero.dtype),
+                carry=_tree.combine(new_floats, new_rest),
+                inner_state=sensitivity.update(loop.inner_state, derivatives, t, key),
+                loss_sum=loop.loss_sum + loss.astype(loop.loss_sum.dtype),
                 num_losses=loop.num_losses + count,
             )
             return _tree.select(valid, new, loop)
 
-        sums, none = _tree.zero_sums(params), jnp.zeros((), jnp.int32)
-        loop = _Loop(state.carry, state.inner_state, sums, zero, none)
-        loop = for_steps(steps.at_most(update_every), state.position, end, body, loop)
-        return Advance(loop.grads, loop.carry, loop.sensitivity, loop.loss_sum, loop.num_losses)
+        loop = before_steps(_tree.zero_sums(params), state.carry, state.inner_state)
+        return for_steps(steps.at_most(update_every), state.position, end, body, loop)
 
     return stepwise(cell, loss_fn, update_every, begin, advance, normalizer)

@@ -8,7 +8,7 @@ import optax
 
 from artbp import _tree
 from artbp.estimators.base import EstimatorState, GradientEstimator
-from artbp.estimators.stepwise import Advance, Steps, for_steps, stepwise
+from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 
@@ -18,14 +18,6 @@ class Particles(NamedTuple):
 
     carries: Any  # of every +ε, then of every −ε, `[2 M, ...]`
     accumulated: Any  # ξ of every +ε, like params `[M, ...]`; −ε has −ξ
-
-
-class Unroll(NamedTuple):
-    """The carry after the last step, and the losses of the steps."""
-
-    carry: Any
-    loss_sum: jax.Array
-    num_losses: jax.Array
 
 
 def evolution_strategy(
@@ -53,9 +45,19 @@ def evolution_strategy(
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
-        def run(perturbation: Any, carry: Any) -> Unroll:
+        def run(perturbation: Any, carry: Any) -> Advance:
+            """Runs the steps without derivatives of cell or loss."""
             perturbed = jax.tree.map(jnp.add, params, perturbation)
-            return _run_steps(steps, perturbed, carry, state.position, end, truncation_length)
+
+            def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
+                carry, y = steps.run(perturbed, loop.carry, t)
+                loss, number = steps.loss(perturbed, y, t)
+                loss_sum = loop.loss_sum + loss.astype(loop.loss_sum.dtype)
+                new = Advance((), carry, (), loss_sum, loop.num_losses + number)
+                return _tree.select(valid, new, loop)
+
+            count = steps.at_most(truncation_length)
+            return for_steps(count, state.position, end, body, before_steps((), carry))
 
         particles = state.inner_state if persistent else particles_at(params, state.carry)
         drawn = _draw_perturbations(rng_key, params, num_pairs, scale)
@@ -70,41 +72,22 @@ def evolution_strategy(
             return jnp.tensordot(weights.astype(dtype), leaf.astype(dtype), 1)
 
         grads = jax.tree.map(weighted_sum, accumulated)
-        carry, loss_sum, num_losses = run(_tree.zeros_like(params), state.carry)
         inner_state = Particles(unrolls.carry, accumulated) if persistent else ()
-        return Advance(grads, carry, inner_state, loss_sum, num_losses)
+        unperturbed = run(_tree.zeros_like(params), state.carry)
+        return unperturbed._replace(grads=grads, inner_state=inner_state)
 
     begin = particles_at if persistent else lambda params, carry: ()
     return stepwise(cell, loss_fn, truncation_length, begin, advance, normalizer)
 
 
-def _run_steps(
-    steps: Steps, params: Any, carry: Any, first: jax.Array, end: jax.Array, count: int
-) -> Unroll:
-    """Runs the steps first, …, end − 1, at most `count`, without derivatives of cell or loss."""
-    zero = jnp.zeros((), jnp.result_type(float))
-
-    def body(t: jax.Array, valid: jax.Array, state: Unroll) -> Unroll:
-        carry, y = steps.run(params, state.carry, t)
-        loss, number = steps.loss(params, y, t)
-        new = Unroll(carry, state.loss_sum + loss.astype(zero.dtype), state.num_losses + number)
-        return _tree.select(valid, new, state)
-
-    start = Unroll(carry, zero, jnp.zeros((), jnp.int32))
-    return for_steps(steps.at_most(count), first, end, body, start)
-
-
 def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: float) -> Any:
-    """Draws normal deviates of standard deviation `scale`, one set per pair: `[M, ...]`.
-
-    Raises:
-      TypeError: params that are complex, or narrower than float32, where θ ± ε would be rounded.
-    """
+    """Draws normal deviates of standard deviation `scale`, one set per pair: `[M, ...]`."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating) or leaf.dtype.itemsize < 4:
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has dtype {leaf.dtype}; evolution strategies "
-                "need real params of float32 or wider. Keep them so and cast inside the cell."
+                "need real params of float32 or wider, so that θ ± ε is not rounded. Keep them so "
+                "and cast inside the cell."
             )
 
     def normal(rng_key: jax.Array, shape: Any, dtype: Any) -> jax.Array:

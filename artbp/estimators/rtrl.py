@@ -67,9 +67,7 @@ def influence_gradient(params: Any, influence: jax.Array, cotangent: Any) -> Any
     return to_params(flat.astype(flat_params.dtype))
 
 
-def influence_terms(
-    influence: jax.Array, derivatives: StepDerivatives
-) -> tuple[jax.Array, jax.Array]:
+def influence_terms(influence: jax.Array, derivatives: StepDerivatives) -> tuple[Any, Any]:
     """Computes (∂F/∂s) J and ∂F/∂θ, both `[P, N]`."""
     flat_carry, to_carry = ravel_pytree(derivatives.floats)
 

@@ -23,8 +23,6 @@ from artbp.unrolls.dynamic import make_scratch, segment_gradient
 from artbp.unrolls.functions import Functions, SegmentResult
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 
-NextLength = Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array]
-
 # Lengths that the host-driven policies draw in one call, so that they wait for the device once per
 # this many segments.
 _PLAN = 256
@@ -32,7 +30,7 @@ _PLAN = 256
 
 def segmentwise(
     functions: Functions,
-    next_length: NextLength,
+    next_length: Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array],
     normalizer: float,
     policy: Policy | None,
     block_size: int,
@@ -60,9 +58,8 @@ def segmentwise(
         position, n = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
         length = next_length(state.rng_key, n, position == 0, stream.num_steps)
         length = jnp.minimum(length, stream.num_steps - position)
-        functions_of, constants = hoist_functions(
-            functions, params, state.carry, *_tree.index((stream.xs, stream.targets), 0)
-        )
+        x, target = _tree.index((stream.xs, stream.targets), 0)
+        functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
         kernel = lockstep(functools.partial(segment_gradient, functions_of, block_size))
         carries = (state.carry, state.initial_carry)
         result = kernel(constants, params, *carries, state.scratch, stream, position, length)
@@ -85,9 +82,7 @@ def segmentwise(
             draw = jax.vmap(next_length, in_axes=(None, 0, None, None))
             return np.asarray(draw(rng_key, segments, jnp.asarray(at_start), limit))
 
-    def estimate_from_host(
-        policy: Policy, params: Any, state: EstimatorState, stream: Stream
-    ) -> Result:
+    def from_host(policy: Policy, params: Any, state: EstimatorState, stream: Stream) -> Result:
         # Position and count stay NumPy scalars: reading them never waits for the device.
         position, n = np.int32(state.position), np.int32(state.num_estimates)
         if position >= stream.num_steps:
@@ -112,7 +107,7 @@ def segmentwise(
         chosen = resolve_policy(policy, traced=_tree.is_traced((params, state, stream)))
         if chosen == "dynamic":
             return estimate_dynamic(params, state, stream)
-        return estimate_from_host(chosen, params, state, stream)
+        return from_host(chosen, params, state, stream)
 
     return GradientEstimator(init, estimate)
 
@@ -122,10 +117,8 @@ def _finish(
 ) -> Result:
     """What `estimate` returns, from the result of a segment."""
     position = (state.position + length) % np.int32(stream.num_steps)
-    end_of_stream = jnp.asarray(position == 0)
-    grads, carry = _normalize(
-        normalizer, result.grads, result.carry, state.initial_carry, end_of_stream
-    )
+    at_end = jnp.asarray(position == 0)
+    grads, carry = _normalize(normalizer, result.grads, result.carry, state.initial_carry, at_end)
     new_state = state._replace(
         position=position,
         num_estimates=state.num_estimates + np.int32(1),
@@ -138,7 +131,7 @@ def _finish(
         length=jnp.asarray(length, jnp.int32),
         max_compensation=result.max_compensation,
         max_weight=result.max_weight,
-        end_of_stream=end_of_stream,
+        end_of_stream=at_end,
     )
     return grads, new_state, info
 

@@ -47,10 +47,9 @@ class Steps(NamedTuple):
         return min(count, self.stream.num_steps)
 
     def differentiable(self, rest: Any, t: jax.Array) -> Callable[..., Any]:
-        """Step t on the differentiable leaves of the carry; `rest` are the others before it.
+        """Returns `step(params, floats) -> ((floats, loss), (rest, count))`, for `jax.vjp`.
 
-        Returns:
-          `step(params, floats) -> ((floats, loss), (rest, count))`, for `jax.vjp` with `has_aux`.
+        It is step t; `floats` are the differentiable leaves of the carry, `rest` are the others.
         """
 
         def step(params: Any, floats: Any) -> tuple[Any, Any]:
@@ -71,6 +70,12 @@ class Advance(NamedTuple):
     loss_sum: jax.Array
     num_losses: jax.Array
     extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
+
+
+def before_steps(grads: Any, carry: Any, inner_state: Any = ()) -> Advance:
+    """An `Advance` of no steps, to add steps to."""
+    no_loss, none = jnp.zeros((), jnp.result_type(float)), jnp.zeros((), jnp.int32)
+    return Advance(grads, carry, inner_state, no_loss, none)
 
 
 def stepwise(
@@ -113,15 +118,8 @@ def stepwise(
         if resets_at_end:
             inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)
         one = jnp.ones((), jnp.result_type(float))
-        info = EstimatorInfo(
-            loss_sum=result.loss_sum,
-            num_losses=result.num_losses,
-            length=end - state.position,
-            max_compensation=one,
-            max_weight=one,
-            end_of_stream=end_of_stream,
-            extra=result.extra,
-        )
+        losses, length = (result.loss_sum, result.num_losses), end - state.position
+        info = EstimatorInfo(*losses, length, one, one, end_of_stream, result.extra)
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end),
             num_estimates=state.num_estimates + jnp.ones_like(state.num_estimates),

@@ -107,7 +107,7 @@ def tbptt_k1_k2(
             carry = _tree.select(start < first, _tree.index(ring, start % k2), carry)
             from_step, count = start, steps.at_most(k2)
         window = start if k2 < k1 else None
-        carry, ring, sums, loss_sum, num_losses = run_forward(
+        result = run_forward(
             steps, params, carry, ring, from_step, end, count, size=k2, new=first, window=window
         )
 
@@ -116,11 +116,11 @@ def tbptt_k1_k2(
                 return jnp.asarray(k1 / k2)
             return jnp.where(t >= first, 1.0, 0.0)
 
-        count = steps.at_most(k2)
-        sums = run_backward(
+        ring, sums, count = result.inner_state, result.grads, steps.at_most(k2)
+        grads = run_backward(
             steps, params_at, ring, start, end, sums, size=k2, weight=weight, count=count
         )
-        return Advance(sums, carry, Window(ring, versions), loss_sum, num_losses)
+        return result._replace(grads=grads, inner_state=Window(ring, versions))
 
     # A window never reaches back beyond the beginning of the stream.
     return stepwise(cell, loss_fn, k1, begin, advance, normalizer, resets_at_end=False)

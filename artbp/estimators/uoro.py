@@ -13,8 +13,6 @@ from artbp.estimators.online import Sensitivity, StepDerivatives, online
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 
-DrawSigns = Callable[[jax.Array, jax.Array, Any], Any]
-
 
 class RankOne(NamedTuple):
     """s̃, like the differentiable leaves of the carry, and θ̃, like params."""
@@ -35,7 +33,7 @@ def uoro(
     *,
     update_every: int = 1,
     epsilon: float = 1e-7,
-    draw_signs: DrawSigns = random_signs,
+    draw_signs: Callable[[jax.Array, jax.Array, Any], Any] = random_signs,
     normalizer: float = 1.0,
 ) -> GradientEstimator:
     """UORO computes an unbiased online gradient at the cost and memory of a few steps of the cell.

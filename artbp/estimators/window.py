@@ -5,24 +5,14 @@ memory of a window does not grow with the stream, and each new step costs one wr
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.estimators.stepwise import Steps, for_steps
+from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps
 from artbp.unrolls.recursion import Collect, add, backpropagate
-
-
-class Forward(NamedTuple):
-    """The results of the forward pass."""
-
-    carry: Any  # after the last step
-    carries: Any  # the ring `[size, ...]`
-    sums: Any  # the gradient of readouts of steps before the window, float32 or wider
-    loss_sum: jax.Array  # of the steps that count as new
-    num_losses: jax.Array
 
 
 def run_forward(
@@ -37,7 +27,7 @@ def run_forward(
     size: int,
     new: jax.Array,
     window: jax.Array | None = None,
-) -> Forward:
+) -> Advance:
     """Runs the steps first, …, end − 1 and writes the carries that enter them into the ring.
 
     Args:
@@ -46,15 +36,16 @@ def run_forward(
       new: losses are summed from this step on.
       window: steps before this one give their readout its own gradient, ∂ℓ/∂θ with y held; None
         where there are no such steps.
-    """
-    zero = jnp.zeros((), jnp.result_type(float))
-    start = Forward(carry, carries, _tree.zero_sums(params), zero, jnp.zeros((), jnp.int32))
 
-    def body(t: jax.Array, valid: jax.Array, state: Forward) -> Forward:
+    Returns:
+      An `Advance` whose inner state is the ring, and whose gradient is that of these readouts.
+    """
+
+    def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
         slot = t % size
-        entering = _tree.select(valid, state.carry, _tree.index(state.carries, slot))
-        new_carry, y = steps.run(params, state.carry, t)
-        sums = state.sums
+        entering = _tree.select(valid, loop.carry, _tree.index(loop.inner_state, slot))
+        new_carry, y = steps.run(params, loop.carry, t)
+        sums = loop.grads
         if window is None:
             loss, number = steps.loss(params, y, t)
         else:
@@ -62,16 +53,17 @@ def run_forward(
             grads = _tree.select(valid & (t < window), grads, _tree.zeros_like(grads))
             sums = _tree.accumulate(sums, grads)
         counts = valid & (t >= new)
-        loss = loss.astype(zero.dtype)
-        return Forward(
-            carry=_tree.select(valid, new_carry, state.carry),
-            carries=_tree.update(state.carries, entering, slot),
-            sums=sums,
-            loss_sum=state.loss_sum + jnp.where(counts, loss, jnp.zeros_like(loss)),
-            num_losses=state.num_losses + jnp.where(counts, number, jnp.zeros_like(number)),
+        loss = loss.astype(loop.loss_sum.dtype)
+        return Advance(
+            grads=sums,
+            carry=_tree.select(valid, new_carry, loop.carry),
+            inner_state=_tree.update(loop.inner_state, entering, slot),
+            loss_sum=loop.loss_sum + jnp.where(counts, loss, jnp.zeros_like(loss)),
+            num_losses=loop.num_losses + jnp.where(counts, number, jnp.zeros_like(number)),
         )
 
-    return for_steps(count, first, end, body, start)
+    loop = before_steps(_tree.zero_sums(params), carry, carries)
+    return for_steps(count, first, end, body, loop)
 
 
 def run_backward(

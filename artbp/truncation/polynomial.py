@@ -18,12 +18,7 @@ _TABLE = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Polynomial(InvertibleLaw):
-    """c(k) = (α − 1) / ((α − 2)·L0 + k) (arXiv 1705.08209, Eq. 14). Build with `polynomial`.
-
-    Attributes:
-      mean_length: L0, exactly the mean segment length.
-      alpha: α; the survival falls like k^−(α−1).
-    """
+    """c(k) = (α − 1) / ((α − 2)·L0 + k), with L0 and α. Build with `polynomial`."""
 
     mean_length: float
     alpha: float

@@ -78,7 +78,13 @@ def _sum_over_ages(law: TruncationLaw, gram: np.ndarray) -> tuple[float, np.ndar
     if isinstance(law, Tabulated):
         num_ages = max(num_ages, len(law.hazards) + num_lags)
     while num_ages <= _MOST_AGES:
-        hazard, log_survival = _ages(law, num_ages + 1)
+        hazard = np.asarray(law.hazard(np.arange(1, num_ages + 2)), np.float64)
+        if np.any(hazard >= 1):
+            raise ValueError(
+                f"law={law!r} has c({np.argmax(hazard >= 1) + 1}) = 1. A certain boundary is a "
+                "bias, not a variance. Use a law without a cap."
+            )
+        log_survival = np.concatenate([[0.0], np.cumsum(np.log1p(-hazard))])
         first = _terms(hazard, log_survival, gram)[:-1].sum()
         rest, error = _rest(hazard, log_survival, gram)
         if not np.isfinite(first + rest):
@@ -90,17 +96,6 @@ def _sum_over_ages(law: TruncationLaw, gram: np.ndarray) -> tuple[float, np.ndar
         f"The sum over ages of {law!r} has not converged to {_PRECISION:g} after {_MOST_AGES} "
         "ages. Cut off the tail of its hazards with truncation.tabulated, or use another law."
     )
-
-
-def _ages(law: TruncationLaw, num_ages: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns c(1), …, c(n) and log S(0), …, log S(n)."""
-    hazard = np.asarray(law.hazard(np.arange(1, num_ages + 1)), np.float64)
-    if np.any(hazard >= 1):
-        raise ValueError(
-            f"law={law!r} has c({np.argmax(hazard >= 1) + 1}) = 1. A certain boundary is a bias, "
-            "not a variance. Use a law without a cap."
-        )
-    return hazard, np.concatenate([[0.0], np.cumsum(np.log1p(-hazard))])
 
 
 def _terms(hazard: np.ndarray, log_survival: np.ndarray, gram: np.ndarray) -> np.ndarray:
