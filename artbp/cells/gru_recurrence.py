@@ -59,8 +59,8 @@ class GRURecurrence(AffineRecurrence):
         n = lax.optimization_barrier(jnp.tanh(candidate_x + r * a))
         new_hidden = ((1 - z) * n + z * carry.astype(z.dtype)).astype(carry.dtype)
         new_hidden = lax.optimization_barrier(new_hidden)
-        gates = (leaf.astype(self._dtype) for leaf in (r, z, n, a))
-        return new_hidden, new_hidden, _Residuals(*gates, new_hidden)
+        r, z, n, a = (leaf.astype(self._dtype) for leaf in (r, z, n, a))
+        return new_hidden, new_hidden, _Residuals(r, z, n, a, new_hidden)
 
     def residuals_like(self, carry: jax.Array) -> _Residuals:
         gate = carry.astype(self._dtype)

@@ -116,7 +116,7 @@ def adaptive_tbptt(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         del rng_key
-        first, adaptive = state.position, state.inner_state
+        first, adaptive = jnp.asarray(state.position), state.inner_state
         length, ring = adaptive.truncation_length, adaptive.carries
         result = run_forward(
             steps, params, state.carry, ring, first, end, length, size=ring_size, new=first

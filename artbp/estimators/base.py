@@ -92,4 +92,4 @@ def start(
     zero = jnp.zeros((), jnp.int32)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
     copies = jax.tree.map(jnp.copy, (zero, zero, carry, carry, rng_key))
-    return EstimatorState(*copies, scratch, inner_state)
+    return EstimatorState(*copies, scratch=scratch, inner_state=inner_state)

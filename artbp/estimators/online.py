@@ -82,6 +82,7 @@ def online(
             return _tree.select(valid, new, loop)
 
         loop = before_steps(_tree.zero_sums(params), state.carry, state.inner_state)
-        return for_steps(steps.at_most(update_every), state.position, end, body, loop)
+        first = jnp.asarray(state.position)
+        return for_steps(steps.at_most(update_every), first, end, body, loop)
 
     return stepwise(cell, loss_fn, update_every, begin, advance, normalizer)

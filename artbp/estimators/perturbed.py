@@ -56,8 +56,8 @@ def evolution_strategy(
                 new = Advance((), carry, (), loss_sum, loop.num_losses + number)
                 return _tree.select(valid, new, loop)
 
-            count = steps.at_most(truncation_length)
-            return for_steps(count, state.position, end, body, before_steps((), carry))
+            first, count = jnp.asarray(state.position), steps.at_most(truncation_length)
+            return for_steps(count, first, end, body, before_steps((), carry))
 
         particles = state.inner_state if persistent else particles_at(params, state.carry)
         drawn = _draw_perturbations(rng_key, params, num_pairs, scale)

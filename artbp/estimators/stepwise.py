@@ -118,8 +118,8 @@ def stepwise(
         if resets_at_end:
             inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)
         one = jnp.ones((), jnp.result_type(float))
-        losses, length = (result.loss_sum, result.num_losses), end - state.position
-        info = EstimatorInfo(*losses, length, one, one, end_of_stream, result.extra)
+        loss_sum, num_losses, length = result.loss_sum, result.num_losses, end - state.position
+        info = EstimatorInfo(loss_sum, num_losses, length, one, one, end_of_stream, result.extra)
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end),
             num_estimates=state.num_estimates + jnp.ones_like(state.num_estimates),

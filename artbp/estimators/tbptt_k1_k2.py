@@ -95,7 +95,8 @@ def tbptt_k1_k2(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         del rng_key
-        first, carry, (ring, versions) = state.position, state.carry, state.inner_state
+        first, carry = jnp.asarray(state.position), state.carry
+        ring, versions = state.inner_state
         # Where windows do not overlap, the last one stays behind the last update as well.
         start = jnp.maximum(end - k2, first if k2 <= k1 else jnp.zeros_like(first))
         params_at = lambda t: params  # noqa: E731
