@@ -32,7 +32,8 @@ class EstimatorSpec(NamedTuple):
       bias: what parts its expectation over keys, with frozen params, from the BPTT gradient.
         "smoothing" vanishes with the size of the perturbations.
       random: whether keys matter.
-      segmentwise: it is built by `segmentwise`; the others take a fixed number of steps.
+      segmentwise: it runs backward through the segment kernels; the others are one program that
+        takes a fixed number of steps.
       black_box: cell and loss need no derivative.
       sums: the gradients of a pass sum to an estimate of that of the sequence. Where False, each
         is the mean over its segment.

@@ -62,7 +62,7 @@ class Steps(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """What `advance` returns: of the new steps, each loss once; the state is that after them."""
+    """What `advance` returns: the sums over the new steps, and the state after them."""
 
     grads: Any  # like params, perhaps wider
     carry: Any
