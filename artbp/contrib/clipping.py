@@ -1,7 +1,5 @@
 """The bias of clipping the gradient of each segment, and the segments that it comes from.
 
-    clipped = Σ over segments of clip(gradient of the segment)
-
 Clipping biases an unbiased random gradient. It changes the largest gradients most: under ARTBP
 those of long segments, whose compensations carry the long memory.
 """
@@ -115,9 +113,9 @@ def clipping_report(
         of keys; a reference unlike params; as `estimator.estimate`.
       TypeError: params that are not floats.
     """
-    thresholds = [{"max_norm": max_norm, "max_value": max_value}]
-    given = estimator, params, carry, stream, rng_keys
-    return clipping_reports(*given, thresholds, reference=reference)[0]
+    threshold = {"max_norm": max_norm, "max_value": max_value}
+    given = estimator, params, carry, stream, rng_keys, [threshold]
+    return clipping_reports(*given, reference=reference)[0]
 
 
 def clipping_reports(
@@ -147,38 +145,43 @@ def clipping_reports(
     check_params(params)
     clips = [_clip(**threshold) for threshold in thresholds]
     params = _tree.as_arrays(params)
-    num_bins = stream.num_steps.bit_length()
-    num_keys = _num_keys(rng_keys)
+    keys = jnp.shape(rng_keys) if _tree.is_key(rng_keys) else jnp.shape(rng_keys)[:-1]
+    if len(keys) != 1 or not keys[0]:
+        raise ValueError(
+            f"rng_keys has shape {jnp.shape(rng_keys)}; expected one axis of one or more keys, as "
+            "from jax.random.split(rng_key, 100)."
+        )
     if reference is not None:
-        _check_like(reference, params)
+        given, expected = (jax.tree.map(jnp.shape, tree) for tree in (reference, params))
+        if given != expected:
+            raise ValueError(f"reference has shapes {given}; expected those of params, {expected}.")
         reference = _flat(reference, 1)[0]
+
+    def fold(folded: Any, gradient: Any, info: EstimatorInfo) -> Any:
+        pairs = zip(folded[1], clips, strict=True)
+        sums = [_add(one, gradient, clip(gradient), info.length) for one, clip in pairs]
+        return _tree.accumulate(folded[0], gradient), sums
 
     @jax.jit
     def run(params: Any, carry: Any, stream: Stream, rng_keys: jax.Array) -> tuple[Any, ...]:
         def one_pass(rng_key: jax.Array) -> tuple[Any, ...]:
-            def fold(folded: Any, gradient: Any, info: EstimatorInfo) -> Any:
-                whole, sums = folded
-                pairs = zip(sums, clips, strict=True)
-                sums = [_add(one, gradient, clip(gradient), info.length) for one, clip in pairs]
-                return _tree.accumulate(whole, gradient), sums
-
-            zeros = _tree.zero_sums(params)
+            zeros, tally = _tree.zero_sums(params), jnp.zeros((stream.num_steps.bit_length(), 5))
+            initial = zeros, [(zeros, tally)] * len(clips)
             state = estimator.init(params, carry, rng_key=rng_key)
-            initial = zeros, [(zeros, jnp.zeros((num_bins, 5)))] * len(clips)
             return run_pass(estimator, params, state, stream, fold=fold, initial=initial)[0]
 
         return lax.map(one_pass, rng_keys)
 
     whole, sums = jax.device_get(run(params, carry, stream, rng_keys))
-    whole = _flat(whole, num_keys)
+    whole = _flat(whole, *keys)
     reports = []
     for tree, tallies in sums:
-        clipped, tally = _flat(tree, num_keys), np.asarray(tallies, np.float64).sum(axis=0)
+        clipped, tally = _flat(tree, *keys), np.asarray(tallies, np.float64).sum(axis=0)
         unclipped, referred = _jackknife(_compare, clipped, whole), (None, None)
         if reference is not None:
             referred = _jackknife(lambda mean: _compare(mean, reference), clipped)
-        _, share_bound, _, norm_lost = _shares(tally.sum(axis=0))
-        shares = share_bound, norm_lost, _by_length(tally)
+        total = _bins(tally.sum(axis=0, keepdims=True))
+        shares = total.share_bound[0], total.norm_lost[0], _bins(tally)
         reports.append(ClippingReport(*unclipped, *referred, *shares))
     return reports
 
@@ -196,31 +199,12 @@ def _clip(max_norm: float | None = None, max_value: float | None = None) -> Call
     given = {"max_norm": max_norm, "max_value": max_value}
     given = {name: threshold for name, threshold in given.items() if threshold is not None}
     if len(given) != 1:
-        raise ValueError(
-            f"max_norm={max_norm!r} and max_value={max_value!r}; expected exactly one of them."
-        )
+        raise ValueError(f"{max_norm=} and {max_value=}; expected exactly one of them.")
     ((name, threshold),) = given.items()
     if not threshold > 0:
         raise ValueError(f"{name}={threshold!r}; expected a number above 0, or infinity.")
-    make = optax.clip_by_global_norm if name == "max_norm" else optax.clip
-    transform = make(threshold)
+    transform = {"max_norm": optax.clip_by_global_norm, "max_value": optax.clip}[name](threshold)
     return lambda gradient: transform.update(gradient, transform.init(gradient))[0]
-
-
-def _num_keys(rng_keys: jax.Array) -> int:
-    shape = jnp.shape(rng_keys) if _tree.is_key(rng_keys) else jnp.shape(rng_keys)[:-1]
-    if len(shape) != 1 or not shape[0]:
-        raise ValueError(
-            f"rng_keys has shape {jnp.shape(rng_keys)}; expected one axis of one or more keys, as "
-            "from jax.random.split(rng_key, 100)."
-        )
-    return shape[0]
-
-
-def _check_like(reference: Any, params: Any) -> None:
-    given, expected = (jax.tree.map(jnp.shape, tree) for tree in (reference, params))
-    if given != expected:
-        raise ValueError(f"reference has shapes {given}; expected those of params, {expected}.")
 
 
 def _flat(tree: Any, rows: int) -> np.ndarray:
@@ -231,10 +215,9 @@ def _flat(tree: Any, rows: int) -> np.ndarray:
 
 def _compare(c: np.ndarray, r: np.ndarray) -> Comparison:
     inner, norm, other = c @ r, np.linalg.norm(c), np.linalg.norm(r)
+    bias = np.linalg.norm(c - r)
     with np.errstate(divide="ignore", invalid="ignore"):  # a zero gradient has no direction: NaN
-        return Comparison(
-            norm / other, inner / (norm * other), inner / (r @ r), np.linalg.norm(c - r) / other
-        )
+        return Comparison(norm / other, inner / (norm * other), inner / (r @ r), bias / other)
 
 
 def _jackknife(
@@ -254,14 +237,9 @@ def _jackknife(
     return value, Comparison(*jackknife_error(np.array([without(n) for n in range(num_keys)])))
 
 
-def _shares(tally: np.ndarray) -> tuple[Any, ...]:
-    """Returns (count, share bound, steps, norm lost) of a tally [..., 5]."""
-    count, bound, steps, norm, lost = np.moveaxis(tally, -1, 0)
+def _bins(tally: np.ndarray) -> LengthBins:
+    """Turns a tally `[bins, 5]` into shares."""
+    count, bound, steps, norm, lost = tally.T
     with np.errstate(invalid="ignore"):  # no segments: NaN
-        return count.astype(int), bound / count, steps, lost / norm
-
-
-def _by_length(tally: np.ndarray) -> LengthBins:
-    count, share_bound, steps, norm_lost = _shares(tally)
-    shortest = 2 ** np.arange(len(tally))
-    return LengthBins(shortest, count, share_bound, steps / steps.sum(), norm_lost)
+        shares = bound / count, steps / steps.sum(), lost / norm
+    return LengthBins(2 ** np.arange(len(tally)), count.astype(int), *shares)

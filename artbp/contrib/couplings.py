@@ -16,7 +16,7 @@ different j are independent. Source: Owen, "Monte Carlo theory, methods and exam
 chapters 8 and 10.
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -62,11 +62,9 @@ def sample_row_gates(
     num_rows = check_length(num_rows, "num_rows")
     if coupling not in ("shared", "independent") and not isinstance(law, InvertibleLaw):
         raise TypeError(
-            f"The coupling {coupling!r} makes lengths from uniforms that rows share, and "
-            f"{type(law).__name__} has no closed form for that. Make it an artbp.truncation."
-            "InvertibleLaw with length_at(u), or take the coupling 'independent' or 'shared'."
+            f"{type(law).__name__} has no closed form for the lengths of coupling={coupling!r}. "
+            "Make it an InvertibleLaw with length_at(u), or use 'independent' or 'shared'."
         )
-    segments = jnp.arange(num_steps, dtype=jnp.int32)  # the largest possible number
     limit = num_steps + 1
 
     def lengths_of(segment: jax.Array) -> jax.Array:
@@ -79,7 +77,18 @@ def sample_row_gates(
         assert isinstance(law, InvertibleLaw)
         return law.length_at(uniforms(jax.random.fold_in(rng_key, segment), num_rows))
 
-    return _gates(law, jax.vmap(lengths_of)(segments))
+    # There are T segments at most. lengths[j, b] is the length of the j-th segment of row b.
+    lengths = jax.vmap(lengths_of)(jnp.arange(num_steps, dtype=jnp.int32))
+    rows = jnp.arange(num_rows, dtype=jnp.int32)
+
+    def step(state: tuple[jax.Array, jax.Array], _: None) -> tuple[Any, jax.Array]:
+        age, segment = state
+        boundary = age == lengths[segment, rows]
+        gates = jnp.where(boundary, 0.0, law.compensation(age))
+        return (jnp.where(boundary, 1, age + 1), segment + boundary.astype(jnp.int32)), gates
+
+    start = (jnp.ones_like(rows), jnp.zeros_like(rows))
+    return lax.scan(step, start, length=num_steps)[1]
 
 
 def check_coupling(coupling: str) -> None:
@@ -94,8 +103,7 @@ def antithetic_uniforms(u: jax.Array, swap: jax.Array) -> jax.Array:
     (u, 1 − u) would not do: near u = 1 the difference is a multiple of 2⁻²⁴, which is too coarse
     for the tail of a law and may be 0.
     """
-    low = u / 2
-    pair = jnp.stack([low, 1 - low])
+    pair = jnp.stack([u / 2, 1 - u / 2])
     return jnp.where(swap[None], pair[::-1], pair)
 
 
@@ -119,19 +127,3 @@ def _stratified(rng_key: jax.Array, num_rows: int) -> jax.Array:
     uniform_key, order_key = jax.random.split(rng_key)
     u = jax.vmap(full_precision_uniform)(jax.random.split(uniform_key, num_rows))
     return stratified_uniforms(u, jax.random.permutation(order_key, num_rows))
-
-
-def _gates(law: TruncationLaw, lengths: jax.Array) -> jax.Array:
-    """Makes gates [T, R] for rows whose j-th segment has length lengths[j]; int32 `[T, R]`."""
-    rows = jnp.arange(lengths.shape[1], dtype=jnp.int32)
-
-    def step(
-        state: tuple[jax.Array, jax.Array], _: None
-    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-        age, segment = state
-        boundary = age == lengths[segment, rows]
-        gates = jnp.where(boundary, 0.0, law.compensation(age))
-        return (jnp.where(boundary, 1, age + 1), segment + boundary.astype(jnp.int32)), gates
-
-    start = (jnp.ones_like(rows), jnp.zeros_like(rows))
-    return lax.scan(step, start, length=lengths.shape[0])[1]

@@ -45,11 +45,8 @@ class IndependentRuns(NamedTuple):
     run: Callable[..., tuple[Any, Any, EstimatorState]]
 
 
-class _Plan(NamedTuple):
-    """lengths: int32 `[n, R]`, of segments first, …, first + n − 1; first: int32 `[R]`."""
-
-    first: jax.Array
-    lengths: jax.Array
+# (first, lengths): int32 `[R]`, and int32 `[n, R]` for the segments first, …, first + n − 1.
+_Plan = tuple[jax.Array, jax.Array]
 
 
 class _Loop(NamedTuple):
@@ -63,17 +60,10 @@ class _Loop(NamedTuple):
 
 
 def by_run(update: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
-    """Turns the update of one run into an update of all runs, for `independent_runs`.
+    """Turns `update(params, aux, grads, info) -> (params, aux)` of one run into one of all runs."""
 
-    Args:
-      update: `update(params, aux, grads, info) -> (params, aux)` on one run.
-    """
-    runs = jax.vmap(update)
-
-    def update_runs(
-        params: Any, aux: Any, grads: Any, info: EstimatorInfo, finished: jax.Array
-    ) -> tuple[Any, Any]:
-        return _tree.select(finished, runs(params, aux, grads, info), (params, aux))
+    def update_runs(params: Any, aux: Any, grads: Any, info: Any, finished: Any) -> Any:
+        return _tree.select(finished, jax.vmap(update)(params, aux, grads, info), (params, aux))
 
     return update_runs
 
@@ -111,7 +101,7 @@ def independent_runs(
     Args:
       cell, loss_fn, law, compensate, normalizer: as for `artbp.artbp`.
       update: `update(params, aux, grads, info, finished) -> (params, aux)`, pure, on all runs at
-        once. `finished`, bool `[R]`, are the runs whose segment ended in this round; the others
+        once. `finished`, bool `[R]`, are the runs whose segment ended in this iteration; the others
         have meaningless gradients and must be left as they are. `by_run` makes one from the
         update of a single run, and selects over params and aux; write your own where aux is
         large. `aux` is yours: optimiser state, counters, metrics.
@@ -143,19 +133,27 @@ def independent_runs(
         zero = jnp.zeros((num_runs,), jnp.int32)
         return EstimatorState(zero, zero, carry, carry, rng_keys, scratch=())
 
+    def draw(state: EstimatorState, limit: int) -> _Plan:
+        """Draws the next lengths of every run, exactly as `artbp.artbp` does."""
+        first = jnp.asarray(state.num_estimates)
+        segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
+        # One axis: XLA's loops over two are slower.
+        keys = jnp.concatenate([state.rng_key] * _PLAN)
+        lengths = jax.vmap(law.length_of, in_axes=(0, 0, None))(keys, jnp.ravel(segments), limit)
+        return first, jnp.reshape(lengths, segments.shape)
+
     def begin_next(
         params: Any, state: EstimatorState, plan: _Plan, ring: Ring, num_steps: int
     ) -> RunsSegment:
+        first, lengths = plan
         runs = jnp.arange(state.position.shape[0], dtype=jnp.int32)
         # Clipped, because a run at rest may have come to the end of its plan.
-        length = plan.lengths.at[state.num_estimates - plan.first, runs].get(mode="clip")
+        length = lengths.at[state.num_estimates - first, runs].get(mode="clip")
         length = jnp.minimum(length, num_steps - state.position)
         return begin(params, state.carry, length, ring, block_size)
 
-    def end(
-        loop: _Loop, segment: RunsSegment, finished: jax.Array, num_steps: int
-    ) -> tuple[Any, Any, EstimatorState]:
-        """Updates the runs whose segment is finished."""
+    def end(loop: _Loop, segment: RunsSegment, finished: jax.Array, num_steps: int) -> Any:
+        """Updates the runs whose segment is finished; returns (params, aux, state)."""
         state = loop.state
         position = (state.position + segment.length) % np.int32(num_steps)
         end_of_stream = position == 0
@@ -167,11 +165,11 @@ def independent_runs(
             max_weight=segment.max_weight,
             end_of_stream=end_of_stream,
         )
-        grads = jax.tree.map(
-            lambda grad, x: (grad.astype(x.dtype) / normalizer).astype(x.dtype),
-            segment.grads,
-            loop.params,
-        )
+
+        def normalize(grad: jax.Array, x: jax.Array) -> jax.Array:
+            return (grad.astype(x.dtype) / normalizer).astype(x.dtype)
+
+        grads = jax.tree.map(normalize, segment.grads, loop.params)
         params, aux = update(loop.params, loop.aux, grads, info, finished)
         next_carry = _tree.select(end_of_stream, state.initial_carry, segment.leaving)
         state = state._replace(
@@ -186,58 +184,36 @@ def independent_runs(
     ) -> tuple[Any, Any, EstimatorState]:
         check_params(params)
         params, aux = _tree.as_arrays((params, aux))
-        _check_runs(cell, stream_axes, params, state.carry, stream)
         num_steps = stream.num_steps
 
+        def check(params: Any, carry: Any, stream: Stream) -> None:
+            """The checks of `estimate`, on the shapes of one run."""
+            stream.check_lengths()
+            check_resets(carry, stream.resets)
+            check_cell(cell, params, carry, _tree.index(stream.xs, 0))
+
+        jax.eval_shape(jax.vmap(check, (0, 0, stream_axes)), params, state.carry, stream)
+
         def iteration(loop: _Loop) -> _Loop:
-            block = RunsBlock(
-                functions,
-                stream,
-                stream_axes,
-                loop.params,
-                loop.state.initial_carry,
-                block_size,
-                start=jnp.asarray(loop.state.position),
-                num_steps=loop.segment.length,
-            )
+            data = stream, stream_axes, loop.params, loop.state.initial_carry
+            start = jnp.asarray(loop.state.position)
+            block = RunsBlock(functions, *data, block_size, start, loop.segment.length)
             segment, finished, ring = advance(
                 block, loop.segment, loop.state.carry, loop.running, loop.ring
             )
             params, aux, state = end(loop, segment, finished, num_steps)
             still_running = running(params, aux)
-            at_end_of_plan = still_running & (state.num_estimates - loop.plan.first >= _PLAN)
+            at_end_of_plan = still_running & (state.num_estimates - loop.plan[0] >= _PLAN)
             plan = lax.cond(
-                jnp.any(at_end_of_plan), lambda: _draw(law, state, num_steps), lambda: loop.plan
+                jnp.any(at_end_of_plan), lambda: draw(state, num_steps), lambda: loop.plan
             )
             fresh = begin_next(params, state, plan, ring, num_steps)
             segment = _tree.select(finished, fresh, segment)
             return _Loop(params, aux, state, still_running, plan, segment, ring)
 
-        plan, ring = _draw(law, state, num_steps), make_ring(state.carry, _KEPT * block_size)
+        plan, ring = draw(state, num_steps), make_ring(state.carry, _KEPT * block_size)
         segment = begin_next(params, state, plan, ring, num_steps)
         loop = _Loop(params, aux, state, running(params, aux), plan, segment, ring)
-        loop = lax.while_loop(lambda loop: jnp.any(loop.running), iteration, loop)
-        return loop.params, loop.aux, loop.state
+        return lax.while_loop(lambda loop: jnp.any(loop.running), iteration, loop)[:3]
 
     return IndependentRuns(init, run)
-
-
-def _draw(law: TruncationLaw, state: EstimatorState, limit: int) -> _Plan:
-    """Draws the next lengths of every run, exactly as `artbp.artbp` does."""
-    first = jnp.asarray(state.num_estimates)
-    segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
-    # One axis: XLA's loops over two are slower.
-    keys = jnp.concatenate([state.rng_key] * _PLAN)
-    lengths = jax.vmap(law.length_of, in_axes=(0, 0, None))(keys, jnp.ravel(segments), limit)
-    return _Plan(first, jnp.reshape(lengths, segments.shape))
-
-
-def _check_runs(cell: Cell, stream_axes: Any, params: Any, carry: Any, stream: Stream) -> None:
-    """The checks of `estimate`, on the shapes of one run."""
-
-    def check(params: Any, carry: Any, stream: Stream) -> None:
-        stream.check_lengths()
-        check_resets(carry, stream.resets)
-        check_cell(cell, params, carry, _tree.index(stream.xs, 0))
-
-    jax.eval_shape(jax.vmap(check, in_axes=(0, 0, stream_axes)), params, carry, stream)

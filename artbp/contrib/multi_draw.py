@@ -93,13 +93,11 @@ def coupling_variance(
     and the result is the mean squared error.
 
     Args:
-      cell, loss_fn, law, params, carry, stream: as for `multi_draw_gradient`.
-      rng_key: consumed.
-      coupling: see `artbp.contrib.sample_row_gates`.
       num_samples: N ≥ 2.
       num_draws: None: each row of the batch has its own boundaries, coupled over rows. D: ĝ is
         `multi_draw_gradient`, coupled over draws.
       batch_size: samples that share one forward pass; their backward passes run in parallel.
+      The others: as for `multi_draw_gradient`.
 
     Raises:
       TypeError, ValueError, NotImplementedError: as `multi_draw_gradient`; num_samples below 2;
@@ -110,21 +108,29 @@ def coupling_variance(
     batch_size = check_length(batch_size, "batch_size")
     if num_samples < 2:
         raise ValueError("num_samples=1; expected 2 or more: one sample has no spread.")
-    num_steps = stream.num_steps
-    ones = jnp.ones((1, num_steps), jnp.result_type(float))
-    exact = gradients_of_gates(cell, loss_fn, params, carry, stream, ones)
-
-    num_columns = _num_rows(carry) if num_draws is None else num_draws
+    data = params, carry, stream
+    ones = jnp.ones((1, stream.num_steps), jnp.result_type(float))
+    exact = gradients_of_gates(cell, loss_fn, *data, ones)
+    num_columns = num_draws
+    if num_columns is None:
+        floats = jax.tree.leaves(_tree.partition(carry)[0])
+        shapes = {jnp.shape(leaf)[:1] for leaf in floats}
+        if len(shapes) != 1 or shapes == {()}:
+            raise ValueError(
+                f"The float leaves of the carry begin with the axes {sorted(shapes)}; expected the "
+                "same axis of rows in all of them. Without rows, pass num_draws."
+            )
+        ((num_columns,),) = shapes
 
     def gates_of(rng_key: jax.Array) -> jax.Array:
-        gates = sample_row_gates(law, rng_key, num_steps, num_columns, coupling)
+        gates = sample_row_gates(law, rng_key, stream.num_steps, num_columns, coupling)
         return gates[None] if num_draws is None else gates.T
 
     def squared_distances(rng_keys: jax.Array) -> jax.Array:
         """Computes ‖ĝ − g‖² for each key."""
         gates = jax.vmap(gates_of)(rng_keys)
         flat = jnp.reshape(gates, (-1, *gates.shape[2:]))
-        gradients = gradients_of_gates(cell, loss_fn, params, carry, stream, flat)
+        gradients = gradients_of_gates(cell, loss_fn, *data, flat)
 
         def of_leaf(leaf: jax.Array, mean: jax.Array) -> jax.Array:
             draws = jnp.reshape(leaf, (*gates.shape[:2], -1))
@@ -136,14 +142,3 @@ def coupling_variance(
     keys = jax.random.split(rng_key, (num_batches, batch_size))
     samples = jnp.ravel(lax.map(squared_distances, keys))[:num_samples]
     return SampledTrace(jnp.mean(samples), jnp.std(samples, ddof=1) / num_samples**0.5)
-
-
-def _num_rows(carry: Any) -> int:
-    """Returns B, the first axis of the carry's float leaves."""
-    shapes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(carry) if _tree.is_inexact(leaf)}
-    if len(shapes) != 1 or shapes == {()}:
-        raise ValueError(
-            f"The float leaves of the carry begin with the axes {sorted(shapes)}; expected the "
-            "same axis of rows in all of them. Without rows, pass num_draws."
-        )
-    return shapes.pop()[0]

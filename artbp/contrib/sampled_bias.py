@@ -68,14 +68,11 @@ def sampled_bias(
         for d in range(num_draws):  ĝ_d = gradient with the gates sample_gates(key_d, T)
         bias = mean_d ⟨ĝ_d − g, g⟩ / ‖g‖²  ±  z · √(Var⟨ĝ, g⟩ / num_draws) / ‖g‖²
 
-    Var is the exact variance of ARTBP under the law. The interval is correct as soon as the mean is
-    nearly normal. A rule other than the law's own is detected if its mean differs by more than a
-    few standard errors. Hundreds of draws suffice for polynomial laws. They do not suffice where
-    the variance of a law explodes, as for the geometric law and a memory above 2·L0: the rare draws
-    that dominate it are then so large that even with thousands of draws the interval misses more
-    often than `confidence` says.
-
-    The variance is known before the first draw, so `half_width` can choose the number of draws.
+    Var is the exact variance of ARTBP under the law; a rule other than the law's own is detected if
+    its mean differs by more than a few standard errors. The interval is correct as soon as the mean
+    is nearly normal. Hundreds of draws suffice for polynomial laws. Thousands do not suffice where
+    the variance of a law explodes, as for the geometric law and a memory above 2·L0: rare, large
+    draws dominate it, and the interval misses more often than `confidence` says.
 
     Cost: one forward pass per `batch_size` draws, a backward pass per draw, and `variance_along`,
     which several laws share.
@@ -86,7 +83,7 @@ def sampled_bias(
       rng_key: consumed.
       num_draws: draws of boundaries, shared by the rows of a batch; rounded up to whole batches.
       half_width: draw only until the half-width of a law's interval is at most this, relative to
-        the gradient; num_draws is then the maximum.
+        the gradient; num_draws is then the maximum. The variance is known before the first draw.
       confidence: two-sided level; for M simultaneous intervals use 1 − 0.05/M.
       initial_carry: the carry after a reset. Default: `carry`.
       sample_gates: `(rng_key, T) -> gates [T]`, the rule under test. Default: that of the law.
@@ -105,30 +102,25 @@ def sampled_bias(
     check_confidence(confidence)
     if half_width is not None:
         check_positive(half_width=half_width)
-    data = params, carry, stream
-    no_cuts = jnp.ones((1, stream.num_steps))
-    found = _gradients(cell, loss_fn, *data, no_cuts, initial_carry=initial_carry)
+    data, options = (params, carry, stream), {"initial_carry": initial_carry}
+    found = _gradients(cell, loss_fn, *data, jnp.ones((1, stream.num_steps)), **options)
     gradient = jax.tree.map(lambda leaf: leaf[0], found)
     norm2 = float(optax.tree.norm(gradient, squared=True))
     if norm2 == 0:
         raise ValueError("The gradient of this stream is zero, so a relative bias does not exist.")
-    options = {"initial_carry": initial_carry}
     variances = variance_along(cell, loss_fn, all_laws, *data, gradient, **options)
     quantile = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
     results = []
     for i, (law, variance) in enumerate(zip(all_laws, variances, strict=True)):
         deviation = float(np.sqrt(variance)) / norm2
-        wanted: float = num_draws
-        if half_width is not None:
-            wanted = max(1, min(num_draws, np.ceil((quantile * deviation / half_width) ** 2)))
-        num_batches = -(-int(wanted) // batch_size)
+        wanted = np.inf if half_width is None else (quantile * deviation / half_width) ** 2
+        num_batches = -(-int(max(1, min(num_draws, np.ceil(wanted)))) // batch_size)
         keys = jax.random.split(jax.random.fold_in(rng_key, i), (num_batches, batch_size))
         rule = law.sample_gates if sample_gates is None else sample_gates
         mean = _mean_product(cell, loss_fn, rule, data, initial_carry, gradient, keys)
         bias, total = float(mean) / norm2, num_batches * batch_size
         error = deviation / float(np.sqrt(total))
-        half = quantile * error
-        results.append(SampledBias(bias, error, half, deviation, total, confidence))
+        results.append(SampledBias(bias, error, quantile * error, deviation, total, confidence))
     return results if isinstance(laws, Sequence) else results[0]
 
 
