@@ -68,11 +68,6 @@ class Ring(NamedTuple):
     slot: jax.Array
 
 
-def make_ring(carry: Any, num_slots: int) -> Ring:
-    """A ring for carries `[R, ...]`."""
-    return Ring(_tree.repeat(carry, num_slots), jnp.zeros((), jnp.int32))
-
-
 def begin(params: Any, carry: Any, length: jax.Array, ring: Ring, block_size: int) -> RunsSegment:
     """Segments of `length` `[R]` steps that start from `carry` in the ring's iteration."""
     zero = jnp.zeros_like(length)
@@ -114,12 +109,10 @@ def advance(
     """
     num_slots = _num_slots(ring)
     runs = jnp.arange(segment.goal.shape[0], dtype=jnp.int32)
-    kept = jax.tree.map(
-        lambda leaf: leaf.at[segment.goal_slot, runs].get(mode="clip"), ring.carries
-    )
+    at_slot = segment.goal_slot, runs
+    kept = jax.tree.map(lambda leaf: leaf.at[at_slot].get(mode="clip"), ring.carries)
     carry = _tree.select(segment.reload, kept, segment.carry)
-    carries = _tree.update(ring.carries, carry, ring.slot)
-    ring = Ring(carries, (ring.slot + 1) % num_slots)
+    ring = Ring(_tree.update(ring.carries, carry, ring.slot), (ring.slot + 1) % num_slots)
     offset = segment.block * block.size
     num_steps = jnp.clip(segment.length - offset, 0, block.size)
     forward = dataclasses.replace(
@@ -133,9 +126,8 @@ def advance(
     finished = at_goal & (segment.goal == 0)
 
     # The next goal, and how to get there: from the carry kept, or from the start if it is gone.
-    goal = segment.goal - at_goal.astype(jnp.int32)
-    before = jnp.where(segment.goal_slot == 0, num_slots, segment.goal_slot) - 1
-    goal_slot = jnp.where(at_goal, before, segment.goal_slot)
+    back = at_goal.astype(jnp.int32)
+    goal, goal_slot = segment.goal - back, (segment.goal_slot - back) % num_slots
     is_kept = segment.num_iterations - goal < num_slots
     again = at_goal & ~is_kept
     segment = segment._replace(
@@ -150,12 +142,7 @@ def advance(
 
 
 def _backward(
-    block: RunsBlock,
-    segment: RunsSegment,
-    offset: jax.Array,
-    at_goal: jax.Array,
-    step_carries: Any,
-    ys: Any,
+    block: RunsBlock, segment: RunsSegment, offset: Any, at_goal: Any, step_carries: Any, ys: Any
 ) -> RunsSegment:
     """The backward pass over the block, in the runs at their goal."""
     block = dataclasses.replace(block, num_steps=jnp.where(at_goal, block.num_steps, 0))
@@ -171,13 +158,11 @@ def _backward(
     grads, flow = runs_block.backpropagate(
         block, gates, step_carries, read.y_cotangents, grads, segment.flow
     )
-    loss_sum = segment.loss_sum + read.loss_sum.astype(segment.loss_sum.dtype)
-    num_losses = segment.num_losses + read.num_losses
     return segment._replace(
         flow=flow,
         grads=grads,
-        loss_sum=jnp.where(at_goal, loss_sum, segment.loss_sum),
-        num_losses=jnp.where(at_goal, num_losses, segment.num_losses),
+        loss_sum=segment.loss_sum + read.loss_sum.astype(segment.loss_sum.dtype),
+        num_losses=segment.num_losses + read.num_losses,
         max_compensation=max_compensation,
         max_weight=max_weight,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
-from artbp.contrib.block_schedule import Ring, RunsSegment, advance, begin, make_ring
+from artbp.contrib.block_schedule import Ring, RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorInfo, EstimatorState
 from artbp.stream import Stream
@@ -211,7 +211,8 @@ def independent_runs(
             segment = _tree.select(finished, fresh, segment)
             return _Loop(params, aux, state, still_running, plan, segment, ring)
 
-        plan, ring = draw(state, num_steps), make_ring(state.carry, _KEPT * block_size)
+        plan = draw(state, num_steps)
+        ring = Ring(_tree.repeat(state.carry, _KEPT * block_size), jnp.zeros((), jnp.int32))
         segment = begin_next(params, state, plan, ring, num_steps)
         loop = _Loop(params, aux, state, running(params, aux), plan, segment, ring)
         return lax.while_loop(lambda loop: jnp.any(loop.running), iteration, loop)[:3]

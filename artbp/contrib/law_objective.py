@@ -34,9 +34,8 @@ class LawObjective:
         self.uses = np.tril(np.ones((self.last + 1, num_ages)), -1)
         self.uses[:, -1] = np.maximum(np.arange(self.last + 1) - num_ages + 1, 0)
         # Sums of antidiagonals, for the variance beyond K.
-        self.antidiagonals = np.array(
-            [np.trace(gram[:, ::-1], len(gram) - 1 - n) for n in range(2 * len(gram) - 1)]
-        )
+        offsets = range(len(gram) - 1, -len(gram), -1)
+        self.antidiagonals = np.array([np.trace(gram[:, ::-1], offset) for offset in offsets])
 
     def log_survival(self, logits: np.ndarray) -> np.ndarray:
         return -self.uses @ np.logaddexp(0.0, logits)
@@ -55,8 +54,7 @@ class LawObjective:
 
     def constraints(self, logits: np.ndarray) -> tuple[Jet, Jet]:
         """Computes the relative excess of the mean and of the second moment."""
-        survival = np.exp(self.log_survival(logits))
-        ages = np.arange(self.last + 1)
+        survival, ages = np.exp(self.log_survival(logits)), np.arange(self.last + 1)
         # Beyond K: Σ_{j≥1} ρ^j = e^−x and Σ_{j≥1} (2(K + j) + 1) ρ^j = (2K + 3) e^−x + 2 e^−2x.
         # Each tail is given with its first two derivatives in x, the last logit.
         first, slope = np.exp(-logits[-1]), 2 * self.last + 3
@@ -77,15 +75,15 @@ class LawObjective:
         shape = np.log(np.arange(1, self.num_ages + 1) / self.mean_length)
         moves = np.stack([np.ones(self.num_ages), shape], axis=1)[:, :active]
         for _ in range(60):
-            excess = self.excess(logits)[:active]
-            size = np.abs(np.log1p(excess)).max()
+            jets = self.constraints(logits)[:active]
+            excess = np.log1p([jet.value for jet in jets])
+            size = np.abs(excess).max()
             if size < FEASIBLE:
                 return logits
-            jets = self.constraints(logits)[:active]
             slopes = np.stack([jet.gradient / (1 + jet.value) for jet in jets])
-            slopes = slopes @ (self.jacobian(logits) @ moves)
             try:
-                step = moves @ np.linalg.solve(slopes, -np.log1p(excess))
+                slopes = slopes @ (self.jacobian(logits) @ moves)
+                step = moves @ np.linalg.solve(slopes, -excess)
             except np.linalg.LinAlgError:
                 return None
             step /= max(1.0, np.abs(step).max() / 0.5)
@@ -109,10 +107,10 @@ class LawObjective:
         last, num_lags = self.last, len(self.gram)
         reversed_gram = self.gram[::-1, ::-1]
         slopes = 1 / survival**2  # of −1/S
-        gradient, hessian = np.zeros(last + 2), np.zeros((last + 2, last + 2))
+        gradient, diagonal = np.zeros((2, last + 2))
+        hessian = np.zeros((last + 2, last + 2))
         gradient[1:-1] -= sums * slopes[1:]
         gradient[:-2] += sums * slopes[:-1]
-        diagonal = np.zeros(last + 2)
         diagonal[1:-1] += 2 * sums * slopes[1:] / survival[1:]
         diagonal[:-2] -= 2 * sums * slopes[:-1] / survival[:-1]
         for k in range(1, last + 1):

@@ -36,9 +36,8 @@ def optimal_law(
 
         min V(law, gram)  subject to  E[L] = mean_length, E[L²] ≤ second_moment
 
-    E[L²] is fixed because memory and update delay grow with it: laws can only be compared at equal
-    E[L] and equal E[L²]. E[L²] is 2·L0² − L0 for `geometric(L0)` and
-    L0 + 2·L0·(L0 − 1)·(α − 2)/(α − 3) for `polynomial(L0, α)`.
+    E[L²] is fixed because memory and update delay grow with it. It is 2·L0² − L0 for
+    `geometric(L0)` and L0 + 2·L0·(L0 − 1)·(α − 2)/(α − 3) for `polynomial(L0, α)`.
 
     Args:
       gram: E⟨G_m, G_m'⟩, `[M, M]`, as for `streaming_variance`; zero from lag M on.
@@ -60,9 +59,8 @@ def optimal_law(
     least = whole**2 + (mean_length - whole) * (2 * whole + 1)
     if not (np.isfinite(second_moment) and second_moment > least * (1 + 1e-6)):
         raise ValueError(
-            f"second_moment={second_moment!r}; expected a finite number above {least:.6g}, which "
-            f"is E[L²] of the most regular lengths of mean {mean_length:.6g}. That of "
-            f"geometric(mean_length) is {2 * mean_length**2 - mean_length:.6g}."
+            f"second_moment={second_moment!r}; expected a finite number above {least:.6g}, the "
+            f"least possible; geometric(mean_length) has {2 * mean_length**2 - mean_length:.6g}."
         )
     if num_ages is None:
         num_ages = max(len(gram), int(np.ceil(8 * mean_length)))
@@ -77,9 +75,8 @@ def _minimise(objective: LawObjective, logits: np.ndarray | None) -> np.ndarray:
     """Takes damped Newton steps in the tangent space of the constraints, each with a `restore`."""
     if logits is None:
         raise ValueError(
-            f"No law with hazards at {objective.num_ages} ages was found that has mean length "
-            f"{objective.mean_length:.6g} and second moment {objective.second_moment:.6g}. Allow "
-            "more ages, or a second moment nearer to the geometric law's."
+            f"Found no law of {objective.num_ages} hazards with this mean length and this second "
+            "moment. Allow more ages, or a second moment nearer to the geometric law's."
         )
     damping = 1e-3
     for _ in range(_STEPS):
@@ -93,15 +90,15 @@ def _minimise(objective: LawObjective, logits: np.ndarray | None) -> np.ndarray:
         if active == 1:
             normals, constraints = normals[:1], constraints[:1]
             multipliers = np.linalg.lstsq(normals.T, -gradient)[0]
-        lagrangian = Jet(
-            0.0,
-            variance.gradient / variance.value + multipliers @ [c.gradient for c in constraints],
-            variance.hessian / variance.value
-            + sum(m * c.hessian for m, c in zip(multipliers, constraints, strict=True)),
-        )
+        jets = variance, *constraints
+        weights = np.array([1 / variance.value, *multipliers])
+        by_age = weights @ [jet.gradient for jet in jets]
+        lagrangian = Jet(0.0, by_age, np.tensordot(weights, [jet.hessian for jet in jets], 1))
         hessian = objective.hessian(lagrangian, logits)
-        # A step is scaled by the probability of the lengths whose hazards it changes.
-        scale = 1 / np.sqrt(_length_probabilities(objective, logits))
+        # A step is scaled by the probability of the lengths whose hazards it changes: P(L = k) for
+        # k < n, then P(L ≥ n).
+        survival = np.exp(objective.log_survival(logits))[: objective.num_ages]
+        scale = 1 / np.sqrt(np.append((survival * hazards_of(logits))[:-1], survival[-1]))
         basis = np.linalg.qr((normals * scale).T, mode="complete")[0][:, active:]
         reduced = basis.T @ (scale[:, None] * hessian * scale) @ basis
         slope = basis.T @ (scale * gradient)
@@ -120,9 +117,7 @@ def _minimise(objective: LawObjective, logits: np.ndarray | None) -> np.ndarray:
     return logits
 
 
-def _newton_step(
-    basis: np.ndarray, hessian: np.ndarray, slope: np.ndarray, damping: float
-) -> np.ndarray | None:
+def _newton_step(basis: Any, hessian: Any, slope: Any, damping: float) -> np.ndarray | None:
     """Returns a damped Newton step, at most 3 in each logit, or None for an indefinite Hessian."""
     try:
         factor = np.linalg.cholesky(hessian + damping * np.eye(len(slope)))
@@ -157,9 +152,3 @@ def _start(objective: LawObjective) -> np.ndarray | None:
         alpha = max(alpha, 4.0)
         hazard = (alpha - 1) / ((alpha - 2) * mean + ages)
     return objective.restore(np.log(hazard) - np.log1p(-hazard), active)
-
-
-def _length_probabilities(objective: LawObjective, logits: np.ndarray) -> np.ndarray:
-    """Returns P(L = k) for k < n, then P(L ≥ n)."""
-    survival = np.exp(objective.log_survival(logits))[: objective.num_ages]
-    return np.append((survival * hazards_of(logits))[:-1], survival[-1])

@@ -45,9 +45,7 @@ class RunsBlock:
     def step(self, params: Any, carry: Any, i: jax.Array) -> tuple[Any, Any]:
         """Step i of the block in every run; ignore the result of a run with fewer steps."""
 
-        def one_run(
-            params: Any, carry: Any, initial_carry: Any, stream: Stream, t: jax.Array
-        ) -> tuple[Any, Any]:
+        def one_run(params: Any, carry: Any, initial_carry: Any, stream: Stream, t: Any) -> Any:
             if stream.resets is not None:
                 carry = _tree.select(_tree.index(stream.resets, t), initial_carry, carry)
             return self.functions.cell(params, carry, _tree.index(stream.xs, t))
@@ -80,13 +78,11 @@ def read_out(block: RunsBlock, ys: Any) -> ReadOut:
     Readout gradients are not gated: ∂ℓ_t/∂θ and ∂ℓ_t/∂s_t enter with weight 1.
 
     Returns:
-      Sums and gradients `[R, ...]`, cotangents `[size, R, ...]`; meaningless in a run without
-      steps.
+      Sums and gradients `[R, ...]`, cotangents `[size, R, ...]`. In a run without steps the sums
+      are 0 and the gradients meaningless.
     """
 
-    def one_run(
-        params: Any, ys: Any, stream: Stream, start: jax.Array, num_steps: jax.Array
-    ) -> ReadOut:
+    def one_run(params: Any, ys: Any, stream: Stream, start: Any, num_steps: Any) -> ReadOut:
         slots = jnp.arange(block.size, dtype=jnp.int32)
         valid = slots < num_steps
         # Slots beyond the segment repeat the first: a loss that is finite on real input stays so.
@@ -100,12 +96,7 @@ def read_out(block: RunsBlock, ys: Any) -> ReadOut:
 
 
 def backpropagate(
-    block: RunsBlock,
-    gates: jax.Array | None,
-    step_carries: Any,
-    y_cotangents: Any,
-    grads: Any,
-    flow: Any,
+    block: RunsBlock, gates: Any, step_carries: Any, y_cotangents: Any, grads: Any, flow: Any
 ) -> tuple[Any, Any]:
     """Runs the recursion (`artbp.unrolls.recursion`) over the block, every run with its own params.
 
@@ -129,14 +120,7 @@ def backpropagate(
 
         return jax.vjp(step, block.params, floats)[1]((flow, _tree.index(y_cotangents, i)))
 
-    slots = jnp.arange(block.size, dtype=jnp.int32)
-    flow, grads = recursion.backpropagate(
-        pull_back,
-        recursion.add,
-        flow,
-        grads,
-        count=block.size,
-        gates=gates,
-        taken=slots[:, None] < block.num_steps[None, :],
-    )
+    taken = jnp.arange(block.size, dtype=jnp.int32)[:, None] < block.num_steps[None, :]
+    options = {"count": block.size, "gates": gates, "taken": taken}
+    flow, grads = recursion.backpropagate(pull_back, recursion.add, flow, grads, **options)
     return grads, flow

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import flatten_util
+from jax import flatten_util, lax
 
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.run_pass import run_pass
@@ -81,9 +81,8 @@ def exact_expectation(
     stream.check_lengths()
     if stream.num_steps > _LONGEST:
         raise ValueError(
-            f"The stream has {stream.num_steps} steps, hence 2^{stream.num_steps - 1} boundary "
-            f"patterns; expected at most {_LONGEST} steps. Use a shorter window, or "
-            "truncation_covariance, which needs no enumeration."
+            f"The stream has {stream.num_steps} steps, hence 2^{stream.num_steps - 1} patterns; "
+            f"expected at most {_LONGEST} steps. truncation_covariance needs no enumeration."
         )
     lengths, probabilities = _patterns(law, stream.num_steps)
     _, to_tree = flatten_util.ravel_pytree(params)
@@ -93,26 +92,16 @@ def exact_expectation(
         state = estimator.init(params, carry, rng_key=jax.random.key(0))
         return flatten_util.ravel_pytree(run_pass(estimator, params, state, stream)[0])[0]
 
-    gradients = jax.jit(jax.vmap(gradient))
-
     batch_size = min(batch_size, len(lengths))
+    # Whole batches: a smaller one at the end would be compiled once more.
     padded = np.concatenate([lengths, np.repeat(lengths[:1], -len(lengths) % batch_size, axis=0)])
-    weights = np.zeros(len(padded))
-    weights[: len(lengths)] = probabilities
-    # Moments about one of the gradients avoid cancellation.
-    origin = np.asarray(gradients(jnp.asarray(padded[:batch_size])))[0]
-    mean, second = np.zeros(origin.size), np.zeros((origin.size, origin.size))
-    for first in range(0, len(padded), batch_size):
-        batch = slice(first, first + batch_size)
-        offsets = np.asarray(gradients(jnp.asarray(padded[batch]))) - origin
-        mean += weights[batch] @ offsets
-        second += offsets.T @ (weights[batch, None] * offsets)
-    return ExactExpectation(
-        mean=to_tree(jnp.asarray(origin + mean)),
-        covariance=second - np.outer(mean, mean),
-        total_probability=float(probabilities.sum()),
-        num_patterns=len(lengths),
-    )
+    run = jax.jit(lambda rows: lax.map(gradient, rows, batch_size=batch_size))
+    gradients = np.asarray(run(jnp.asarray(padded)))[: len(lengths)]
+    mean = probabilities @ gradients
+    offsets = gradients - mean
+    covariance = offsets.T @ (probabilities[:, None] * offsets)
+    total = float(probabilities.sum())
+    return ExactExpectation(to_tree(jnp.asarray(mean)), covariance, total, len(lengths))
 
 
 def _patterns(law: TruncationLaw, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -144,10 +133,9 @@ def _check_float64(params: Any) -> None:
             "Exact expectations need float64, which is switched off in JAX. Put the call and the "
             "creation of its arrays inside `with jax.enable_x64(True):`."
         )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if jnp.result_type(leaf) != jnp.float64:
-            raise ValueError(
-                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; expected "
-                "float64. Cast params, carry and stream, for example with "
-                "jax.tree.map(lambda x: x.astype(float), params)."
-            )
+    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
+    if not dtypes <= {"float64"}:
+        raise ValueError(
+            f"params have dtypes {sorted(dtypes)}; expected float64. Cast params, carry and "
+            "stream, for example with jax.tree.map(lambda x: x.astype(float), params)."
+        )

@@ -15,7 +15,6 @@ _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 _LIGHT_GREY = "#BFBFBF"
 # Line and marker of a family of laws, and the same as text in a label.
 _STYLES = (("-", "D", "—◆—"), ("--", "s", "-■-"), (":", "^", "··▲··"), ("-.", "v", "-·▼·-"))
-_MANY_WINDOWS = 100
 # Smaller values are cut off; they would squeeze the range in which K is chosen.
 _LOWEST = 1e-6
 
@@ -33,13 +32,10 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
       axes: matplotlib axes to draw on, such as `matplotlib.pyplot.figure().add_subplot()`.
     """
     labels: list[tuple[float, str, str]] = []  # (height, colour, text) at the right edge
-    averaged = report.data_noise / np.sqrt(_MANY_WINDOWS)
-    for level, dashes, text in (
-        (report.data_noise, (0, (6, 3)), "data noise, one window"),
-        (averaged, (0, (1, 2)), f"data noise, {_MANY_WINDOWS} windows"),
-    ):
-        axes.axhline(level, color=_GREY, linestyle=dashes, linewidth=1.5)
-        labels.append((level, _GREY, text))
+    for number, windows, dashes in ((1, "one window", (6, 3)), (100, "100 windows", (1, 2))):
+        level = report.data_noise / np.sqrt(number)
+        axes.axhline(level, color=_GREY, linestyle=(0, dashes), linewidth=1.5)
+        labels.append((level, _GREY, f"data noise, {windows}"))
 
     def draw(points: Sequence[Any], x: Sequence[float], y: Any, style: dict[str, Any]) -> None:
         low, high = np.array([point.interval for point in points]).T
@@ -113,14 +109,15 @@ def _draw_decay(profile: LagProfile, axes: Any) -> None:
     if bounded:
         curves.append((bounds / whole, _GREEN, "E(K) ÷ E(0), at most\nlost looking back k"))
     text_colour = axes.xaxis.label.get_color()  # visible in dark styles too
-    curves.append((_fit(profile) / whole, text_colour, f"fit of γₖ, {_decay_label(profile)}"))
+    decay = f"time\nconstant {profile.time_constant:.3g} steps"
+    if np.isinf(profile.time_constant):
+        decay = f"× {profile.decay_rate:.3g}\nper step: E(K) = ∞"
+    curves.append((_fit(profile) / whole, text_colour, f"fit of γₖ, {decay}"))
     # A logarithmic axis has no place for zeros, and no axis has one for overflows.
     drawn = [np.where((v > 0) & np.isfinite(v), v, np.nan) for v, *_ in curves]
+    thick, thin = {"linewidth": 2, "marker": ".", "markersize": 5}, {"linewidth": 0.8, "zorder": 3}
     for values, (_, colour, _) in zip(drawn, curves, strict=True):
-        style = {"linewidth": 2, "marker": ".", "markersize": 5}
-        if colour == text_colour:
-            style = {"linewidth": 0.8, "zorder": 3}
-        axes.plot(lags, values, color=colour, **style)
+        axes.plot(lags, values, color=colour, **(thin if colour == text_colour else thick))
 
     axes.set(yscale="log", xlabel="lag k (time steps)", ylabel="relative size")
     visible = np.where(np.array(drawn) >= _LOWEST, drawn, np.nan)
@@ -141,11 +138,9 @@ def _draw_cosines(profile: LagProfile, axes: Any, figure: Any) -> None:
     sizes = np.sqrt(np.diagonal(profile.gram))
     scale = np.outer(sizes, sizes)
     with np.errstate(divide="ignore", invalid="ignore"):
-        cosines = np.where(scale > 0, profile.gram / scale, np.nan)
+        cosines = np.ma.masked_where(~(scale > 0), profile.gram / scale)
     # Blue to red through white: equal steps of lightness on both sides, for any colour vision.
-    image = axes.imshow(
-        np.ma.masked_invalid(cosines), cmap="RdBu_r", vmin=-1, vmax=1, origin="lower"
-    )
+    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1, origin="lower")
     axes.set_facecolor(_LIGHT_GREY)  # where a part is zero and has no direction
     axes.set(xlabel="m (time steps behind the cut)", ylabel="m′ (time steps behind the cut)")
     axes.set_title("Do the parts of the gradient add up?", fontsize=10.5, loc="left")
@@ -196,25 +191,15 @@ def _fit(profile: LagProfile) -> np.ndarray:
     return np.where(fitted, np.exp(level + slope * lags), 0.0)
 
 
-def _decay_label(profile: LagProfile) -> str:
-    if np.isinf(profile.time_constant):
-        return f"× {profile.decay_rate:.3g}\nper step: E(K) = ∞"
-    return f"time\nconstant {profile.time_constant:.3g} steps"
-
-
 def _dynamics_sentence(profile: LagProfile) -> str:
     """Says how perturbations of the carry grow."""
     growth = profile.growth_rate
-    exponent = f"exponent {growth:+.2g} per step".replace("-", "−")
-    if profile.dynamics == "long memory":
-        return (
-            f"Long memory: over {len(profile.lags)} steps a perturbation of the carry\n"
-            f"changes by less than a factor e ({exponent})."
-        )
     if np.isneginf(growth):
         return "Vanishing: a perturbation of the carry is zero after one step."
-    verb = "grows" if profile.dynamics == "exploding" else "shrinks"
-    return (
-        f"{profile.dynamics.capitalize()}: a perturbation of the carry {verb} e-fold\n"
-        f"in {1 / abs(growth):.2g} steps ({exponent})."
-    )
+    exponent = f"exponent {growth:+.2g} per step".replace("-", "−")
+    subject = "a perturbation of the carry"
+    if profile.dynamics == "long memory":
+        subject = f"over {len(profile.lags)} steps {subject}"
+        return f"Long memory: {subject}\nchanges by less than a factor e ({exponent})."
+    change = f"{'grows' if growth > 0 else 'shrinks'} e-fold\nin {1 / abs(growth):.2g} steps"
+    return f"{profile.dynamics.capitalize()}: {subject} {change} ({exponent})."

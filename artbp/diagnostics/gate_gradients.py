@@ -38,8 +38,7 @@ def gradients_of_gates(
       cell, loss_fn, params, carry: as for `artbp.artbp`.
       stream: used as a whole, starting from `carry`.
       gates: float `[D, T]`, or `[D, T, B]` for gates by row, as for `artbp.unroll`.
-      initial_carry: the carry after a reset. Default: `carry`, which is right at the beginning of a
-        stream.
+      initial_carry: the carry after a reset. Default: `carry`, right at the start of a stream.
 
     Returns:
       Like params, each leaf `[D, ...]`.
@@ -55,10 +54,8 @@ def gradients_of_gates(
     gates = jnp.asarray(gates)
     num_steps = stream.num_steps
     if gates.ndim not in (2, 3) or gates.shape[1] != num_steps:
-        raise ValueError(
-            f"gates has shape {gates.shape}; expected [D, T] or [D, T, B] with T = {num_steps} "
-            "steps, one pattern of gates for each of D gradients."
-        )
+        expected = f"[D, T] or [D, T, B], D patterns of T = {num_steps} steps"
+        raise ValueError(f"gates has shape {gates.shape}; expected {expected}.")
     valid = jnp.ones((num_steps,), bool) if stream.mask is None else jnp.asarray(stream.mask, bool)
     xs = _tree.as_arrays(stream.xs)
     # A fused pattern costs half as much: its weight gradient is not summed step by step.
@@ -95,9 +92,7 @@ def tbptt_gates(lengths: Any, num_steps: int, offsets: Any = 0) -> np.ndarray:
 
 def check_truncation_lengths(lengths: Sequence[int], window_length: int) -> None:
     """Raises ValueError unless every K is an integer below the window length."""
-    for length in lengths:
-        if not 1 <= length < window_length:
-            raise ValueError(
-                f"truncation_lengths holds {length}; expected integers from 1 to window_length − 1 "
-                f"= {window_length - 1}: a longer K does not cut the window."
-            )
+    wrong = [length for length in lengths if not 1 <= length < window_length]
+    if wrong:
+        expected = f"integers from 1 to window_length − 1 = {window_length - 1}"
+        raise ValueError(f"truncation_lengths holds {wrong[0]}; expected {expected}.")

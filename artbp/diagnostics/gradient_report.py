@@ -1,12 +1,8 @@
-"""The gradient report: TBPTT's bias, ARTBP's noise and data noise of one model, in one unit.
-
-The stream is read in windows of W steps, and the carry goes on from each window to the next. The
-reference is the gradient of a window's losses through the whole window. Its mean over windows is
-the gradient, and its spread over windows is data noise.
-"""
+"""The gradient report: TBPTT's bias, ARTBP's noise and data noise of one model, in one unit."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -59,8 +55,8 @@ def gradient_report(
             Cov(law) = exact covariance of ARTBP's gradient      noise: √trace, sampled steps
         data noise: spread of g over windows
 
-    The numbers do not contain what the window itself cuts. Take W several times the memory of the
-    model; if in doubt, compare two values of W.
+    All are relative to the norm of the gradient, the mean of g. They do not contain what the window
+    itself cuts. Take W several times the memory of the model; if in doubt, compare two values of W.
 
     Squared norms of means are estimated without bias, by products of different groups of windows.
     Intervals are Student's t with a jackknife over 16 groups, or one per window if there are fewer.
@@ -101,26 +97,27 @@ def gradient_report(
     num_windows = stream.num_steps // window_length
     if num_windows < _FEWEST_WINDOWS:
         raise ValueError(
-            f"The stream has {stream.num_steps} steps, {num_windows} windows of {window_length}; "
-            f"an interval needs at least {_FEWEST_WINDOWS} windows. Give a longer stream, or a "
-            f"window_length of {stream.num_steps // _FEWEST_WINDOWS} at most."
+            f"The stream has {num_windows} windows of {window_length} steps; expected at least "
+            f"{_FEWEST_WINDOWS}. Give a longer stream, or a window_length of "
+            f"{stream.num_steps // _FEWEST_WINDOWS} at most."
         )
     params, initial_carry = _tree.as_arrays((params, carry))
     lengths = np.array(truncation_lengths, np.int32)
     spread = np.linspace(0, num_windows - 1, min(num_variance_windows, num_windows)).astype(int)
     offset_key, sample_key = jax.random.split(rng_key)
+    options = {"num_samples": max(num_samples, 2), "initial_carry": initial_carry}
 
     sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
-    traces = []
-    carry = initial_carry
+    traces, carry = [], initial_carry
     for i in range(num_windows):
-        window = _window(stream, i * window_length, window_length)
+        # Sliced on the host, where the stream may be NumPy arrays larger than the device.
+        steps = slice(i * window_length, (i + 1) * window_length)
+        fields = (stream.xs, stream.targets, stream.resets, stream.mask)
+        window = Stream(*jax.tree.map(itemgetter(steps), fields), num_steps=window_length)
         data = params, carry, window
         if i in spread:
             key = jax.random.fold_in(sample_key, i)
-            options = {"num_samples": max(num_samples, 2), "initial_carry": initial_carry}
-            found = truncation_variance(cell, loss_fn, laws, *data, rng_key=key, **options)
-            traces.append(found)
+            traces.append(truncation_variance(cell, loss_fn, laws, *data, rng_key=key, **options))
         draws = jax.random.uniform(jax.random.fold_in(offset_key, i), lengths.shape)
         gates = tbptt_gates(lengths, window_length, np.floor(np.asarray(draws) * lengths))
         gradients, carry = _gradients(cell, loss_fn, *data, initial_carry, jnp.asarray(gates))
@@ -136,22 +133,13 @@ def _gradients(
     loss_fn: LossFn,
     params: Any,
     carry: Any,
-    window: Stream,
+    window: Any,
     initial_carry: Any,
-    gates: jax.Array,
+    gates: Any,
 ) -> tuple[jax.Array, Any]:
     """Returns the gradient for each pattern of gates, `[patterns, P]`, and the final carry."""
-    found = gradients_of_gates(
-        cell, loss_fn, params, carry, window, gates, initial_carry=initial_carry
-    )
-    options = {"resets": window.resets, "initial_carry": initial_carry}
-    final_carry, _ = unroll(cell, params, carry, window.xs, **options)
+    options = {"initial_carry": initial_carry}
+    found = gradients_of_gates(cell, loss_fn, params, carry, window, gates, **options)
+    final_carry, _ = unroll(cell, params, carry, window.xs, resets=window.resets, **options)
     flat = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])(found)
     return flat.astype(jnp.result_type(float)), final_carry
-
-
-def _window(stream: Stream, start: int, length: int) -> Stream:
-    """Slices on the host, where the stream may be NumPy arrays larger than the device."""
-    steps = slice(start, start + length)
-    fields = (stream.xs, stream.targets, stream.resets, stream.mask)
-    return Stream(*jax.tree.map(lambda leaf: leaf[steps], fields), num_steps=length)

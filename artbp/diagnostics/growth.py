@@ -8,7 +8,7 @@ import optax
 from jax import lax
 
 from artbp import _tree
-from artbp.diagnostics.lag_gradients import UnrolledWindow
+from artbp.diagnostics.lag_gradients import UnrolledWindow, row_products
 
 Dynamics = Literal["exploding", "long memory", "vanishing"]
 
@@ -36,12 +36,13 @@ def growth_rate(window: UnrolledWindow, rng_key: jax.Array) -> jax.Array:
 
         tangent = jax.jvp(next_floats, (floats,), (tangent,))[1]
         norms = row_norms(tangent, window.num_rows)
-        by_row = norms if window.num_rows is not None else norms[0]
-        factor = jnp.where(by_row > 0, 1 / jnp.where(by_row > 0, by_row, 1), 0)
-        tangent = jax.tree.map(
-            lambda leaf: leaf * _tree.align(factor, leaf).astype(leaf.dtype), tangent
-        )
-        return tangent, jnp.mean(jnp.log(norms))
+        factor = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
+        factor = factor if window.num_rows is not None else factor[0]
+
+        def normalize(leaf: jax.Array) -> jax.Array:
+            return leaf * _tree.align(factor, leaf).astype(leaf.dtype)
+
+        return jax.tree.map(normalize, tangent), jnp.mean(jnp.log(norms))
 
     tangent = optax.tree.random_like(rng_key, _tree.partition(window.initial_carry)[0])
     _, logs = lax.scan(step, tangent, jnp.arange(stream.num_steps, dtype=jnp.int32))
@@ -50,17 +51,12 @@ def growth_rate(window: UnrolledWindow, rng_key: jax.Array) -> jax.Array:
 
 def row_norms(tree: Any, num_rows: int | None) -> jax.Array:
     """Computes the norm over all leaves, `[B]`, or `[1]` without rows."""
-    dtype = jnp.result_type(float)
-    squares = [
-        jnp.sum(jnp.reshape(jnp.abs(leaf).astype(dtype) ** 2, (num_rows or 1, -1)), axis=1)
-        for leaf in jax.tree.leaves(tree)
-    ]
-    return jnp.sqrt(sum(squares[1:], squares[0]))
+    sizes = jax.tree.map(jnp.abs, tree)
+    return jnp.sqrt(row_products(sizes, sizes, num_rows or 1))
 
 
 def dynamics_of(growth: float, num_lags: int) -> Dynamics:
     """Says whether a perturbation changes by more than a factor e over the lags, and how."""
-    log_growth = growth * num_lags
-    if log_growth > 1:
+    if growth * num_lags > 1:
         return "exploding"
-    return "vanishing" if log_growth < -1 else "long memory"
+    return "vanishing" if growth * num_lags < -1 else "long memory"

@@ -55,15 +55,6 @@ class UnrolledWindow:
     cotangents: Any
     num_rows: int | None
 
-    def check_rows(self) -> None:
-        """Raises ValueError if losses and carry have no common axis of rows."""
-        if self.num_rows is None:
-            shapes = jax.tree.map(jnp.shape, _tree.partition(self.initial_carry)[0])
-            raise ValueError(
-                "per_row=True needs losses of shape [B] and every float leaf of the carry "
-                f"[B, ...]; the carry is {shapes}. Omit per_row if the rows share their boundaries."
-            )
-
 
 def unroll_window(
     cell: Cell,
@@ -72,6 +63,7 @@ def unroll_window(
     carry: Any,
     stream: Stream,
     initial_carry: Any = None,
+    per_row: bool = False,
 ) -> UnrolledWindow:
     """Runs one forward and one backward pass over the stream. Memory: 2·T carries.
 
@@ -79,7 +71,7 @@ def unroll_window(
       initial_carry: the carry after a reset. Default: `carry`.
 
     Raises:
-      TypeError, ValueError: as `estimate` of `artbp.artbp`.
+      TypeError, ValueError: as `estimate` of `artbp.artbp`; per_row without an axis of rows.
     """
     check_params(params)
     params, carry = _tree.as_arrays((params, carry))
@@ -90,12 +82,15 @@ def unroll_window(
     shape = jax.eval_shape(loss_fn, params, y, target).shape
     leaves = jax.tree.leaves(_tree.partition(carry)[0])
     has_rows = len(shape) == 1 and all(leaf.shape[:1] == shape for leaf in leaves)
+    if per_row and not has_rows:
+        raise ValueError(
+            "per_row=True needs losses of shape [B] and float leaves of the carry [B, ...]; the "
+            f"leaves are {[leaf.shape for leaf in leaves]}. Omit per_row if rows share boundaries."
+        )
     initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
-    carries, cotangents = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
+    found = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
     rows = int(shape[0]) if has_rows else None
-    return UnrolledWindow(
-        cell, loss_fn, params, initial_carry, stream, carries, cotangents, num_rows=rows
-    )
+    return UnrolledWindow(cell, loss_fn, params, initial_carry, stream, *found, num_rows=rows)
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn"))
@@ -111,21 +106,15 @@ def _forward_backward(
 
     _, carries = lax.scan(forward, carry, times)
 
-    def store_entering(cotangents: Any, t: Any, grads: Any, entering: Any) -> Any:
-        del grads
-        return _tree.update(cotangents, entering, t)
-
-    zero = _tree.zeros_like(_tree.partition(carry)[0])
     cotangents = run_backward(
         steps,
         lambda t: params,
         carries,
-        jnp.int32(0),
-        jnp.int32(stream.num_steps),
-        _tree.repeat(zero, stream.num_steps),
+        *(jnp.int32(0), jnp.int32(stream.num_steps)),
+        _tree.zeros_like(_tree.partition(carries)[0]),
         size=stream.num_steps,
         weight=lambda t: jnp.ones((), jnp.result_type(float)),
-        collect=store_entering,
+        collect=lambda cotangents, t, _, entering: _tree.update(cotangents, entering, t),
     )
     return carries, cotangents
 
@@ -149,8 +138,7 @@ def lag_gradients(
 
     Args:
       u: int32, in 1, …, T − 1.
-      per_row: computes the gradient of each row separately, in B times the time. False: the sum
-        over rows.
+      per_row: one gradient per row, in B times the time. False: the sum over rows.
 
     Returns:
       `[num_lags, R, P]`, R = B or 1, in the order of `ravel_pytree`.
@@ -158,9 +146,8 @@ def lag_gradients(
     cotangent = _tree.index(window.cotangents, u)
     cotangents = _tree.repeat(cotangent, 1)
     if per_row:
-        zeros = _tree.zeros_like(cotangent)
-        one_row = jax.vmap(lambda is_row: _tree.select(is_row, cotangent, zeros))
-        cotangents = one_row(jnp.eye(window.num_rows, dtype=bool))
+        zeros, rows = _tree.zeros_like(cotangent), jnp.eye(window.num_rows, dtype=bool)
+        cotangents = jax.vmap(lambda is_row: _tree.select(is_row, cotangent, zeros))(rows)
 
     def body(m: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         cotangents, found = loop
@@ -188,8 +175,8 @@ def lag_projections(
     backward pass over u steps without weight gradients. Memory: z, and one carry per leaf and lag.
 
     Args:
-      per_row: computes the product of each row separately, at no extra cost, if rows do not
-        interact in the cell. False: the sum over rows.
+      per_row: one product per row, at no extra cost, if rows do not interact in the cell. False:
+        the sum over rows.
 
     Returns:
       `[num_lags, R, leaves of params]`, R = B or 1; zero where m ≥ u.
@@ -213,7 +200,7 @@ def lag_projections(
 
     def body(m: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         cotangent, products = loop
-        by_leaf = [_row_products(cotangent, _tree.index(t, m), num_rows) for t in tangents]
+        by_leaf = [row_products(cotangent, _tree.index(t, m), num_rows) for t in tangents]
         step, floats = step_at(window, u - 1 - m)
         (cotangent,) = jax.vjp(partial(step, window.params), floats)[1](cotangent)
         return cotangent, products.at[m].set(jnp.stack(by_leaf, axis=-1))
@@ -228,7 +215,7 @@ def random_signs(rng_key: jax.Array, params: Any) -> Any:
     return optax.tree.random_like(rng_key, params, jax.random.rademacher)
 
 
-def _row_products(cotangent: Any, tangent: Any, num_rows: int) -> jax.Array:
+def row_products(cotangent: Any, tangent: Any, num_rows: int) -> jax.Array:
     """Inner products row by row, `[R]`, in JAX's default float dtype."""
     dtype = jnp.result_type(float)
 

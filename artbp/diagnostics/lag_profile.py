@@ -107,30 +107,27 @@ def lag_profile(
     `artbp.adaptive_tbptt` states. Lyapunov exponent: Benettin et al., Meccanica 15 (1980).
     """
     fitted_from = max(1, num_lags // 4) if fitted_from is None else fitted_from
-    for name, count in (("num_samples", num_samples), ("num_probes", num_probes)):
-        check_positive(integer=True, **({} if count is None else {name: count}))
-    check_positive(integer=True, num_lags=num_lags, fitted_from=fitted_from)
+    numbers = {"num_samples": num_samples, "num_probes": num_probes, "num_lags": num_lags}
+    given = {name: number for name, number in numbers.items() if number is not None}
+    check_positive(integer=True, **given, fitted_from=fitted_from)
     if num_lags < fitted_from + 2:
         raise ValueError(
-            f"num_lags={num_lags}, fitted_from={fitted_from}: a slope needs at least three lags; "
-            "expected num_lags ≥ fitted_from + 2."
+            f"{num_lags=}, {fitted_from=}; a slope needs three lags: num_lags ≥ fitted_from + 2."
         )
     if stream.num_steps < 2 * num_lags:
         raise ValueError(
             f"The stream has {stream.num_steps} steps and num_lags={num_lags}; expected "
             "num_steps ≥ 2 · num_lags, so that every profile is complete."
         )
-    window = unroll_window(cell, loss_fn, params, carry, stream)
+    window = unroll_window(cell, loss_fn, params, carry, stream, per_row=per_row)
     loss_key, gram_key, probe_key, growth_key = jax.random.split(rng_key, 4)
     loss_steps = _draw(loss_key, num_lags, stream.num_steps, num_samples)
     gram_steps = _draw(gram_key, num_lags, stream.num_steps - num_lags + 1, num_samples)
-    if per_row:
-        window.check_rows()
 
     by_lag = [_norms_by_lag(window, t, num_lags) for t in loss_steps]
     loss_norms, gradient_norms = np.mean(np.asarray(by_lag, np.float64), axis=0)
 
-    gram = np.zeros((num_lags, num_lags))
+    gram, num_parts = np.zeros((num_lags, num_lags)), len(gram_steps) * (num_probes or 1)
     for i, u in enumerate(gram_steps):
         for probe in range(num_probes or 1):
             if num_probes is None:
@@ -140,14 +137,15 @@ def lag_profile(
                 signs = random_signs(key, window.params)
                 found = lag_projections(window, u, signs, num_lags, per_row)
             flat = np.asarray(found, np.float64).reshape(num_lags, -1)
-            gram += flat @ flat.T / (len(gram_steps) * (num_probes or 1))
+            gram += flat @ flat.T / num_parts
 
     lags = np.arange(1, num_lags + 1)
     norms = jnp.asarray(gradient_norms, jnp.result_type(float))
     rate = fitted_decay_rate(norms, fitted_from)
     bounds = bias_bound(norms, rate, fitted_from, jnp.asarray(lags, jnp.int32))
-    decay_rate = float(rate)
-    growth = float(growth_rate(window, growth_key))
+    decay_rate, growth = float(rate), float(growth_rate(window, growth_key))
+    with np.errstate(divide="ignore"):  # −1/ln 0 = 0; NaN, from an overflow, is no decay
+        time_constant = float(-1 / np.log(decay_rate)) if decay_rate < 1 else float("inf")
     return LagProfile(
         lags=lags,
         loss_norms=loss_norms,
@@ -156,7 +154,7 @@ def lag_profile(
         gram=gram,
         fitted_from=fitted_from,
         decay_rate=decay_rate,
-        time_constant=_time_constant(decay_rate),
+        time_constant=time_constant,
         growth_rate=growth,
         dynamics=dynamics_of(growth, num_lags),
     )
@@ -190,9 +188,3 @@ def _norms_by_lag(
 
     lags = jnp.arange(1, num_lags + 1, dtype=jnp.int32)
     return lax.scan(one_step_back, jax.grad(loss)(floats), lags)[1]
-
-
-def _time_constant(decay_rate: float) -> float:
-    if not decay_rate < 1:  # NaN included: gradients that overflow do not decay
-        return float("inf")
-    return float(-1 / np.log(decay_rate)) if decay_rate > 0 else 0.0

@@ -38,13 +38,18 @@ def renewal_weights(law: TruncationLaw, num_steps: int) -> RenewalWeights:
     if np.any(certain):
         raise ValueError(
             f"law={law!r} has c({np.argmax(certain) + 1}) = 1 within the {num_steps} steps of the "
-            "stream. A certain boundary cuts the same flow every time, which is a bias, not a "
-            "variance. Use a law that can outlive the stream; for TBPTT compare mean gradients."
+            "stream. A certain boundary adds a bias, not a variance. Use a law that can outlive "
+            "the stream; for TBPTT compare mean gradients."
         )
     survival = np.concatenate([[1.0], law.survival(ages)])
     with np.errstate(divide="ignore"):  # a survival below float64: see `root_variances`
         root_weight = np.sqrt(hazard / survival[1:])
-    return RenewalWeights(survival[:-1], root_weight, np.sqrt(_begin_probabilities(survival)))
+    # The renewal equation for q_1, q_2, …
+    ends = survival[:-1] - survival[1:]  # P(length = n), n = 1, 2, …
+    begins = np.ones(len(ends))
+    for j in range(1, len(begins)):
+        begins[j] = begins[:j] @ ends[j - 1 :: -1]
+    return RenewalWeights(survival[:-1], root_weight, np.sqrt(begins))
 
 
 def root_variances(weights: RenewalWeights, lag_gradients: np.ndarray) -> np.ndarray:
@@ -65,13 +70,3 @@ def root_variances(weights: RenewalWeights, lag_gradients: np.ndarray) -> np.nda
         # S(k) may be 0 in float64 at ages that contribute nothing: there 0 · ∞ means 0.
         scaled = np.where(sums == 0, 0.0, root_weight[:, None] * sums)
     return scaled.reshape(lag_gradients.shape)
-
-
-def _begin_probabilities(survival: np.ndarray) -> np.ndarray:
-    """Solves the renewal equation for q_1, q_2, …, given S(0), S(1), …"""
-    ends = survival[:-1] - survival[1:]  # P(length = n), n = 1, 2, …
-    begins = np.zeros(len(ends))
-    begins[0] = 1.0
-    for j in range(1, len(begins)):
-        begins[j] = begins[:j] @ ends[j - 1 :: -1]
-    return begins

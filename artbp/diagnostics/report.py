@@ -9,16 +9,9 @@ import numpy as np
 
 from artbp.truncation.base import TruncationLaw
 
-_COLUMNS = (
-    "estimator",
-    "update delay, steps",
-    "memory, steps",
-    "bias ÷ gradient",
-    "bias along the gradient",
-    "cosine",
-    "noise ÷ gradient",
-    "variance ÷ data variance",
-    "windows until noise = bias",
+_HEADER = (
+    "| estimator | update delay, steps | memory, steps | bias ÷ gradient | bias along the gradient "
+    "| cosine | noise ÷ gradient | variance ÷ data variance | windows until noise = bias |"
 )
 
 
@@ -103,7 +96,9 @@ def describe(report: GradientReport) -> str:
     K, or among all laws if there are none.
     """
     significant = [bias for bias in report.biases if bias.is_significant]
-    law = _law_of_equal_memory(report)
+    longest_length = max((bias.truncation_length for bias in report.biases), default=np.inf)
+    fair = [noise for noise in report.noises if noise.mean_memory <= longest_length]
+    law = min(fair or report.noises, key=lambda noise: noise.relative_noise, default=None)
     sentences = [
         _dominance(report, law),
         f"Data noise is {report.data_noise:.3g} times the gradient of one window of "
@@ -111,33 +106,23 @@ def describe(report: GradientReport) -> str:
     ]
     if significant:
         longest = max(significant, key=lambda bias: bias.truncation_length)
-        windows = longest.windows_to_matter
+        windows, share = longest.windows_to_matter, _percent(longest.relative_bias)
         noise = "at least the noise of a single window"
         if windows >= 1.5:
             noise = f"as much as the noise of an average over {windows:,.0f} windows"
-        sentences.append(
-            f"TBPTT {longest.truncation_length} is biased by {_percent(longest.relative_bias)} of "
-            f"the gradient, {noise}."
-        )
+        biased = f"TBPTT {longest.truncation_length} is biased by {share} of the gradient"
+        sentences.append(f"{biased}, {noise}.")
         wrong = [b for b in significant if b.projection + b.projection_half_width < -1]
         if wrong:
             sentences.append(f"TBPTT {_lengths(wrong)} has the wrong sign.")
     elif report.biases:
         sentences.append("No bias of TBPTT is significant at these lengths.")
     if law is not None and np.isfinite(law.variance_to_data):
-        share = law.variance_to_data
+        share, memory = law.variance_to_data, f"a memory of {law.mean_memory:.0f} steps"
         added = f"{share:,.0f} times" if share > 5 else f"{_percent(share)} to"
-        sentences.append(
-            f"ARTBP with {law_name(law.law)} adds {added} the variance of the data, at a memory of "
-            f"{law.mean_memory:.0f} steps."
-        )
+        words = f"adds {added} the variance of the data, at {memory}."
+        sentences.append(f"ARTBP with {law_name(law.law)} {words}")
     return " ".join(sentences)
-
-
-def _law_of_equal_memory(report: GradientReport) -> TruncationNoise | None:
-    longest = max((bias.truncation_length for bias in report.biases), default=np.inf)
-    fair = [noise for noise in report.noises if noise.mean_memory <= longest]
-    return min(fair or report.noises, key=lambda noise: noise.relative_noise, default=None)
 
 
 def _dominance(report: GradientReport, law: TruncationNoise | None) -> str:
@@ -179,20 +164,19 @@ def report_table(report: GradientReport) -> str:
     noise = _with_interval(report.data_noise, report.data_noise_interval)
     rows = [("BPTT through the window", window, window, "0", "0", "1", noise, "1", "")]
     for bias in report.biases:
-        length = f"{bias.truncation_length}"
+        name, length = f"TBPTT {bias.truncation_length}", f"{bias.truncation_length}"
         relative = _with_interval(bias.relative_bias, bias.interval)
         along = f"{bias.projection:+.3f} ± {bias.projection_half_width:.3f}"
         windows = _with_interval(bias.windows_to_matter, bias.windows_interval)
-        name = f"TBPTT {length}"
         rows.append((name, length, length, relative, along, f"{bias.cosine:.3f}", "", "", windows))
     for law in report.noises:
-        delay, memory = f"{law.mean_length:.3g}", _number(law.mean_memory)
+        name, delay = f"ARTBP, {law_name(law.law)}", f"{law.mean_length:.3g}"
+        memory = _number(law.mean_memory)
         noise = f"+ {_with_interval(law.relative_noise, law.interval)}"
         variance = f"+ {_with_interval(law.variance_to_data, law.variance_interval)}"
-        name = f"ARTBP, {law_name(law.law)}"
         rows.append((name, delay, memory, "0", "0", "1", noise, variance, ""))
-    lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [_HEADER, "|" + 9 * " --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
 
 
 def law_name(law: TruncationLaw) -> str:
@@ -206,8 +190,7 @@ def law_name(law: TruncationLaw) -> str:
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
+    return f"{_number(value)} [{_number(interval[0])}, {_number(interval[1])}]"
 
 
 def _number(value: float) -> str:

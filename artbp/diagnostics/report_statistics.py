@@ -1,6 +1,7 @@
 """The statistics of the gradient report: unbiased squared norms and jackknife intervals."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,17 +30,15 @@ class GradientSums:
         self.gradients = _add_to_group(self.gradients, np.int32(group), gradients)
         self.squares[group] += float(jnp.sum(gradients[0] ** 2))
 
-    def products(self) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-        """Returns inner products of groups, `[a, b]`: ⟨g, g⟩, and ⟨d, d⟩ and ⟨d, g⟩ for the
-        difference d = ĝ − g of each other pattern; float64."""
+    def products(self) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        """Returns inner products of groups, float64 `[a, b]`: ⟨g, g⟩, and (⟨d, d⟩, ⟨d, g⟩) for the
+        difference d = ĝ − g of each other pattern."""
         assert self.gradients is not None
-        whole = np.asarray(self.gradients[:, 0], np.float64)
-        squares, with_whole = [], []
+        whole, pairs = np.asarray(self.gradients[:, 0], np.float64), []
         for pattern in range(1, self.gradients.shape[1]):
             difference = np.asarray(self.gradients[:, pattern], np.float64) - whole
-            squares.append(difference @ difference.T)
-            with_whole.append(difference @ whole.T)
-        return whole @ whole.T, squares, with_whole
+            pairs.append((difference @ difference.T, difference @ whole.T))
+        return whole @ whole.T, pairs
 
 
 class Jackknife:
@@ -59,12 +58,9 @@ class Jackknife:
 
     def squared_mean(self, products: np.ndarray) -> np.ndarray:
         """Computes ⟨E x, E y⟩ from products of different groups, which noise leaves unbiased."""
-        different = 1 - np.eye(len(self.counts))
-        pairs = np.outer(self.counts, self.counts)
-        total, number = (
-            np.einsum("ca,ab,cb->c", self.used, of_pairs * different, self.used)
-            for of_pairs in (products, pairs)
-        )
+        pairs = np.stack([products, np.outer(self.counts, self.counts)])
+        pairs *= 1 - np.eye(len(self.counts))
+        total, number = np.einsum("ca,nab,cb->nc", self.used, pairs, self.used)
         return total / number
 
     def half_width(self, values: np.ndarray) -> float:
@@ -73,8 +69,8 @@ class Jackknife:
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """Computes an interval for a quantity that is not negative, though its estimate may be."""
-        width = self.half_width(values)
-        return max(float(values[-1] - width), 0.0), max(float(values[-1] + width), 0.0)
+        value, width = float(values[-1]), self.half_width(values)
+        return max(value - width, 0.0), max(value + width, 0.0)
 
     def ratio_interval(self, values: np.ndarray, other_error: float = 0.0) -> tuple[float, float]:
         """Computes an interval for a positive ratio, in its logarithm.
@@ -110,19 +106,19 @@ def summarise(
       ValueError: the squared norm of the mean gradient is estimated as zero or less.
     """
     jackknife = Jackknife(sums.counts, confidence)
-    whole, squares, with_whole = sums.products()
+    whole, pairs = sums.products()
     norm2 = jackknife.squared_mean(whole)
     if norm2[-1] <= 0:
         raise ValueError(
-            "The mean gradient of these windows does not differ from zero, so nothing can be "
-            "measured relative to it. Give a longer stream, or params farther from an optimum."
+            "The mean gradient of these windows does not differ from zero, and errors are relative "
+            "to it. Give a longer stream, or params farther from an optimum."
         )
     data = np.maximum(jackknife.mean(sums.squares) - norm2, 0.0)
     data_low, data_high = np.sqrt(jackknife.ratio_interval(data / norm2))
-    biases = []
-    for length, square, along in zip(lengths, squares, with_whole, strict=True):
-        bias2, product = jackknife.squared_mean(square), jackknife.squared_mean(along)
-        biases.append(_bias(jackknife, int(length), norm2, data, bias2, product))
+    biases = [
+        _bias(jackknife, int(length), norm2, data, *map(jackknife.squared_mean, pair))
+        for length, pair in zip(lengths, pairs, strict=True)
+    ]
     noises = [
         _noise(jackknife, law, norm2, data, [trace[i] for trace in traces], confidence)
         for i, law in enumerate(laws)
@@ -140,19 +136,14 @@ def summarise(
 
 
 def _bias(
-    jackknife: Jackknife,
-    length: int,
-    norm2: np.ndarray,
-    data: np.ndarray,
-    bias2: np.ndarray,
-    product: np.ndarray,
+    jackknife: Jackknife, length: int, norm2: Any, data: Any, bias2: Any, product: Any
 ) -> TruncationBias:
     """Makes the entry of TBPTT(K) from ‖E g‖², the variance of the data, ‖E d‖² and ⟨E d, E g⟩."""
     projection = product / norm2
     low, high = np.sqrt(jackknife.interval(bias2 / norm2))
     length2 = norm2[-1] + 2 * product[-1] + bias2[-1]  # ‖E ĝ‖²
     windows = jackknife.ratio_interval(data / bias2)
-    found = TruncationBias(
+    bias = TruncationBias(
         truncation_length=length,
         relative_bias=float(max(bias2[-1] / norm2[-1], 0.0) ** 0.5),
         interval=(float(low), float(high)),
@@ -162,18 +153,11 @@ def _bias(
         windows_to_matter=float(data[-1] / bias2[-1]) if bias2[-1] > 0 else float("inf"),
         windows_interval=windows,
     )
-    if found.is_significant:
-        return found
-    return found._replace(windows_interval=(windows[0], float("inf")))
+    return bias if bias.is_significant else bias._replace(windows_interval=(windows[0], np.inf))
 
 
 def _noise(
-    jackknife: Jackknife,
-    law: TruncationLaw,
-    norm2: np.ndarray,
-    data: np.ndarray,
-    traces: Sequence[TruncationVariance],
-    confidence: float,
+    jackknife: Jackknife, law: TruncationLaw, norm2: Any, data: Any, traces: Any, confidence: float
 ) -> TruncationNoise:
     """Makes the entry of a law from its traces, one for each window that was sampled."""
     samples = np.array([trace.trace for trace in traces])

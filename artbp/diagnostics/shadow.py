@@ -45,13 +45,11 @@ def shadow(
         bias_K             ‖ĝ(K) − g‖ / ‖g‖, cuts every K steps from the window's start
         projection_K       ⟨ĝ(K) − g, g⟩ / ‖g‖²; below −1 the sign is wrong
         artbp_noise        √(mean ‖ĝ − g‖²) / ‖g‖ over draws of the law's boundaries
-        carry_error        ‖g − g'‖ / ‖g'‖, with g' from a carry recomputed by the present params
+        carry_error        ‖g − g'‖ / ‖g'‖
 
     `carry_error` is the effect of a carry that older params computed: g' starts from a carry that
-    the present params compute over the `history_length` steps before the window.
-
-    The numbers describe one window: average them over calls, and use `gradient_report` for
-    intervals. At the end of the stream the window has fewer steps.
+    the present params compute over the `history_length` steps before the window. At the end of the
+    stream the window has fewer steps. Average over calls; `gradient_report` gives intervals.
 
     Cost: one forward and 1 + (truncation lengths) + num_draws backward passes over the window. A
     history adds a forward pass over it, and a forward and a backward pass over the window. Memory:
@@ -79,7 +77,6 @@ def shadow(
     check_truncation_lengths(truncation_lengths, window_length)
     if law is not None:
         check_law(law)
-    num_patterns = 1 + len(truncation_lengths)
 
     def measure(
         params: Any, state: EstimatorState, stream: Stream, rng_key: jax.Array
@@ -93,12 +90,8 @@ def shadow(
             drawn = jax.vmap(lambda key: law.sample_gates(key, window_length))(keys)
             gates = jnp.concatenate([gates, drawn.astype(gates.dtype)])
 
-        def gradients(carry: Any, gates: jax.Array) -> Any:
-            return gradients_of_gates(
-                cell, loss_fn, params, carry, window, gates, initial_carry=initial_carry
-            )
-
-        found = gradients(carry, gates)
+        options = {"initial_carry": initial_carry}
+        found = gradients_of_gates(cell, loss_fn, params, carry, window, gates, **options)
         whole = jax.tree.map(lambda leaf: leaf[0], found)
         norm = optax.tree.norm(whole)
         errors = jax.tree.map(lambda leaf, one: leaf - one[None], found, whole)
@@ -108,11 +101,12 @@ def shadow(
         for i, length in enumerate(truncation_lengths, start=1):
             metrics |= {f"bias_{length}": norms[i], f"projection_{length}": along[i]}
         if law is not None:
-            metrics["artbp_noise"] = jnp.sqrt(jnp.mean(norms[num_patterns:] ** 2))
+            metrics["artbp_noise"] = jnp.sqrt(jnp.mean(norms[-num_draws:] ** 2))
         if history_length:
             history = _window(stream, position - np.int32(history_length), history_length, num_rows)
-            recomputed = _recomputed_carry(cell, params, initial_carry, history, position)
-            fresh = jax.tree.map(lambda leaf: leaf[0], gradients(recomputed, gates[:1]))
+            data = _recomputed_carry(cell, params, initial_carry, history, position), window
+            found = gradients_of_gates(cell, loss_fn, params, *data, gates[:1], **options)
+            fresh = jax.tree.map(lambda leaf: leaf[0], found)
             difference = jax.tree.map(jnp.subtract, whole, fresh)
             metrics["carry_error"] = optax.tree.norm(difference) / optax.tree.norm(fresh)
         return metrics

@@ -90,12 +90,10 @@ def truncation_covariance(
     Source: derived in the project; checked against enumeration.
     """
     weights = renewal_weights(law, stream.num_steps)
-    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
-    if per_row:
-        window.check_rows()
+    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     size = sum(leaf.size for leaf in jax.tree.leaves(window.params))
     covariance = np.zeros((size, size))
-    for u in _gated_steps(stream):
+    for u in np.arange(1, stream.num_steps, dtype=np.int32):  # the steps with a gate behind them
         found = lag_gradients(window, u, stream.num_steps - 1, per_row)
         roots = root_variances(weights, np.asarray(found, np.float64)[:u]).reshape(-1, size)
         covariance += roots.T @ roots
@@ -134,11 +132,11 @@ def truncation_variance(
     samples and for 20 of 20 with 500. Where it missed, it was too low.
 
     Args:
-      cell, loss_fn, params, carry, stream, per_row, initial_carry: as for `truncation_covariance`.
       laws: one law, or several, compared on the same samples.
       rng_key: consumed.
       num_samples: ≥ 2.
       confidence: level of the interval.
+      The others: as for `truncation_covariance`.
 
     Returns:
       A `TruncationVariance`, or a list of them if `laws` is a sequence.
@@ -148,14 +146,10 @@ def truncation_variance(
     """
     check_positive(num_samples=num_samples, integer=True)
     if num_samples < 2 or not 0 < confidence < 1:
-        raise ValueError(
-            f"num_samples={num_samples}, confidence={confidence}; expected two samples at least, "
-            "and a level between 0 and 1."
-        )
+        expected = "expected two samples at least, and a level between 0 and 1."
+        raise ValueError(f"num_samples={num_samples}, confidence={confidence}; {expected}")
     all_weights = _all_weights(laws, stream)
-    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
-    if per_row:
-        window.check_rows()
+    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     treedef = jax.tree.structure(window.params)
     samples = np.zeros((len(all_weights), num_samples, treedef.num_leaves))
     num_lags = stream.num_steps - 1
@@ -192,9 +186,9 @@ def variance_along(
     free. Memory: z, and T carries per leaf.
 
     Args:
-      cell, loss_fn, params, carry, stream, initial_carry: as for `truncation_covariance`.
       laws: one law, or several.
       direction: z, like params.
+      The others: as for `truncation_covariance`.
 
     Returns:
       A float, or a list of them if `laws` is a sequence.
@@ -205,7 +199,7 @@ def variance_along(
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
     totals = [0.0] * len(all_weights)
-    for u in _gated_steps(stream):
+    for u in np.arange(1, stream.num_steps, dtype=np.int32):
         products = lag_projections(window, u, direction, stream.num_steps - 1)
         along = np.asarray(products, np.float64)[:u].sum(axis=-1)  # over the leaves
         for i, weights in enumerate(all_weights):
@@ -218,23 +212,12 @@ def _all_weights(laws: TruncationLaw | Sequence[TruncationLaw], stream: Stream) 
     return [renewal_weights(law, stream.num_steps) for law in laws]
 
 
-def _gated_steps(stream: Stream) -> np.ndarray:
-    """The steps that have a gate behind them: u = 1, …, T − 1, int32."""
-    return np.arange(1, stream.num_steps, dtype=np.int32)
-
-
 def _mean_with_errors(samples: np.ndarray, treedef: Any, confidence: float) -> TruncationVariance:
     """The mean over the first axis of `[samples, leaves]`, with standard errors."""
     number = len(samples)
-    totals = samples.sum(axis=1)
-    error = float(totals.std(ddof=1) / np.sqrt(number))
-    leaf_errors = samples.std(axis=0, ddof=1) / np.sqrt(number)
-    return TruncationVariance(
-        trace=float(totals.mean()),
-        standard_error=error,
-        half_width=student_t_quantile(confidence, number - 1) * error,
-        per_leaf=treedef.unflatten(samples.mean(axis=0).tolist()),
-        per_leaf_standard_error=treedef.unflatten(leaf_errors.tolist()),
-        num_samples=number,
-        confidence=confidence,
-    )
+    samples = np.concatenate([samples, samples.sum(axis=1, keepdims=True)], axis=1)
+    *leaves, trace = samples.mean(axis=0).tolist()
+    *leaf_errors, error = (samples.std(axis=0, ddof=1) / np.sqrt(number)).tolist()
+    half_width = student_t_quantile(confidence, number - 1) * error
+    trees = treedef.unflatten(leaves), treedef.unflatten(leaf_errors)
+    return TruncationVariance(trace, error, half_width, *trees, number, confidence)
