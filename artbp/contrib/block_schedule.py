@@ -32,8 +32,7 @@ class RunsSegment(NamedTuple):
       length: int32, of the segment.
       block, goal: int32, the block to run in this iteration, and the one to backpropagate next.
       num_iterations: int32, iterations since the run last started from the segment's start.
-      goal_slot: int32, the slot of the ring that holds, or will hold, the carry entering the goal.
-      reload: bool, whether the carry entering `block` is to be taken from there.
+      reload: bool, whether the carry entering `block` is to be taken from the ring.
       carry: enters `block` otherwise.
       leaving: the carry after the segment's last step, once there.
       flow, grads, loss_sum, num_losses, max_compensation, max_weight: of the steps from the
@@ -44,7 +43,6 @@ class RunsSegment(NamedTuple):
     block: jax.Array
     goal: jax.Array
     num_iterations: jax.Array
-    goal_slot: jax.Array
     reload: jax.Array
     carry: Any
     leaving: Any
@@ -68,17 +66,15 @@ class Ring(NamedTuple):
     slot: jax.Array
 
 
-def begin(params: Any, carry: Any, length: jax.Array, ring: Ring, block_size: int) -> RunsSegment:
-    """Segments of `length` `[R]` steps that start from `carry` in the ring's iteration."""
+def begin(params: Any, carry: Any, length: jax.Array, block_size: int) -> RunsSegment:
+    """Segments of `length` `[R]` steps that start from `carry` in the next iteration."""
     zero = jnp.zeros_like(length)
     one = jnp.ones(length.shape, jnp.result_type(float))
-    goal = (length - 1) // block_size
     return RunsSegment(
         length=length,
         block=zero,
-        goal=goal,
+        goal=(length - 1) // block_size,
         num_iterations=zero,
-        goal_slot=(ring.slot + goal) % _num_slots(ring),
         reload=jnp.zeros(length.shape, bool),
         carry=carry,
         leaving=carry,
@@ -107,10 +103,11 @@ def advance(
     Returns:
       (the segments after it, bool `[R]` whether they are finished, the next iteration's ring).
     """
-    num_slots = _num_slots(ring)
+    num_slots = jax.tree.leaves(ring.carries)[0].shape[0]
     runs = jnp.arange(segment.goal.shape[0], dtype=jnp.int32)
-    at_slot = segment.goal_slot, runs
-    kept = jax.tree.map(lambda leaf: leaf.at[at_slot].get(mode="clip"), ring.carries)
+    # Block j entered the ring j iterations after the run's last start.
+    goal_slot = (ring.slot - segment.num_iterations + segment.goal) % num_slots
+    kept = jax.tree.map(lambda leaf: leaf.at[goal_slot, runs].get(mode="clip"), ring.carries)
     carry = _tree.select(segment.reload, kept, segment.carry)
     ring = Ring(_tree.update(ring.carries, carry, ring.slot), (ring.slot + 1) % num_slots)
     offset = segment.block * block.size
@@ -126,15 +123,13 @@ def advance(
     finished = at_goal & (segment.goal == 0)
 
     # The next goal, and how to get there: from the carry kept, or from the start if it is gone.
-    back = at_goal.astype(jnp.int32)
-    goal, goal_slot = segment.goal - back, (segment.goal_slot - back) % num_slots
+    goal = segment.goal - at_goal.astype(jnp.int32)
     is_kept = segment.num_iterations - goal < num_slots
     again = at_goal & ~is_kept
     segment = segment._replace(
         block=jnp.where(at_goal, jnp.where(is_kept, goal, 0), segment.block + 1),
         goal=goal,
         num_iterations=jnp.where(again, 0, segment.num_iterations + 1),
-        goal_slot=jnp.where(again, (ring.slot + goal) % num_slots, goal_slot),
         reload=at_goal & is_kept,
         carry=_tree.select(again, first_carry, carry),
     )
@@ -166,7 +161,3 @@ def _backward(
         max_compensation=max_compensation,
         max_weight=max_weight,
     )
-
-
-def _num_slots(ring: Ring) -> int:
-    return jax.tree.leaves(ring.carries)[0].shape[0]

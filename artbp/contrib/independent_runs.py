@@ -142,15 +142,13 @@ def independent_runs(
         lengths = jax.vmap(law.length_of, in_axes=(0, 0, None))(keys, jnp.ravel(segments), limit)
         return first, jnp.reshape(lengths, segments.shape)
 
-    def begin_next(
-        params: Any, state: EstimatorState, plan: _Plan, ring: Ring, num_steps: int
-    ) -> RunsSegment:
+    def begin_next(params: Any, state: EstimatorState, plan: _Plan, num_steps: int) -> RunsSegment:
         first, lengths = plan
         runs = jnp.arange(state.position.shape[0], dtype=jnp.int32)
         # Clipped, because a run at rest may have come to the end of its plan.
         length = lengths.at[state.num_estimates - first, runs].get(mode="clip")
         length = jnp.minimum(length, num_steps - state.position)
-        return begin(params, state.carry, length, ring, block_size)
+        return begin(params, state.carry, length, block_size)
 
     def end(loop: _Loop, segment: RunsSegment, finished: jax.Array, num_steps: int) -> Any:
         """Updates the runs whose segment is finished; returns (params, aux, state)."""
@@ -207,13 +205,13 @@ def independent_runs(
             plan = lax.cond(
                 jnp.any(at_end_of_plan), lambda: draw(state, num_steps), lambda: loop.plan
             )
-            fresh = begin_next(params, state, plan, ring, num_steps)
+            fresh = begin_next(params, state, plan, num_steps)
             segment = _tree.select(finished, fresh, segment)
             return _Loop(params, aux, state, still_running, plan, segment, ring)
 
         plan = draw(state, num_steps)
         ring = Ring(_tree.repeat(state.carry, _KEPT * block_size), jnp.zeros((), jnp.int32))
-        segment = begin_next(params, state, plan, ring, num_steps)
+        segment = begin_next(params, state, plan, num_steps)
         loop = _Loop(params, aux, state, running(params, aux), plan, segment, ring)
         return lax.while_loop(lambda loop: jnp.any(loop.running), iteration, loop)[:3]
 

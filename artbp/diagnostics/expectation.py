@@ -77,7 +77,17 @@ def exact_expectation(
     check_law(law)
     check_positive(batch_size=batch_size, integer=True)
     check_params(params)
-    _check_float64(params)
+    if jnp.result_type(float) != jnp.float64:
+        raise ValueError(
+            "Exact expectations need float64, which is switched off in JAX. Put the call and the "
+            "creation of its arrays inside `with jax.enable_x64(True):`."
+        )
+    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
+    if not dtypes <= {"float64"}:
+        raise ValueError(
+            f"params have dtypes {sorted(dtypes)}; expected float64. Cast params, carry and "
+            "stream, for example with jax.tree.map(lambda x: x.astype(float), params)."
+        )
     stream.check_lengths()
     if stream.num_steps > _LONGEST:
         raise ValueError(
@@ -124,18 +134,3 @@ def _patterns(law: TruncationLaw, num_steps: int) -> tuple[np.ndarray, np.ndarra
     order = np.argsort(segment, kind="stable")
     order = order[probabilities[order] > 0]
     return lengths[order], probabilities[order]
-
-
-def _check_float64(params: Any) -> None:
-    """Raises ValueError unless JAX computes in float64 and every leaf of params is float64."""
-    if jnp.result_type(float) != jnp.float64:
-        raise ValueError(
-            "Exact expectations need float64, which is switched off in JAX. Put the call and the "
-            "creation of its arrays inside `with jax.enable_x64(True):`."
-        )
-    dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
-    if not dtypes <= {"float64"}:
-        raise ValueError(
-            f"params have dtypes {sorted(dtypes)}; expected float64. Cast params, carry and "
-            "stream, for example with jax.tree.map(lambda x: x.astype(float), params)."
-        )

@@ -90,7 +90,7 @@ def tbptt_gates(lengths: Any, num_steps: int, offsets: Any = 0) -> np.ndarray:
     return gates.astype(jnp.result_type(float))
 
 
-def check_truncation_lengths(lengths: Sequence[int], window_length: int) -> None:
+def check_lengths(lengths: Sequence[int], window_length: int) -> None:
     """Raises ValueError unless every K is an integer below the window length."""
     wrong = [length for length in lengths if not 1 <= length < window_length]
     if wrong:

@@ -11,11 +11,7 @@ import numpy as np
 from jax import flatten_util
 
 from artbp import _tree
-from artbp.diagnostics.gate_gradients import (
-    check_truncation_lengths,
-    gradients_of_gates,
-    tbptt_gates,
-)
+from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.report import GradientReport
 from artbp.diagnostics.report_statistics import GradientSums, summarise
@@ -91,7 +87,7 @@ def gradient_report(
             raise TypeError(f"{name} is {given!r}; expected a sequence: put it into a list.")
     for law in laws:
         check_law(law)
-    check_truncation_lengths(truncation_lengths, window_length)
+    check_lengths(truncation_lengths, window_length)
     check_confidence(confidence)
     stream.check_lengths()
     num_windows = stream.num_steps // window_length

@@ -1,7 +1,7 @@
 """Lag profiles: how gradients shrink with lag, and how perturbations of the carry grow."""
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ import optax
 from jax import lax
 
 from artbp import _tree
-from artbp.diagnostics.growth import Dynamics, dynamics_of, growth_rate, row_norms
 from artbp.diagnostics.lag_gradients import (
     UnrolledWindow,
     lag_gradients,
     lag_projections,
     random_signs,
+    row_products,
     step_at,
     unroll_window,
 )
@@ -56,7 +56,7 @@ class LagProfile(NamedTuple):
     decay_rate: float
     time_constant: float
     growth_rate: float
-    dynamics: Dynamics
+    dynamics: Literal["exploding", "long memory", "vanishing"]
 
 
 def lag_profile(
@@ -143,9 +143,10 @@ def lag_profile(
     norms = jnp.asarray(gradient_norms, jnp.result_type(float))
     rate = fitted_decay_rate(norms, fitted_from)
     bounds = bias_bound(norms, rate, fitted_from, jnp.asarray(lags, jnp.int32))
-    decay_rate, growth = float(rate), float(growth_rate(window, growth_key))
+    decay_rate, growth = float(rate), float(_growth_rate(window, growth_key))
     with np.errstate(divide="ignore"):  # −1/ln 0 = 0; NaN, from an overflow, is no decay
         time_constant = float(-1 / np.log(decay_rate)) if decay_rate < 1 else float("inf")
+    dynamics = "vanishing" if growth * num_lags < -1 else "long memory"
     return LagProfile(
         lags=lags,
         loss_norms=loss_norms,
@@ -156,7 +157,7 @@ def lag_profile(
         decay_rate=decay_rate,
         time_constant=time_constant,
         growth_rate=growth,
-        dynamics=dynamics_of(growth, num_lags),
+        dynamics="exploding" if growth * num_lags > 1 else dynamics,
     )
 
 
@@ -183,8 +184,50 @@ def _norms_by_lag(
     def one_step_back(cotangent: Any, lag: jax.Array) -> tuple[Any, tuple[jax.Array, jax.Array]]:
         step, floats = step_at(window, t - lag)
         grads, entering = jax.vjp(step, window.params, floats)[1](cotangent)
-        norms = jnp.mean(row_norms(cotangent, window.num_rows)), optax.tree.norm(grads)
+        norms = jnp.mean(_row_norms(cotangent, window.num_rows)), optax.tree.norm(grads)
         return entering, norms
 
     lags = jnp.arange(1, num_lags + 1, dtype=jnp.int32)
     return lax.scan(one_step_back, jax.grad(loss)(floats), lags)[1]
+
+
+@jax.jit
+def _growth_rate(window: UnrolledWindow, rng_key: jax.Array) -> jax.Array:
+    """Estimates the mean log growth of a random perturbation per step, averaged over rows.
+
+    The first quarter of the steps is left out, during which the perturbation turns to the leading
+    direction. A reset replaces the carry but not the perturbation.
+    """
+    stream = window.stream
+
+    def step(tangent: Any, t: jax.Array) -> tuple[Any, jax.Array]:
+        carry = _tree.index(window.carries, t)
+        if stream.resets is not None:
+            reset = jnp.asarray(_tree.index(stream.resets, t), bool)
+            carry = _tree.select(reset, window.initial_carry, carry)
+        floats, rest = _tree.partition(carry)
+
+        def next_floats(floats: Any) -> Any:
+            x = _tree.index(stream.xs, t)
+            carry, _ = window.cell(window.params, _tree.combine(floats, rest), x)
+            return _tree.partition(carry)[0]
+
+        tangent = jax.jvp(next_floats, (floats,), (tangent,))[1]
+        norms = _row_norms(tangent, window.num_rows)
+        factor = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
+        factor = factor if window.num_rows is not None else factor[0]
+
+        def normalize(leaf: jax.Array) -> jax.Array:
+            return leaf * _tree.align(factor, leaf).astype(leaf.dtype)
+
+        return jax.tree.map(normalize, tangent), jnp.mean(jnp.log(norms))
+
+    tangent = optax.tree.random_like(rng_key, _tree.partition(window.initial_carry)[0])
+    _, logs = lax.scan(step, tangent, jnp.arange(stream.num_steps, dtype=jnp.int32))
+    return jnp.mean(logs[stream.num_steps // 4 :])
+
+
+def _row_norms(tree: Any, num_rows: int | None) -> jax.Array:
+    """Computes the norm over all leaves, `[B]`, or `[1]` without rows."""
+    sizes = jax.tree.map(jnp.abs, tree)
+    return jnp.sqrt(row_products(sizes, sizes, num_rows or 1))

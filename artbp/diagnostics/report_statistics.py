@@ -52,10 +52,6 @@ class Jackknife:
         self.used = np.concatenate([1.0 - np.eye(number), np.ones((1, number))])
         self.quantile = student_t_quantile(confidence, number - 1)
 
-    def mean(self, sums: np.ndarray) -> np.ndarray:
-        """Computes the mean per window of sums over groups."""
-        return (self.used @ sums) / (self.used @ self.counts)
-
     def squared_mean(self, products: np.ndarray) -> np.ndarray:
         """Computes ⟨E x, E y⟩ from products of different groups, which noise leaves unbiased."""
         pairs = np.stack([products, np.outer(self.counts, self.counts)])
@@ -66,11 +62,6 @@ class Jackknife:
     def half_width(self, values: np.ndarray) -> float:
         """Computes the half-width of the interval around `values[-1]`."""
         return float(self.quantile * jackknife_error(values[:-1]))
-
-    def interval(self, values: np.ndarray) -> tuple[float, float]:
-        """Computes an interval for a quantity that is not negative, though its estimate may be."""
-        value, width = float(values[-1]), self.half_width(values)
-        return max(value - width, 0.0), max(value + width, 0.0)
 
     def ratio_interval(self, values: np.ndarray, other_error: float = 0.0) -> tuple[float, float]:
         """Computes an interval for a positive ratio, in its logarithm.
@@ -113,7 +104,8 @@ def summarise(
             "The mean gradient of these windows does not differ from zero, and errors are relative "
             "to it. Give a longer stream, or params farther from an optimum."
         )
-    data = np.maximum(jackknife.mean(sums.squares) - norm2, 0.0)
+    mean_square = (jackknife.used @ sums.squares) / (jackknife.used @ sums.counts)
+    data = np.maximum(mean_square - norm2, 0.0)
     data_low, data_high = np.sqrt(jackknife.ratio_interval(data / norm2))
     biases = [
         _bias(jackknife, int(length), norm2, data, *map(jackknife.squared_mean, pair))
@@ -139,13 +131,14 @@ def _bias(
     jackknife: Jackknife, length: int, norm2: Any, data: Any, bias2: Any, product: Any
 ) -> TruncationBias:
     """Makes the entry of TBPTT(K) from ‖E g‖², the variance of the data, ‖E d‖² and ⟨E d, E g⟩."""
-    projection = product / norm2
-    low, high = np.sqrt(jackknife.interval(bias2 / norm2))
+    square, projection = bias2 / norm2, product / norm2
+    width = jackknife.half_width(square)  # the square is not negative, though its estimate may be
+    low, high = np.sqrt(np.maximum(square[-1] + np.array([-width, width]), 0.0))
     length2 = norm2[-1] + 2 * product[-1] + bias2[-1]  # ‖E ĝ‖²
     windows = jackknife.ratio_interval(data / bias2)
     bias = TruncationBias(
         truncation_length=length,
-        relative_bias=float(max(bias2[-1] / norm2[-1], 0.0) ** 0.5),
+        relative_bias=float(max(square[-1], 0.0) ** 0.5),
         interval=(float(low), float(high)),
         projection=float(projection[-1]),
         projection_half_width=jackknife.half_width(projection),

@@ -9,11 +9,7 @@ import numpy as np
 import optax
 
 from artbp import _tree
-from artbp.diagnostics.gate_gradients import (
-    check_truncation_lengths,
-    gradients_of_gates,
-    tbptt_gates,
-)
+from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
@@ -74,7 +70,7 @@ def shadow(
         check_positive(integer=True, num_rows=num_rows)
     if isinstance(history_length, bool) or not history_length >= 0:
         raise ValueError(f"history_length={history_length!r}; expected an integer ≥ 0.")
-    check_truncation_lengths(truncation_lengths, window_length)
+    check_lengths(truncation_lengths, window_length)
     if law is not None:
         check_law(law)
 
