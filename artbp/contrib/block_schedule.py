@@ -23,23 +23,24 @@ import jax.numpy as jnp
 from artbp import _tree
 from artbp.contrib import runs_block
 from artbp.contrib.runs_block import RunsBlock
+from artbp.estimators.base import EstimatorInfo
 
 
 class RunsSegment(NamedTuple):
     """The progress of R runs in their segments; all arrays `[R, ...]`.
 
     Attributes:
-      length: int32, of the segment.
+      info: of the segment; sums and maxima so far, over the steps from the goal's end on.
       block, goal: int32, the block to run in this iteration, and the one to backpropagate next.
       num_iterations: int32, iterations since the run last started from the segment's start.
       reload: bool, whether the carry entering `block` is to be taken from the ring.
       carry: enters `block` otherwise.
       leaving: the carry after the segment's last step, once there.
-      flow, grads, loss_sum, num_losses, max_compensation, max_weight: of the steps from the
-        goal's end to the segment's, as in `chunk.BackwardState`.
+      flow: (∂F_{t+1}/∂s_t)ᵀ δ_{t+1} for the goal's last step t.
+      grads: so far, like params, float32 or wider.
     """
 
-    length: jax.Array
+    info: EstimatorInfo
     block: jax.Array
     goal: jax.Array
     num_iterations: jax.Array
@@ -48,10 +49,6 @@ class RunsSegment(NamedTuple):
     leaving: Any
     flow: Any
     grads: Any
-    loss_sum: jax.Array
-    num_losses: jax.Array
-    max_compensation: jax.Array
-    max_weight: jax.Array
 
 
 class Ring(NamedTuple):
@@ -69,21 +66,17 @@ class Ring(NamedTuple):
 def begin(params: Any, carry: Any, length: jax.Array, block_size: int) -> RunsSegment:
     """Segments of `length` `[R]` steps that start from `carry` in the next iteration."""
     zero = jnp.zeros_like(length)
-    one = jnp.ones(length.shape, jnp.result_type(float))
+    one, no = jnp.ones(length.shape, jnp.result_type(float)), jnp.zeros(length.shape, bool)
     return RunsSegment(
-        length=length,
+        info=EstimatorInfo(jnp.zeros_like(one), zero, length, one, one, end_of_stream=no),
         block=zero,
         goal=(length - 1) // block_size,
         num_iterations=zero,
-        reload=jnp.zeros(length.shape, bool),
+        reload=no,
         carry=carry,
         leaving=carry,
         flow=_tree.zeros_like(_tree.partition(carry)[0]),
         grads=_tree.zero_sums(params),
-        loss_sum=jnp.zeros_like(one),
-        num_losses=zero,
-        max_compensation=one,
-        max_weight=one,
     )
 
 
@@ -111,13 +104,13 @@ def advance(
     carry = _tree.select(segment.reload, kept, segment.carry)
     ring = Ring(_tree.update(ring.carries, carry, ring.slot), (ring.slot + 1) % num_slots)
     offset = segment.block * block.size
-    num_steps = jnp.clip(segment.length - offset, 0, block.size)
+    num_steps = jnp.clip(segment.info.length - offset, 0, block.size)
     forward = dataclasses.replace(
         block, start=block.start + offset, num_steps=jnp.where(running, num_steps, 0)
     )
     carry, step_carries, ys = runs_block.record(forward, carry)
     at_goal = running & (segment.block == segment.goal)
-    at_end = at_goal & (offset + num_steps == segment.length)
+    at_end = at_goal & (offset + num_steps == segment.info.length)
     segment = segment._replace(leaving=_tree.select(at_end, carry, segment.leaving))
     segment = _backward(forward, segment, offset, at_goal, step_carries, ys)
     finished = at_goal & (segment.goal == 0)
@@ -142,22 +135,21 @@ def _backward(
     """The backward pass over the block, in the runs at their goal."""
     block = dataclasses.replace(block, num_steps=jnp.where(at_goal, block.num_steps, 0))
     read = runs_block.read_out(block, ys)
-    gates, max_compensation, max_weight = None, segment.max_compensation, segment.max_weight
+    gates, info = None, segment.info
+    info = info._replace(
+        loss_sum=info.loss_sum + read.loss_sum.astype(info.loss_sum.dtype),
+        num_losses=info.num_losses + read.num_losses,
+    )
     if block.functions.compensation is not None:
         ages = offset[None, :] + jnp.arange(1, block.size + 1, dtype=jnp.int32)[:, None]
-        gates = jnp.asarray(block.functions.compensation(ages), max_weight.dtype)
-        used = jnp.where(at_goal[None, :] & (ages < segment.length[None, :]), gates, 1)
-        max_compensation = jnp.maximum(max_compensation, jnp.max(used, axis=0))
-        max_weight = max_weight * jnp.prod(used, axis=0)
+        gates = jnp.asarray(block.functions.compensation(ages), info.max_weight.dtype)
+        used = jnp.where(at_goal[None, :] & (ages < info.length[None, :]), gates, 1)
+        info = info._replace(
+            max_compensation=jnp.maximum(info.max_compensation, jnp.max(used, axis=0)),
+            max_weight=info.max_weight * jnp.prod(used, axis=0),
+        )
     grads = _tree.select(at_goal, _tree.accumulate(segment.grads, read.grads), segment.grads)
     grads, flow = runs_block.backpropagate(
         block, gates, step_carries, read.y_cotangents, grads, segment.flow
     )
-    return segment._replace(
-        flow=flow,
-        grads=grads,
-        loss_sum=segment.loss_sum + read.loss_sum.astype(segment.loss_sum.dtype),
-        num_losses=segment.num_losses + read.num_losses,
-        max_compensation=max_compensation,
-        max_weight=max_weight,
-    )
+    return segment._replace(info=info, flow=flow, grads=grads)

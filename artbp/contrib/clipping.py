@@ -196,15 +196,12 @@ def _add(sums: tuple[Any, jax.Array], gradient: Any, clipped: Any, length: jax.A
 
 
 def _clip(max_norm: float | None = None, max_value: float | None = None) -> Callable[[Any], Any]:
-    given = {"max_norm": max_norm, "max_value": max_value}
-    given = {name: threshold for name, threshold in given.items() if threshold is not None}
-    if len(given) != 1:
+    if (max_norm is None) == (max_value is None):
         raise ValueError(f"{max_norm=} and {max_value=}; expected exactly one of them.")
-    ((name, threshold),) = given.items()
-    if not threshold > 0:
-        raise ValueError(f"{name}={threshold!r}; expected a number above 0, or infinity.")
-    transform = {"max_norm": optax.clip_by_global_norm, "max_value": optax.clip}[name](threshold)
-    return lambda gradient: transform.update(gradient, transform.init(gradient))[0]
+    if not (max_norm or max_value or 0) > 0:
+        raise ValueError(f"{max_norm=}, {max_value=}; expected a number above 0, or infinity.")
+    clip = optax.clip(max_value) if max_norm is None else optax.clip_by_global_norm(max_norm)
+    return lambda gradient: clip.update(gradient, clip.init(gradient))[0]
 
 
 def _flat(tree: Any, rows: int) -> np.ndarray:

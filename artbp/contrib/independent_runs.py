@@ -16,7 +16,7 @@ from jax import lax
 from artbp import _tree
 from artbp.contrib.block_schedule import Ring, RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
-from artbp.estimators.base import EstimatorInfo, EstimatorState
+from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
@@ -153,16 +153,9 @@ def independent_runs(
     def end(loop: _Loop, segment: RunsSegment, finished: jax.Array, num_steps: int) -> Any:
         """Updates the runs whose segment is finished; returns (params, aux, state)."""
         state = loop.state
-        position = (state.position + segment.length) % np.int32(num_steps)
+        position = (state.position + segment.info.length) % np.int32(num_steps)
         end_of_stream = position == 0
-        info = EstimatorInfo(
-            loss_sum=segment.loss_sum,
-            num_losses=segment.num_losses,
-            length=segment.length,
-            max_compensation=segment.max_compensation,
-            max_weight=segment.max_weight,
-            end_of_stream=end_of_stream,
-        )
+        info = segment.info._replace(end_of_stream=end_of_stream)
 
         def normalize(grad: jax.Array, x: jax.Array) -> jax.Array:
             return (grad.astype(x.dtype) / normalizer).astype(x.dtype)
@@ -195,7 +188,7 @@ def independent_runs(
         def iteration(loop: _Loop) -> _Loop:
             data = stream, stream_axes, loop.params, loop.state.initial_carry
             start = jnp.asarray(loop.state.position)
-            block = RunsBlock(functions, *data, block_size, start, loop.segment.length)
+            block = RunsBlock(functions, *data, block_size, start, loop.segment.info.length)
             segment, finished, ring = advance(
                 block, loop.segment, loop.state.carry, loop.running, loop.ring
             )

@@ -128,18 +128,15 @@ def _window(stream: Stream, start: jax.Array, length: int, num_rows: int | None)
     steps = start + jnp.arange(length, dtype=jnp.int32)
     exists = (steps >= 0) & (steps < stream.num_steps)
     index = jnp.clip(steps, 0, stream.num_steps - 1)
-    fields = _first_rows((stream.xs, stream.targets), num_rows, axis=1)
-    flags = [
-        leaf if leaf is None or np.ndim(leaf) == 1 else _first_rows(leaf, num_rows, axis=1)
-        for leaf in (stream.resets, stream.mask)
-    ]
-    xs, targets, resets, mask = _tree.gather(_tree.as_arrays((*fields, *flags)), index)
+    fields = (stream.xs, stream.targets, stream.resets, stream.mask)
+    fields = _tree.as_arrays(_first_rows(fields, num_rows, axis=1))
+    xs, targets, resets, mask = _tree.gather(fields, index)
     if mask is not None:
         exists = mask & _tree.align(exists, mask)
     return Stream(xs, targets, resets, exists, num_steps=length)
 
 
 def _first_rows(tree: Any, num_rows: int | None, *, axis: int) -> Any:
-    if num_rows is None:
-        return tree
-    return jax.tree.map(lambda leaf: leaf[(slice(None),) * axis + (slice(num_rows),)], tree)
+    """Takes the first rows, or all for None, of the leaves that have this axis."""
+    rows = (slice(None),) * axis + (slice(num_rows),)
+    return jax.tree.map(lambda leaf: leaf[rows] if np.ndim(leaf) > axis else leaf, tree)
