@@ -25,6 +25,8 @@ from artbp.contrib import runs_block
 from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorInfo
 
+Ring = tuple[Any, jax.Array]
+
 
 class RunsSegment(NamedTuple):
     """The progress of R runs in their segments; all arrays `[R, ...]`.
@@ -49,18 +51,6 @@ class RunsSegment(NamedTuple):
     leaving: Any
     flow: Any
     grads: Any
-
-
-class Ring(NamedTuple):
-    """The carries that entered the blocks of the last iterations.
-
-    Attributes:
-      carries: `[num_slots, R, ...]`; never read before written.
-      slot: int32, the slot of this iteration.
-    """
-
-    carries: Any
-    slot: jax.Array
 
 
 def begin(params: Any, carry: Any, length: jax.Array, block_size: int) -> RunsSegment:
@@ -91,18 +81,20 @@ def advance(
       first_carry: `[R, ...]`, entered the segments.
       running: bool `[R]`, the runs that are not at rest. The others stay as they are, except for
         fields that `begin` sets again.
-      ring: of this iteration.
+      ring: the carries that entered the blocks of the last iterations, `[num_slots, R, ...]`, never
+        read before written; and the slot of this iteration, int32.
 
     Returns:
       (the segments after it, bool `[R]` whether they are finished, the next iteration's ring).
     """
-    num_slots = jax.tree.leaves(ring.carries)[0].shape[0]
+    carries, slot = ring
+    num_slots = jax.tree.leaves(carries)[0].shape[0]
     runs = jnp.arange(segment.goal.shape[0], dtype=jnp.int32)
     # Block j entered the ring j iterations after the run's last start.
-    goal_slot = (ring.slot - segment.num_iterations + segment.goal) % num_slots
-    kept = jax.tree.map(lambda leaf: leaf.at[goal_slot, runs].get(mode="clip"), ring.carries)
+    goal_slot = (slot - segment.num_iterations + segment.goal) % num_slots
+    kept = jax.tree.map(lambda leaf: leaf.at[goal_slot, runs].get(mode="clip"), carries)
     carry = _tree.select(segment.reload, kept, segment.carry)
-    ring = Ring(_tree.update(ring.carries, carry, ring.slot), (ring.slot + 1) % num_slots)
+    ring = _tree.update(carries, carry, slot), (slot + 1) % num_slots
     offset = segment.block * block.size
     num_steps = jnp.clip(segment.info.length - offset, 0, block.size)
     forward = dataclasses.replace(

@@ -221,17 +221,16 @@ def _jackknife(
     statistic: Callable[..., Comparison], *samples: np.ndarray
 ) -> tuple[Comparison, Comparison]:
     """Computes a function of means over keys, and its standard errors."""
-    num_keys = samples[0].shape[0]
-    sums = [rows.sum(axis=0) for rows in samples]
+    num_keys, sums = len(samples[0]), [rows.sum(axis=0) for rows in samples]
     value = statistic(*(total / num_keys for total in sums))
     if num_keys == 1:
         return value, Comparison(*[np.nan] * len(value))
 
-    def without(n: int) -> Comparison:
-        pairs = zip(sums, samples, strict=True)
-        return statistic(*((total - rows[n]) / (num_keys - 1) for total, rows in pairs))
-
-    return value, Comparison(*jackknife_error(np.array([without(n) for n in range(num_keys)])))
+    left_out = [
+        statistic(*((total - row) / (num_keys - 1) for total, row in zip(sums, rows, strict=True)))
+        for rows in zip(*samples, strict=True)
+    ]
+    return value, Comparison(*jackknife_error(np.array(left_out)))
 
 
 def _bins(tally: np.ndarray) -> LengthBins:

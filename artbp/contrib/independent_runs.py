@@ -1,8 +1,7 @@
 """Many training runs in one program, each with its own key, params and position in the stream.
 
 `jax.vmap` over `estimate` runs in lockstep: every run waits for the longest segment among them.
-Here each run goes on to its own next segment. The whole training, with all segments and updates of
-all runs, is one loop in one compiled program.
+Here each run goes on to its own next segment, and the whole training is one compiled loop.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
-from artbp.contrib.block_schedule import Ring, RunsSegment, advance, begin
+from artbp.contrib.block_schedule import RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
@@ -47,16 +46,6 @@ class IndependentRuns(NamedTuple):
 
 # (first, lengths): int32 `[R]`, and int32 `[n, R]` for the segments first, …, first + n − 1.
 _Plan = tuple[jax.Array, jax.Array]
-
-
-class _Loop(NamedTuple):
-    params: Any
-    aux: Any
-    state: EstimatorState
-    running: jax.Array
-    plan: _Plan
-    segment: RunsSegment
-    ring: Ring
 
 
 def by_run(update: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
@@ -133,43 +122,6 @@ def independent_runs(
         zero = jnp.zeros((num_runs,), jnp.int32)
         return EstimatorState(zero, zero, carry, carry, rng_keys, scratch=())
 
-    def draw(state: EstimatorState, limit: int) -> _Plan:
-        """Draws the next lengths of every run, exactly as `artbp.artbp` does."""
-        first = jnp.asarray(state.num_estimates)
-        segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
-        # One axis: XLA's loops over two are slower.
-        keys = jnp.concatenate([state.rng_key] * _PLAN)
-        lengths = jax.vmap(law.length_of, in_axes=(0, 0, None))(keys, jnp.ravel(segments), limit)
-        return first, jnp.reshape(lengths, segments.shape)
-
-    def begin_next(params: Any, state: EstimatorState, plan: _Plan, num_steps: int) -> RunsSegment:
-        first, lengths = plan
-        runs = jnp.arange(state.position.shape[0], dtype=jnp.int32)
-        # Clipped, because a run at rest may have come to the end of its plan.
-        length = lengths.at[state.num_estimates - first, runs].get(mode="clip")
-        length = jnp.minimum(length, num_steps - state.position)
-        return begin(params, state.carry, length, block_size)
-
-    def end(loop: _Loop, segment: RunsSegment, finished: jax.Array, num_steps: int) -> Any:
-        """Updates the runs whose segment is finished; returns (params, aux, state)."""
-        state = loop.state
-        position = (state.position + segment.info.length) % np.int32(num_steps)
-        end_of_stream = position == 0
-        info = segment.info._replace(end_of_stream=end_of_stream)
-
-        def normalize(grad: jax.Array, x: jax.Array) -> jax.Array:
-            return (grad.astype(x.dtype) / normalizer).astype(x.dtype)
-
-        grads = jax.tree.map(normalize, segment.grads, loop.params)
-        params, aux = update(loop.params, loop.aux, grads, info, finished)
-        next_carry = _tree.select(end_of_stream, state.initial_carry, segment.leaving)
-        state = state._replace(
-            position=jnp.where(finished, position, state.position),
-            num_estimates=state.num_estimates + finished.astype(jnp.int32),
-            carry=_tree.select(finished, next_carry, state.carry),
-        )
-        return params, aux, state
-
     def run(
         params: Any, aux: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, Any, EstimatorState]:
@@ -185,27 +137,53 @@ def independent_runs(
 
         jax.eval_shape(jax.vmap(check, (0, 0, stream_axes)), params, state.carry, stream)
 
-        def iteration(loop: _Loop) -> _Loop:
-            data = stream, stream_axes, loop.params, loop.state.initial_carry
-            start = jnp.asarray(loop.state.position)
-            block = RunsBlock(functions, *data, block_size, start, loop.segment.info.length)
-            segment, finished, ring = advance(
-                block, loop.segment, loop.state.carry, loop.running, loop.ring
-            )
-            params, aux, state = end(loop, segment, finished, num_steps)
-            still_running = running(params, aux)
-            at_end_of_plan = still_running & (state.num_estimates - loop.plan[0] >= _PLAN)
-            plan = lax.cond(
-                jnp.any(at_end_of_plan), lambda: draw(state, num_steps), lambda: loop.plan
-            )
-            fresh = begin_next(params, state, plan, num_steps)
-            segment = _tree.select(finished, fresh, segment)
-            return _Loop(params, aux, state, still_running, plan, segment, ring)
+        def draw(state: EstimatorState) -> _Plan:
+            """Draws the next lengths of every run, exactly as `artbp.artbp` does."""
+            first = jnp.asarray(state.num_estimates)
+            segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
+            # One axis: XLA's loops over two are slower.
+            keys = jnp.concatenate([state.rng_key] * _PLAN)
+            length_of = jax.vmap(law.length_of, in_axes=(0, 0, None))
+            lengths = length_of(keys, jnp.ravel(segments), num_steps)
+            return first, jnp.reshape(lengths, segments.shape)
 
-        plan = draw(state, num_steps)
-        ring = Ring(_tree.repeat(state.carry, _KEPT * block_size), jnp.zeros((), jnp.int32))
-        segment = begin_next(params, state, plan, num_steps)
-        loop = _Loop(params, aux, state, running(params, aux), plan, segment, ring)
-        return lax.while_loop(lambda loop: jnp.any(loop.running), iteration, loop)[:3]
+        def begin_next(params: Any, state: EstimatorState, plan: _Plan) -> RunsSegment:
+            first, lengths = plan
+            runs = jnp.arange(state.position.shape[0], dtype=jnp.int32)
+            # Clipped, because a run at rest may have come to the end of its plan.
+            length = lengths.at[state.num_estimates - first, runs].get(mode="clip")
+            length = jnp.minimum(length, num_steps - state.position)
+            return begin(params, state.carry, length, block_size)
+
+        def normalize(grad: jax.Array, x: jax.Array) -> jax.Array:
+            return (grad.astype(x.dtype) / normalizer).astype(x.dtype)
+
+        def iteration(loop: tuple[Any, ...]) -> tuple[Any, ...]:
+            params, aux, state, active, plan, segment, ring = loop
+            data = stream, stream_axes, params, state.initial_carry
+            start = jnp.asarray(state.position)
+            block = RunsBlock(functions, *data, block_size, start, segment.info.length)
+            segment, finished, ring = advance(block, segment, state.carry, active, ring)
+            position = (state.position + segment.info.length) % np.int32(num_steps)
+            end_of_stream = position == 0
+            info = segment.info._replace(end_of_stream=end_of_stream)
+            grads = jax.tree.map(normalize, segment.grads, params)
+            params, aux = update(params, aux, grads, info, finished)
+            next_carry = _tree.select(end_of_stream, state.initial_carry, segment.leaving)
+            state = state._replace(
+                position=jnp.where(finished, position, state.position),
+                num_estimates=state.num_estimates + finished.astype(jnp.int32),
+                carry=_tree.select(finished, next_carry, state.carry),
+            )
+            active = running(params, aux)
+            at_end_of_plan = active & (state.num_estimates - plan[0] >= _PLAN)
+            plan = lax.cond(jnp.any(at_end_of_plan), draw, lambda state: plan, state)
+            segment = _tree.select(finished, begin_next(params, state, plan), segment)
+            return params, aux, state, active, plan, segment, ring
+
+        plan, active = draw(state), running(params, aux)
+        ring = _tree.repeat(state.carry, _KEPT * block_size), jnp.zeros((), jnp.int32)
+        loop = (params, aux, state, active, plan, begin_next(params, state, plan), ring)
+        return lax.while_loop(lambda loop: jnp.any(loop[3]), iteration, loop)[:3]
 
     return IndependentRuns(init, run)

@@ -75,8 +75,8 @@ def _minimise(objective: LawObjective, logits: np.ndarray | None) -> np.ndarray:
     """Takes damped Newton steps in the tangent space of the constraints, each with a `restore`."""
     if logits is None:
         raise ValueError(
-            f"Found no law of {objective.num_ages} hazards with this mean length and this second "
-            "moment. Allow more ages, or a second moment nearer to the geometric law's."
+            f"No law with hazards at {objective.num_ages} ages was found for these moments. Allow "
+            "more ages, or a second moment nearer to the geometric law's."
         )
     damping = 1e-3
     for _ in range(_STEPS):

@@ -1,8 +1,8 @@
 """A test of random boundaries for bias, with draws whose variance is known exactly.
 
 Compensated gradients have heavy tails: at α = 4 their fourth moment is infinite. An interval from
-the sample standard deviation is too narrow until a rare large draw occurs. The exact variance (see
-`artbp.diagnostics.variance`) gives an interval that does not depend on the draws.
+the sample standard deviation is too narrow until a rare large draw occurs. The exact variance
+(`artbp.diagnostics.variance_along`) gives an interval that does not depend on the draws.
 """
 
 import statistics

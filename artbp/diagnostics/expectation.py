@@ -116,16 +116,13 @@ def exact_expectation(
 
 def _patterns(law: TruncationLaw, num_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns segment lengths, int32 `[N, T]`, padded with 1, and probabilities above 0, `[N]`."""
-    bits = np.arange(2 ** (num_steps - 1))[:, None] >> np.arange(num_steps - 1)[None, :]
-    boundaries = (bits & 1).astype(bool)
-    age = np.ones(len(boundaries), int)
-    probabilities = np.ones(len(boundaries))
-    lengths = np.ones((len(boundaries), num_steps), np.int32)
-    segment = np.zeros(len(boundaries), int)
-    rows = np.arange(len(boundaries))
-    for boundary in boundaries.T:
+    rows = np.arange(2 ** (num_steps - 1))
+    age, segment = np.ones_like(rows), np.zeros_like(rows)
+    probabilities, lengths = np.ones(len(rows)), np.ones((len(rows), num_steps), np.int32)
+    for t in range(num_steps - 1):
+        boundary = (rows >> t) % 2 == 1  # bit t of its number says where pattern i has a boundary
         hazard = np.asarray(law.hazard(age))
-        probabilities = probabilities * np.where(boundary, hazard, 1 - hazard)
+        probabilities *= np.where(boundary, hazard, 1 - hazard)
         lengths[rows, segment] = age
         segment = segment + boundary
         age = np.where(boundary, 1, age + 1)

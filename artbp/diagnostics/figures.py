@@ -12,7 +12,6 @@ from artbp.diagnostics.report import GradientReport, TruncationNoise, describe, 
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
-_LIGHT_GREY = "#BFBFBF"
 # Line and marker of a family of laws, and the same as text in a label.
 _STYLES = (("-", "D", "—◆—"), ("--", "s", "-■-"), (":", "^", "··▲··"), ("-.", "v", "-·▼·-"))
 # Smaller values are cut off; they would squeeze the range in which K is chosen.
@@ -47,9 +46,8 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
         draw(biases, x, y, {"color": _BLUE, "marker": "o"})
         labels.append((y[-1], _BLUE, "bias of TBPTT"))
     noises = [noise for noise in report.noises if np.isfinite(noise.mean_memory)]
-    families = _families(noises).items()
-    for (family, members), style in zip(families, itertools.cycle(_STYLES), strict=False):
-        dashes, marker, sample = style
+    styled = zip(_families(noises).items(), itertools.cycle(_STYLES), strict=False)
+    for (family, members), (dashes, marker, sample) in styled:
         x, y = [n.mean_memory for n in members], [n.relative_noise for n in members]
         draw(members, x, y, {"color": _ORANGE, "linestyle": dashes, "marker": marker})
         labels.append((y[-1], _ORANGE, f"{sample} noise of ARTBP, {family}"))
@@ -100,12 +98,9 @@ def _draw_decay(profile: LagProfile, axes: Any) -> None:
     lags, norms, bounds = profile.lags, profile.gradient_norms, profile.bias_bounds
     bounded = bool(np.all(np.isfinite(bounds)))
     whole = _first_positive([np.sum(norms) + bounds[-1]] if bounded else norms)
-    by_whole = "E(0)" if bounded else "the first"
     state = profile.loss_norms / _first_positive(profile.loss_norms)
-    curves = [
-        (state, _BLUE, "‖∂ℓₜ/∂sₜ₋ₖ‖, ÷\nthat of k = 1"),
-        (norms / whole, _ORANGE, f"γₖ, gradient through\nstep t−k, ÷ {by_whole}"),
-    ]
+    label = f"γₖ, gradient through\nstep t−k, ÷ {'E(0)' if bounded else 'the first'}"
+    curves = [(state, _BLUE, "‖∂ℓₜ/∂sₜ₋ₖ‖, ÷\nthat of k = 1"), (norms / whole, _ORANGE, label)]
     if bounded:
         curves.append((bounds / whole, _GREEN, "E(K) ÷ E(0), at most\nlost looking back k"))
     text_colour = axes.xaxis.label.get_color()  # visible in dark styles too
@@ -141,7 +136,7 @@ def _draw_cosines(profile: LagProfile, axes: Any, figure: Any) -> None:
         cosines = np.ma.masked_where(~(scale > 0), profile.gram / scale)
     # Blue to red through white: equal steps of lightness on both sides, for any colour vision.
     image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1, origin="lower")
-    axes.set_facecolor(_LIGHT_GREY)  # where a part is zero and has no direction
+    axes.set_facecolor("#BFBFBF")  # where a part is zero and has no direction
     axes.set(xlabel="m (time steps behind the cut)", ylabel="m′ (time steps behind the cut)")
     axes.set_title("Do the parts of the gradient add up?", fontsize=10.5, loc="left")
     bar = figure.colorbar(image, ax=axes, shrink=0.85, ticks=[-1, -0.5, 0, 0.5, 1])

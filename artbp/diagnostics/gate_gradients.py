@@ -59,8 +59,7 @@ def gradients_of_gates(
     valid = jnp.ones((num_steps,), bool) if stream.mask is None else jnp.asarray(stream.mask, bool)
     xs = _tree.as_arrays(stream.xs)
     # A fused pattern costs half as much: its weight gradient is not summed step by step.
-    is_fusable = obstacle_to_fusion(cell, params, carry, xs) is None
-    run = fused_unroll if is_fusable else unroll
+    run = unroll if obstacle_to_fusion(cell, params, carry, xs) else fused_unroll
     options = {"resets": stream.resets, "initial_carry": initial_carry}
 
     def gradient(gates: jax.Array) -> Any:
@@ -79,9 +78,7 @@ def gradients_of_gates(
 def tbptt_gates(lengths: Any, num_steps: int, offsets: Any = 0) -> np.ndarray:
     """Makes patterns of gates `[1 + lengths, T]`: no cuts, then cuts every K steps for each K.
 
-    Args:
-      lengths: K's of TBPTT, integers.
-      offsets: steps of the first segment that lie before the window, a number or one for each K.
+    `offsets` are the steps of the first segment that lie before the window, one number or one per K.
     """
     after = np.arange(1, num_steps + 1)  # steps done when the gate acts
     offsets = np.broadcast_to(offsets, (len(lengths),))[:, None]

@@ -17,8 +17,5 @@ def student_t_quantile(confidence: float, degrees_of_freedom: float) -> float:
 
 
 def jackknife_error(left_out: np.ndarray) -> np.ndarray:
-    """Computes the standard error of a statistic from its values with one group left out each.
-
-    The groups are the first axis of `left_out`.
-    """
+    """Computes the standard error of a statistic from its values without each group (axis 0)."""
     return np.sqrt((len(left_out) - 1) * np.var(left_out, axis=0))

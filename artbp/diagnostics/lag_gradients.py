@@ -99,13 +99,11 @@ def _forward_backward(
 ) -> tuple[Any, Any]:
     """Returns (carries, cotangents), both `[T, ...]`."""
     steps = Steps(cell, loss_fn, stream, initial_carry)
-    times = jnp.arange(stream.num_steps, dtype=jnp.int32)
 
     def forward(carry: Any, t: jax.Array) -> tuple[Any, Any]:
         return steps.run(params, carry, t)[0], carry
 
-    _, carries = lax.scan(forward, carry, times)
-
+    _, carries = lax.scan(forward, carry, jnp.arange(stream.num_steps, dtype=jnp.int32))
     cotangents = run_backward(
         steps,
         lambda t: params,
@@ -218,10 +216,6 @@ def random_signs(rng_key: jax.Array, params: Any) -> Any:
 def row_products(cotangent: Any, tangent: Any, num_rows: int) -> jax.Array:
     """Inner products row by row, `[R]`, in JAX's default float dtype."""
     dtype = jnp.result_type(float)
-
-    def of_leaf(a: jax.Array, b: jax.Array) -> jax.Array:
-        product = a.astype(dtype) * b.astype(dtype)
-        return jnp.sum(jnp.reshape(product, (num_rows, -1)), axis=1)
-
-    products = jax.tree.leaves(jax.tree.map(of_leaf, cotangent, tangent))
-    return sum(products[1:], products[0])
+    pairs = zip(jax.tree.leaves(cotangent), jax.tree.leaves(tangent), strict=True)
+    products = [jnp.reshape(a.astype(dtype) * b.astype(dtype), (num_rows, -1)) for a, b in pairs]
+    return jnp.sum(jnp.concatenate(products, axis=1), axis=1)

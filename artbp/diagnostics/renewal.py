@@ -62,7 +62,7 @@ def root_variances(weights: RenewalWeights, lag_gradients: np.ndarray) -> np.nda
       float64 `[u, ...]`; infinite where it exceeds float64, never NaN for finite input.
     """
     u = len(lag_gradients)
-    lag = np.arange(u)[:, None] - np.arange(u)[None, :]
+    lag = np.subtract.outer(np.arange(u), np.arange(u))
     survival = np.where(lag >= 0, weights.survival[np.maximum(lag, 0)], 0.0)
     sums = survival @ lag_gradients.reshape(u, -1)
     root_weight = weights.root_weight[:u] * weights.root_begin[:u][::-1]

@@ -66,8 +66,7 @@ class Jackknife:
     def ratio_interval(self, values: np.ndarray, other_error: float = 0.0) -> tuple[float, float]:
         """Computes an interval for a positive ratio, in its logarithm.
 
-        Args:
-          other_error: relative half-width of a further, independent error.
+        `other_error` is the relative half-width of a further, independent error.
         """
         if not np.any(values):  # exactly zero, such as a law's noise in a cell without memory
             return 0.0, 0.0
