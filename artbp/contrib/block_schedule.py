@@ -79,8 +79,7 @@ def advance(
       block: what runs the runs; `start` is where their segments start, `num_steps` is not read.
       segment: from `begin` or the iteration before.
       first_carry: `[R, ...]`, entered the segments.
-      running: bool `[R]`, the runs that are not at rest. The others stay as they are, except for
-        fields that `begin` sets again.
+      running: bool `[R]`. The others change only in fields that `begin` sets again.
       ring: the carries that entered the blocks of the last iterations, `[num_slots, R, ...]`, never
         read before written; and the slot of this iteration, int32.
 

@@ -132,8 +132,7 @@ def clipping_reports(
 
         [clipping_report(..., **threshold) for threshold in thresholds]
 
-    It compiles once and computes each gradient once. Memory: one more sum of gradients per key and
-    threshold.
+    Each gradient is computed once. Memory: one more sum of gradients per key and threshold.
 
     Args:
       thresholds: each with one of the keywords, `{"max_norm": 1.0}` or `{"max_value": 0.1}`.

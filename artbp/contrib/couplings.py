@@ -42,12 +42,10 @@ def sample_row_gates(
         "shared" or "independent".
       rng_key: consumed.
       num_steps: T.
-      num_rows: R rows of the batch, or R draws of boundaries on the same data. If R is odd, the
-        last row has no antithetic partner.
+      num_rows: R rows of the batch, or R draws on the same data. An odd last row has no partner.
       coupling: "shared": every row has `law.sample_gates(rng_key, T)`. "independent": row b has
         `law.sample_gates(split(rng_key, R)[b], T)`. "antithetic", "stratified": see this module.
-        Danger: these two make rows dependent, so the spread between rows no longer estimates the
-        variance.
+        Danger: these two make rows dependent; their spread no longer estimates the variance.
 
     Returns:
       float `[T, R]`, in JAX's default float dtype.
@@ -100,8 +98,7 @@ def check_coupling(coupling: str) -> None:
 def antithetic_uniforms(u: jax.Array, swap: jax.Array) -> jax.Array:
     """Returns u/2 and its reflection 1 − u/2, float32 `[2, n]`, swapped where `swap` is true.
 
-    (u, 1 − u) would not do: near u = 1 the difference is a multiple of 2⁻²⁴, which is too coarse
-    for the tail of a law and may be 0.
+    In (u, 1 − u), 1 − u is a multiple of 2⁻²⁴ near u = 1: too coarse for a tail, and maybe 0.
     """
     pair = jnp.stack([u / 2, 1 - u / 2])
     return jnp.where(swap[None], pair[::-1], pair)

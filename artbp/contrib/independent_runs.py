@@ -44,10 +44,6 @@ class IndependentRuns(NamedTuple):
     run: Callable[..., tuple[Any, Any, EstimatorState]]
 
 
-# (first, lengths): int32 `[R]`, and int32 `[n, R]` for the segments first, …, first + n − 1.
-_Plan = tuple[jax.Array, jax.Array]
-
-
 def by_run(update: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
     """Turns `update(params, aux, grads, info) -> (params, aux)` of one run into one of all runs."""
 
@@ -94,8 +90,7 @@ def independent_runs(
         have meaningless gradients and must be left as they are. `by_run` makes one from the
         update of a single run, and selects over params and aux; write your own where aux is
         large. `aux` is yours: optimiser state, counters, metrics.
-      running: `running(params, aux) -> bool [R]`, evaluated between segments. A run for which it is
-        False stops and never continues.
+      running: `running(params, aux) -> bool [R]`, between segments; a False run stops for good.
       block_size: steps that all runs take before they wait for each other: the mean length or a
         little less. It also sets the memory: 9 · block_size carries of every run.
       stream_axes: the axes of the stream over runs as in `jax.vmap`'s `in_axes`, for example
@@ -137,8 +132,8 @@ def independent_runs(
 
         jax.eval_shape(jax.vmap(check, (0, 0, stream_axes)), params, state.carry, stream)
 
-        def draw(state: EstimatorState) -> _Plan:
-            """Draws the next lengths of every run, exactly as `artbp.artbp` does."""
+        def draw(state: EstimatorState) -> tuple[jax.Array, jax.Array]:
+            """Draws (first `[R]`, lengths `[n, R]` of segments first, …) as `artbp.artbp` does."""
             first = jnp.asarray(state.num_estimates)
             segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
             # One axis: XLA's loops over two are slower.
@@ -147,7 +142,7 @@ def independent_runs(
             lengths = length_of(keys, jnp.ravel(segments), num_steps)
             return first, jnp.reshape(lengths, segments.shape)
 
-        def begin_next(params: Any, state: EstimatorState, plan: _Plan) -> RunsSegment:
+        def begin_next(params: Any, state: EstimatorState, plan: Any) -> RunsSegment:
             first, lengths = plan
             runs = jnp.arange(state.position.shape[0], dtype=jnp.int32)
             # Clipped, because a run at rest may have come to the end of its plan.

@@ -1,7 +1,4 @@
-"""Variance reduction without bias: several draws of boundaries on one forward pass.
-
-Carries do not depend on the boundaries, so one forward pass serves any number of draws.
-"""
+"""Variance reduction without bias: several draws of boundaries on one forward pass."""
 
 from typing import Any, NamedTuple
 
@@ -62,7 +59,7 @@ def multi_draw_gradient(
       The gradient of the summed losses, like params.
 
     Raises:
-      TypeError, ValueError, NotImplementedError: as `gradients_of_gates` and `sample_row_gates`.
+      TypeError, ValueError: as `gradients_of_gates` and `sample_row_gates`.
     """
     gates = sample_row_gates(law, rng_key, stream.num_steps, num_draws, coupling).T
     gradients = gradients_of_gates(cell, loss_fn, params, carry, stream, gates)
@@ -100,8 +97,7 @@ def coupling_variance(
       The others: as for `multi_draw_gradient`.
 
     Raises:
-      TypeError, ValueError, NotImplementedError: as `multi_draw_gradient`; num_samples below 2;
-        a carry without rows to couple.
+      TypeError, ValueError: as `multi_draw_gradient`; num_samples below 2; a carry without rows.
     """
     check_coupling(coupling)
     num_samples = check_length(num_samples, "num_samples")

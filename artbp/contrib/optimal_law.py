@@ -10,7 +10,7 @@ over the hazards of the ages 1, …, n, the last of which holds at all later age
 tangent space of the constraints, then back onto the constraints. It starts from the polynomial law
 of the same mean and second moment, if there is one with α > 4, and finds a local minimum. Where G
 decays smoothly, no second minimum was found. Where G changes sign from lag to lag, there are
-several: of ten random Grams of rank 3, nine led to within 1.5 % of the best of twenty starts, and
+several: nine of ten random Grams of rank 3 led to within 1.5 % of the best of twenty starts, and
 one to 51 % above it.
 """
 
@@ -50,8 +50,7 @@ def optimal_law(
       A `tabulated` law. The constraints hold to 1e-6 relative.
 
     Raises:
-      ValueError: an invalid Gram, see `streaming_variance`; a mean length or second moment that no
-        law has.
+      ValueError: an invalid Gram, see `streaming_variance`; moments that no law has.
     """
     gram = check_gram(gram)
     check_mean_length(mean_length)

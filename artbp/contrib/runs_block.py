@@ -2,8 +2,7 @@
 
 Step i of the block is the same iteration of one loop for all runs, so carries and ys are stored and
 read at an index that all runs share: without scatter, gather or select over a buffer. A run with
-fewer steps in the block waits until the others have finished it. `artbp.unrolls.chunk` is the
-counterpart for a single segment.
+fewer steps in the block waits for the others. For a single segment see `artbp.unrolls.chunk`.
 """
 
 import dataclasses
@@ -58,8 +57,7 @@ def record(block: RunsBlock, carry: Any) -> tuple[Any, Any, Any]:
     """Runs the block forward from `carry` `[R, ...]`.
 
     Returns:
-      (the carry after each run's last step, the carries that enter the steps `[size, R, ...]`, the
-      ys of the steps `[size, R, ...]`).
+      (the carry after each run's last step; of all steps, `[size, R, ...]`, entering carries; ys).
     """
 
     # A scan, not a loop over a buffer of the caller: for a cell whose derivative does not depend on

@@ -74,8 +74,7 @@ def sampled_bias(
     the variance of a law explodes, as for the geometric law and a memory above 2·L0: rare, large
     draws dominate it, and the interval misses more often than `confidence` says.
 
-    Cost: one forward pass per `batch_size` draws, a backward pass per draw, and `variance_along`,
-    which several laws share.
+    Cost: a forward pass per `batch_size` draws, a backward pass per draw, one `variance_along`.
 
     Args:
       cell, loss_fn, params, carry, stream: as for `artbp.artbp`; one window.
@@ -117,7 +116,7 @@ def sampled_bias(
         num_batches = -(-int(max(1, min(num_draws, np.ceil(wanted)))) // batch_size)
         keys = jax.random.split(jax.random.fold_in(rng_key, i), (num_batches, batch_size))
         rule = law.sample_gates if sample_gates is None else sample_gates
-        mean = _mean_product(cell, loss_fn, rule, data, initial_carry, gradient, keys)
+        mean = _mean_product(cell, loss_fn, rule, data, options, gradient, keys)
         bias, total = float(mean) / norm2, num_batches * batch_size
         error = deviation / float(np.sqrt(total))
         results.append(SampledBias(bias, error, quantile * error, deviation, total, confidence))
@@ -131,17 +130,17 @@ _gradients = jax.jit(gradients_of_gates, static_argnames=("cell", "loss_fn"))
 def _mean_product(
     cell: Cell,
     loss_fn: LossFn,
-    sample_gates: Callable[[jax.Array, int], jax.Array],
-    data: tuple[Any, Any, Stream],
-    initial_carry: Any,
+    sample_gates: Any,
+    data: Any,
+    options: Any,
     gradient: Any,
-    keys: jax.Array,
+    keys: Any,
 ) -> jax.Array:
     """Computes the mean of ⟨ĝ − g, g⟩ over the draws."""
 
     def batch(keys: jax.Array) -> jax.Array:
         gates = jax.vmap(lambda key: sample_gates(key, data[2].num_steps))(keys)
-        found = gradients_of_gates(cell, loss_fn, *data, gates, initial_carry=initial_carry)
+        found = gradients_of_gates(cell, loss_fn, *data, gates, **options)
         errors = jax.tree.map(lambda leaf, whole: leaf - whole[None], found, gradient)
         return jnp.asarray(jax.vmap(lambda error: optax.tree.vdot(error, gradient))(errors))
 

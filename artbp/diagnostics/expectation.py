@@ -60,8 +60,7 @@ def exact_expectation(
     Args:
       make_estimator: called with a `truncation.replay` whose lengths are traced; for example
         `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so its policy
-        must be "dynamic" or None. It may ignore its argument: if `law` is `truncation.never()`, any
-        estimator is run once.
+        must be "dynamic" or None. With `truncation.never()` as law, any estimator is run once.
       law: the law of the boundaries, shared by the rows. A fixed law has one pattern.
       params: float64.
       carry: at the beginning of the stream.

@@ -23,8 +23,7 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
 
     Sizes are relative to the norm of the gradient of one window. An error below the dashed line is
     smaller than the data noise of one window. An error above the dotted line is larger than the
-    data noise of an average over 100 windows. Laws of infinite mean memory are omitted. The title
-    is the text of `describe`.
+    data noise of an average over 100 windows. Laws of infinite mean memory are omitted.
 
     Args:
       report: from `gradient_report`.

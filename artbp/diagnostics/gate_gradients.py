@@ -31,8 +31,7 @@ def gradients_of_gates(
 
     It takes one forward pass and D backward passes through `artbp.fused_unroll` or, for cells that
     cannot be fused, through `artbp.unroll`. A fused cell that is not one of `artbp.cells` runs
-    forward twice. Memory: the residuals of all T steps once, and D times the cotangents of params
-    and carry.
+    forward twice. Memory: the residuals of T steps, and D cotangents of params and carry.
 
     Args:
       cell, loss_fn, params, carry: as for `artbp.artbp`.
@@ -78,7 +77,7 @@ def gradients_of_gates(
 def tbptt_gates(lengths: Any, num_steps: int, offsets: Any = 0) -> np.ndarray:
     """Makes patterns of gates `[1 + lengths, T]`: no cuts, then cuts every K steps for each K.
 
-    `offsets` are the steps of the first segment that lie before the window, one number or one per K.
+    `offsets`: steps of the first segment that lie before the window, a number or one for each K.
     """
     after = np.arange(1, num_steps + 1)  # steps done when the gate acts
     offsets = np.broadcast_to(offsets, (len(lengths),))[:, None]

@@ -64,8 +64,7 @@ def gradient_report(
     Args:
       cell, loss_fn, params: as for `artbp.artbp`.
       carry: the carry at the beginning of the stream and after its resets.
-      stream: N·W steps, N ≥ 8; a remainder is left out. NumPy arrays are moved to the device one
-        window at a time.
+      stream: N·W steps, N ≥ 8, then a remainder. NumPy arrays move to the device window by window.
       window_length: W.
       truncation_lengths: K's of TBPTT, each below W.
       laws: of ARTBP.
@@ -76,8 +75,7 @@ def gradient_report(
       on_window: called with (windows done, N) after each window, for a progress bar.
 
     Raises:
-      TypeError, ValueError: as `estimate` of `artbp.artbp`; a stream of fewer than 8 windows; bad
-        options.
+      TypeError, ValueError: as `estimate` of `artbp.artbp`; fewer than 8 windows; bad options.
     """
     check_params(params)
     check_positive(integer=True, window_length=window_length, num_samples=num_samples)

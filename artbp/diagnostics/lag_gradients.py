@@ -41,8 +41,7 @@ class UnrolledWindow:
       params, initial_carry: as JAX arrays.
       stream: the window.
       carries: the carry that enters each step, `[T, ...]`, before a reset replaces it.
-      cotangents: b, with the structure of the differentiable leaves of `carries`. Entry 0 belongs
-        to the first carry, which has no gate.
+      cotangents: b, on the differentiable leaves of `carries`. Entry 0 has no gate.
       num_rows: B if losses are `[B]` and every float leaf of the carry is `[B, ...]`, else None.
     """
 
@@ -173,8 +172,7 @@ def lag_projections(
     backward pass over u steps without weight gradients. Memory: z, and one carry per leaf and lag.
 
     Args:
-      per_row: one product per row, at no extra cost, if rows do not interact in the cell. False:
-        the sum over rows.
+      per_row: one product per row, for rows that do not interact. False: the sum over rows.
 
     Returns:
       `[num_lags, R, leaves of params]`, R = B or 1; zero where m ≥ u.

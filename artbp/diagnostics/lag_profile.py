@@ -89,8 +89,7 @@ def lag_profile(
     and, if num_probes is None, R gradients.
 
     Args:
-      cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`; the
-        stream is the window.
+      cell, loss_fn, params, carry, stream: as for `artbp.artbp`; the stream is the window.
       num_lags: R ≥ 3.
       rng_key: draws the steps, the probes and the perturbation; consumed.
       num_samples: number of t and of u, drawn without replacement. None: all.
@@ -100,8 +99,7 @@ def lag_profile(
       per_row: see `LagProfile.gram`. Danger: rows must then not interact in the cell.
 
     Raises:
-      TypeError, ValueError: as `estimate` of `artbp.artbp`; a stream of fewer than 2·R steps; a bad
-        option.
+      TypeError, ValueError: as `estimate` of `artbp.artbp`; fewer than 2·R steps; a bad option.
 
     Source: γ and E(K): Aicher, Foti & Fox, arXiv 1905.07473, with the differences that
     `artbp.adaptive_tbptt` states. Lyapunov exponent: Benettin et al., Meccanica 15 (1980).
@@ -214,7 +212,7 @@ def _growth_rate(window: UnrolledWindow, rng_key: jax.Array) -> jax.Array:
 
         tangent = jax.jvp(next_floats, (floats,), (tangent,))[1]
         norms = _row_norms(tangent, window.num_rows)
-        factor = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
+        factor = 1 / jnp.where(norms > 0, norms, 1)
         factor = factor if window.num_rows is not None else factor[0]
 
         def normalize(leaf: jax.Array) -> jax.Array:

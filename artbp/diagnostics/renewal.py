@@ -9,23 +9,16 @@ v_u(k) = A/S(k−1) and A = Σ_{m<k} S(k−1−m) G_{u,m} as in `artbp.diagnosti
 and the right-hand side involves no difference of large numbers.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from artbp.truncation.base import TruncationLaw, check_law
 
 
-class RenewalWeights(NamedTuple):
-    """The factors that the variance takes from a law; NumPy float64, for ages k = 1, 2, …"""
-
-    survival: np.ndarray  # S(k−1)
-    root_weight: np.ndarray  # √(c(k)/S(k))
-    root_begin: np.ndarray  # √q_k
-
-
-def renewal_weights(law: TruncationLaw, num_steps: int) -> RenewalWeights:
+def renewal_weights(law: TruncationLaw, num_steps: int) -> tuple[np.ndarray, ...]:
     """Computes the weights for a stream of T steps, which has gates behind steps 1, …, T − 1.
+
+    Returns:
+      (S(k−1), √(c(k)/S(k)), √q_k), NumPy float64, for ages k = 1, 2, ….
 
     Raises:
       TypeError: law is not a `TruncationLaw`.
@@ -49,10 +42,10 @@ def renewal_weights(law: TruncationLaw, num_steps: int) -> RenewalWeights:
     begins = np.ones(len(ends))
     for j in range(1, len(begins)):
         begins[j] = begins[:j] @ ends[j - 1 :: -1]
-    return RenewalWeights(survival[:-1], root_weight, np.sqrt(begins))
+    return survival[:-1], root_weight, np.sqrt(begins)
 
 
-def root_variances(weights: RenewalWeights, lag_gradients: np.ndarray) -> np.ndarray:
+def root_variances(weights: tuple[np.ndarray, ...], lag_gradients: np.ndarray) -> np.ndarray:
     """Computes √(p_u(k)·c(k)/(1 − c(k))) · v_u(k) for k = 1, …, u; its squares are variances.
 
     Args:
@@ -61,11 +54,11 @@ def root_variances(weights: RenewalWeights, lag_gradients: np.ndarray) -> np.nda
     Returns:
       float64 `[u, ...]`; infinite where it exceeds float64, never NaN for finite input.
     """
-    u = len(lag_gradients)
+    u, (survival, root_weight, root_begin) = len(lag_gradients), weights
     lag = np.subtract.outer(np.arange(u), np.arange(u))
-    survival = np.where(lag >= 0, weights.survival[np.maximum(lag, 0)], 0.0)
+    survival = np.where(lag >= 0, survival[np.maximum(lag, 0)], 0.0)
     sums = survival @ lag_gradients.reshape(u, -1)
-    root_weight = weights.root_weight[:u] * weights.root_begin[:u][::-1]
+    root_weight = root_weight[:u] * root_begin[:u][::-1]
     with np.errstate(over="ignore", invalid="ignore"):
         # S(k) may be 0 in float64 at ages that contribute nothing: there 0 · ∞ means 0.
         scaled = np.where(sums == 0, 0.0, root_weight[:, None] * sums)

@@ -64,10 +64,7 @@ class Jackknife:
         return float(self.quantile * jackknife_error(values[:-1]))
 
     def ratio_interval(self, values: np.ndarray, other_error: float = 0.0) -> tuple[float, float]:
-        """Computes an interval for a positive ratio, in its logarithm.
-
-        `other_error` is the relative half-width of a further, independent error.
-        """
+        """Computes an interval for log(ratio); `other_error` is a further relative half-width."""
         if not np.any(values):  # exactly zero, such as a law's noise in a cell without memory
             return 0.0, 0.0
         if not np.all((values > 0) & (values < np.inf)):
