@@ -197,9 +197,10 @@ def _add(sums: tuple[Any, jax.Array], gradient: Any, clipped: Any, length: jax.A
 def _clip(max_norm: float | None = None, max_value: float | None = None) -> Callable[[Any], Any]:
     if (max_norm is None) == (max_value is None):
         raise ValueError(f"{max_norm=} and {max_value=}; expected exactly one of them.")
-    if not (max_norm or max_value or 0) > 0:
+    threshold: Any = max_value if max_norm is None else max_norm
+    if not threshold > 0:
         raise ValueError(f"{max_norm=}, {max_value=}; expected a number above 0, or infinity.")
-    clip = optax.clip(max_value) if max_norm is None else optax.clip_by_global_norm(max_norm)
+    clip = (optax.clip if max_norm is None else optax.clip_by_global_norm)(threshold)
     return lambda gradient: clip.update(gradient, clip.init(gradient))[0]
 
 

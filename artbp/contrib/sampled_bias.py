@@ -126,21 +126,16 @@ def sampled_bias(
 _gradients = jax.jit(gradients_of_gates, static_argnames=("cell", "loss_fn"))
 
 
-@partial(jax.jit, static_argnames=("cell", "loss_fn", "sample_gates"))
+@partial(jax.jit, static_argnames=("cell", "loss_fn", "rule"))
 def _mean_product(
-    cell: Cell,
-    loss_fn: LossFn,
-    sample_gates: Any,
-    data: Any,
-    options: Any,
-    gradient: Any,
-    keys: Any,
+    cell: Cell, loss_fn: LossFn, rule: Any, data: Any, options: Any, gradient: Any, keys: Any
 ) -> jax.Array:
     """Computes the mean of ⟨ĝ − g, g⟩ over the draws."""
+    params, carry, stream = data
 
     def batch(keys: jax.Array) -> jax.Array:
-        gates = jax.vmap(lambda key: sample_gates(key, data[2].num_steps))(keys)
-        found = gradients_of_gates(cell, loss_fn, *data, gates, **options)
+        gates = jax.vmap(lambda key: rule(key, stream.num_steps))(keys)
+        found = gradients_of_gates(cell, loss_fn, params, carry, stream, gates, **options)
         errors = jax.tree.map(lambda leaf, whole: leaf - whole[None], found, gradient)
         return jnp.asarray(jax.vmap(lambda error: optax.tree.vdot(error, gradient))(errors))
 

@@ -82,8 +82,7 @@ def lag_profile(
     not be a function of the carry after step t.
 
     Only complete profiles count: t has R steps before it, and u has R steps up to it and at least R
-    losses after it. This needs T ≥ 2·R. The cotangents b_u omit losses beyond the window, which
-    contribute less than lag R does.
+    losses after it. The cotangents b_u omit later losses, which contribute less than lag R does.
 
     Cost: one backward pass of R steps with weight gradients per t and per u. Memory: 2·T carries
     and, if num_probes is None, R gradients.

@@ -56,8 +56,7 @@ def root_variances(weights: tuple[np.ndarray, ...], lag_gradients: np.ndarray) -
     """
     u, (survival, root_weight, root_begin) = len(lag_gradients), weights
     lag = np.subtract.outer(np.arange(u), np.arange(u))
-    survival = np.where(lag >= 0, survival[np.maximum(lag, 0)], 0.0)
-    sums = survival @ lag_gradients.reshape(u, -1)
+    sums = np.where(lag >= 0, survival[np.maximum(lag, 0)], 0.0) @ lag_gradients.reshape(u, -1)
     root_weight = root_weight[:u] * root_begin[:u][::-1]
     with np.errstate(over="ignore", invalid="ignore"):
         # S(k) may be 0 in float64 at ages that contribute nothing: there 0 · ∞ means 0.

@@ -64,7 +64,7 @@ class Jackknife:
         return float(self.quantile * jackknife_error(values[:-1]))
 
     def ratio_interval(self, values: np.ndarray, other_error: float = 0.0) -> tuple[float, float]:
-        """Computes an interval for log(ratio); `other_error` is a further relative half-width."""
+        """Computes an interval for a ratio by its logarithm, with a further relative error."""
         if not np.any(values):  # exactly zero, such as a law's noise in a cell without memory
             return 0.0, 0.0
         if not np.all((values > 0) & (values < np.inf)):
