@@ -53,24 +53,24 @@ def strict_promotion(request):
         yield
 
 
-@pytest.fixture(autouse=True)
-def compiled_quickly(request, monkeypatch):
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
     """Few optimisations for tests of what a program computes: a quarter to a third less time.
 
-    These are the library's tests in float64 and those of the experiments, child processes included.
-    Tests marked `optimised`, and the library's tests in float32, which count traces or measure
-    memory, compile as users do.
+    These are the library's tests in float64 and those of the experiments, with all their fixtures
+    and child processes. Tests marked `optimised`, and the library's tests in float32, which count
+    traces or measure memory, compile as users do.
     """
-    is_quick = "float64" in request.fixturenames or EXPERIMENT_TESTS in request.path.parents
-    if not is_quick or request.node.get_closest_marker("optimised"):
-        yield
-        return
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+    is_quick = "float64" in item.fixturenames or EXPERIMENT_TESTS in item.path.parents
+    if not is_quick or item.get_closest_marker("optimised"):
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+        jax.config.update("jax_disable_most_optimizations", True)
+        try:
+            return (yield)
+        finally:
+            jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

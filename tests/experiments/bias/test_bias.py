@@ -63,7 +63,7 @@ def test_writes_its_files(tmp_path, capsys, monkeypatch):
     assert by_name["UORO"]["relative_noise"] > 0
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table in capsys.readouterr().out
-    assert "The noise of the data is" in table
+    assert "Data noise is" in table
 
 
 def test_enumeration_finds_no_bias(float64):
