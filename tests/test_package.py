@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from faults import check_faults
 
 import artbp
 
@@ -214,3 +215,8 @@ def test_the_repository_holds_no_private_path_and_no_penn_treebank():
         assert not found, f"{path} holds the path {text[found.start() : found.end() + 20]!r}"
         # The mark of the corpus: rare words are spelled <unk>. A made-up sample needs a few.
         assert text.count("<unk>") <= 100, f"{path} looks like Penn Treebank"
+
+
+def test_every_planted_fault_applies():
+    """`tests/faults.py` replaces texts of the code, so each of them has to occur exactly once."""
+    assert check_faults() == []

@@ -1,0 +1,1181 @@
+"""Plants faults one by one and checks that the tests see each of them.
+
+    python tests/faults.py                       all faults
+    python tests/faults.py NAME ... --jobs 2     these faults, two at a time
+    python tests/faults.py --list                their names, files and reasons
+
+The script copies the tracked files to a temporary folder. There it first runs the named tests on
+the unchanged code: this control must be green. Then, for each fault, it replaces one text in one
+file, runs the tests that the fault names, expects a test to fail (red), and restores the file.
+
+The exit status is 0 if the control is green and every fault is red. It is 1 if a fault stays green,
+if the control is red, or if a fault cannot be planted: its old text must occur exactly once in its
+file. A fault that stays green means that a test is missing.
+
+pytest does not collect this file. `test_package.py` checks that the faults still apply.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT = 900  # seconds for the tests of one fault
+
+
+class Fault(NamedTuple):
+    """A fault, and the tests that must see it.
+
+    Attributes:
+      name: unique, in lower case, with hyphens.
+      file: in which the text is replaced, relative to the root of the repository.
+      old: the text to replace; it occurs exactly once in the file.
+      new: the faulty text.
+      tests: pytest node ids, the cheapest that see the fault. One that fails is enough.
+      why: one sentence, what goes wrong.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: list[str]
+    why: str
+
+
+UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
+STREAMING = "tests/estimators/test_streaming.py::"
+REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
+SEGMENTS = f"{STREAMING}test_segment_by_segment"
+DRAWS = f"{STREAMING}test_own_boundaries_are_those_of_sample_gates"
+COMPILATION = "tests/estimators/test_compilation.py::"
+REGISTRY = "tests/estimators/test_registry.py::"
+K1_K2 = "tests/estimators/test_tbptt_k1_k2.py::"
+ONLINE = "tests/estimators/test_online.py::"
+PERTURBED = "tests/estimators/test_perturbed.py::"
+RUN_PASS = "tests/estimators/test_run_pass.py::"
+RANDOM = "tests/estimators/test_random_lengths.py::"
+ADAPTIVE = "tests/estimators/test_adaptive.py::"
+LAWS = "tests/truncation/test_laws.py::"
+RECURSION = "tests/unrolls/test_recursion.py::test_it_follows_the_equation"
+FUSED = "tests/unrolls/test_fused.py::"
+UNROLL = "tests/unrolls/test_unroll.py::"
+GATE = "tests/unrolls/test_gate.py::"
+CHECKPOINT = "tests/unrolls/test_checkpoint.py::"
+RUNS = "tests/contrib/test_independent_runs.py::"
+COUPLINGS = "tests/contrib/test_couplings.py::"
+DIAGNOSTICS = "tests/diagnostics/"
+
+# The library.
+FAULTS = [
+    # The estimator: compensation, boundaries, normalisation.
+    Fault(
+        "compensation-dropped",
+        "artbp/estimators/artbp.py",
+        "Functions(cell, loss_fn, law.compensation if compensate else None)",
+        "Functions(cell, loss_fn, None)",
+        [f"{UNBIASED}[linear-polynomial 4]"],
+        "Without compensation the gradient has the bias of truncation.",
+    ),
+    Fault(
+        "compensation-one-age-late",
+        "artbp/unrolls/chunk.py",
+        "ages = first + jnp.arange(1, segment.chunk_size + 1, dtype=jnp.int32)",
+        "ages = first + jnp.arange(2, segment.chunk_size + 2, dtype=jnp.int32)",
+        [f"{UNBIASED}[linear-polynomial 4]"],
+        "The gate of age k + 1 does not make up for a boundary of age k.",
+    ),
+    Fault(
+        "compensation-one-age-early",
+        "artbp/unrolls/chunk.py",
+        "ages = first + jnp.arange(1, segment.chunk_size + 1, dtype=jnp.int32)",
+        "ages = first + jnp.arange(segment.chunk_size, dtype=jnp.int32)",
+        [f"{UNBIASED}[linear-polynomial 4]"],
+        "The gate of age k − 1 does not make up for a boundary of age k.",
+    ),
+    Fault(
+        "ages-restart-in-each-chunk",
+        "artbp/unrolls/chunk.py",
+        "ages = first + jnp.arange(1, segment.chunk_size + 1, dtype=jnp.int32)",
+        "ages = jnp.arange(1, segment.chunk_size + 1, dtype=jnp.int32)",
+        [f"{REPLAY}[linear-pow2-3]"],
+        "The age counts from the boundary, not from the chunk or the piece.",
+    ),
+    Fault(
+        "gradient-divided-by-sampled-length",
+        "artbp/estimators/segmentwise.py",
+        "        normalizer, result.grads, result.carry, state.initial_carry, end_of_stream\n",
+        "        normalizer,\n"
+        "        jax.tree.map(lambda g: g / jnp.asarray(length, g.dtype), result.grads),\n"
+        "        result.carry,\n"
+        "        state.initial_carry,\n"
+        "        end_of_stream,\n",
+        [f"{UNBIASED}[linear-polynomial 4]"],
+        "The sampled length is correlated with the gradient, so dividing by it is a bias.",
+    ),
+    Fault(
+        "loss-divided-by-sampled-length",
+        "artbp/unrolls/chunk.py",
+        "    loss_fn = segment.functions.loss_fn\n",
+        "    def loss_fn(*args):\n"
+        "        loss = segment.functions.loss_fn(*args)\n"
+        "        return loss / segment.length.astype(loss.dtype)\n\n",
+        [f"{UNBIASED}[linear-polynomial 4]"],
+        "A mean over the sampled length is a bias, as the division of the gradient is.",
+    ),
+    Fault(
+        "length-capped-at-block-size",
+        "artbp/estimators/segmentwise.py",
+        "length = jnp.minimum(length, stream.num_steps - position)",
+        "length = jnp.minimum(jnp.minimum(length, block_size), stream.num_steps - position)",
+        [f"{UNBIASED}[linear-polynomial 4]"],
+        "A cap is a boundary with c = 1, which nothing compensates.",
+    ),
+    Fault(
+        "drawn-length-one-longer-than-the-law",
+        "artbp/estimators/artbp.py",
+        "return law.length_of(rng_key, n, limit)",
+        "return law.length_of(rng_key, n, limit) + 1",
+        [f"{DRAWS}[dynamic]"],
+        "The compensation would belong to other boundaries than those drawn.",
+    ),
+    Fault(
+        "every-segment-draws-the-same-length",
+        "artbp/truncation/base.py",
+        "return self.sample_length(jax.random.fold_in(rng_key, n), limit)",
+        "return self.sample_length(rng_key, limit)",
+        [f"{DRAWS}[dynamic]"],
+        "With one key for all segments, boundaries are not independent.",
+    ),
+    Fault(
+        "host-plan-off-by-one-segment",
+        "artbp/estimators/segmentwise.py",
+        "lengths[int(n) - first]",
+        "lengths[(int(n) + 1 - first) % _PLAN]",
+        [f"{DRAWS}[pow2]"],
+        "The host-driven policies would take other boundaries than `sample_gates` states.",
+    ),
+    Fault(
+        "boundary-off-by-one",
+        "artbp/estimators/segmentwise.py",
+        "position = (state.position + length) % np.int32(stream.num_steps)",
+        "position = (state.position + length + np.int32(1)) % np.int32(stream.num_steps)",
+        [f"{SEGMENTS}[dynamic]"],
+        "The next segment must begin right behind the last step of this one.",
+    ),
+    Fault(
+        "remainder-dropped-at-the-end",
+        "artbp/estimators/segmentwise.py",
+        "    position = (state.position + length) % np.int32(stream.num_steps)\n",
+        "    position = (state.position + length) % np.int32(stream.num_steps)\n"
+        "    position = jnp.where(stream.num_steps - position < length, 0, position)\n",
+        [f"{STREAMING}test_tbptt_equals_a_python_loop_with_stop_gradient"],
+        "The steps behind the last whole segment have losses too.",
+    ),
+    Fault(
+        "carry-not-restarted-at-the-end",
+        "artbp/estimators/segmentwise.py",
+        "return grads, _tree.select(end_of_stream, initial_carry, carry)",
+        "return grads, carry",
+        [f"{REPLAY}[linear-dynamic-3]"],
+        "A new pass begins with the initial carry.",
+    ),
+    Fault(
+        "normalizer-ignored",
+        "artbp/estimators/segmentwise.py",
+        "lambda grad: (grad / normalizer).astype(grad.dtype), grads)",
+        "lambda grad: grad, grads)",
+        [f"{STREAMING}test_normalizer_is_a_constant_on_the_gradient"],
+        "The learning rate of a configuration depends on the normaliser.",
+    ),
+    # The segment kernels.
+    Fault(
+        "block-start-from-the-wrong-carry",
+        "artbp/unrolls/dynamic.py",
+        "kept = _tree.index(block_carries, block // stride)",
+        "kept = _tree.index(block_carries, (block + 1) // stride)",
+        [f"{REPLAY}[linear-dynamic-3]"],
+        "A recomputed block must start from the carry that entered it.",
+    ),
+    Fault(
+        "block-starts-spaced-by-the-stream",
+        "artbp/unrolls/dynamic.py",
+        "stride = (num_blocks + block_size - 1) // block_size",
+        "stride = (stream.num_steps // block_size + block_size - 1) // block_size",
+        [f"{STREAMING}test_recomputation_does_not_depend_on_the_stream"],
+        "The work for a segment must not grow with the length of the stream.",
+    ),
+    Fault(
+        "chunk-reads-beyond-its-block",
+        "artbp/unrolls/chunk.py",
+        "        *segment.inputs(offset + n * size, end),\n",
+        "        *segment.inputs(offset + n * size, segment.length),\n",
+        [f"{STREAMING}test_a_carry_never_meets_an_input_that_is_not_its_own[12]"],
+        "Padding would pair a repeated carry with the input of the next block, where 0·NaN is NaN.",
+    ),
+    Fault(
+        "padding-reads-unwritten-buffers",
+        "artbp/unrolls/chunk.py",
+        "return jnp.where(is_real, of_chunk, _tree.index(leaf, last)[None])",
+        "return of_chunk",
+        [f"{STREAMING}test_a_resumed_state_goes_on_with_the_same_draws"],
+        "Buffers may hold NaN from before; a mask does not remove it.",
+    ),
+    Fault(
+        "flow-across-the-boundary",
+        "artbp/unrolls/chunk.py",
+        "        flow=_tree.zeros_like(_tree.partition(carry)[0]),\n",
+        "        flow=_tree.partition(carry)[0],\n",
+        [f"{REPLAY}[linear-dynamic-3]"],
+        "Behind the last step of a segment the flow is zero.",
+    ),
+    Fault(
+        "segment-resets-to-zeros",
+        "artbp/unrolls/chunk.py",
+        "entering = _tree.select(resets[j], segment.initial_carry, carry)",
+        "entering = _tree.select(resets[j], _tree.zeros_like(carry), carry)",
+        [f"{REPLAY}[linear-exact-4]"],
+        "After a reset the initial carry enters, which need not be zero.",
+    ),
+    Fault(
+        "readout-gated-too",
+        "artbp/unrolls/chunk.py",
+        "return recurrence.pull_back(_tree.index(local, j), flow, _tree.index(y_cotangents, j))",
+        "of_y = _tree.index(y_cotangents, j)\n"
+        "        if gates is not None:\n"
+        "            of_y = jax.tree.map(lambda y: y * gates[j].astype(y.dtype), of_y)\n"
+        "        return recurrence.pull_back(_tree.index(local, j), flow, of_y)",
+        [f"{UNBIASED}[linear-polynomial 4]"],
+        "∂ℓ_t/∂s_t enters with weight 1; only the flow from step t + 1 is gated.",
+    ),
+    Fault(
+        "pieces-in-the-wrong-order",
+        "artbp/unrolls/static_lengths.py",
+        "in zip(reversed(sizes), reversed(pieces), strict=True):",
+        "in zip(sizes, pieces, strict=True):",
+        [f"{REPLAY}[linear-pow2-3]"],
+        "The backward pass of `exact` and `pow2` begins with the last piece.",
+    ),
+    Fault(
+        "largest-power-of-two-first",
+        "artbp/unrolls/static_lengths.py",
+        "return small + [largest] * (length // largest)",
+        "return [largest] * (length // largest) + small",
+        [f"{COMPILATION}test_pieces_add_up"],
+        "All pieces but the last run their forward pass twice, so the last must be the largest.",
+    ),
+    Fault(
+        "rng-under-vmap",
+        "artbp/unrolls/autodiff_recurrence.py",
+        "self._batches = not _vmap_changes_draws(closed, carry, x)",
+        "self._batches = True",
+        [f"{STREAMING}test_the_way_back_sees_the_noise_of_the_forward_pass[rbg]"],
+        "Under vmap, rbg keys draw other noise than the forward pass did.",
+    ),
+    Fault(
+        "sums-in-bfloat16",
+        "artbp/_tree.py",
+        "lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), tree)",
+        "jnp.zeros_like, tree)",
+        [f"{STREAMING}test_a_bfloat16_model[dynamic]"],
+        "A sum of many bfloat16 terms loses those below a 256th of it.",
+    ),
+    # Segments under jax.vmap, in lockstep.
+    Fault(
+        "lockstep-carry-not-masked",
+        "artbp/unrolls/chunk.py",
+        "return segment.keep(begin + j, new_carry, carry), residuals",
+        "return new_carry, residuals",
+        [f"{COMPILATION}test_vmap_over_keys_equals_a_loop_over_keys[False]"],
+        "The carry of a row that has ended must stay while the others go on.",
+    ),
+    Fault(
+        "lockstep-deltas-not-masked",
+        "artbp/unrolls/chunk.py",
+        "        taken=taken,\n",
+        "        taken=None,\n",
+        [f"{COMPILATION}test_vmap_over_keys_equals_a_loop_over_keys[False]"],
+        "Steps behind the end of a row's segment do not exist.",
+    ),
+    Fault(
+        "lockstep-cell-sums-not-masked",
+        "artbp/unrolls/chunk.py",
+        "    cell_sums = segment.keep(first, cell_sums, state.cell_sums)\n",
+        "",
+        [f"{COMPILATION}test_vmap_ignores_what_an_ended_row_would_have_done[True]"],
+        "NaN in the cell behind a row's end would reach its gradient as 0·NaN.",
+    ),
+    Fault(
+        "lockstep-readout-sums-not-masked",
+        "artbp/unrolls/chunk.py",
+        "readout_sums=segment.keep(first, sums, state.readout_sums)",
+        "readout_sums=sums",
+        [f"{COMPILATION}test_vmap_ignores_what_an_ended_row_would_have_done[False]"],
+        "NaN in the loss behind a row's end would reach its gradient as 0·NaN.",
+    ),
+    Fault(
+        "lockstep-rule-dropped",
+        "artbp/unrolls/batching.py",
+        "one_row = functools.partial(kernel, axis_names=(*axis_names, name))",
+        "one_row = functools.partial(kernel, axis_names=axis_names)",
+        [f"{COMPILATION}test_vmap_does_not_select_over_buffers"],
+        "JAX would select over all buffers at every step, which takes minutes.",
+    ),
+    Fault(
+        "closure-over-tracers-accepted",
+        "artbp/unrolls/closure.py",
+        "        if isinstance(constant, jax.core.Tracer) and id(constant) not in known:\n",
+        "        if False:\n",
+        [f"{COMPILATION}test_a_class_with_a_recurrence_that_closes_over_what_is_mapped_is_refused"],
+        "The batching rule sees arguments only: such a cell would run with the wrong array.",
+    ),
+    # Losses and masks.
+    Fault(
+        "mask-applied-to-ys",
+        "artbp/unrolls/readout.py",
+        "    loss = jnp.sum(jnp.where(valid, losses, jnp.zeros_like(losses)), dtype=dtype)\n",
+        "    def masked(y):\n"
+        "        return jnp.where(_tree.align(valid, y), y, jnp.zeros_like(y))\n\n"
+        "    losses = jax.vmap(loss_fn, (None, 0, 0))(params, jax.tree.map(masked, ys), targets)\n"
+        "    loss = jnp.sum(losses, dtype=dtype)\n",
+        [f"{REGISTRY}test_exactness_is_what_the_row_claims[bptt]"],
+        "The loss of a zeroed y need not be zero: the cross-entropy of equal logits is ln V.",
+    ),
+    Fault(
+        "mask-not-counted",
+        "artbp/unrolls/readout.py",
+        "    return ReadOut(loss_sum, num_losses, grads, y_cotangents)\n",
+        "    if stream.mask is not None:\n"
+        "        num_losses = num_losses + jnp.sum(~mask, dtype=jnp.int32)\n"
+        "    return ReadOut(loss_sum, num_losses, grads, y_cotangents)\n",
+        [f"{PERTURBED}test_follows_the_unperturbed_system[truncated_es]"],
+        "loss_sum / num_losses is the mean over the losses that were summed.",
+    ),
+    Fault(
+        "missing-targets-kept",
+        "artbp/unrolls/readout.py",
+        "    targets = jax.tree.map(lambda target: _without_missing(target, valid), targets)\n",
+        "",
+        [f"{STREAMING}test_missing_observations_are_masked[dynamic]"],
+        "NaN targets behind the mask would reach the gradient as 0·NaN.",
+    ),
+    # The recursion, the gate, the unrolls.
+    Fault(
+        "recursion-gate-one-step-early",
+        "artbp/unrolls/recursion.py",
+        "gate = _tree.index(gates, t)",
+        "gate = _tree.index(gates, t - 1)",
+        [RECURSION],
+        "gate_t multiplies what flows from step t + 1 into the carry after step t.",
+    ),
+    Fault(
+        "recursion-gates-the-error-too",
+        "artbp/unrolls/recursion.py",
+        "        delta, entering = pull_back(t, gated)  #",
+        "        delta, entering = pull_back(t, flow)\n"
+        "        if gates is not None:\n"
+        "            gate = _tree.index(gates, t)\n"
+        "            gated = jax.tree.map(lambda x: cut_or_scale(x, gate), (delta, entering))\n"
+        "            delta, entering = gated\n"
+        "        #",
+        [RECURSION],
+        "The gate comes before e_t = ∂ℓ_t/∂s_t is added.",
+    ),
+    Fault(
+        "recursion-ignores-resets",
+        "artbp/unrolls/recursion.py",
+        "entering = _tree.select(reset, _tree.zeros_like(entering), entering)",
+        "entering = _tree.select(reset, entering, entering)",
+        [RECURSION],
+        "Nothing flows back through a reset.",
+    ),
+    Fault(
+        "recursion-delta-of-missing-steps",
+        "artbp/unrolls/recursion.py",
+        "delta = _tree.select(_tree.index(taken, t), delta, _tree.zeros_like(delta))",
+        "delta = _tree.select(_tree.index(taken, t), delta, delta)",
+        [RECURSION],
+        "A step that a row does not take contributes no gradient.",
+    ),
+    Fault(
+        "recursion-flow-through-missing-steps",
+        "artbp/unrolls/recursion.py",
+        "entering = _tree.select(_tree.index(taken, t), entering, flow)",
+        "entering = _tree.select(_tree.index(taken, t), entering, entering)",
+        [RECURSION],
+        "The flow passes a step that a row does not take unchanged.",
+    ),
+    Fault(
+        "gate-rounded-to-bfloat16",
+        "artbp/unrolls/gate.py",
+        "dtype = _tree.at_least_float32(leaf.dtype)",
+        "dtype = leaf.dtype",
+        [f"{GATE}test_gates_of_a_bfloat16_carry_are_taken_in_float32[200]"],
+        "Rounded compensations multiply: after 200 steps they are far off.",
+    ),
+    Fault(
+        "gate-multiplies-infinity-by-zero",
+        "artbp/unrolls/gate.py",
+        "return jnp.where(cut, jnp.zeros_like(leaf), scale(leaf, factor))",
+        "return scale(leaf, factor)",
+        [f"{GATE}test_a_cut_stops_an_overflowed_cotangent"],
+        "A boundary must stop a cotangent that has overflowed; 0·∞ is NaN.",
+    ),
+    Fault(
+        "gate-changes-infinite-values",
+        "artbp/unrolls/gate.py",
+        "    del factor\n    return leaf\n",
+        "    stopped = jax.lax.stop_gradient(leaf)\n"
+        "    return stopped + _tree.align(factor, leaf).astype(leaf.dtype) * (leaf - stopped)\n",
+        [f"{GATE}test_values_that_are_not_finite_pass_unchanged"],
+        "s + g·(s − s) is NaN where s is infinite.",
+    ),
+    Fault(
+        "unroll-reset-not-cutting",
+        "artbp/unrolls/unroll.py",
+        "            carry = _tree.select(reset_t, initial_carry, carry)\n",
+        "            kept = jax.tree.map(lambda c: c - jax.lax.stop_gradient(c), carry)\n"
+        "            carry = _tree.select(\n"
+        "                reset_t, jax.tree.map(jax.numpy.add, initial_carry, kept), carry\n"
+        "            )\n",
+        [f"{UNROLL}test_a_reset_defaults_to_zeros_and_cuts"],
+        "Nothing flows back through a reset.",
+    ),
+    Fault(
+        "unroll-resets-to-zeros",
+        "artbp/unrolls/arguments.py",
+        "    initial_carry = _tree.as_arrays(initial_carry)\n",
+        "    initial_carry = _tree.zeros_like(_tree.as_arrays(initial_carry))\n",
+        [f"{UNROLL}test_gates_resets_and_lengths_match_the_loop[linear]"],
+        "After a reset the initial carry enters, which need not be zero.",
+    ),
+    Fault(
+        "unroll-steps-ended-rows",
+        "artbp/unrolls/unroll.py",
+        "            carry, x = _tree.select(active, (carry, x), first)\n",
+        "",
+        [f"{UNROLL}test_a_row_that_has_ended_goes_nowhere_new[None-unroll]"],
+        "A row beyond its length is stepped only where the cell has been finite: 0·NaN is NaN.",
+    ),
+    Fault(
+        "checkpoint-remainder-lost",
+        "artbp/unrolls/checkpointing.py",
+        "state, last = _block(step, state, rest, remainder, unroll)",
+        "_, last = _block(step, state, rest, remainder, unroll)",
+        [f"{CHECKPOINT}test_values_and_gradients_are_those_of_the_plain_unroll[3-2-True-1]"],
+        "The carry after the last step comes from the shorter block at the end.",
+    ),
+    Fault(
+        "fused-gates-off-by-one",
+        "artbp/unrolls/fused.py",
+        "            gates=piece.gates,\n",
+        "            gates=None if piece.gates is None else jnp.roll(piece.gates, 1, axis=0),\n",
+        [f"{FUSED}test_equals_the_unroll[linear-17]"],
+        "gate_t acts between the steps t and t + 1.",
+    ),
+    Fault(
+        "fused-ended-rows-send-cotangents",
+        "artbp/unrolls/fused.py",
+        "cotangents = _tree.select(taken[j], cotangents, _tree.zeros_like(cotangents))",
+        "pass",
+        [f"{FUSED}test_padding_has_no_influence"],
+        "Where rows interact in the cell, a row that has ended must send nothing to the others.",
+    ),
+    Fault(
+        "fused-initial-carry-without-gradient",
+        "artbp/unrolls/fused.py",
+        "to_initial = jax.tree.map(jnp.add, to_initial, fresh)",
+        "del fresh",
+        [f"{FUSED}test_equals_the_unroll[linear-17]"],
+        "The initial carry enters at resets, so it has a gradient.",
+    ),
+    Fault(
+        "fused-gradient-of-padding",
+        "artbp/unrolls/fused.py",
+        "x_gradient = _within(lengths, piece.t, x_gradient, _tree.zeros_like(x_gradient))",
+        "pass",
+        [f"{FUSED}test_padding_has_no_influence"],
+        "Inputs beyond a row's length have no gradient.",
+    ),
+    # The recurrences of the cells, written by hand.
+    Fault(
+        "recurrence-hidden-not-reset",
+        "artbp/cells/affine_recurrence.py",
+        "return jnp.where(_tree.align(chunk.resets, ys), initial, previous)",
+        "return previous",
+        [f"{REPLAY}[lstm-exact-4]"],
+        "The hidden state that entered a step after a reset is the initial one.",
+    ),
+    Fault(
+        "symbols-that-repeat-counted-once",
+        "artbp/cells/affine_recurrence.py",
+        'from_input = sums["input"].at[xs].add(of_input.astype(self._wide))',
+        'from_input = sums["input"].at[xs].set(of_input.astype(self._wide))',
+        [f"{FUSED}test_more_symbols_than_units[rnn]"],
+        "The gradient of a row of the input weights is a sum over the steps that read it.",
+    ),
+    Fault(
+        "lstm-forget-gate-derivative",
+        "artbp/cells/lstm_recurrence.py",
+        "forget_gate=c * f * (1 - f),",
+        "forget_gate=c * f,",
+        [f"{FUSED}test_equals_the_unroll[lstm-1]"],
+        "The derivative of the logistic function is f·(1 − f).",
+    ),
+    Fault(
+        "lstm-output-gate-in-the-memory",
+        "artbp/cells/lstm_recurrence.py",
+        "memory=o * (1 - tanh * tanh),",
+        "memory=1 - tanh * tanh,",
+        [f"{FUSED}test_equals_the_unroll[lstm-1]"],
+        "h' = o·tanh(c'), so the output gate enters ∂h'/∂c'.",
+    ),
+    Fault(
+        "gru-candidate-bias-without-gradient",
+        "artbp/cells/gru_recurrence.py",
+        '"candidate_bias": sums["candidate_bias"] + self._summed(from_hidden),',
+        '"candidate_bias": sums["candidate_bias"],',
+        [f"{FUSED}test_equals_the_unroll[gru-1]"],
+        "The bias inside the reset gate is a parameter too.",
+    ),
+    Fault(
+        "gru-update-gate-derivative",
+        "artbp/cells/gru_recurrence.py",
+        "update=(entered.astype(self._wide) - n) * z * (1 - z),",
+        "update=(n - entered.astype(self._wide)) * z * (1 - z),",
+        [f"{FUSED}test_equals_the_unroll[gru-1]"],
+        "h' = (1 − z) n + z h grows with z where h > n.",
+    ),
+    Fault(
+        "rnn-slope",
+        "artbp/cells/vanilla_recurrence.py",
+        "return 1 - hidden * hidden",
+        "return 1 - hidden",
+        [f"{FUSED}test_equals_the_unroll[rnn-1]"],
+        "The derivative of tanh is 1 − tanh².",
+    ),
+    # The laws.
+    Fault(
+        "law-drawn-length-one-longer",
+        "artbp/truncation/polynomial.py",
+        "from_table = 1 + jnp.searchsorted(",
+        "from_table = 2 + jnp.searchsorted(",
+        [f"{LAWS}test_lengths_follow_the_hazard[polynomial]"],
+        "Lengths and hazard must agree, or the compensation belongs to other boundaries.",
+    ),
+    Fault(
+        "law-tail-off-by-one",
+        "artbp/truncation/polynomial.py",
+        "shift = self._scale + 1 - self.alpha / 2",
+        "shift = self._scale + 2 - self.alpha / 2",
+        [f"{LAWS}test_the_far_tail_has_the_right_probability"],
+        "The closed form behind the table must go on where the table ends.",
+    ),
+    Fault(
+        "law-compensation-off-by-one",
+        "artbp/truncation/polynomial.py",
+        "return (self._scale + k) / (self._scale + k - (self.alpha - 1))",
+        "return (self._scale + k + 1) / (self._scale + k + 1 - (self.alpha - 1))",
+        [f"{LAWS}test_compensations_undo_the_survival"],
+        "Π compensation · S = 1.",
+    ),
+    Fault(
+        "law-survival-in-float32",
+        "artbp/truncation/base.py",
+        "np.cumsum(log_steps)",
+        "np.cumsum(log_steps.astype(np.float32))",
+        [f"{LAWS}test_survival_at_a_large_mean_against_gamma_functions"],
+        "At L0 = 5000 float32 is off by per cents.",
+    ),
+    Fault(
+        "law-uniforms-too-coarse",
+        "artbp/truncation/base.py",
+        "    return jnp.ldexp(significand, -(zeros + 1))\n",
+        "    return 1 - jax.random.uniform(rng_key, dtype=jnp.float32)\n",
+        [f"{LAWS}test_uniforms_reach_far_below_float32_spacing"],
+        "Multiples of 2⁻²³ round away the tail of a law of lengths.",
+    ),
+    Fault(
+        "law-draws-with-one-uniform",
+        "artbp/truncation/base.py",
+        "full_precision_uniform(jax.random.fold_in(rng_key, k))",
+        "full_precision_uniform(rng_key)",
+        [f"{LAWS}test_lengths_follow_the_hazard[hazard only, polynomial]"],
+        "The default draw needs an independent number at each age.",
+    ),
+    Fault(
+        "law-gates-of-the-next-age",
+        "artbp/truncation/base.py",
+        "gate = jnp.where(boundary, 0.0, self.compensation(age))",
+        "gate = jnp.where(boundary, 0.0, self.compensation(age + 1))",
+        [f"{LAWS}test_gates_have_mean_one"],
+        "Each gate has the mean 1.",
+    ),
+    Fault(
+        "law-geometric-length-one-shorter",
+        "artbp/truncation/geometric.py",
+        "return 1 + as_length(jnp.floor(jnp.log(u) / log_survival))",
+        "return as_length(jnp.ceil(jnp.log(u) / log_survival) - 1)",
+        [f"{LAWS}test_lengths_follow_the_hazard[geometric]"],
+        "Lengths begin at 1, and length > k exactly where u ≤ S(k).",
+    ),
+    Fault(
+        "law-table-tail-overflows",
+        "artbp/truncation/tabulated.py",
+        "in_tail = as_length(jnp.floor(ratio) + np.float32(1 + len(self.hazards)))",
+        "in_tail = as_length(jnp.floor(ratio)) + np.int32(1 + len(self.hazards))",
+        [f"{LAWS}test_a_tabulated_tail_stays_within_its_integers"],
+        "A sum above 2³¹ − 1 is a negative length.",
+    ),
+    # TBPTT, its windows, and AWD-LSTM.
+    Fault(
+        "tbptt-offset-drawn-once",
+        "artbp/estimators/tbptt.py",
+        "jax.random.fold_in(rng_key, n)",
+        "rng_key",
+        [f"{STREAMING}test_tbptt_draws_its_offset_anew_in_each_pass"],
+        "The offset moves the cuts from pass to pass.",
+    ),
+    Fault(
+        "window-one-step-short",
+        "artbp/estimators/tbptt_k1_k2.py",
+        "start = jnp.maximum(end - k2,",
+        "start = jnp.maximum(end - k2 + 1,",
+        [f"{K1_K2}test_equals_its_definition[2-5-stored-new]"],
+        "The window is the last k2 steps.",
+    ),
+    Fault(
+        "window-carry-of-the-wrong-slot",
+        "artbp/estimators/window.py",
+        "floats, rest = _tree.partition(_tree.index(carries, t % size))",
+        "floats, rest = _tree.partition(_tree.index(carries, (t + 1) % size))",
+        [f"{K1_K2}test_equals_its_definition[2-5-stored-new]"],
+        "The carry that entered step t is in slot t mod k2.",
+    ),
+    Fault(
+        "window-weights-of-the-wrong-version",
+        "artbp/estimators/tbptt_k1_k2.py",
+        "params_at = lambda t: _tree.index(versions, (t // k1) % num_versions)",
+        "params_at = lambda t: _tree.index(versions, (t // k1 + 1) % num_versions)",
+        [f"{K1_K2}test_equals_its_definition[2-5-past_weights-new]"],
+        "Mode past_weights differentiates a step at the params that it ran with.",
+    ),
+    Fault(
+        "window-losses-counted-twice",
+        "artbp/estimators/tbptt_k1_k2.py",
+        "return lambda t: jnp.where(t >= first, 1.0, 0.0)",
+        "return lambda t: jnp.asarray(1.0)",
+        [f"{K1_K2}test_equals_its_definition[2-5-stored-new]"],
+        "Losses of steps before the last update have had their gradient.",
+    ),
+    Fault(
+        "window-loss-sum-of-old-steps",
+        "artbp/estimators/window.py",
+        "counts = valid & (t >= new)",
+        "counts = valid",
+        [f"{REGISTRY}test_exactness_is_what_the_row_claims[tbptt_reforward]"],
+        "loss_sum is of the new steps, each loss once.",
+    ),
+    Fault(
+        "window-beyond-the-last-update",
+        "artbp/estimators/tbptt_k1_k2.py",
+        "first if k2 <= k1 else jnp.zeros_like(first))",
+        "jnp.zeros_like(first))",
+        [f"{K1_K2}test_k1_equal_to_k2_is_tbptt"],
+        "At the end of the stream, too, windows that do not overlap begin behind the last update.",
+    ),
+    Fault(
+        "awd-lstm-factor-dropped",
+        "artbp/estimators/awd_lstm.py",
+        "length.astype(jnp.result_type(float)) / base",
+        "jnp.ones_like(length, jnp.result_type(float))",
+        [f"{RANDOM}test_awd_lstm_is_the_mean_gradient_of_a_segment"],
+        "The learning rate grows with the length of the segment.",
+    ),
+    Fault(
+        "awd-lstm-sum-for-mean",
+        "artbp/estimators/awd_lstm.py",
+        "return (wide / jnp.maximum(num_losses, 1).astype(wide.dtype)).astype(grad.dtype)",
+        "return wide.astype(grad.dtype)",
+        [f"{RANDOM}test_awd_lstm_is_the_mean_gradient_of_a_segment"],
+        "AWD-LSTM takes the mean loss of a segment.",
+    ),
+    # Estimators that advance a fixed number of steps.
+    Fault(
+        "stepwise-same-key-every-estimate",
+        "artbp/estimators/stepwise.py",
+        "key = jax.random.fold_in(state.rng_key, state.num_estimates)",
+        "key = state.rng_key",
+        [f"{ONLINE}test_uoro_draws_new_signs_at_each_step_and_estimate"],
+        "Draws of different estimates are independent.",
+    ),
+    Fault(
+        "rtrl-without-transport",
+        "artbp/estimators/rtrl.py",
+        "return propagated + immediate",
+        "return immediate",
+        [f"{ONLINE}test_rtrl_is_bptt[linear-1]"],
+        "Without (∂F/∂s) J nothing older than a step is seen.",
+    ),
+    Fault(
+        "rtrl-forward-mode-without-transport",
+        "artbp/estimators/rtrl.py",
+        "derivatives.jvp(to_params(direction), to_carry(column))",
+        "derivatives.jvp(to_params(direction), to_carry(0 * column))",
+        [f"{ONLINE}test_rtrl_with_fewer_parameters_than_states"],
+        "The same in forward mode.",
+    ),
+    Fault(
+        "snap1-without-its-mask",
+        "artbp/estimators/snap1.py",
+        "pattern = influence.pattern | (immediate != 0)",
+        "pattern = jnp.ones_like(influence.pattern)",
+        [f"{ONLINE}test_snap1_tracks_the_influence_of_a_weight_on_its_own_unit"],
+        "SnAp-1 without its mask is RTRL.",
+    ),
+    Fault(
+        "uoro-signs-reused",
+        "artbp/estimators/online.py",
+        "key = jax.random.fold_in(rng_key, t)",
+        "key = rng_key",
+        [f"{ONLINE}test_uoro_draws_new_signs_at_each_step_and_estimate"],
+        "The products of signs of different steps vanish only where these are independent.",
+    ),
+    Fault(
+        "uoro-unbalanced",
+        "artbp/estimators/uoro.py",
+        "lambda x, g: (x / rho_0 + g / rho_1)",
+        "lambda x, g: (x / rho_0 + g / rho_0)",
+        [f"{ONLINE}test_uoro_is_unbiased_over_all_signs"],
+        "ρ1 must cancel in the product of the two factors.",
+    ),
+    Fault(
+        "pes-without-accumulation",
+        "artbp/estimators/perturbed.py",
+        "accumulated = jax.tree.map(jnp.add, particles.accumulated, drawn)",
+        "accumulated = drawn",
+        [f"{PERTURBED}test_pes_is_unbiased_on_a_quadratic"],
+        "Credit for the last perturbation alone is truncated ES.",
+    ),
+    Fault(
+        "es-twice-the-gradient",
+        "artbp/estimators/perturbed.py",
+        "weights = (positive - negative) / (2 * num_pairs * scale**2)",
+        "weights = (positive - negative) / (num_pairs * scale**2)",
+        [f"{PERTURBED}test_truncated_es_has_the_mean_of_tbptt"],
+        "A pair has two members.",
+    ),
+    Fault(
+        "adaptive-fit-from-the-wrong-lag",
+        "artbp/estimators/adaptive.py",
+        "tail = lag_norms[fitted_from - 1 :]",
+        "tail = lag_norms[fitted_from - 2 :]",
+        [f"{ADAPTIVE}test_the_decay_rate_of_a_geometric_sequence"],
+        "Only lags from τ on decay geometrically.",
+    ),
+    Fault(
+        "adaptive-bound-from-the-wrong-lag",
+        "artbp/estimators/adaptive.py",
+        "tail = lag_norms[fitted_from - 1] * rate**beyond / (1 - rate)",
+        "tail = lag_norms[fitted_from] * rate**beyond / (1 - rate)",
+        [f"{ADAPTIVE}test_the_bound_is_the_sum_of_what_is_cut_off"],
+        "The geometric tail goes on from γ_τ.",
+    ),
+    Fault(
+        "adaptive-fits-zeros",
+        "artbp/estimators/adaptive.py",
+        "used = (tail > 0).astype(tail.dtype)",
+        "used = jnp.ones_like(tail)",
+        [f"{ADAPTIVE}test_the_decay_rate_of_a_geometric_sequence"],
+        "A lag that nothing comes from has no logarithm.",
+    ),
+    Fault(
+        "adaptive-remembers-infinity",
+        "artbp/estimators/adaptive.py",
+        "return _tree.select(jnp.isfinite(optax.tree.norm(grads)), added, state)",
+        "return added",
+        [f"{ADAPTIVE}test_a_gradient_that_overflows_is_ignored"],
+        "A gradient that is not finite would stay in the running mean.",
+    ),
+    Fault(
+        "es-rounds-narrow-params",
+        "artbp/estimators/perturbed.py",
+        "or leaf.dtype.itemsize < 4:",
+        "or leaf.dtype.itemsize < 2:",
+        [f"{PERTURBED}test_params_that_cannot_be_perturbed"],
+        "θ ± ε would be rounded to bfloat16, so it is refused.",
+    ),
+    Fault(
+        "run-pass-keeps-the-last-gradient",
+        "artbp/estimators/run_pass.py",
+        "return _tree.accumulate(total, grads)",
+        "return jax.tree.map(lambda a, b: b.astype(a.dtype), total, grads)",
+        [f"{RUN_PASS}test_the_sum_of_the_gradients_of_a_pass[False]"],
+        "The gradient of a sequence is the sum over its segments.",
+    ),
+    Fault(
+        "run-pass-sums-in-bfloat16",
+        "artbp/estimators/run_pass.py",
+        "_tree.zero_sums(_tree.as_arrays(params))",
+        "_tree.zeros_like(_tree.as_arrays(params))",
+        [f"{RUN_PASS}test_sums_are_float32_or_wider"],
+        "A sum of bfloat16 gradients stops to grow.",
+    ),
+    # artbp.contrib.
+    Fault(
+        "runs-compensation-of-the-wrong-run",
+        "artbp/contrib/block_schedule.py",
+        "jnp.asarray(block.functions.compensation(ages), max_weight.dtype)",
+        "jnp.asarray(block.functions.compensation(ages[:, ::-1]), max_weight.dtype)",
+        [f"{RUNS}test_rows_equal_the_loop[rnn-3]"],
+        "Each run has an age of its own.",
+    ),
+    Fault(
+        "runs-reload-of-the-wrong-slot",
+        "artbp/contrib/block_schedule.py",
+        "before = jnp.where(segment.goal_slot == 0, num_slots, segment.goal_slot) - 1",
+        "before = segment.goal_slot",
+        [f"{RUNS}test_rows_equal_the_loop[rnn-3]"],
+        "The carry that entered the block before is in the slot before.",
+    ),
+    Fault(
+        "runs-plan-off-by-one",
+        "artbp/contrib/independent_runs.py",
+        "length = plan.lengths.at[state.num_estimates - plan.first, runs]",
+        "length = plan.lengths.at[state.num_estimates + 1 - plan.first, runs]",
+        [f"{RUNS}test_rows_equal_the_loop[rnn-3]"],
+        "The runs take the boundaries that `artbp.artbp` draws with their keys.",
+    ),
+    Fault(
+        "runs-update-all-of-them",
+        "artbp/contrib/independent_runs.py",
+        "return _tree.select(finished, runs(params, aux, grads, info), (params, aux))",
+        "return runs(params, aux, grads, info)",
+        [f"{RUNS}test_rows_equal_the_loop[rnn-3]"],
+        "Only runs whose segment has ended have a gradient.",
+    ),
+    Fault(
+        "couplings-strata-in-order",
+        "artbp/contrib/couplings.py",
+        "jax.random.permutation(order_key, num_rows)",
+        "jnp.arange(num_rows)",
+        [f"{COUPLINGS}test_boundaries_have_the_joint_law[stratified]"],
+        "A row that always has the short segments is biased.",
+    ),
+    Fault(
+        "couplings-coarse-reflection",
+        "artbp/contrib/couplings.py",
+        "    low = u / 2\n",
+        "    low = u\n",
+        [f"{COUPLINGS}test_antithetic_uniforms_keep_their_tail"],
+        "1 − u is too coarse for the tail where u is near 1.",
+    ),
+    Fault(
+        "draws-summed",
+        "artbp/contrib/multi_draw.py",
+        "return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)",
+        "return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), gradients)",
+        ["tests/contrib/test_multi_draw.py::test_the_mean_of_draws_is_that_of_their_gates"],
+        "The mean of draws is unbiased, not their sum.",
+    ),
+    Fault(
+        "sampled-bias-deviation",
+        "artbp/contrib/sampled_bias.py",
+        "deviation = float(np.sqrt(variance)) / norm2",
+        "deviation = float(np.sqrt(variance) / np.sqrt(norm2))",
+        ["tests/contrib/test_sampled_bias.py::test_the_deviation_is_that_of_the_exact_covariance"],
+        "The half-width of the interval comes from it.",
+    ),
+    Fault(
+        "clipping-changes-nothing",
+        "artbp/contrib/clipping.py",
+        "[_add(one, gradient, clip(gradient), info.length) for one, clip in pairs]",
+        "[_add(one, gradient, gradient, info.length) for one, _ in pairs]",
+        ["tests/contrib/test_clipping.py::test_the_report_is_that_of_a_plain_loop"],
+        "The report compares the clipped gradients with the whole ones.",
+    ),
+    Fault(
+        "optimal-law-from-a-heavy-tail",
+        "artbp/contrib/optimal_law.py",
+        "        active = 2 if alpha > 4 else 1\n        alpha = max(alpha, 4.0)\n",
+        "",
+        ["tests/contrib/test_optimal_law.py::test_the_second_moment_is_an_upper_bound"],
+        "From a second moment far off, the search ends in a bad local minimum.",
+    ),
+    # artbp.diagnostics and the variance of a law.
+    Fault(
+        "variance-of-the-wrong-survival",
+        "artbp/diagnostics/renewal.py",
+        "return RenewalWeights(survival[:-1],",
+        "return RenewalWeights(survival[1:],",
+        [f"{DIAGNOSTICS}test_variance.py::test_the_formula_equals_enumeration[linear]"],
+        "p_u(k) holds S(k − 1), not S(k).",
+    ),
+    Fault(
+        "variance-sampled-without-its-factor",
+        "artbp/diagnostics/variance.py",
+        "found[i] = num_lags * np.sum(",
+        "found[i] = np.sum(",
+        [f"{DIAGNOSTICS}test_variance.py::test_one_gate_and_one_parameter_have_no_sampling_error"],
+        "One of T − 1 steps is sampled.",
+    ),
+    Fault(
+        "streaming-variance-without-survivors",
+        "artbp/truncation/streaming.py",
+        "return np.exp(log_survival[:-1]) * hazard / (1 - hazard) * norms",
+        "return np.exp(log_survival[:-1]) * hazard * norms",
+        ["tests/contrib/test_optimal_law.py::test_one_lag_by_hand"],
+        "The variance of a gate is c/(1 − c).",
+    ),
+    Fault(
+        "expectation-not-normalised",
+        "artbp/diagnostics/expectation.py",
+        "probabilities = probabilities * np.where(boundary, hazard, 1 - hazard)",
+        "probabilities = probabilities * np.where(boundary, hazard, 1.0)",
+        [f"{DIAGNOSTICS}test_expectation.py::test_mean_and_covariance_against_the_gated_unroll"],
+        "The probabilities of all patterns sum to 1.",
+    ),
+    Fault(
+        "bias-without-cross-products",
+        "artbp/diagnostics/report_statistics.py",
+        "different = 1 - np.eye(len(self.counts))",
+        "different = np.ones((len(self.counts), len(self.counts)))",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_equals_a_loop_over_windows"],
+        "The square of a noisy mean is too large; products of different groups are unbiased.",
+    ),
+    Fault(
+        "jackknife-factor",
+        "artbp/diagnostics/interval.py",
+        "return np.sqrt((len(left_out) - 1) * np.var(left_out, axis=0))",
+        "return np.sqrt(np.var(left_out, axis=0))",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_equals_a_loop_over_windows"],
+        "Means that share all groups but one differ little: the jackknife scales up.",
+    ),
+    Fault(
+        "interval-of-no-noise",
+        "artbp/diagnostics/report_statistics.py",
+        "        if not np.any(values):",
+        "        if False:",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_no_bias_without_memory"],
+        "A noise that is exactly zero limits nothing.",
+    ),
+    Fault(
+        "bias-seen-by-its-norm-alone",
+        "artbp/diagnostics/report.py",
+        "return self.interval[0] > 0 or abs(self.projection) > self.projection_half_width",
+        "return self.interval[0] > 0",
+        [f"{DIAGNOSTICS}test_figure.py::test_what_dominates"],
+        "A small bias is seen by its projection first.",
+    ),
+    Fault(
+        "noise-interval-without-the-gradient",
+        "artbp/diagnostics/report_statistics.py",
+        "low, high = np.sqrt(jackknife.ratio_interval(mean / norm2, width / mean))",
+        "low, high = np.sqrt([(mean - width) / norm2[-1], (mean + width) / norm2[-1]])",
+        [
+            f"{DIAGNOSTICS}test_gradient_report.py::"
+            "test_the_intervals_of_the_noise_include_the_error_of_the_gradient"
+        ],
+        "The gradient that noise is relative to is measured, with an error.",
+    ),
+    Fault(
+        "lag-profile-off-by-one",
+        "artbp/diagnostics/lag_profile.py",
+        "    lags = jnp.arange(1, num_lags + 1, dtype=jnp.int32)\n",
+        "    lags = jnp.arange(num_lags, dtype=jnp.int32)\n",
+        [f"{DIAGNOSTICS}test_lag_profile.py::test_the_closed_forms_of_a_linear_system"],
+        "Lag 1 is the carry that enters the step whose loss it is.",
+    ),
+    Fault(
+        "shadow-counts-steps-beyond-the-end",
+        "artbp/diagnostics/shadow.py",
+        "exists = mask & _tree.align(exists, mask)",
+        "exists = mask",
+        [f"{DIAGNOSTICS}test_shadow.py::test_equals_plain_gradients[55]"],
+        "The window may reach beyond the stream; those steps have no loss.",
+    ),
+]
+
+# The experiments: the faults of experiments/ and tests/experiments belong here.
+FAULTS += []
+
+
+class Outcome(NamedTuple):
+    """verdict: red, GREEN, or what went wrong; seen_by: the test that failed."""
+
+    verdict: str
+    seen_by: str
+    seconds: float
+
+
+def check_faults(root: Path = ROOT) -> list[str]:
+    """What is wrong with the faults themselves: a message for each that cannot be planted."""
+    problems = []
+    names = [fault.name for fault in FAULTS]
+    problems += [f"{name}: the name is used twice" for name in set(names) if names.count(name) > 1]
+    for fault in FAULTS:
+        count = _read(root / fault.file).count(fault.old)
+        if count != 1 or fault.old == fault.new:
+            problems.append(
+                f"{fault.name}: its old text occurs {count} times in {fault.file}; expected once. "
+                "Adapt the fault in tests/faults.py to the code as it is now."
+            )
+        for test in fault.tests:
+            path, _, name = test.partition("::")
+            function = name.partition("[")[0]
+            if f"def {function}(" not in _read(root / path):
+                problems.append(f"{fault.name}: there is no test {test}")
+    return problems
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def copy_repository(folder: Path) -> Path:
+    """Copies the tracked files as they are in the working tree; returns the folder of the copy."""
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, target)
+    # An installed artbp, perhaps one that points at ROOT, must not be the one under test.
+    found = run_python(folder, "-c", "import artbp; print(artbp.__file__)").stdout.strip()
+    assert Path(found).resolve() == (folder / "artbp" / "__init__.py").resolve(), found
+    return folder
+
+
+def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a copy of the repository, whose packages are used."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "COLUMNS": "240",  # room for the reason of a failure behind the name of the test
+        "PYTHONDONTWRITEBYTECODE": "1",  # a stale one could hide a fault planted within a second
+    }
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+
+def run_tests(folder: Path, tests: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs pytest on the given tests in a copy of the repository."""
+    return run_python(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests)
+
+
+def plant(folder: Path, fault: Fault) -> Outcome:
+    """Plants the fault in a copy of the repository, runs its tests, and restores the file."""
+    path = folder / fault.file
+    original = path.read_text(encoding="utf-8")
+    assert original.count(fault.old) == 1, f"{fault.name} does not apply to {fault.file}"
+    begin = time.monotonic()
+    try:
+        path.write_text(original.replace(fault.old, fault.new), encoding="utf-8")
+        process = run_tests(folder, fault.tests, "-x", "-n0")
+    except subprocess.TimeoutExpired:
+        return Outcome(f"ERROR: no end after {TIMEOUT} s", "", time.monotonic() - begin)
+    finally:
+        path.write_text(original, encoding="utf-8")
+    seconds = time.monotonic() - begin
+    if process.returncode == 0:
+        return Outcome("GREEN", "", seconds)
+    failed = re.search(r"^(?:FAILED|ERROR) (.*)$", process.stdout, re.MULTILINE)
+    if process.returncode != 1 or failed is None:
+        tail = (process.stdout + process.stderr)[-2000:]
+        return Outcome(f"ERROR: pytest exited with {process.returncode}:\n{tail}", "", seconds)
+    return Outcome("red", failed[1], seconds)
+
+
+def run_control(folder: Path, faults: list[Fault], jobs: int) -> Outcome:
+    """Runs the tests of all faults on the unchanged code."""
+    tests = list(dict.fromkeys(test for fault in faults for test in fault.tests))
+    begin = time.monotonic()
+    process = run_tests(folder, tests, "-n", str(jobs if jobs > 1 else 0))
+    seconds = time.monotonic() - begin
+    passed = re.search(r"(\d+) passed", process.stdout)
+    if process.returncode != 0 or passed is None or int(passed[1]) < len(tests):
+        tail = (process.stdout + process.stderr)[-6000:]
+        return Outcome(f"RED, or not all {len(tests)} tests were run:\n{tail}", "", seconds)
+    return Outcome(f"green, {len(tests)} tests", "", seconds)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the script; returns its exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="faults to plant; default: all")
+    parser.add_argument("--list", action="store_true", help="list the faults and exit")
+    parser.add_argument("--jobs", type=int, default=1, help="faults planted at the same time")
+    options = parser.parse_args(arguments)
+    unknown = set(options.names) - {fault.name for fault in FAULTS}
+    if unknown:
+        parser.error(f"no faults of the names {', '.join(sorted(unknown))}; --list shows them")
+    faults = [fault for fault in FAULTS if not options.names or fault.name in options.names]
+    if options.list:
+        for fault in faults:
+            print(f"{fault.name}\n    {fault.file}: {fault.why}\n    {' '.join(fault.tests)}")
+        return 0
+    problems = check_faults()
+    if problems:
+        print("\n".join(problems))
+        return 1
+
+    with tempfile.TemporaryDirectory(prefix="artbp-faults-") as parent:
+        copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
+        folder = Path(parent) / "0"
+        copies.put(copy_repository(folder))
+        for i in range(1, options.jobs):
+            copies.put(Path(shutil.copytree(folder, Path(parent) / str(i))))
+        control = run_control(folder, faults, options.jobs)
+        print(f"control: {control.verdict}, {control.seconds:.0f} s", flush=True)
+        if not control.verdict.startswith("green"):
+            return 1
+
+        def one(fault: Fault) -> Outcome:
+            folder = copies.get()
+            try:
+                return plant(folder, fault)
+            finally:
+                copies.put(folder)
+
+        print(f"{'fault':<42} {'verdict':<7} {'s':>4}  seen by")
+        begin, others = time.monotonic(), []
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for fault, outcome in zip(faults, pool.map(one, faults), strict=True):
+                verdict, _, detail = outcome.verdict.partition(":")
+                seen_by = outcome.seen_by or " ".join(fault.tests)
+                row = f"{fault.name:<42} {verdict:<7} {outcome.seconds:>4.0f}  {seen_by:.150}"
+                print(row + detail, flush=True)
+                if verdict != "red":
+                    others.append(fault.name)
+    red = len(faults) - len(others)
+    print(f"{len(faults)} faults, {red} red, in {time.monotonic() - begin:.0f} s")
+    if others:
+        print(f"not red: {', '.join(others)}")
+    return 1 if others else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
