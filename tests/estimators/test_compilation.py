@@ -103,6 +103,13 @@ def test_pieces_add_up():
                 assert all(1 <= piece <= block_size for piece in pieces)
 
 
+def test_pieces_in_order():
+    """Only the last piece need not run its forward pass twice, so it is the largest power."""
+    assert static_lengths.exact_pieces(7, 3) == [3, 3, 1]
+    assert static_lengths.pow2_pieces(13, 8) == [1, 4, 8]
+    assert static_lengths.pow2_pieces(13, 4) == [1, 4, 4, 4]
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_vmap_over_keys_equals_a_loop_over_keys(nested, float64):
     """Rows of different lengths in lockstep, in blocks of 3, once and twice mapped."""

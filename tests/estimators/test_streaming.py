@@ -396,6 +396,16 @@ def test_a_bfloat16_model(policy):
     assert relative_error(gradient(jnp.bfloat16), gradient(jnp.float32)) < 0.05
 
 
+def test_sums_over_steps_are_float32_or_wider():
+    """4096 gradients of 1 each: a sum of bfloat16 would stop to grow at 2048."""
+    estimator = artbp.bptt(lambda params, carry, x: (carry, params), lambda params, y, target: y)
+    params = jnp.ones((), jnp.bfloat16)
+    state = estimator.init(params, jnp.zeros((), jnp.bfloat16), rng_key=jax.random.key(0))
+    grads, _, _ = estimator.estimate(params, state, artbp.Stream(None, num_steps=4096))
+    assert grads.dtype == jnp.bfloat16
+    assert grads == 4096
+
+
 @pytest.mark.parametrize("block_size", [8, 12, 256])
 def test_a_carry_never_meets_an_input_that_is_not_its_own(block_size, float64):
     """The last chunk of a block of 12 is half full; its carry with the next input has no loss."""
