@@ -62,6 +62,20 @@ def test_the_closed_forms_of_a_linear_system():
     assert found.dynamics == "vanishing"
 
 
+def test_rates_that_change_from_step_to_step():
+    """∂ℓ_t/∂s_{t−k} = a_t ⋯ a_{t−k+1}, with a rate a_t for each step."""
+    num_steps, num_lags = 20, 4
+    rates = np.random.default_rng(0).uniform(0.3, 1.5, num_steps)
+    problem = cell, loss_fn, jnp.zeros(1), jnp.zeros(1), artbp.Stream(jnp.asarray(rates)[:, None])
+    found = lag_profile(*problem, num_lags=num_lags, rng_key=jax.random.key(0))
+    losses = range(num_lags, num_steps)
+    expected = [
+        np.mean([np.prod(rates[t - k + 1 : t + 1]) for t in losses]) for k in range(1, num_lags + 1)
+    ]
+    np.testing.assert_allclose(found.loss_norms, expected, rtol=1e-12)
+    np.testing.assert_allclose(found.gradient_norms, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("rates", "dynamics"),
     [((0.97, 0.2), "long memory"), ((1.15, 0.2), "exploding"), ((0.5, 0.2), "vanishing")],

@@ -129,6 +129,22 @@ def test_a_gradient_that_overflows_is_ignored():
     assert int(info.extra["next_truncation_length"]) < 64
 
 
+def test_what_is_not_finite_enters_no_running_mean():
+    """The loss is quadratic, so an infinite carry has an infinite gradient."""
+    problem = leaky_problem(0.8)._replace(loss_fn=lambda params, y, target: y**2)
+    options = {"first_length": 8, "fitted_from": 2, "measured_lags": 6, "measure_every": 1}
+    estimator = artbp.adaptive_tbptt(problem.cell, problem.loss_fn, **options)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    _, state, _ = estimator.estimate(problem.params, state, problem.stream)
+    infinite = state._replace(carry=jnp.asarray(jnp.inf))
+    grads, after, _ = estimator.estimate(problem.params, infinite, problem.stream)
+    assert not np.isfinite(grads["theta"])
+    for name in ("mean_gradient", "gradient_weight", "lag_norms", "weight"):
+        before = getattr(state.inner_state, name)
+        assert np.all(np.isfinite(jax.tree.leaves(before)[0]))
+        jax.tree.map(np.testing.assert_array_equal, getattr(after.inner_state, name), before)
+
+
 def test_a_new_pass_does_not_reset_the_length():
     problem = leaky_problem(0.8, num_steps=60)
     estimator = artbp.adaptive_tbptt(

@@ -269,6 +269,27 @@ def test_vmap_ignores_what_an_ended_row_would_have_done(in_cell, float64):
     np.testing.assert_allclose(jax.vmap(second_segment)(lengths), expected)
 
 
+def test_vmap_lets_nothing_flow_back_from_behind_an_ended_row(float64):
+    """As above, with params in the carry: NaN behind the end must not enter the recursion."""
+
+    def cell(params, carry, x):
+        carry = carry + params
+        return carry, jnp.sqrt(4.5 - carry)
+
+    def second_segment(lengths):
+        law = truncation.replay(lengths)
+        estimator = artbp.artbp(cell, lambda params, y, target: y, law, block_size=1)
+        state = estimator.init(jnp.float64(1.0), jnp.float64(0.0), rng_key=jax.random.key(0))
+        stream = artbp.Stream(None, num_steps=4)
+        _, state, _ = estimator.estimate(jnp.float64(1.0), state, stream)
+        return estimator.estimate(jnp.float64(1.0), state, stream)[0]
+
+    lengths = jnp.array([[3, 1], [1, 3]], jnp.int32)
+    expected = [second_segment(row) for row in lengths]
+    assert np.all(np.isfinite(expected))
+    np.testing.assert_allclose(jax.vmap(second_segment)(lengths), expected)
+
+
 def test_a_function_that_picks_parameters_may_close_over_what_is_mapped(float64):
     problem = make_problem("lstm", 12)
 
