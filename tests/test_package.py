@@ -188,6 +188,7 @@ def test_the_files_that_a_page_names_exist(page):
         r"`((?:artbp|benchmarks|configs|docs|experiments|tests)/[\w./]*)`",
         (ROOT / page).read_text(),
     )
+    named = [name for name in named if "NAME" not in name]  # stands for a name of the reader's
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 

@@ -71,10 +71,10 @@ def test_its_numbers_of_the_bias_experiment_are_those_of_the_table():
         bias("TBPTT 64"),
         data,
         (data / bias("TBPTT 64")) ** 2,
-        to_data("characters", "ARTBP, polynomial(16, 4)"),
-        to_data("long memory", "ARTBP, polynomial(16, 4)"),
-        to_data("long memory", "ARTBP, geometric(8)"),
-        to_data("balancing", "ARTBP, polynomial(64, 4)"),
+        to_data("characters", "ARTBP 16, α = 4"),
+        to_data("long memory", "ARTBP 16, α = 4"),
+        to_data("long memory", "ARTBP 8, geometric"),
+        to_data("balancing", "ARTBP 64, α = 4"),
     ]
     page = " ".join(PAGE.read_text(encoding="utf-8").split())
     found = re.search(
