@@ -47,19 +47,19 @@ def gradient_report(
 
         for each window of W steps, with the carry of the window before:
             g        = gradient of the window's summed losses, through the whole window
-            ĝ(K)     = the same with cuts every K steps          bias: mean of ĝ(K) − g
-            Cov(law) = exact covariance of ARTBP's gradient      noise: √trace, sampled steps
+            ĝ(K)     = the same with boundaries every K steps    bias: mean of ĝ(K) − g
+            Cov(law) = covariance of ARTBP's gradient            noise: √trace, by its exact formula
         data noise: spread of g over windows
 
-    All are relative to the norm of the gradient, the mean of g. They do not contain what the window
-    itself cuts. Take W several times the memory of the model; if in doubt, compare two values of W.
+    All are relative to the norm of the gradient, the mean of g. Dependencies longer than W are not
+    measured: take W several times the memory of the model; if in doubt, compare two values of W.
 
-    Squared norms of means are estimated without bias, by products of different groups of windows.
+    To estimate ‖mean‖² without bias, the means of different groups of windows are multiplied.
     Intervals are Student's t with a jackknife over 16 groups, or one per window if there are fewer.
 
     Cost per window: two forward and 1 + (number of truncation lengths) backward passes. In
-    `num_variance_windows` windows, also `truncation_variance` with `num_samples`. Memory:
-    (1 + number of truncation lengths) · 16 gradients, and the residuals of a window.
+    `num_variance_windows` of the windows, `truncation_variance` with `num_samples` steps is added.
+    Memory: (1 + number of truncation lengths) · 16 gradients, and the residuals of a window.
 
     Args:
       cell, loss_fn, params: as for `artbp.artbp`.

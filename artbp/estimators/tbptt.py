@@ -33,8 +33,8 @@ def tbptt(
     Args:
       cell, loss_fn, normalizer, policy, block_size: as for `artbp.artbp`.
       truncation_length: K, in time steps.
-      draw_offset: whether the first segment of each pass of the stream has a length drawn
-        uniformly from 1, …, K. Otherwise every pass cuts at the same places.
+      draw_offset: if True, the first segment of each pass has a random length, uniform on 1, …, K,
+        and all boundaries of the pass are shifted with it. Otherwise every pass has the same ones.
 
     Raises:
       ValueError: truncation_length is not an integer ≥ 1.
