@@ -11,27 +11,24 @@ from artbp.unrolls.checks import Cell, check_cell
 
 
 class Arguments(NamedTuple):
-    """Of `unroll`, all JAX arrays, with the number of steps that they agree on."""
+    """The arguments of `unroll` that are arrays."""
 
+    params: Any
     carry: Any
+    xs: Any
     gates: jax.Array | None
     resets: jax.Array | None
     initial_carry: Any
     lengths: jax.Array | None
-    num_steps: int
 
 
-def check_arguments(
-    cell: Cell,
-    params: Any,
-    carry: Any,
-    xs: Any,
-    gates: Any,
-    resets: Any,
-    initial_carry: Any,
-    lengths: Any,
-) -> Arguments:
-    """Raises ValueError or TypeError as `unroll` says; the initial carry is zeros by default."""
+def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
+    """Returns the arguments as JAX arrays, with an initial carry, and the number of steps.
+
+    Raises:
+      ValueError, TypeError: as `unroll` says.
+    """
+    params, carry, xs, gates, resets, initial_carry, lengths = given
     carry = _tree.as_arrays(carry)
     gates = None if gates is None else jnp.asarray(gates)
     resets = None if resets is None else jnp.asarray(resets, dtype=bool)
@@ -44,7 +41,7 @@ def check_arguments(
         check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
     if lengths is not None:
         lengths = lengths.astype(jnp.int32)
-    return Arguments(carry, gates, resets, initial_carry, lengths, num_steps)
+    return Arguments(params, carry, xs, gates, resets, initial_carry, lengths), num_steps
 
 
 def first_step(carry: Any, xs: Any, resets: jax.Array | None, initial_carry: Any) -> Any:

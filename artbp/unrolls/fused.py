@@ -9,7 +9,7 @@ from jax import lax
 
 from artbp import _tree
 from artbp.unrolls import recursion
-from artbp.unrolls.arguments import check_arguments, first_step
+from artbp.unrolls.arguments import Arguments, check_arguments, first_step
 from artbp.unrolls.autodiff_recurrence import recurrence_of
 from artbp.unrolls.checks import Cell, check_params
 from artbp.unrolls.closure import hoist_cell
@@ -53,13 +53,12 @@ def fused_unroll(
     """
     check_params(params)
     params, xs = _tree.as_arrays((params, xs))
-    carry, gates, resets, initial_carry, lengths, _ = check_arguments(
-        cell, params, carry, xs, gates, resets, initial_carry, lengths
-    )
-    obstacle = obstacle_to_fusion(cell, params, carry, xs)
+    arguments = Arguments(params, carry, xs, gates, resets, initial_carry, lengths)
+    arguments, _ = check_arguments(cell, arguments)
+    obstacle = obstacle_to_fusion(cell, params, arguments.carry, xs)
     if obstacle is not None:
         raise ValueError(f"{obstacle} Use artbp.unroll.")
-    return _fused(cell, _Operands(params, carry, xs, gates, resets, initial_carry, lengths))
+    return _fused(cell, arguments)
 
 
 def obstacle_to_fusion(cell: Cell, params: Any, carry: Any, xs: Any) -> str | None:
@@ -80,18 +79,6 @@ def obstacle_to_fusion(cell: Cell, params: Any, carry: Any, xs: Any) -> str | No
     return None
 
 
-class _Operands(NamedTuple):
-    """The arguments of `fused_unroll` that are arrays."""
-
-    params: Any
-    carry: Any
-    xs: Any
-    gates: jax.Array | None
-    resets: jax.Array | None
-    initial_carry: Any
-    lengths: jax.Array | None
-
-
 class _Steps(NamedTuple):
     """Consecutive steps [C, ...], or N pieces of C steps [N, C, ...]."""
 
@@ -102,15 +89,15 @@ class _Steps(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fused(cell: Cell, operands: _Operands) -> tuple[Any, Any]:
-    return _forward(cell, operands)[0]
+def _fused(cell: Cell, arguments: Arguments) -> tuple[Any, Any]:
+    return _forward(cell, arguments)[0]
 
 
-def _forward(cell: Cell, operands: _Operands) -> tuple[tuple[Any, Any], Any]:
-    """((final carry, ys), (operands, residuals of the full pieces, residuals of the rest))."""
-    carry, initial_carry, lengths = operands.carry, operands.initial_carry, operands.lengths
-    first, _ = first_step(carry, operands.xs, operands.resets, initial_carry)
-    recurrence, full, rest = _split_steps(cell, operands)
+def _forward(cell: Cell, arguments: Arguments) -> tuple[tuple[Any, Any], Any]:
+    """((final carry, ys), (arguments, residuals of the full pieces, residuals of the rest))."""
+    carry, initial_carry, lengths = arguments.carry, arguments.initial_carry, arguments.lengths
+    first, _ = first_step(carry, arguments.xs, arguments.resets, initial_carry)
+    recurrence, full, rest = _split_steps(cell, arguments)
 
     def run_step(carry: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any, Any]]:
         t, u, reset = inputs
@@ -130,19 +117,19 @@ def _forward(cell: Cell, operands: _Operands) -> tuple[tuple[Any, Any], Any]:
 
     carry, (ys, of_full) = lax.scan(run_piece, carry, full)
     carry, (last_ys, of_rest) = run_piece(carry, rest)
-    return (carry, _join(ys, last_ys)), (operands, of_full, of_rest)
+    return (carry, _join(ys, last_ys)), (arguments, of_full, of_rest)
 
 
-def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Operands]:
-    operands, of_full, of_rest = saved
-    lengths = operands.lengths
-    recurrence, full, rest = _split_steps(cell, operands)
+def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Arguments]:
+    arguments, of_full, of_rest = saved
+    lengths = arguments.lengths
+    recurrence, full, rest = _split_steps(cell, arguments)
     flow, y_cotangents = map(_without_float0, cotangents)
 
     def piece_backward(state: tuple[Any, Any, Any], inputs: Any) -> tuple[Any, Any]:
         flow, to_initial, sums = state
         piece, (entering, residuals), y_cotangents = inputs
-        chunk = Chunk(entering, residuals, piece.xs, piece.resets, operands.initial_carry)
+        chunk = Chunk(entering, residuals, piece.xs, piece.resets, arguments.initial_carry)
         _, local = recurrence.linearize(chunk)
         taken = None if lengths is None else piece.t[:, None] < lengths[None, :]
 
@@ -183,14 +170,14 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Ope
     state, last_x_gradient = piece_backward(state, (rest, of_rest, rest_y))
     state, x_gradient = lax.scan(piece_backward, state, (full, of_full, full_y), reverse=True)
     flow, to_initial, sums = state
-    params = operands.params
-    gradient = _Operands(
+    params = arguments.params
+    gradient = Arguments(
         params=jax.tree.map(lambda g, p: g.astype(p.dtype), recurrence.gradient(sums), params),
         carry=flow,
         xs=_join(x_gradient, last_x_gradient),
         gates=None,
         resets=None,
-        initial_carry=None if operands.resets is None else to_initial,
+        initial_carry=None if arguments.resets is None else to_initial,
         lengths=None,
     )
     return (gradient,)
@@ -199,14 +186,14 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[_Ope
 _fused.defvjp(_forward, _backward)
 
 
-def _split_steps(cell: Cell, operands: _Operands) -> tuple[Recurrence, _Steps, _Steps]:
+def _split_steps(cell: Cell, arguments: Arguments) -> tuple[Recurrence, _Steps, _Steps]:
     """(the recurrence, the steps in full pieces [N, C, ...], the rest of 1 to C steps)."""
-    xs, first_x = operands.xs, _tree.index(operands.xs, 0)
-    recurrence = recurrence_of(cell, operands.params, operands.carry, first_x)
+    xs, first_x = arguments.xs, _tree.index(arguments.xs, 0)
+    recurrence = recurrence_of(cell, arguments.params, arguments.carry, first_x)
     t = jnp.arange(jax.tree.leaves(xs)[0].shape[0], dtype=jnp.int32)
-    if operands.lengths is not None:  # beyond them the first input, see `arguments.first_step`
-        xs = _within(operands.lengths, t, xs, jax.tree.map(lambda x: x[None], first_x))
-    return recurrence, *_split(_Steps(t, xs, operands.gates, operands.resets))
+    if arguments.lengths is not None:  # beyond them the first input, see `arguments.first_step`
+        xs = _within(arguments.lengths, t, xs, jax.tree.map(lambda x: x[None], first_x))
+    return recurrence, *_split(_Steps(t, xs, arguments.gates, arguments.resets))
 
 
 def _within(lengths: jax.Array, t: jax.Array, new: Any, old: Any) -> Any:

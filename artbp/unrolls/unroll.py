@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from artbp import _tree
-from artbp.unrolls.arguments import check_arguments, first_step
+from artbp.unrolls.arguments import Arguments, check_arguments, first_step
 from artbp.unrolls.checkpointing import resolve_checkpoint, scan_in_blocks
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.gate import gate
@@ -88,9 +88,9 @@ def unroll(
         `checkpoint` is below 1.
       TypeError: the cell does not return a pair, or `checkpoint` is traced or not an integer.
     """
-    carry, gates, resets, initial_carry, lengths, num_steps = check_arguments(
-        cell, params, carry, xs, gates, resets, initial_carry, lengths
-    )
+    arguments = Arguments(params, carry, xs, gates, resets, initial_carry, lengths)
+    arguments, num_steps = check_arguments(cell, arguments)
+    _, carry, _, gates, resets, initial_carry, lengths = arguments
     block_size = resolve_checkpoint(checkpoint, num_steps)
 
     first = None
