@@ -65,7 +65,7 @@ def independent_runs(
     block_size: int = 16,
     stream_axes: Any = None,
 ) -> IndependentRuns:
-    """Trains many runs that each go on to their own next segment.
+    """Trains many runs in one program; none waits for the segments of the others.
 
     For each run by itself, `run` means::
 

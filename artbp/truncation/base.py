@@ -42,9 +42,9 @@ class TruncationLaw(abc.ABC):
 
         Args:
           rng_key: consumed.
-          limit: the length is clamped to it, for instance to the steps left in the stream. This is
-            no boundary to compensate for: a sequence that ends cuts nothing. Danger: without a
-            limit, a law whose hazards end at 0 may draw for 2³¹ steps.
+          limit: the length is clamped to it, for instance to the steps left in the stream. The end of
+            a sequence is no truncation, so it needs no compensation. Danger: without a limit, a law
+            whose hazards end at 0 may draw for 2³¹ steps.
 
         Returns:
           int32 scalar, ≥ 1.
@@ -77,7 +77,7 @@ class TruncationLaw(abc.ABC):
         return np.exp(np.concatenate([[0.0], np.cumsum(log_steps)]))[k]
 
     def compensation(self, k: Any) -> Any:
-        """1/(1 − c(k)), and 0 where c(k) = 1: a sure boundary lets nothing through."""
+        """1/(1 − c(k)), and 0 where c(k) = 1: a certain boundary blocks the gradient."""
         hazard = self.hazard(k)
         xp = jnp if isinstance(hazard, jax.Array) else np
         sure = hazard == 1
@@ -86,7 +86,7 @@ class TruncationLaw(abc.ABC):
     def sample_gates(self, rng_key: jax.Array, n: int) -> jax.Array:
         """Draws the gates (1 − X_t)/(1 − c_t) of n steps, boundaries (0) included.
 
-        An estimator that was initialised with `rng_key` cuts its stream at their zeros.
+        An estimator initialised with the same key truncates where these gates are 0.
 
         Returns:
           float `[n]`, in JAX's default float dtype.
