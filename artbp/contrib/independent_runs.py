@@ -115,7 +115,9 @@ def independent_runs(
         num_runs = rng_keys.shape[0]
         carry = _tree.repeat(_tree.as_arrays(carry), num_runs)
         zero = jnp.zeros((num_runs,), jnp.int32)
-        return EstimatorState(zero, zero, carry, carry, rng_keys, scratch=())
+        # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
+        parts = jax.tree.map(jnp.copy, (zero, zero, carry, carry, rng_keys))
+        return EstimatorState(*parts, scratch=())
 
     def run(
         params: Any, aux: Any, state: EstimatorState, stream: Stream

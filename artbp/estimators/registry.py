@@ -29,7 +29,7 @@ class EstimatorSpec(NamedTuple):
       build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with updates every
         `mean_length` steps on average. Options are `normalizer` and, where `segmentwise`, `policy`
         and `block_size`.
-      bias: what parts its expectation over keys, with frozen params, from the BPTT gradient.
+      bias: why its expectation over keys, with frozen params, differs from the BPTT gradient.
         "smoothing" vanishes with the size of the perturbations.
       random: whether keys matter.
       segmentwise: it runs backward through the segment kernels; the others are one program that

@@ -37,12 +37,14 @@ def run_pass(
     With the default fold the result is the estimate of the gradient of the whole sequence.
 
     It can be jitted and vmapped where `estimate` can. The loop is then a `jax.lax.while_loop`, so
-    `fold` must return arrays of fixed shapes. Called directly, it is a Python loop, and `fold` may
-    be any function, such as one that appends to a list.
+    `fold` must return arrays of fixed shapes. Danger: under `jax.vmap` that loop selects over the
+    whole state after every segment, buffers included: choose a small `block_size`. Called directly,
+    it is a Python loop, and `fold` may be any function, such as one that appends to a list.
 
     Args:
       estimator, params, stream: any `GradientEstimator`, and what its `estimate` takes.
-      state: from `estimator.init`; or from an estimate, to finish the pass that it is in.
+      state: from `estimator.init`; or from an earlier `estimate`, and then the rest of its pass is
+        run.
       fold: `fold(folded, grads, info) -> folded`. The default adds up the gradients.
       initial: what `fold` starts from. Default: zeros like params, float32 or wider.
 

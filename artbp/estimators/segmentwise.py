@@ -137,9 +137,9 @@ def _finish(
 
 
 # On the host-driven path this is one program instead of one for each leaf.
-@functools.partial(jax.jit, static_argnums=0)
+@jax.jit
 def _normalize(
-    normalizer: float, grads: Any, carry: Any, initial_carry: Any, end_of_stream: jax.Array
+    normalizer: Any, grads: Any, carry: Any, initial_carry: Any, end_of_stream: jax.Array
 ) -> tuple[Any, Any]:
     """(the gradients divided by `normalizer`, the carry that enters the next segment)."""
     grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)

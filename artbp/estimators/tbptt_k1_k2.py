@@ -44,11 +44,12 @@ def tbptt_k1_k2(
                 g += (∂F_u/∂θ)ᵀ δ  (+ the readout's own gradient)
 
     w_u = 1 on the new steps, those since the last update, and 0 on older ones (`losses="new"`).
-    One estimate is k1 steps, or those that are left at the end of the stream. For k2 ≤ k1 these do
-    not look back beyond the last update, so that k1 = k2 = K is `artbp.tbptt` to the end. The carry
-    goes on throughout; the first windows are as long as there are steps.
+    One estimate is k1 steps, or those that are left at the end of the stream. For k2 ≤ k1 the
+    last, shorter estimate does not look back beyond the last update either, so k1 = k2 = K equals
+    `artbp.tbptt`. The carry goes on throughout; the first windows are shorter than k2.
 
-    k2 < k1: new steps before the window give their readout its direct gradient only, with y held.
+    k2 < k1: new steps before the window contribute the gradient of their readout only; y is treated
+    as a constant there.
 
     k2 > k1: the older steps of a window have run with older weights. The modes differ in what they
     differentiate, in evaluations of the cell and in memory, which never grows with the stream:

@@ -42,9 +42,9 @@ class TruncationLaw(abc.ABC):
 
         Args:
           rng_key: consumed.
-          limit: the length is clamped to it, for instance to the steps left in the stream. The end of
-            a sequence is no truncation, so it needs no compensation. Danger: without a limit, a law
-            whose hazards end at 0 may draw for 2³¹ steps.
+          limit: the length is clamped to it, for instance to the steps left in the stream. The end
+            of a sequence is no truncation, so it needs no compensation. Danger: without a limit, a
+            law whose hazards end at 0 may draw for 2³¹ steps.
 
         Returns:
           int32 scalar, ≥ 1.
@@ -119,7 +119,7 @@ class InvertibleLaw(TruncationLaw):
 
     @abc.abstractmethod
     def length_at(self, u: jax.Array) -> jax.Array:
-        """The length at the quantile u, uniform on (0, 1]: length > k ⟺ u ≤ S(k).
+        """The length of upper-tail probability u, uniform on (0, 1]: length > k ⟺ u ≤ S(k).
 
         Falls as u grows. Takes float32 of any shape; returns int32 ≥ 1, shaped like u.
         """

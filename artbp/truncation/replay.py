@@ -38,7 +38,8 @@ def replay(lengths: Sequence[int] | jax.Array, law: TruncationLaw | None = None)
     of a short sequence and their probabilities, this enumerates an estimator.
 
     Args:
-      lengths: integers ≥ 1, `[n]`; may be a traced array, for `jax.vmap` over patterns.
+      lengths: integers ≥ 1, `[n]`; may be a traced array, for `jax.vmap` over patterns with
+        policy="dynamic".
       law: the law whose `compensation` is the gate of the steps between boundaries, as if it had
         drawn the pattern. Default: gate 1 between boundaries.
 

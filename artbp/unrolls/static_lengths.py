@@ -33,8 +33,8 @@ from artbp.unrolls.chunk import (
 )
 from artbp.unrolls.functions import Functions, SegmentResult
 
-# Piece lengths that keep their compiled programs; the least recently used goes first. Two programs
-# a length: forward with backward, and forward alone where another piece follows.
+# For how many piece lengths compiled programs are kept; the least recently used is dropped first.
+# Two programs a length: forward with backward, and forward alone where another piece follows.
 _CACHE_SIZE = 128
 
 

@@ -135,3 +135,23 @@ def test_a_host_driven_policy_in_a_jit_without_arguments():
 def test_a_number_in_place_of_a_law():
     with pytest.raises(TypeError, match="expected a truncation law"):
         artbp.artbp(None, None, 16)
+
+
+def test_a_normalizer_may_be_an_array_and_mapped_over(float64):
+    """It divides the gradient, whatever holds it: a number, an array, or a tracer of `jax.vmap`."""
+    problem = make_problem()
+
+    def gradient(normalizer):
+        estimator = artbp.tbptt(
+            problem.cell, problem.loss_fn, truncation_length=4, normalizer=normalizer
+        )
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        return jax.tree.leaves(estimator.estimate(problem.params, state, problem.stream)[0])
+
+    expected = gradient(1.0)
+    for found in (
+        gradient(jnp.asarray(2.0)),
+        [g[1] for g in jax.vmap(gradient)(jnp.array([1.0, 2.0]))],
+    ):
+        for leaf, whole in zip(found, expected, strict=True):
+            assert jnp.allclose(2 * leaf, whole, rtol=1e-13)
