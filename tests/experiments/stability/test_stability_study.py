@@ -83,6 +83,7 @@ def test_it_writes_its_files(tmp_path, capsys):
 
 @pytest.mark.optimised  # differences in rounding grow along a training
 def test_trainings_against_a_loop_in_python(float64):
+    jax.clear_caches()  # programs that other tests compiled with few optimisations
     config = tiny_config("num_seeds=1", "num_sequences=10", "hidden_size=5")
     bounds = [Clip(norm_bound=0.2), Clip(value_bound=0.1), Clip()]
     cases = [
