@@ -68,7 +68,7 @@ def hoist_cell(
     """
     if not hasattr(cell, "recurrence"):
         pure, constants = hoist(cell, params, carry, x)
-        return functools.partial(functools.partial, pure), constants
+        return lambda constants: functools.partial(pure, constants), constants
     cell_of, constants = lambda _: cell, []
     if hasattr(cell, "hoist"):
         cell_of, constants = cell.hoist(params)
