@@ -70,8 +70,9 @@ class TruncationLaw(abc.ABC):
         k = np.asarray(k)
         if k.size == 0:
             return np.ones(k.shape)
-        if k.min() < 0:
-            raise ValueError(f"survival takes ages k ≥ 0, got {k.min()}.")
+        if k.min() < 0 or (k != np.floor(k)).any():
+            raise ValueError(f"survival takes whole ages k ≥ 0, got {k}.")
+        k = k.astype(np.int64)
         with np.errstate(divide="ignore"):  # log 0 = −∞: the survival after a sure boundary
             log_steps = np.log1p(-self.hazard(np.arange(1, k.max() + 1)))
         return np.exp(np.concatenate([[0.0], np.cumsum(log_steps)]))[k]

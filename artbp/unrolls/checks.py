@@ -1,5 +1,6 @@
 """Checks of arguments: errors that name the argument and the remedy, before XLA fails on it."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -91,10 +92,21 @@ def check_finite(params: Any) -> None:
 
 
 def check_positive(integer: bool = False, **named: float) -> None:
-    """Raises ValueError unless every number that is known is finite and above 0."""
+    """Raises ValueError unless every number that is known is finite and above 0.
+
+    `integer` asks for Python or NumPy integers; a bool is none.
+    """
     for name, value in named.items():
         if isinstance(value, jax.core.Tracer):
             continue
-        if not np.isfinite(value) or value <= 0 or (integer and not isinstance(value, int)):
+        if not np.isfinite(value) or value <= 0 or (integer and not _is_integer(value)):
             kind = "an integer ≥ 1" if integer else "a finite number above 0"
             raise ValueError(f"{name}={value!r}; expected {kind}.")
+
+
+def _is_integer(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)

@@ -189,6 +189,9 @@ def test_other_arguments_that_are_refused():
         truncation.geometric(3).hazard(0)
     with pytest.raises(ValueError, match="ages"):
         truncation.geometric(3).survival(-1)
+    with pytest.raises(ValueError, match="whole ages"):
+        truncation.geometric(3).survival(1.5)
+    assert truncation.geometric(3).survival(2.0) == truncation.geometric(3).survival(2)
 
 
 def test_a_tabulated_law_by_hand():

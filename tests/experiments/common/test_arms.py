@@ -79,26 +79,37 @@ def test_an_experiment_may_have_arms_of_its_own():
         parse("standing_still(3)")
 
 
+# The arm of each entry of the registry that the experiments can compare.
+TEXTS = {
+    "bptt": "bptt",
+    "tbptt": "tbptt(4)",
+    "tbptt_drawn_offset": "tbptt(4, draw_offset=True)",
+    "tbptt_short_window": "tbptt_k1_k2(4, 2)",
+    "tbptt_stored": "tbptt_k1_k2(4, 8)",
+    "tbptt_past_weights": "tbptt_k1_k2(4, 8, mode='past_weights')",
+    "tbptt_reforward": "tbptt_k1_k2(4, 8, mode='reforward')",
+    "tbptt_window_losses": "tbptt_k1_k2(4, 8, losses='window')",
+    "adaptive_tbptt": "adaptive_tbptt(4)",
+    "awd_lstm_bptt": "awd_lstm_bptt(4)",
+    "uncompensated_polynomial_4": "uncompensated(4, alpha=4)",
+    "artbp_polynomial_4": "artbp(4, alpha=4)",
+    "artbp_polynomial_6": "artbp(4, alpha=6)",
+    "artbp_geometric": "artbp(4, law='geometric')",
+    "random_truncation": "random_truncation(4)",
+    "rtrl": "rtrl(4)",
+    "snap1": "snap1(4)",
+    "uoro": "uoro(4)",
+    "truncated_es": "truncated_es(4, num_pairs=32)",
+    "pes": "pes(4, num_pairs=32)",
+}
+
+
 @pytest.mark.parametrize("name", artbp.REGISTRY)
 def test_an_arm_computes_what_the_entry_of_the_registry_does_whose_claims_it_takes(name):
     """Each entry of the registry at a mean length of 4, on two estimates of a small stream."""
-    texts = {
-        "bptt": "bptt",
-        "tbptt": "tbptt(4)",
-        "tbptt_drawn_offset": "tbptt(4, draw_offset=True)",
-        "tbptt_short_window": "tbptt_k1_k2(4, 2)",
-        "tbptt_stored": "tbptt_k1_k2(4, 8)",
-        "tbptt_past_weights": "tbptt_k1_k2(4, 8, mode='past_weights')",
-        "tbptt_reforward": "tbptt_k1_k2(4, 8, mode='reforward')",
-        "tbptt_window_losses": "tbptt_k1_k2(4, 8, losses='window')",
-        "uncompensated_polynomial_4": "uncompensated(4, alpha=4)",
-        "artbp_polynomial_4": "artbp(4, alpha=4)",
-        "artbp_polynomial_6": "artbp(4, alpha=6)",
-        "artbp_geometric": "artbp(4, law='geometric')",
-        "truncated_es": "truncated_es(4, num_pairs=32)",
-        "pes": "pes(4, num_pairs=32)",
-    }
-    arm = parse(texts.get(name, f"{name}(4)"))
+    if name not in TEXTS:
+        pytest.skip(f"the experiments have no arm for {name} yet")
+    arm = parse(TEXTS[name])
     assert arm.claims[1:] == artbp.REGISTRY[name][1:]
 
     def cell(params, carry, x):
