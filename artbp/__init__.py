@@ -25,9 +25,11 @@ from artbp.estimators import (
     tbptt,
     tbptt_k1_k2,
     truncated_es,
+    unbiased_tbptt,
     uoro,
 )
 from artbp.stream import Stream
+from artbp.stream_chunks import stream_chunks
 from artbp.unrolls import fused_unroll, gate, unroll
 
 __version__ = "0.1.0"
@@ -54,10 +56,12 @@ __all__ = [
     "run_pass",
     "scale_by_learning_rate_factor",
     "snap1",
+    "stream_chunks",
     "tbptt",
     "tbptt_k1_k2",
     "truncated_es",
     "truncation",
+    "unbiased_tbptt",
     "unroll",
     "unrolls",
     "uoro",

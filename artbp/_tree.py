@@ -97,6 +97,13 @@ def gather(tree: PyTree, steps: jax.Array) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.at[steps].get(mode="clip"), tree)
 
 
+def slice_steps(tree: PyTree, first: jax.Array, count: int) -> PyTree:
+    """`leaf[first : first + count]` for every leaf of a time-major tree; `first` may be traced."""
+    return jax.tree.map(
+        lambda leaf: jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, count), tree
+    )
+
+
 def repeat(tree: PyTree, n: int) -> PyTree:
     """Every leaf n times, `[n, ...]`."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), tree)

@@ -25,6 +25,13 @@ class Stream:
         be NaN.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
         arrays otherwise.
+      ends: False where the sequence goes on in the stream that is handed over next, as with the
+        chunks of a data loader. The carry then goes on too. Estimators refuse a stream that would
+        end within one of their segments or windows; `artbp.stream_chunks` makes streams that fit.
+      history: so many steps at the beginning of the arrays have been run already, as part of
+        earlier streams. Estimates begin behind them; a look-back reads them.
+      stop: int32 scalar, the end of the steps that are to be run, counted from the beginning of the
+        arrays; what follows is padding. None: all steps.
 
     Raises:
       ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps.
@@ -35,6 +42,14 @@ class Stream:
     resets: Any = None
     mask: Any = None
     num_steps: int = dataclasses.field(default=None, metadata={"static": True})  # type: ignore
+    ends: bool = dataclasses.field(default=True, metadata={"static": True}, kw_only=True)
+    history: int = dataclasses.field(default=0, metadata={"static": True}, kw_only=True)
+    stop: Any = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def num_new(self) -> Any:
+        """The number of steps to run: those behind the history and before the padding."""
+        return (self.num_steps if self.stop is None else self.stop) - self.history
 
     def __post_init__(self):
         leaves = jax.tree.leaves((self.xs, self.targets, self.resets, self.mask))
@@ -53,6 +68,11 @@ class Stream:
         if not 1 <= self.num_steps < 2**31:
             expected = "at least one time step and fewer than 2³¹"
             raise ValueError(f"A stream needs {expected}; got {self.num_steps}.")
+        if not 0 <= self.history < self.num_steps:
+            raise ValueError(
+                f"history={self.history} of num_steps={self.num_steps}; expected 0 ≤ history < "
+                "num_steps: a stream has steps that have not been run yet."
+            )
 
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.

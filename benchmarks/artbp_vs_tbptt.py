@@ -5,8 +5,9 @@
                                         [--contenders NAME ...] [--results FILE]
 
 LSTM, batch 64, 50 symbols, readout and cross-entropy, float32, one SGD update per segment: ARTBP
-(L0 = 50, α = 4) under each policy against TBPTT 50, by an estimator and by the gradient of an
-unroll, all segments in one program where the method allows it. Each contender lives in a process
+(L0 = 50, α = 4) under each policy and unbiased TBPTT 50 (hazard 3/4) in each mode against TBPTT 50,
+which is taken by an estimator and by the gradient of an unroll. All segments are run in one
+program where the method allows it. Each contender lives in a process
 of its own, with the persistent compilation cache off. Its first pass of the stream is the time
 "with compilation", in `--cold_rounds` processes after each other; then its gradient is checked;
 then warm passes of all contenders are interleaved. The ratios are to the fastest TBPTT with the
@@ -30,7 +31,7 @@ from benchmarks.model import (
     make_layer,
     reference_gradient,
 )
-from benchmarks.walks import Walk, estimator_walk, scan, unroll_walk
+from benchmarks.walks import Walk, estimator_walk, scan, unbiased_walk, unroll_walk
 
 BATCH = 64
 _CHECKED_STEPS = 400
@@ -42,6 +43,8 @@ MAKERS = {
     "artbp, exact": functools.partial(estimator_walk, "artbp", "exact"),
     "tbptt, dynamic": functools.partial(estimator_walk, "tbptt", "dynamic"),
     "tbptt, exact": functools.partial(estimator_walk, "tbptt", "exact"),
+    "unbiased_tbptt, stored": functools.partial(unbiased_walk, "stored"),
+    "unbiased_tbptt, reforward": functools.partial(unbiased_walk, "reforward"),
     "tbptt, lax.scan": functools.partial(unroll_walk, scan),
     "tbptt, fused_unroll": functools.partial(unroll_walk, artbp.fused_unroll),
 }

@@ -36,7 +36,6 @@ class Walk(NamedTuple):
 
 def estimator_walk(method: str, policy: artbp.unrolls.Policy, cell: str, layer: Layer) -> Walk:
     """`method` "artbp" (L0 = 50, α = 4) or "tbptt" (50)."""
-    batch = layer.symbols.shape[1]
     law = artbp.truncation.never()
     # Room for every length that occurs: `exact` would compile again what its cache has dropped.
     static_lengths._CACHE_SIZE = 4096
@@ -47,7 +46,12 @@ def estimator_walk(method: str, policy: artbp.unrolls.Policy, cell: str, layer: 
     else:
         options["truncation_length"] = MEAN_LENGTH
         estimator = artbp.tbptt(CELLS[cell], layer.loss_fn, **options)
-    stream = layer.stream
+    return _walk(estimator, layer, law, compiles=policy == "dynamic")
+
+
+def _walk(estimator: artbp.GradientEstimator, layer: Layer, law: Any, *, compiles: bool) -> Walk:
+    """A pass of the stream; `compiles`: in one program, for estimators that can be traced."""
+    stream, batch = layer.stream, layer.symbols.shape[1]
 
     def prepare() -> tuple[Any, Any]:
         params = jax.tree.map(jnp.copy, layer.params)
@@ -67,7 +71,7 @@ def estimator_walk(method: str, policy: artbp.unrolls.Policy, cell: str, layer: 
         return params, longest, state
 
     def run(arguments: Any) -> tuple[Any, Any]:
-        if policy == "dynamic":
+        if compiles:
             params, longest, _ = compiled(*arguments, stream)
             return params, longest
         params, state = arguments
@@ -91,6 +95,24 @@ def estimator_walk(method: str, policy: artbp.unrolls.Policy, cell: str, layer: 
         return total, gates_of(law, lengths)
 
     return Walk(prepare, run, frozen)
+
+
+def unbiased_walk(mode: str, cell: str, layer: Layer) -> Walk:
+    """Unbiased TBPTT 50 whose look-back goes on over each edge with probability 1/4.
+
+    The gradient that is checked is one without look-back, which is that of TBPTT.
+    """
+    make = functools.partial(
+        artbp.unbiased_tbptt,
+        CELLS[cell],
+        layer.loss_fn,
+        truncation_length=MEAN_LENGTH,
+        mode=mode,
+    )
+    tbptt, law = artbp.truncation.fixed(1), artbp.truncation.geometric(4 / 3)
+    checked = _walk(make(tbptt), layer, artbp.truncation.never(), compiles=True)
+    timed = _walk(make(law), layer, None, compiles=True)
+    return timed._replace(frozen=checked.frozen)
 
 
 def scan(cell: Any, params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:

@@ -134,8 +134,8 @@ LIBRARY_FAULTS = [
     Fault(
         "length-capped-at-block-size",
         "artbp/estimators/segmentwise.py",
-        "length = jnp.minimum(length, stream.num_steps - position)",
-        "length = jnp.minimum(jnp.minimum(length, block_size), stream.num_steps - position)",
+        "length = jnp.minimum(length, stream.num_new - position)",
+        "length = jnp.minimum(jnp.minimum(length, block_size), stream.num_new - position)",
         [f"{UNBIASED}[linear-polynomial 4]"],
         "A cap is a boundary with c = 1, which nothing compensates.",
     ),
@@ -166,17 +166,17 @@ LIBRARY_FAULTS = [
     Fault(
         "boundary-off-by-one",
         "artbp/estimators/segmentwise.py",
-        "position = (state.position + length) % np.int32(stream.num_steps)",
-        "position = (state.position + length + np.int32(1)) % np.int32(stream.num_steps)",
+        "position = (state.position + length) % num_steps",
+        "position = (state.position + length + np.int32(1)) % num_steps",
         [f"{SEGMENTS}[dynamic]"],
         "The next segment must begin right behind the last step of this one.",
     ),
     Fault(
         "remainder-dropped-at-the-end",
         "artbp/estimators/segmentwise.py",
-        "    position = (state.position + length) % np.int32(stream.num_steps)\n",
-        "    position = (state.position + length) % np.int32(stream.num_steps)\n"
-        "    position = jnp.where(stream.num_steps - position < length, 0, position)\n",
+        "    position = (state.position + length) % num_steps\n",
+        "    position = (state.position + length) % num_steps\n"
+        "    position = jnp.where(num_steps - position < length, 0, position)\n",
         [f"{STREAMING}test_tbptt_equals_a_python_loop_with_stop_gradient"],
         "The steps behind the last whole segment have losses too.",
     ),

@@ -5,6 +5,8 @@ gradient_report        measures TBPTT's bias, ARTBP's noise and data noise of on
                        `plot_report` as a figure
 lag_profile            measures how gradients shrink with lag and how perturbations grow;
                        `plot_lag_profile` draws it
+look_back_profile      measures how far back the gradient of a window reaches, for the look-backs
+                       of `artbp.unbiased_tbptt`
 shadow                 monitors bias and noise during a training without changing it
 exact_expectation      computes mean and covariance of any estimator over all boundary patterns
 truncation_covariance  computes the covariance that random boundaries add, exactly; small models
@@ -18,6 +20,7 @@ from artbp.diagnostics.figures import plot_lag_profile, plot_report
 from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.gradient_report import gradient_report
 from artbp.diagnostics.lag_profile import LagProfile, lag_profile
+from artbp.diagnostics.look_back_profile import LookBackProfile, look_back_profile
 from artbp.diagnostics.report import (
     GradientReport,
     TruncationBias,
@@ -38,6 +41,7 @@ __all__ = [
     "ExactExpectation",
     "GradientReport",
     "LagProfile",
+    "LookBackProfile",
     "TruncationBias",
     "TruncationNoise",
     "TruncationVariance",
@@ -47,6 +51,7 @@ __all__ = [
     "gradients_of_gates",
     "lag_profile",
     "law_name",
+    "look_back_profile",
     "plot_lag_profile",
     "plot_report",
     "report_table",

@@ -14,6 +14,7 @@ from artbp.estimators.snap1 import snap1
 from artbp.estimators.tbptt import tbptt
 from artbp.estimators.tbptt_k1_k2 import tbptt_k1_k2
 from artbp.estimators.truncated_es import truncated_es
+from artbp.estimators.unbiased_tbptt import unbiased_tbptt
 from artbp.estimators.uoro import uoro
 
 __all__ = [
@@ -35,5 +36,6 @@ __all__ = [
     "tbptt",
     "tbptt_k1_k2",
     "truncated_es",
+    "unbiased_tbptt",
     "uoro",
 ]

@@ -7,9 +7,10 @@ plain scan.
 
 import jax
 
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import GradientEstimator, Plan
 from artbp.estimators.segmentwise import segmentwise
 from artbp.truncation.base import TruncationLaw, check_law
+from artbp.truncation.deterministic import Never
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.functions import Functions
 from artbp.unrolls.policies import Policy
@@ -80,4 +81,5 @@ def artbp(
         return law.length_of(rng_key, n, limit)
 
     functions = Functions(cell, loss_fn, law.compensation if compensate else None)
-    return segmentwise(functions, next_length, normalizer, policy, block_size)
+    plan = None if isinstance(law, Never) else Plan(law.length_of)
+    return segmentwise(functions, next_length, normalizer, policy, block_size, plan)

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorState, GradientEstimator, Result
+from artbp.estimators.base import (
+    ChunkedEstimator,
+    EstimatorState,
+    GradientEstimator,
+    Plan,
+    Result,
+)
 from artbp.estimators.segmentwise import segmentwise
 from artbp.stream import Stream
 from artbp.truncation.deterministic import check_length
@@ -61,15 +67,19 @@ def awd_lstm_bptt(
     if not 0 <= half_probability <= 1:
         raise ValueError(f"half_probability={half_probability!r}; expected a number in [0, 1].")
 
-    def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
-        del at_start, limit
+    def length_of(rng_key: jax.Array, n: jax.Array) -> jax.Array:
         key_half, key_length = jax.random.split(jax.random.fold_in(rng_key, n))
         is_half = jax.random.uniform(key_half, (), jnp.float32) < half_probability
         mean = jnp.where(is_half, jnp.float32(base / 2), jnp.float32(base))
         drawn = mean + jnp.float32(deviation) * jax.random.normal(key_length, (), jnp.float32)
         return jnp.maximum(jnp.floor(drawn).astype(jnp.int32), least)
 
-    summed = segmentwise(Functions(cell, loss_fn), next_length, 1.0, policy, block_size)
+    def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
+        del at_start, limit
+        return length_of(rng_key, n)
+
+    functions, plan = Functions(cell, loss_fn), Plan(length_of)
+    summed = segmentwise(functions, next_length, 1.0, policy, block_size, plan)
 
     @jax.jit
     def mean_and_factor(grads: Any, num_losses: jax.Array, length: jax.Array) -> tuple[Any, Any]:
@@ -84,7 +94,7 @@ def awd_lstm_bptt(
         grads, factor = mean_and_factor(grads, info.num_losses, info.length)
         return grads, state, info._replace(extra={"learning_rate_factor": factor})
 
-    return GradientEstimator(summed.init, estimate)
+    return ChunkedEstimator(summed.init, estimate, plan)
 
 
 def scale_by_learning_rate_factor() -> optax.GradientTransformationExtraArgs:

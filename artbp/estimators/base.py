@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
+from artbp.stream import Stream
 from artbp.unrolls.checks import check_finite, check_params
 
 
@@ -47,8 +48,8 @@ class EstimatorInfo(NamedTuple):
       max_compensation: the largest factor 1/(1 − c) on the backward flow; 1 without truncation.
       max_weight: the product of the factors, 1/S(length − 1): the weight of the loss of the last
         step in the gradient through the first step.
-      end_of_stream: bool, whether the segment was ended by the stream; the next one starts at
-        the beginning, with the initial carry.
+      end_of_stream: bool, whether this was the last segment of the stream. The next one begins the
+        stream again, with the initial carry; or, where `Stream.ends` is False, the next stream.
       extra: further scalars of this estimator, by name; see its docstring.
     """
 
@@ -59,6 +60,19 @@ class EstimatorInfo(NamedTuple):
     max_weight: jax.Array
     end_of_stream: jax.Array
     extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
+
+
+class Plan(NamedTuple):
+    """Which steps of a sequence the estimates of an estimator need, known before any data.
+
+    Attributes:
+      lengths: the number of steps of every estimate; or `lengths(rng_key, n) -> int32`, that of
+        estimate number n since `init`. The end of the sequence may come sooner.
+      history: how many older steps an estimate may read.
+    """
+
+    lengths: int | Callable[[jax.Array, jax.Array], jax.Array]
+    history: int = 0
 
 
 Result = tuple[Any, EstimatorState, EstimatorInfo]
@@ -76,6 +90,52 @@ class GradientEstimator(NamedTuple):
 
     init: Callable[..., EstimatorState]
     estimate: Callable[..., Result]
+
+
+class ChunkedEstimator(GradientEstimator):
+    """A gradient estimator that takes a sequence in chunks too; see `artbp.stream_chunks`.
+
+    Attributes:
+      plan: which steps its estimates need.
+    """
+
+    plan: Plan
+
+    def __new__(cls, init: Any, estimate: Any, plan: Plan) -> "ChunkedEstimator":
+        estimator = super().__new__(cls, init, estimate)
+        estimator.plan = plan
+        return estimator
+
+
+def make_estimator(init: Any, estimate: Any, plan: Plan | None) -> GradientEstimator:
+    """A `ChunkedEstimator`, or, without a plan, a `GradientEstimator`."""
+    if plan is None:
+        return GradientEstimator(init, estimate)
+    return ChunkedEstimator(init, estimate, plan)
+
+
+def check_chunk(stream: Stream, plan: Plan | None) -> None:
+    """Raises ValueError unless the estimates of a plan end where a stream that goes on does."""
+    if stream.ends:
+        return
+    if plan is None:
+        raise ValueError(
+            "Stream(ends=False): this estimator needs the whole sequence in one stream. Estimators "
+            "that take a sequence in chunks: tbptt, artbp, unbiased_tbptt, rtrl, snap1, uoro, pes."
+        )
+    if stream.history < plan.history:
+        raise ValueError(
+            f"Stream(ends=False) has history={stream.history}, but this estimator reads up to "
+            f"{plan.history} older steps. artbp.stream_chunks makes streams that have them."
+        )
+    fits = isinstance(plan.lengths, int) and stream.num_new % plan.lengths == 0
+    if stream.stop is None and not fits:
+        steps = plan.lengths if isinstance(plan.lengths, int) else "a random number of"
+        raise ValueError(
+            f"Stream(ends=False) has {stream.num_new} new steps, but an estimate takes {steps} "
+            "steps, so the last one would be cut short. artbp.stream_chunks turns the chunks of a "
+            "loader into streams that fit."
+        )
 
 
 def start(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorState, GradientEstimator
+from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
@@ -85,4 +85,5 @@ def online(
         first = jnp.asarray(state.position)
         return for_steps(steps.at_most(update_every), first, end, body, loop)
 
-    return stepwise(cell, loss_fn, update_every, begin, advance, normalizer)
+    plan = Plan(int(update_every))
+    return stepwise(cell, loss_fn, update_every, begin, advance, normalizer, plan=plan)

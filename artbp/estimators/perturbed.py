@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorState, GradientEstimator
+from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
@@ -77,7 +77,8 @@ def evolution_strategy(
         return unperturbed._replace(grads=grads, inner_state=inner_state)
 
     begin = particles_at if persistent else lambda params, carry: ()
-    return stepwise(cell, loss_fn, truncation_length, begin, advance, normalizer)
+    plan = Plan(int(truncation_length))
+    return stepwise(cell, loss_fn, truncation_length, begin, advance, normalizer, plan=plan)
 
 
 def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: float) -> Any:

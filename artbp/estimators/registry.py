@@ -17,6 +17,7 @@ from artbp.estimators.snap1 import snap1
 from artbp.estimators.tbptt import tbptt
 from artbp.estimators.tbptt_k1_k2 import tbptt_k1_k2
 from artbp.estimators.truncated_es import truncated_es
+from artbp.estimators.unbiased_tbptt import unbiased_tbptt
 from artbp.estimators.uoro import uoro
 
 Bias = Literal["none", "truncation", "sparsity", "smoothing", "truncation and smoothing"]
@@ -97,6 +98,11 @@ def _adaptive_options(n: int) -> dict[str, int]:
     return {**limits, "fitted_from": n, "measured_lags": 4 * n}
 
 
+def _unbiased_options(n: int) -> dict[str, Any]:
+    """A look-back goes on over each edge with probability 1/4."""
+    return {"law": truncation.geometric(4 / 3), "truncation_length": n}
+
+
 _truncated = functools.partial(EstimatorSpec, bias="truncation")
 
 REGISTRY: dict[str, EstimatorSpec] = {
@@ -119,6 +125,7 @@ REGISTRY: dict[str, EstimatorSpec] = {
     "random_truncation": EstimatorSpec(
         _build(random_truncation, lambda n: {"keep_probability": 1 - 1 / n}), segmentwise=True
     ),
+    "unbiased_tbptt": EstimatorSpec(_build(unbiased_tbptt, _unbiased_options)),
     "rtrl": EstimatorSpec(_every(rtrl, "update_every"), random=False),
     "snap1": EstimatorSpec(_every(snap1, "update_every"), "sparsity", random=False),
     "uoro": EstimatorSpec(_every(uoro, "update_every")),

@@ -13,13 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, Result, start
+from artbp.estimators.base import (
+    EstimatorInfo,
+    EstimatorState,
+    GradientEstimator,
+    Plan,
+    Result,
+    check_chunk,
+    make_estimator,
+    start,
+)
 from artbp.stream import Stream
 from artbp.unrolls import static_lengths
 from artbp.unrolls.batching import lockstep
 from artbp.unrolls.checks import check_params, check_positive, check_resets
 from artbp.unrolls.closure import hoist_functions
-from artbp.unrolls.dynamic import make_scratch, segment_gradient
+from artbp.unrolls.dynamic import check_scratch, make_scratch, segment_gradient
 from artbp.unrolls.functions import Functions, SegmentResult
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 
@@ -34,6 +43,7 @@ def segmentwise(
     normalizer: float,
     policy: Policy | None,
     block_size: int,
+    plan: Plan | None = None,
 ) -> GradientEstimator:
     """Builds an estimator from the functions of a segment and a way to choose lengths.
 
@@ -41,6 +51,8 @@ def segmentwise(
       next_length: `next_length(rng_key, n, at_start, limit) -> int32`, the length of the n-th
         segment since `init`, before it is clipped to the end of the stream. `at_start`, bool, is
         whether the segment begins the stream; lengths above `limit` may be returned as `limit`.
+      plan: as in `ChunkedEstimator`, its lengths those of `next_length`; None for an estimator that
+        needs the whole sequence.
     """
     check_policy(policy)
     check_positive(normalizer=normalizer)
@@ -56,21 +68,25 @@ def segmentwise(
     @jax.jit
     def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
         position, n = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
-        length = next_length(state.rng_key, n, position == 0, stream.num_steps)
-        length = jnp.minimum(length, stream.num_steps - position)
+        length = next_length(state.rng_key, n, position == 0, stream.num_new)
+        length = jnp.minimum(length, stream.num_new - position)
+        check_scratch(functions.cell, params, state.carry, state.scratch, block_size)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
         kernel = lockstep(functools.partial(segment_gradient, functions_of, block_size))
         carries = (state.carry, state.initial_carry)
-        result = kernel(constants, params, *carries, state.scratch, stream, position, length)
-        return _finish(normalizer, result, state, stream, length)
+        first = stream.history + position
+        result = kernel(constants, params, *carries, state.scratch, stream, first, length)
+        return _finish(normalizer, result, state, stream.ends, stream.num_new, length)
 
     @functools.cache
     def host_kernel(policy: Policy) -> Callable[..., SegmentResult]:
         return static_lengths.segment_kernel(functions, static_lengths.PIECES[policy], block_size)
 
     @functools.lru_cache(maxsize=4)
-    def plan(key_bytes: bytes, key_like: Any, first: int, at_start: bool, limit: int) -> np.ndarray:
+    def lengths_ahead(
+        key_bytes: bytes, key_like: Any, first: int, at_start: bool, limit: int
+    ) -> np.ndarray:
         """The lengths of segments first, …, first + _PLAN − 1, drawn ahead of need."""
         shape, dtype, impl = key_like
         data = np.frombuffer(key_bytes, dtype).reshape(shape)
@@ -85,40 +101,51 @@ def segmentwise(
     def from_host(policy: Policy, params: Any, state: EstimatorState, stream: Stream) -> Result:
         # Position and count stay NumPy scalars: reading them never waits for the device.
         position, n = np.int32(state.position), np.int32(state.num_estimates)
-        if position >= stream.num_steps:
+        num_steps = int(stream.num_new)
+        if position >= num_steps:
             raise ValueError(
-                f"The state stands at step {position}, beyond this stream of {stream.num_steps} "
+                f"The state stands at step {position}, beyond this stream of {num_steps} "
                 "steps. Go on with the stream it was made on, or start with init."
             )
         state = state._replace(position=position, num_estimates=n)
         first = int(n) - int(n) % _PLAN
         key = _key_bytes(state.rng_key)
-        lengths = plan(*key, first, bool(position == 0), stream.num_steps)
-        length = min(int(lengths[int(n) - first]), stream.num_steps - int(position))
+        lengths = lengths_ahead(*key, first, bool(position == 0), num_steps)
+        length = min(int(lengths[int(n) - first]), num_steps - int(position))
         carries, kernel = (state.carry, state.initial_carry), host_kernel(policy)
-        result = kernel(params, *carries, state.scratch, stream, int(position), length)
-        return _finish(normalizer, result, state, stream, np.int32(length))
+        start = stream.history + int(position)
+        result = kernel(params, *carries, state.scratch, stream, start, length)
+        return _finish(normalizer, result, state, stream.ends, num_steps, np.int32(length))
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
         params = _tree.as_arrays(params)
         stream.check_lengths()
+        check_chunk(stream, plan)
         check_resets(state.carry, stream.resets)
         chosen = resolve_policy(policy, traced=_tree.is_traced((params, state, stream)))
         if chosen == "dynamic":
             return estimate_dynamic(params, state, stream)
         return from_host(chosen, params, state, stream)
 
-    return GradientEstimator(init, estimate)
+    return make_estimator(init, estimate, plan)
 
 
 def _finish(
-    normalizer: float, result: SegmentResult, state: EstimatorState, stream: Stream, length: Any
+    normalizer: float,
+    result: SegmentResult,
+    state: EstimatorState,
+    ends: bool,
+    num_steps: Any,
+    length: Any,
 ) -> Result:
-    """What `estimate` returns, from the result of a segment."""
-    position = (state.position + length) % np.int32(stream.num_steps)
+    """What `estimate` returns, from the result of a segment of a stream of `num_steps` steps."""
+    if isinstance(num_steps, int):
+        num_steps = np.int32(num_steps)
+    position = (state.position + length) % num_steps
     at_end = jnp.asarray(position == 0)
-    grads, carry = _normalize(normalizer, result.grads, result.carry, state.initial_carry, at_end)
+    resets = at_end & ends
+    grads, carry = _normalize(normalizer, result.grads, result.carry, state.initial_carry, resets)
     new_state = state._replace(
         position=position,
         num_estimates=state.num_estimates + np.int32(1),

@@ -13,7 +13,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, Result, start
+from artbp.estimators.base import (
+    EstimatorInfo,
+    EstimatorState,
+    GradientEstimator,
+    Plan,
+    Result,
+    check_chunk,
+    make_estimator,
+    start,
+)
 from artbp.stream import Stream
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
 from artbp.unrolls.readout import LossFn, loss_and_count
@@ -70,6 +79,8 @@ class Advance(NamedTuple):
     loss_sum: jax.Array
     num_losses: jax.Array
     extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
+    max_compensation: jax.Array | None = None  # None: 1, as the next
+    max_weight: jax.Array | None = None
 
 
 def before_steps(grads: Any, carry: Any, inner_state: Any = ()) -> Advance:
@@ -87,6 +98,7 @@ def stepwise(
     normalizer: float,
     *,
     resets_at_end: bool = True,
+    plan: Plan | None = None,
 ) -> GradientEstimator:
     """Builds an estimator that takes the same number of steps at each call.
 
@@ -95,8 +107,10 @@ def stepwise(
         may be left at the end of the stream.
       begin: `begin(params, carry) -> inner_state`, at the beginning of a stream.
       advance: `advance(steps, params, state, end, rng_key) -> Advance`, for the steps
-        state.position, …, end − 1 of the stream; the key is for this estimate alone.
+        state.position, …, end − 1 of the stream, here counted from the beginning of its arrays; the
+        key is for this estimate alone.
       resets_at_end: whether `begin` makes the inner state anew where another pass begins.
+      plan: as in `ChunkedEstimator`; None for a `GradientEstimator`.
     """
     check_positive(normalizer=normalizer)
 
@@ -108,22 +122,34 @@ def stepwise(
     def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_cell(cell, params, state.carry, _tree.index(stream.xs, 0))
         count = update_every(state.inner_state) if callable(update_every) else update_every
-        end = jnp.minimum(state.position + count, stream.num_steps)
+        state = state._replace(position=stream.history + state.position)
+        last = stream.history + stream.num_new
+        end = jnp.minimum(state.position + count, last)
         steps = Steps(cell, loss_fn, stream, state.initial_carry)
         key = jax.random.fold_in(state.rng_key, state.num_estimates)
         result = advance(steps, params, state, end, key)
-        end_of_stream = end == stream.num_steps
+        end_of_stream = end == last
         grads = jax.tree.map(lambda g, x: (g / normalizer).astype(x.dtype), result.grads, params)
-        initial, inner_state = state.initial_carry, result.inner_state
-        if resets_at_end:
-            inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)
+        carry, inner_state = result.carry, result.inner_state
+        if stream.ends:
+            initial = state.initial_carry
+            carry = _tree.select(end_of_stream, initial, carry)
+            if resets_at_end:
+                inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)
         one = jnp.ones((), jnp.result_type(float))
-        loss_sum, num_losses, length = result.loss_sum, result.num_losses, end - state.position
-        info = EstimatorInfo(loss_sum, num_losses, length, one, one, end_of_stream, result.extra)
+        info = EstimatorInfo(
+            loss_sum=result.loss_sum,
+            num_losses=result.num_losses,
+            length=end - state.position,
+            max_compensation=one if result.max_compensation is None else result.max_compensation,
+            max_weight=one if result.max_weight is None else result.max_weight,
+            end_of_stream=end_of_stream,
+            extra=result.extra,
+        )
         state = state._replace(
-            position=jnp.where(end_of_stream, jnp.zeros_like(end), end),
+            position=jnp.where(end_of_stream, jnp.zeros_like(end), end - stream.history),
             num_estimates=state.num_estimates + jnp.ones_like(state.num_estimates),
-            carry=_tree.select(end_of_stream, initial, result.carry),
+            carry=carry,
             inner_state=inner_state,
         )
         return grads, state, info
@@ -131,10 +157,11 @@ def stepwise(
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
         stream.check_lengths()
+        check_chunk(stream, plan)
         check_resets(state.carry, stream.resets)
         return run(_tree.as_arrays(params), state, stream)
 
-    return GradientEstimator(init, estimate)
+    return make_estimator(init, estimate, plan)
 
 
 def for_steps(

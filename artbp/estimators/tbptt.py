@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import GradientEstimator, Plan
 from artbp.estimators.segmentwise import segmentwise
 from artbp.truncation.deterministic import check_length
 from artbp.unrolls.checks import Cell
@@ -51,4 +51,5 @@ def tbptt(
         drawn = jax.random.randint(jax.random.fold_in(rng_key, n), (), 1, period + 1, jnp.int32)
         return jnp.where(at_start, drawn, whole)
 
-    return segmentwise(Functions(cell, loss_fn), next_length, normalizer, policy, block_size)
+    functions, plan = Functions(cell, loss_fn), None if draw_offset else Plan(period)
+    return segmentwise(functions, next_length, normalizer, policy, block_size, plan)

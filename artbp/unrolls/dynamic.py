@@ -59,6 +59,18 @@ def make_scratch(cell: Cell, params: Any, carry: Any, block_size: int) -> Scratc
     return Scratch(residuals, block_carries=_tree.repeat(carry, block_size))
 
 
+def check_scratch(cell: Cell, params: Any, carry: Any, scratch: Any, block_size: int) -> None:
+    """Raises ValueError unless `scratch` is that of this cell, carry and block size."""
+    of_type = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), leaf.dtype), tree)  # noqa: E731
+    expected = jax.eval_shape(partial(make_scratch, cell, block_size=block_size), params, carry)
+    if of_type(scratch) != of_type(expected):
+        raise ValueError(
+            f"state.scratch does not belong to an estimator with block_size={block_size} and this "
+            "cell and carry. Take it from this estimator's init, for instance for a state that was "
+            "restored from a checkpoint without it: state._replace(scratch=init(...).scratch)."
+        )
+
+
 def segment_gradient(
     functions_of: Callable[[Any], Functions],
     block_size: int,

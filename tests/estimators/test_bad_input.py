@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from problems import make_problem
 
@@ -90,6 +91,7 @@ def test_a_host_driven_policy_under_jit(policy):
         ({"policy": "fast"}, "expected one of 'dynamic', 'pow2', 'exact'"),
         ({"block_size": 0}, "block_size=0"),
         ({"block_size": 2.5}, "block_size=2.5"),
+        ({"block_size": True}, "block_size=True"),
         ({"normalizer": 0.0}, "normalizer=0.0"),
         ({"normalizer": float("nan")}, "normalizer=nan"),
     ],
@@ -97,6 +99,19 @@ def test_a_host_driven_policy_under_jit(policy):
 def test_options_that_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         estimate(make_problem(), **options)
+
+
+def test_scratch_of_another_block_size():
+    problem = make_problem()
+    make = lambda size: artbp.artbp(problem.cell, problem.loss_fn, LAW, block_size=size)  # noqa: E731
+    state = make(8).init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for scratch in (state.scratch, ()):
+        with pytest.raises(ValueError, match=r"state\.scratch does not belong"):
+            make(4).estimate(problem.params, state._replace(scratch=scratch), problem.stream)
+
+
+def test_numpy_integers_are_integers():
+    estimate(make_problem(), block_size=np.int64(4), normalizer=np.float32(2.0))
 
 
 @pytest.mark.parametrize("length", [0, -2, 3.5, "50", None])

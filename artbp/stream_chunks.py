@@ -1,0 +1,201 @@
+"""Streams from the chunks of a data loader, for sequences that do not fit into memory."""
+
+import collections
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artbp.estimators.base import ChunkedEstimator, EstimatorState, GradientEstimator, Plan
+from artbp.stream import Stream
+
+# Lengths that are drawn in one call.
+_AHEAD = 256
+
+
+def stream_chunks(
+    chunks: Iterable[Any],
+    estimator: GradientEstimator,
+    state: EstimatorState,
+    *,
+    num_steps: int,
+    prefetch: int = 2,
+) -> Iterator[Stream]:
+    """Turns the chunks of one sequence into streams for an estimator, one after another::
+
+        for stream in artbp.stream_chunks(loader, estimator, state, num_steps=1000):
+            end_of_stream = False
+            while not end_of_stream:
+                grads, state, info = estimate(params, state, stream)
+                params = ...
+                end_of_stream = info.end_of_stream
+
+    The estimates are the same, bit for bit, as with the whole sequence in one `Stream`. This holds
+    because segments and windows never depend on data: it is known beforehand where a stream may
+    end. Streams end where a segment or window does, and begin with the older steps that a look-back
+    may read. All have the same shape, so that the estimator is compiled once; the last one of fixed
+    windows may be shorter. A random segment that is longer than `num_steps` gets a longer stream,
+    and is compiled for it.
+
+    Chunks are read as they are needed. At any time the host holds about one stream and one chunk,
+    and the device `prefetch` streams.
+
+    Args:
+      chunks: an iterable of consecutive chunks of one sequence: `Stream`s, or trees
+        `(xs, targets)`; arrays `[k, ...]`, time first, any k ≥ 1, NumPy or what `numpy.asarray`
+        takes, such as slices of a memory map or CPU tensors of torch. All have the same fields.
+      estimator: a `ChunkedEstimator`, such as that of `tbptt`, `artbp`, `unbiased_tbptt` or `rtrl`.
+      state: the estimator's state at the beginning of the sequence; its key and its count of
+        estimates decide where segments end.
+      num_steps: time steps of a stream, without the older ones; rounded up to whole windows.
+      prefetch: how many streams are put on the device ahead of use.
+
+    Yields:
+      Streams on JAX's default device, of which the last one has `ends=True`.
+
+    Raises:
+      ValueError: an estimator that needs the whole sequence; a state within a sequence; no steps;
+        chunks with different fields.
+    """
+    if not isinstance(estimator, ChunkedEstimator):
+        raise ValueError(
+            "This estimator needs the whole sequence in one stream. Estimators that take a "
+            "sequence in chunks: tbptt, artbp, unbiased_tbptt, rtrl, snap1, uoro, pes."
+        )
+    if num_steps < 1 or prefetch < 1:
+        raise ValueError(f"num_steps={num_steps}, prefetch={prefetch}; expected integers ≥ 1.")
+    if int(state.position):
+        raise ValueError(
+            f"The state stands at step {int(state.position)} of a stream. Begin a sequence with a "
+            "state from init, or with that behind the last step of a stream."
+        )
+    return _prefetched(_streams(_Reader(chunks), estimator.plan, state, num_steps), prefetch)
+
+
+def _prefetched(streams: Iterator[Stream], count: int) -> Iterator[Stream]:
+    """Puts streams on the device ahead of use; the transfers run beside the computation."""
+    queue: collections.deque[Stream] = collections.deque()
+    for stream in streams:
+        queue.append(jax.device_put(stream))
+        if len(queue) > count:
+            yield queue.popleft()
+    yield from queue
+
+
+class _Reader:
+    """The steps of all chunks, read as they are needed.
+
+    Attributes:
+      steps: a `Stream` of NumPy arrays: the steps that have been read and not been dropped; None
+        before the first chunk.
+    """
+
+    def __init__(self, chunks: Iterable[Any]):
+        self._chunks = iter(chunks)
+        self.steps: Any = None
+
+    def __len__(self) -> int:
+        return 0 if self.steps is None else self.steps.num_steps
+
+    def fill(self, count: int) -> bool:
+        """Reads until `count` steps are there. Returns False if the sequence ends before."""
+        read, total = [] if self.steps is None else [self.steps], len(self)
+        while total < count:
+            try:
+                read.append(_as_stream(next(self._chunks)))
+            except StopIteration:
+                break
+            total += read[-1].num_steps
+        if len(read) > 1 or (self.steps is None and read):
+            try:
+                self.steps = jax.tree.map(
+                    lambda *leaves: np.concatenate(leaves), *map(_fields, read)
+                )
+                self.steps = Stream(*self.steps)
+            except ValueError as error:
+                raise ValueError(
+                    "The chunks differ in their fields or in the shapes of a step. Expected chunks "
+                    f"of one sequence, each with the same arrays [k, ...]. ({error})"
+                ) from None
+        return total >= count
+
+    def take(self, first: int, count: int) -> tuple[Any, ...]:
+        """The fields of `count` steps from `first` on.
+
+        Beyond either end, the first or the last step is repeated.
+        """
+        index = np.clip(np.arange(first, first + count), 0, len(self) - 1)
+        return jax.tree.map(lambda leaf: leaf[index], _fields(self.steps))
+
+    def drop(self, count: int) -> None:
+        """Drops the first steps."""
+        if count:
+            self.steps = Stream(
+                *jax.tree.map(lambda leaf: leaf[count:].copy(), _fields(self.steps))
+            )
+
+
+def _fields(stream: Stream) -> tuple[Any, ...]:
+    return stream.xs, stream.targets, stream.resets, stream.mask
+
+
+def _as_stream(chunk: Any) -> Stream:
+    """A chunk as a `Stream` of NumPy arrays."""
+    fields = _fields(chunk) if isinstance(chunk, Stream) else tuple(chunk)
+    return Stream(*jax.tree.map(np.asarray, fields))
+
+
+def _streams(
+    reader: _Reader, plan: Plan, state: EstimatorState, num_steps: int
+) -> Iterator[Stream]:
+    if not reader.fill(1):
+        raise ValueError("The chunks hold no step. Is the loader used up?")
+    if isinstance(plan.lengths, int):
+        yield from _windows(reader, plan.lengths, plan.history, num_steps)
+    else:
+        yield from _segments(reader, plan.lengths, state, num_steps)
+
+
+def _windows(reader: _Reader, length: int, history: int, num_steps: int) -> Iterator[Stream]:
+    """Streams of whole windows, each behind the older steps that a look-back may read."""
+    size = -(-num_steps // length) * length
+    older = 0  # steps at the beginning of the reader that have been run
+    while True:
+        goes_on = reader.fill(older + size + 1)
+        count = size if goes_on else len(reader) - older
+        # Before the first step of all, the fields are padding, which no look-back reaches.
+        fields = reader.take(older - history, history + count)
+        yield Stream(*fields, ends=not goes_on, history=history)
+        if not goes_on:
+            return
+        older += count
+        reader.drop(max(0, older - history))
+        older = min(older, history)
+
+
+def _segments(
+    reader: _Reader, length_of: Any, state: EstimatorState, num_steps: int
+) -> Iterator[Stream]:
+    """Streams of whole segments, filled up to `num_steps` with steps that are not run."""
+    draw = jax.jit(jax.vmap(length_of, in_axes=(None, 0)))
+    n, lengths = int(state.num_estimates), collections.deque[int]()
+    while True:
+        total = 0
+        while True:  # as many whole segments as fit; at least one
+            if not lengths:
+                drawn = draw(state.rng_key, jnp.arange(n, n + _AHEAD, dtype=jnp.int32))
+                lengths.extend(np.asarray(drawn).tolist())
+                n += _AHEAD
+            if total and total + lengths[0] > num_steps:
+                break
+            total += lengths.popleft()
+        goes_on = reader.fill(total + 1)
+        stop = total if goes_on else len(reader)
+        size = -(-stop // num_steps) * num_steps
+        fields = reader.take(0, size)
+        yield Stream(*fields, ends=not goes_on, stop=np.int32(stop))
+        if not goes_on:
+            return
+        reader.drop(stop)

@@ -1,0 +1,126 @@
+"""The law of the look-backs of `unbiased_tbptt`: what a law costs, and the best law.
+
+Let R_j be the part of a window's gradient that goes through the windows j and more back, so that
+R_0 is its whole gradient. The estimate of the window is the sum of R_j − R_{j+1} over the windows
+that it looks back to, each divided by S(j), its probability. Its variance over the look-backs is
+
+    V = Σ_{j≥1} (1/S(j) − 1/S(j−1)) ‖R_j‖²  =  Σ_{j≥1} (‖R_j‖² − ‖R_{j+1}‖²)/S(j) − ‖R_1‖²
+
+and its extra work, in windows backward, W = Σ_{j≥1} S(j). For a given W, V is least at
+S(j) ∝ √(‖R_j‖² − ‖R_{j+1}‖²), capped at 1 and made non-increasing.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from artbp.truncation.base import TruncationLaw
+from artbp.truncation.tabulated import Tabulated, tabulated
+
+# The profile is continued until its norms have fallen below this share of the first, or so far.
+_NEGLIGIBLE, _FARTHEST = 1e-12, 100_000
+
+
+def look_back_variance(law: TruncationLaw, profile: Any) -> float:
+    """The variance that random look-backs add to the gradient of one window.
+
+        V = Σ_{j≥1} (1/S(j) − 1/S(j−1)) ‖R_j‖²
+
+    It is exact for given data and params: the trace of the covariance over look-backs.
+
+    Args:
+      law: of `unbiased_tbptt`.
+      profile: ‖R_1‖², …, ‖R_J‖², as `artbp.diagnostics.look_back_profile` measures them; ‖R_j‖² is
+        taken to be 0 for j > J.
+
+    Returns:
+      V, infinite if a look-back cannot reach a window with ‖R_j‖² > 0.
+    """
+    profile = _check(profile)
+    survival = law.survival(np.arange(len(profile) + 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = 1 / survival
+        terms = np.where(profile == 0, 0, np.diff(inverse) * profile)
+    return float(np.sum(np.where(np.isnan(terms), np.inf, terms)))
+
+
+def extra_work(law: TruncationLaw, num_windows: int = 10_000) -> float:
+    """The expected number of older windows of an estimate, Σ_{j≥1} S(j), here up to `num_windows`.
+
+    An estimate of `unbiased_tbptt` takes one window forward and 1 + this many windows backward.
+    """
+    return float(np.sum(law.survival(np.arange(1, num_windows + 1))))
+
+
+def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
+    """The law of least variance for `unbiased_tbptt` at a given expected work.
+
+        min Σ_{j≥1} (1/S(j) − 1/S(j−1)) ‖R_j‖²   subject to   Σ_{j≥1} S(j) = extra_work
+
+    It is S(j) = min(1, a √d_j), with d the non-increasing sequence nearest to
+    ‖R_j‖² − ‖R_{j+1}‖² in the mean square, and `a` such that the work is met. For ‖R_j‖² ∝ ρ^2j
+    this is the geometric law with hazard 1 − ρ, as long as a ρ ≤ 1.
+
+    Behind the last entry the profile is continued at the mean rate at which its last half falls. So
+    the law reaches every window, and the gradient is unbiased whatever the profile.
+
+    Args:
+      profile: ‖R_1‖², …, ‖R_J‖², J ≥ 2, positive, as `artbp.diagnostics.look_back_profile` measures
+        them. The last must be below the first.
+      extra_work: the expected number of older windows of an estimate, > 0. With 1 forward pass and
+        twice its work backward, an estimate costs 1 + 2/3·extra_work times as much as one of TBPTT.
+
+    Returns:
+      A `tabulated` law.
+
+    Raises:
+      ValueError: a profile that is not positive or does not fall; extra_work ≤ 0.
+    """
+    profile = _check(profile)
+    if len(profile) < 2 or profile.min() <= 0 or profile[-1] >= profile[0]:
+        raise ValueError(
+            f"profile={profile!r}; expected two or more positive numbers, the last below the first."
+        )
+    if not (np.isfinite(extra_work) and extra_work > 0):
+        raise ValueError(f"extra_work={extra_work!r}; expected a finite number above 0.")
+    survival = best_survival(-np.diff(_continued(profile)), extra_work)
+    hazards = 1 - survival / np.append(1.0, survival[:-1])
+    return tabulated(np.clip(hazards, 0.0, 1.0).tolist())
+
+
+def best_survival(weights: Any, work: float) -> np.ndarray:
+    """Minimises Σ_j weights_j/S_j over 1 ≥ S_1 ≥ S_2 ≥ … ≥ 0 with Σ_j S_j = work, at most `n`."""
+    from scipy import optimize  # imported here, because it would slow down `import artbp`
+
+    weights = np.asarray(weights, np.float64)
+    pooled = optimize.isotonic_regression(weights, increasing=False).x
+    shape = np.sqrt(np.maximum(pooled, 0.0))
+    # With the first m at the cap, the others share what is left in proportion to their shape.
+    tails = np.cumsum(shape[::-1])[::-1]
+    for m in range(len(shape)):
+        if work <= m or tails[m] == 0:
+            break
+        scale = (work - m) / tails[m]
+        if scale * shape[m] <= 1:
+            return np.append(np.ones(m), scale * shape[m:])
+    return np.ones(len(shape))
+
+
+def _continued(profile: np.ndarray) -> np.ndarray:
+    """The profile, continued geometrically until it is negligible."""
+    steps = len(profile) // 2
+    if profile[-1 - steps] <= profile[-1]:
+        steps = len(profile) - 1
+    rate = (profile[-1] / profile[-1 - steps]) ** (1 / steps)
+    needed = np.log(_NEGLIGIBLE * profile[0] / profile[-1]) / np.log(rate)
+    count = int(np.clip(np.ceil(needed), 2, _FARTHEST))
+    return np.append(profile, profile[-1] * rate ** np.arange(1, count + 1))
+
+
+def _check(profile: Any) -> np.ndarray:
+    profile = np.asarray(profile, np.float64)
+    if profile.ndim != 1 or not profile.size or not np.isfinite(profile).all() or profile.min() < 0:
+        raise ValueError(
+            f"profile={profile!r}; expected ‖R_1‖², ‖R_2‖², …, finite and not negative."
+        )
+    return profile

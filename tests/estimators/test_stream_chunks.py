@@ -1,0 +1,203 @@
+"""A sequence in chunks gives the same numbers, bit for bit, as the sequence in one array."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from problems import make_problem
+
+import artbp
+from artbp import truncation
+
+NUM_STEPS = 203  # no multiple of a window or a chunk
+ESTIMATORS = {
+    "tbptt": lambda problem: artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=10),
+    "unbiased_tbptt": lambda problem: artbp.unbiased_tbptt(
+        problem.cell, problem.loss_fn, truncation.geometric(2), truncation_length=5
+    ),
+    "artbp": lambda problem: artbp.artbp(
+        problem.cell, problem.loss_fn, truncation.polynomial(6, 4), block_size=8
+    ),
+    "rtrl": lambda problem: artbp.rtrl(problem.cell, problem.loss_fn, update_every=4),
+}
+
+
+def make(num_steps=NUM_STEPS):
+    return make_problem("gru", num_steps, resets=True, mask=True)
+
+
+def train(estimator, problem, state, streams):
+    """An update per estimate. Returns what each estimate gives, the params and the state."""
+    optimizer = optax.sgd(1e-2, momentum=0.9)
+    params, found = problem.params, []
+    opt_state = optimizer.init(params)
+    for stream in streams:
+        is_over = False
+        while not is_over:
+            grads, state, info = estimator.estimate(params, state, stream)
+            updates, opt_state = optimizer.update(grads, opt_state)
+            params = optax.apply_updates(params, updates)
+            is_over = bool(info.end_of_stream)
+            found.append((int(info.length), float(info.loss_sum)))
+    return found, params, state
+
+
+def assert_equal(tree, expected):
+    jax.tree.map(np.testing.assert_array_equal, tree, expected)
+
+
+def chunks_of(stream, size):
+    """NumPy chunks of a size that fits nothing."""
+    for first in range(0, stream.num_steps, size):
+        fields = (stream.xs, stream.targets, stream.resets, stream.mask)
+        yield artbp.Stream(*(np.asarray(leaf)[first : first + size] for leaf in fields))
+
+
+@pytest.mark.parametrize("size", [7, 1000])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_same_numbers_as_from_one_array(name, size):
+    """Two passes; the second goes on from the params and the state behind the first."""
+    problem = make()
+    estimator = ESTIMATORS[name](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+    whole = chunked = problem, state
+    for _ in range(2):
+        chunks = chunks_of(problem.stream, size)
+        streams = artbp.stream_chunks(chunks, estimator, chunked[1], num_steps=30)
+        expected, params, state = train(estimator, *whole, [problem.stream])
+        found, chunked_params, chunked_state = train(estimator, *chunked, streams)
+        assert found == expected
+        assert sum(length for length, _ in found) == NUM_STEPS
+        assert_equal(chunked_params, params)
+        assert_equal(chunked_state.carry, state.carry)
+        whole = problem._replace(params=params), state
+        chunked = problem._replace(params=chunked_params), chunked_state
+
+
+def test_chunks_that_are_cut_anywhere_would_not_do():
+    """The control: the same chunks, each as a stream of its own that ends."""
+    problem = make()
+    estimator = ESTIMATORS["tbptt"](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+    expected, _, _ = train(estimator, problem, state, [problem.stream])
+    found, _, _ = train(estimator, problem, state, chunks_of(problem.stream, 20))
+    assert [loss for _, loss in found[:2]] == [loss for _, loss in expected[:2]]
+    assert abs(found[2][1] - expected[2][1]) > 1e-4
+
+
+def test_chunks_by_hand():
+    """Chunks of whole windows need no helper: the carry goes on."""
+    problem = make(40)
+    estimator = ESTIMATORS["tbptt"](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+    expected, params, _ = train(estimator, problem, state, [problem.stream])
+    fields = (problem.stream.xs, problem.stream.targets, problem.stream.resets, problem.stream.mask)
+    first, second = ([leaf[a:b] for leaf in fields] for a, b in ((0, 20), (20, 40)))
+    streams = [artbp.Stream(*first, ends=False), artbp.Stream(*second)]
+    found, found_params, _ = train(estimator, problem, state, streams)
+    assert found == expected
+    assert_equal(found_params, params)
+
+
+def test_the_shapes_of_streams_do_not_change():
+    """A random segment longer than a stream gets a longer one, and all others are alike."""
+    problem = make()
+    key = jax.random.key(5)
+    for name, estimator in ((name, make_it(problem)) for name, make_it in ESTIMATORS.items()):
+        state = estimator.init(problem.params, problem.carry, rng_key=key)
+        streams = list(
+            artbp.stream_chunks(chunks_of(problem.stream, 7), estimator, state, num_steps=30)
+        )
+        sizes = [stream.num_steps for stream in streams]
+        assert len(set(sizes[:-1])) == 1 or name == "artbp"
+        assert all(size % 30 == 0 for size in sizes) or name != "artbp"
+        assert [stream.ends for stream in streams] == [False] * (len(streams) - 1) + [True]
+        assert sum(int(stream.num_new) for stream in streams) == NUM_STEPS
+
+
+def test_chunks_are_read_as_they_are_needed():
+    """The host holds one stream and one chunk, whatever the length of the sequence."""
+    problem = make()
+    estimator = ESTIMATORS["unbiased_tbptt"](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+    read = []
+
+    def endless():
+        while True:
+            read.append(1)
+            yield np.zeros((10, 2, 3), np.float32), np.zeros((10, 2), np.float32)
+
+    streams = artbp.stream_chunks(endless(), estimator, state, num_steps=20, prefetch=1)
+    for i in range(1, 30):
+        next(streams)
+        assert len(read) <= 2 * (i + 1) + 1
+
+
+@pytest.mark.parametrize("kind", ["bptt", "tbptt_k1_k2", "adaptive_tbptt", "offset drawn"])
+def test_estimators_that_refuse_chunks(kind):
+    problem = make(20)
+    functions = problem.cell, problem.loss_fn
+    estimator = {
+        "bptt": lambda: artbp.bptt(*functions),
+        "tbptt_k1_k2": lambda: artbp.tbptt_k1_k2(*functions, k1=2, k2=4),
+        "adaptive_tbptt": lambda: artbp.adaptive_tbptt(*functions),
+        "offset drawn": lambda: artbp.tbptt(*functions, truncation_length=5, draw_offset=True),
+    }[kind]()
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    stream = artbp.Stream(problem.stream.xs, problem.stream.targets, ends=False)
+    with pytest.raises(ValueError, match="needs the whole sequence"):
+        estimator.estimate(problem.params, state, stream)
+    with pytest.raises(ValueError, match="needs the whole sequence"):
+        artbp.stream_chunks([], estimator, state, num_steps=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tbptt", "15 new steps, but an estimate takes 10 steps"),
+        ("artbp", "a random number of steps"),
+        ("unbiased_tbptt", "reads up to"),
+    ],
+)
+def test_streams_that_would_end_in_a_segment_are_refused(name, message):
+    problem = make(15)
+    estimator = ESTIMATORS[name](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    stream = artbp.Stream(problem.stream.xs, problem.stream.targets, ends=False)
+    with pytest.raises(ValueError, match=message):
+        estimator.estimate(problem.params, state, stream)
+
+
+def test_look_backs_beyond_the_history_are_not_a_gradient():
+    problem = make(20)
+    estimator = artbp.unbiased_tbptt(
+        problem.cell, problem.loss_fn, truncation.fixed(4), truncation_length=2, stored_carries=2
+    )
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    chunks = chunks_of(problem.stream, 4)
+    streams = list(artbp.stream_chunks(chunks, estimator, state, num_steps=2))
+    finite = []
+    for stream in streams:
+        grads, state, _ = estimator.estimate(problem.params, state, stream)
+        finite.append(bool(jnp.isfinite(grads["readout"]).all()))
+    assert finite[:3] == [True] * 3
+    assert not any(finite[3:])
+
+
+def test_bad_input():
+    problem = make(20)
+    estimator = ESTIMATORS["tbptt"](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    with pytest.raises(ValueError, match="no step"):
+        list(artbp.stream_chunks([], estimator, state, num_steps=10))
+    with pytest.raises(ValueError, match="num_steps=0"):
+        artbp.stream_chunks([], estimator, state, num_steps=0)
+    xs = np.zeros((5, 2, 3), np.float32)
+    with pytest.raises(ValueError, match="differ in their fields"):
+        list(artbp.stream_chunks([(xs, xs), (xs, None)], estimator, state, num_steps=10))
+    _, within, _ = estimator.estimate(problem.params, state, problem.stream)
+    with pytest.raises(ValueError, match="stands at step 10"):
+        artbp.stream_chunks([(xs, xs)], estimator, within, num_steps=10)
+    with pytest.raises(ValueError, match="history=20"):
+        artbp.Stream(problem.stream.xs, history=20)
