@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 from absl import flags
 
 import artbp
@@ -19,25 +18,20 @@ from experiments.common.checkpoints import Checkpoints
 from experiments.common.config import check_seed
 from experiments.common.errors import ExperimentError, run_guarded
 from experiments.common.workdir import read_workdir
-from experiments.ptb import model as model_lib
 from experiments.ptb.data import NEWLINE, SPACE, read_vocabulary
+from experiments.ptb.model import CharacterModel, character_model
+from experiments.tasks import losses
 
 
 @functools.partial(jax.jit, static_argnames=("model", "length"))
 def generate(
-    model: model_lib.CharacterModel,
-    params: Any,
-    prompt: jax.Array,
-    rng_key: jax.Array,
-    temperature: jax.Array,
-    *,
-    length: int,
+    model: CharacterModel, params: Any, prompt: Any, rng_key: Any, temperature: Any, *, length: int
 ) -> jax.Array:
     """`length` symbols that follow the prompt, int32 [length].
 
         for x in prompt: carry, y = cell(params, carry, x)
         for key in keys:
-            x ~ softmax(logits(params, y) / temperature)
+            x ~ softmax(readout(params, y) / temperature)
             carry, y = cell(params, carry, x)
 
     `prompt` is int32 [P], P >= 1. A temperature of 1 is the model's own distribution, a lower one
@@ -46,7 +40,7 @@ def generate(
 
     def step(state, key):
         carry, y = state
-        x = jax.random.categorical(key, model_lib.logits(params, y) / temperature)
+        x = jax.random.categorical(key, losses.readout(params, y) / temperature)
         return model.cell(params, carry, x), x[0]
 
     carry, ys = artbp.unroll(model.cell, params, model.initial_carry(params, 1), prompt[:, None])
@@ -57,9 +51,8 @@ def generate(
 def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, seed: int) -> str:
     """The text that the best model of a run writes after `prompt`, without the prompt.
 
-    Raises:
-        ExperimentError: a symbol that the training text does not have, a number out of range, or a
-            folder without a ptb run that has been evaluated.
+    Raises ExperimentError for a symbol that the training text does not have, a number out of range,
+    or a folder without a ptb run that has been evaluated.
     """
     if length < 1:
         raise ExperimentError(f"--length is {length}: expected 1 or more.")
@@ -67,12 +60,10 @@ def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, s
         raise ExperimentError(f"--temperature is {temperature}: expected a positive number.")
     check_seed("--seed", seed)
     workdir, values = read_workdir(workdir_path)
-    config = ml_collections.FrozenConfigDict(values)
     vocabulary = read_vocabulary(workdir)
-    model = model_lib.model_from_config(config, len(vocabulary))
+    model = character_model(num_symbols=len(vocabulary), **values["model"])
     # A line begins after the end of the one before, as in evaluation.
-    characters = NEWLINE + prompt.replace(" ", SPACE)
-    symbols = vocabulary.encode(characters, "--prompt")
+    symbols = vocabulary.encode(NEWLINE + prompt.replace(" ", SPACE), "--prompt")
     like = jax.eval_shape(model.init, jax.random.key(0))
     with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
         params, _ = checkpoints.restore_best(like)
@@ -82,9 +73,9 @@ def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, s
 
 
 def _main() -> None:
-    given = flags.FLAGS
-    numbers = {"length": given.length, "temperature": given.temperature, "seed": given.seed}
-    print(given.prompt + sample(given.workdir, prompt=given.prompt, **numbers))
+    names = ("prompt", "length", "temperature", "seed")
+    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
+    print(given["prompt"] + sample(flags.FLAGS.workdir, **given))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     experiments/NAME/__init__.py   the question, and one line per file
     experiments/NAME/__main__.py   run(config, say) -> Report, and STUDY = Study(NAME, FIELDS, run)
     experiments/NAME/config.py     FIELDS: default, meaning and checks of each field
-    experiments/NAME/*.py          the science: what is trained and measured, rows, columns, notes
-    experiments/NAME/figure.py     the figure, a function of the configuration and the rows
+    experiments/NAME/training.py   the science: what is trained and measured
+    experiments/NAME/report.py     rows, columns, notes, and the figure
     configs/NAME/default.py        command, time and expected result; the fields that differ
     tests/experiments/NAME/        a tiny run from end to end, and the science by hand-worked cases
 

@@ -11,6 +11,8 @@ from experiments.influence_balancing.training import SCHEDULES
 
 ARTBP = ("artbp(16, alpha=4)", "artbp(16, alpha=6)", "artbp(16, law='geometric')")
 ARMS = (*ARTBP, "tbptt(200)", "tbptt(100)", "tbptt(10)", "uncompensated(16, alpha=4)")
+LOSS_AT = "unroll end: the loss is taken at the last of every K steps, K the length of the arm"
+CLOCKS = ("time steps", "updates")
 
 FIELDS = {
     "study": Field("curves", "curves, rates or settling", one_of("curves", "rates", "settling")),
@@ -22,17 +24,11 @@ FIELDS = {
     "eta_0": Field(1e-3, "the rate of an update is eta_0 / sqrt(1 + t)", positive),
     "schedule": Field("time steps", "what t counts; constant: t = 0", one_of(*SCHEDULES)),
     "tolerance": Field(1e-3, "a run has converged when it ends with |θ − θ*| below this"),
-    "loss_at": Field(
-        "every step",
-        "unroll end: the loss is taken at the last of every K steps, K the length of the arm",
-        one_of("every step", "unroll end"),
-    ),
+    "loss_at": Field("every step", LOSS_AT, one_of("every step", "unroll end")),
     "num_unrolls": Field(3000, "with unroll end, a run has num_unrolls · K steps", at_least(1)),
     "drive_noise": Field(0.0, "standard deviation of the drive, for settling"),
     "grid_eta_0": Field((1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2), "eta_0 of rates", positive),
-    "grid_schedules": Field(
-        ("time steps", "updates"), "schedules of rates", one_of("time steps", "updates")
-    ),
+    "grid_schedules": Field(CLOCKS, "schedules of rates", one_of(*CLOCKS)),
     "num_bins": Field(200, "points of a curve, even in the logarithm of time", at_least(1)),
     "num_threads": Field(2, "arms trained at the same time", at_least(1)),
 }
@@ -40,25 +36,21 @@ FIELDS = {
 
 def check(config: Any) -> None:
     """Raises ConfigError for fields that do not go together."""
-    best, drive_noise = optimum(config.drive_noise), config.drive_noise
-    start = abs(config.theta_0 - best)
-    at_unroll_end = config.loss_at == "unroll end"
+    study, drive_noise, best = config.study, config.drive_noise, optimum(config.drive_noise)
+    start, at_unroll_end = abs(config.theta_0 - best), config.loss_at == "unroll end"
     if not 0 < config.tolerance < start:
         raise ConfigError(
             f"tolerance was given {config.tolerance}: expected more than 0 and less than "
             f"|theta_0 − θ*| = {start:.6g}, where a run starts (θ* = {best:.6g})."
         )
-    if (drive_noise > 0) != (config.study == "settling"):
-        raise ConfigError(
-            f"drive_noise was given {drive_noise} for the study {config.study!r}: expected more "
-            "than 0 for 'settling', and 0 for the others."
-        )
-    if at_unroll_end and config.study != "curves":
-        raise ConfigError(f"loss_at='unroll end' works with study='curves', not {config.study!r}.")
+    if (drive_noise > 0) != (study == "settling"):
+        given = f"drive_noise was given {drive_noise} for the study {study!r}"
+        raise ConfigError(f"{given}: expected more than 0 for 'settling', and 0 for the others.")
+    if at_unroll_end and study != "curves":
+        raise ConfigError(f"loss_at='unroll end' works with study='curves', not {study!r}.")
     for arm in map(parse, config.arms):
+        given = f"arms holds {arm.text}"
         if arm.name not in ("tbptt", "artbp", "uncompensated") or arm.arguments.get("draw_offset"):
-            raise ConfigError(f"arms holds {arm.text}: expected tbptt, artbp or uncompensated.")
+            raise ConfigError(f"{given}: expected tbptt, artbp or uncompensated.")
         if at_unroll_end and arm.length % 1 != 0:
-            raise ConfigError(
-                f"arms holds {arm.text}: with loss_at='unroll end', expected an integer length."
-            )
+            raise ConfigError(f"{given}: with loss_at='unroll end', expected an integer length.")

@@ -28,15 +28,13 @@ def report(config: Any, runs: Sequence[Run]) -> Report:
         with np.errstate(over="ignore", invalid="ignore"):
             values = system.stationary_loss(run.theta) if at_unroll_end else run.loss
         lines.append((run.arm, values, words([row])))
-    rate = f"{config.eta_0:g}"
-    if config.schedule != "constant":
-        rate += f"/√(1+t), t in {config.schedule}"
+    decay = "" if config.schedule == "constant" else f"/√(1+t), t in {config.schedule}"
     converged = system.stationary_loss(np.asarray(system.OPTIMAL_THETA + config.tolerance))
     drawn, _ = draw_curves(
         edges,
         lines,
         title="Influence balancing: a gradient that looks back too few steps has the wrong sign",
-        subtitle=f"Online SGD, learning rate {rate}."
+        subtitle=f"Online SGD, learning rate {config.eta_0:g}{decay}."
         + " The loss is taken once, at the end of each unroll." * at_unroll_end
         + f"\nLines: median of {config.num_keys} keys; bands: quartiles. TBPTT has no randomness.",
         mark=(float(converged), "converged below this line"),

@@ -11,7 +11,6 @@ fallen. A nonlinear model would hardly come back.
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,8 +47,7 @@ def recovered(
 
 def shares(outcomes: np.ndarray) -> dict[str, float]:
     """Share of the runs per outcome, every outcome present, in the order of `OUTCOMES`."""
-    counts = Counter(outcomes.tolist())
-    return {name: counts[name] / len(outcomes) for name in OUTCOMES}
+    return {name: float((outcomes == name).mean()) for name in OUTCOMES}
 
 
 def most_frequent(share: Mapping[str, float]) -> str:
@@ -59,8 +57,8 @@ def most_frequent(share: Mapping[str, float]) -> str:
 
 def main_failure(share: Mapping[str, float]) -> str | None:
     """The most frequent outcome besides "converged", or None if all runs converged."""
-    failures = [name for name in OUTCOMES[1:] if share[name] > 0]
-    return max(failures, key=share.__getitem__, default=None)
+    failure = max(OUTCOMES[1:], key=share.__getitem__)
+    return failure if share[failure] > 0 else None
 
 
 def rows_of(config: Any, run: Run) -> list[Row]:
@@ -82,10 +80,8 @@ def rows_of(config: Any, run: Run) -> list[Row]:
 
 
 def _distance(row: Row) -> str:
-    form = "{distance_median:.1e}"
-    if row["num_keys"] > 1:
-        form += " [{distance_lower_quartile:.1e}, {distance_upper_quartile:.1e}]"
-    return form.format_map(row)
+    spread = " [{distance_lower_quartile:.1e}, {distance_upper_quartile:.1e}]"
+    return ("{distance_median:.1e}" + spread * (row["num_keys"] > 1)).format_map(row)
 
 
 COLUMNS: list[Column] = [

@@ -129,18 +129,17 @@ def train_arm(config: Any, arm: Arm) -> Run:
 
 
 def train(arm: Arm, rows: tuple, stream: Any, *, theta_0: float, edges: np.ndarray) -> Run:
-    """Trains every row over one pass of the stream, whose `xs` is None or [R, T], a drive by row.
+    """Trains the rows of `make_rows` over one pass of the stream; the caller enables float64.
 
-    `rows` are from `make_rows`. `edges` are from `log_bins`, in time steps.
+    `stream.xs` is None or [R, T], a drive by row; `edges` are from `log_bins`, in time steps.
     """
-    with jax.enable_x64(True):
-        started = time.perf_counter()
-        given = rows, stream, np.asarray(edges, np.float64), np.float64(theta_0)
-        arguments = jax.tree.map(jnp.asarray, given)
-        compiled = jax.jit(_program, static_argnums=0).lower(arm, *arguments).compile()
-        compiled_at = time.perf_counter()
-        outputs = jax.tree.map(np.asarray, jax.block_until_ready(compiled(*arguments)))
-        seconds = compiled_at - started, time.perf_counter() - compiled_at
+    started = time.perf_counter()
+    given = rows, stream, np.asarray(edges, np.float64), np.float64(theta_0)
+    arguments = jax.tree.map(jnp.asarray, given)
+    compiled = jax.jit(_program, static_argnums=0).lower(arm, *arguments).compile()
+    compiled_at = time.perf_counter()
+    outputs = jax.tree.map(np.asarray, jax.block_until_ready(compiled(*arguments)))
+    seconds = compiled_at - started, time.perf_counter() - compiled_at
     return Run._make((arm, edges, *outputs, *seconds))
 
 

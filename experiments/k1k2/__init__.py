@@ -5,8 +5,7 @@ Three questions. For k2 > k1, does it matter what the older steps of a window ar
 fixed k1, what does a longer window bring?
 
 config    the fields, and the arms that they describe
-texts     Penn Treebank or generated text, one slice of it for each run
-training  all runs of an arm in one compiled program, its learning rate, its seconds per update
-report    the table
-figure    the figure
+training  one slice of Penn Treebank or generated text for each run; all runs of an arm in one
+          compiled program, its learning rate, its seconds per update
+report    the table and the figure
 """

@@ -6,9 +6,7 @@ from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
 from experiments.k1k2 import report
 from experiments.k1k2.config import FIELDS, arms, check
-from experiments.k1k2.figure import make_figure
-from experiments.k1k2.texts import GENERATED, read_texts
-from experiments.k1k2.training import seconds_per_update, train_all
+from experiments.k1k2.training import GENERATED, read_texts, seconds_per_update, train_all
 from experiments.ptb.data import DATA_DIR_VARIABLE
 
 
@@ -25,7 +23,7 @@ def run(config: Any, say: Say) -> Report:
     rows = report.make_rows(config, texts.name, trained, seconds)
     text = table(rows, report.columns(config), report.notes(config, rows))
     environment = "" if generated else f"{DATA_DIR_VARIABLE}=FOLDER "
-    return Report(text, rows, {"k1k2": make_figure(config, rows)}, environment=environment)
+    return Report(text, rows, {"k1k2": report.make_figure(config, rows)}, environment=environment)
 
 
 STUDY = Study("k1k2", FIELDS, run, check)

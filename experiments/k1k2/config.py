@@ -6,14 +6,12 @@ from artbp.estimators.tbptt_k1_k2 import Mode
 from experiments.common.arms import Arm, tbptt_k1_k2
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, positive, seed, whole
-from experiments.k1k2.texts import read_texts
+from experiments.k1k2.training import read_texts
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 FIELDS = {
-    "data_dir": Field(
-        "", "folder of Penn Treebank; empty: that of ARTBP_DATA_DIR, else generated text"
-    ),
+    "data_dir": Field("", "of Penn Treebank; empty: that of ARTBP_DATA_DIR, else generated text"),
     "seed": Field(0, "of all keys", seed),
     "num_tuning_runs": Field(2, "runs that choose the learning rate", at_least(1)),
     "num_seeds": Field(5, "runs that are reported", at_least(2, "an interval needs at least 2")),
@@ -45,18 +43,16 @@ def arms(config: Any) -> list[Arm]:
 
 def check(config: Any) -> None:
     """Raises ConfigError for fields that do not go together, or a text that is too short."""
-    if config.k2 <= config.k1:
+    k1, k2, num_bins, num_steps = config.k1, config.k2, config.num_bins, config.num_steps
+    if k2 <= k1:
+        raise ConfigError(f"k1={k1} and k2={k2} were given: the modes differ for k2 > k1 only.")
+    if num_bins % 4 or num_bins > num_steps:
+        given = f"num_bins was given {num_bins}"
+        raise ConfigError(f"{given}: expected a multiple of 4, at most num_steps.")
+    longest = max(*config.k1_sweep, k1) * num_bins
+    if longest > num_steps:
         raise ConfigError(
-            f"k1={config.k1} and k2={config.k2} were given: the modes differ for k2 > k1 only."
-        )
-    if config.num_bins % 4 or config.num_bins > config.num_steps:
-        raise ConfigError(
-            f"num_bins was given {config.num_bins}: expected a multiple of 4, at most num_steps."
-        )
-    longest = max(*config.k1_sweep, config.k1) * config.num_bins
-    if longest > config.num_steps:
-        raise ConfigError(
-            f"num_steps was given {config.num_steps}: expected at least {longest}, so that every "
-            "point of a curve has an update in it. Give more steps or fewer bins."
+            f"num_steps was given {num_steps}: expected at least {longest}, so that every point of "
+            "a curve has an update in it. Give more steps or fewer bins."
         )
     read_texts(config)

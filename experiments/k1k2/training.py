@@ -1,8 +1,9 @@
-"""Trains an arm: some runs choose its learning rate, the others are reported.
+"""Gives each run a slice of text, trains an arm on them, and measures what its updates cost.
 
-`seconds_per_update` measures what an update costs.
+Some runs choose the learning rate of an arm, the others are reported.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,12 +16,29 @@ import optax
 import artbp
 from experiments.common import tuning
 from experiments.common.arms import Arm
+from experiments.common.errors import ConfigError
 from experiments.common.pool import in_threads
 from experiments.common.study import Say
 from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
-from experiments.k1k2.texts import Texts
+from experiments.ptb.data import DATA_DIR_VARIABLE, batch_rows, penn_treebank
+from experiments.ptb.generated import generated_corpus
 from experiments.ptb.model import CharacterModel, bits, character_model
+
+GENERATED = "generated text"
+_SHORTEST_LINE = 20  # characters; the generated text is at least as long as needed
+
+
+class Texts(NamedTuple):
+    """Symbols for all runs: (xs, targets), int32 [num_steps, batch] each.
+
+    No two runs share a symbol. `held_out` has held_out_steps from the validation split.
+    """
+
+    name: str
+    num_symbols: int
+    runs: list[tuple[np.ndarray, np.ndarray]]
+    held_out: tuple[np.ndarray, np.ndarray]
 
 
 class Runs(NamedTuple):
@@ -40,8 +58,41 @@ class Runs(NamedTuple):
 
     @property
     def last_quarter(self) -> np.ndarray:
-        """[seeds], bits per character over the last quarter of the time steps."""
+        """[seeds], over the last quarter of the time steps."""
         return last_quarter(self.curves)
+
+
+def read_texts(config: Any) -> Texts:
+    """Returns the slices of text: some to tune on, then one for each seed.
+
+    Raises ConfigError for a text that is too short, and DataError for a folder of Penn Treebank
+    that does not hold it.
+    """
+    num_runs = config.num_tuning_runs + config.num_seeds
+    folder = config.data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    if folder:
+        corpus = penn_treebank(folder)
+    else:
+        steps = max(num_runs * config.num_steps, 10 * config.held_out_steps) + 2
+        corpus = generated_corpus(config.seed, 2 + config.batch * steps // _SHORTEST_LINE)
+
+    def rows(split: str, num_steps: int, fewer: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the first `num_steps` steps of a split that is read in `batch` rows."""
+        symbols = getattr(corpus, split)
+        xs, targets, _ = batch_rows(symbols, config.batch)
+        if len(xs) < num_steps:
+            raise ConfigError(
+                f"The {split} text has {len(symbols)} symbols, or {len(xs)} time steps in batch = "
+                f"{config.batch} rows: {num_steps} are needed. Give a smaller batch, or lower "
+                f"{fewer}."
+            )
+        return xs[:num_steps], targets[:num_steps]
+
+    pair = rows("train", num_runs * config.num_steps, "num_steps or num_seeds")
+    runs = list(zip(*(np.split(part, num_runs) for part in pair), strict=True))
+    held_out = rows("valid", config.held_out_steps, "held_out_steps")
+    name = "Penn Treebank characters" if folder else GENERATED
+    return Texts(name, len(corpus.vocabulary), runs, held_out)
 
 
 def last_quarter(curves: np.ndarray) -> np.ndarray:
@@ -66,16 +117,15 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
     """
     model = character_model("lstm", texts.num_symbols, config.hidden_size)
     estimator = make_estimator(arm, model, config.batch)
-    edges = bin_edges(config)
-    held_out = tuple(map(jnp.asarray, texts.held_out))
+    edges, held_out = bin_edges(config), tuple(map(jnp.asarray, texts.held_out))
 
     @jax.jit
     @jax.vmap
     def train(rate: Any, params: Any, xs: Any, targets: Any) -> tuple[Any, Any, Any]:
         carry = model.initial_carry(params, config.batch)
-        stream = artbp.Stream(xs, targets)
-        unused = jax.random.key(0)  # these arms draw no random numbers
-        run = train_whole(estimator, optax.adam, rate, params, carry, stream, unused, edges=edges)
+        # The key is not used: these arms draw no random numbers.
+        given = params, carry, artbp.Stream(xs, targets), jax.random.key(0)
+        run = train_whole(estimator, optax.adam, rate, *given, edges=edges)
         _, ys = artbp.unroll(model.cell, run.params, carry, held_out[0])
         held_out_loss = jnp.mean(model.loss_fn(run.params, ys, held_out[1]))
         return run.loss, held_out_loss, run.num_updates
@@ -84,9 +134,9 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
         """Does one training for each pair of a rate and a run."""
         xs, targets = (np.stack([texts.runs[i][part] for i in indices]) for part in (0, 1))
         params = jax.tree.map(lambda leaf: leaf[np.array(indices)], first_params)
-        curves, held_out_loss, count = train(jnp.array(rates), params, xs, targets)
-        per_nat = bits(1.0)
-        return per_nat * np.asarray(curves), per_nat * np.asarray(held_out_loss), int(count[0])
+        *losses, count = train(jnp.array(rates), params, xs, targets)
+        curves, held_out_bits = (bits(1.0) * np.asarray(loss) for loss in losses)
+        return curves, held_out_bits, int(count[0])
 
     rates = config.learning_rates
     tuning_runs, seeds = tuning.split(range(len(texts.runs)), config)
@@ -101,21 +151,17 @@ def train_all(config: Any, texts: Texts, arms: Sequence[Arm], say: Say) -> list[
     # of orthogonal matrices can wait for each other for ever on two cores.
     model = character_model("lstm", texts.num_symbols, config.hidden_size)
     first_params = jax.block_until_ready(jax.vmap(model.init)(tuning.run_keys(config)))
-
-    def words(arm: Arm, runs: Runs) -> str:
-        loss = runs.last_quarter.mean()
-        return f"{arm.text}: {loss:.3f} bits per character{runs.choice.warning}"
-
-    return list(
-        in_threads(
-            lambda arm: train_arm(config, texts, arm, first_params),
-            arms,
-            config.num_threads,
-            expense=lambda arm: arm.chain,
-            say=say,
-            words=words,
-        )
+    trained = in_threads(
+        lambda arm: train_arm(config, texts, arm, first_params),
+        arms,
+        config.num_threads,
+        expense=lambda arm: arm.chain,
+        say=say,
+        words=lambda arm, runs: (
+            f"{arm.text}: {runs.last_quarter.mean():.3f} bits per character{runs.choice.warning}"
+        ),
     )
+    return list(trained)
 
 
 def seconds_per_update(config: Any, texts: Texts, arms: Sequence[Arm]) -> np.ndarray:
@@ -126,9 +172,8 @@ def seconds_per_update(config: Any, texts: Texts, arms: Sequence[Arm]) -> np.nda
     """
     model = character_model("lstm", texts.num_symbols, config.hidden_size)
     num_steps = min(config.timing_steps, config.num_steps)
-    edges = np.array([0, num_steps])
+    edges, key = np.array([0, num_steps]), tuning.run_keys(config)[0]
     xs, targets = (jax.device_put(array[:num_steps]) for array in texts.runs[0])
-    key = tuning.run_keys(config)[0]
 
     def compile_arm(arm: Arm) -> Any:
         estimator = make_estimator(arm, model, config.batch)
@@ -136,10 +181,8 @@ def seconds_per_update(config: Any, texts: Texts, arms: Sequence[Arm]) -> np.nda
         def train(xs: Any, targets: Any) -> Any:
             params = model.init(key)
             carry = model.initial_carry(params, config.batch)
-            stream = artbp.Stream(xs, targets)
-            return train_whole(
-                estimator, optax.adam, 1e-3, params, carry, stream, key, edges=edges
-            ).num_updates
+            given = params, carry, artbp.Stream(xs, targets), key
+            return train_whole(estimator, optax.adam, 1e-3, *given, edges=edges).num_updates
 
         return jax.jit(train).lower(xs, targets).compile()
 

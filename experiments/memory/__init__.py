@@ -5,8 +5,6 @@ is to be named. Gradients are truncated at k2 steps; the state is not. What is t
 far beyond k2, where the loss counts at every lag, and where it counts at that lag alone?
 
 config    the fields, and the arm that trains the readout alone
-episodes  the stream
-training  all learning rates and losses of an arm in one compiled program; test accuracies
-report    the tables
-figure    the figure
+training  the stream; all learning rates and losses of an arm in one program; test accuracies
+report    the tables and the figure
 """

@@ -9,7 +9,6 @@ from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
 from experiments.memory import report
 from experiments.memory.config import FIELDS, check, chosen_arms
-from experiments.memory.figure import make_figure
 from experiments.memory.training import make_runs, train_arm
 
 
@@ -32,7 +31,7 @@ def run(config: Any, say: Say) -> Report:
     )
     rows = report.make_rows(config, list(results))
     text = table(rows, report.columns(config, "every_lag"), report.notes(config, rows))
-    return Report(text, rows, {"memory": make_figure(config, arms, rows)})
+    return Report(text, rows, {"memory": report.make_figure(config, arms, rows)})
 
 
 STUDY = Study("memory", FIELDS, run, check)

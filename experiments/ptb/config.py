@@ -56,14 +56,12 @@ def make_estimator(config: Any, model: CharacterModel) -> artbp.GradientEstimato
 
     Loss and gradient are divided by (mean length · batch), whatever the length of the drawn
     segment. A division by the drawn length would give short segments more weight, which is a bias.
-
     Raises ConfigError for an arm that cannot be read, or that makes one update per stream.
     """
     arm = parse(config.arm)
     if arm.length is None:
         raise ConfigError(f"arm is {config.arm!r}: expected one with a length, as 'tbptt(50)'.")
-    normalizer = float(arm.length * config.batch)
-    return arm.build(model.cell, model.loss_fn, normalizer=normalizer)
+    return arm.build(model.cell, model.loss_fn, normalizer=float(arm.length * config.batch))
 
 
 def make_measure(config: Any, model: CharacterModel) -> Measure | None:
@@ -73,15 +71,13 @@ def make_measure(config: Any, model: CharacterModel) -> Measure | None:
     training. Raises ConfigError for numbers that `artbp.diagnostics.shadow` refuses.
     """
     given = config.shadow.to_dict()
-    every, arm = given.pop("every"), parse(given.pop("arm"))
+    every, arm, num_rows = given.pop("every"), parse(given.pop("arm")), given["num_rows"]
     if every < 0:
         raise ConfigError(f"shadow.every is {every}: expected updates, or 0 for none.")
     if every == 0:
         return None
-    if not 1 <= given["num_rows"] <= config.batch:
-        raise ConfigError(
-            f"shadow.num_rows is {given['num_rows']}: expected 1 to batch = {config.batch}."
-        )
+    if not 1 <= num_rows <= config.batch:
+        raise ConfigError(f"shadow.num_rows is {num_rows}: expected 1 to batch = {config.batch}.")
     if arm.name != "artbp":
         raise ConfigError(f"shadow.arm is {arm.text!r}: expected one such as 'artbp(50, alpha=4)'.")
     try:

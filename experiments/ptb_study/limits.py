@@ -14,18 +14,16 @@ import artbp
 from artbp import diagnostics, truncation
 from artbp.contrib.clipping import LengthBins, clipping_reports
 from artbp.diagnostics.interval import student_t_quantile
-from experiments.common import arms
+from experiments.common.arms import Arm, parse
 from experiments.common.checkpoints import Checkpoints
-from experiments.common.report import markdown_table
+from experiments.common.report import Column, Row, markdown_table
 from experiments.common.workdir import read_workdir
 from experiments.ptb.model import CharacterModel
 from experiments.ptb.run import prepare
 
-# Steps before the measured ones, from a carry of zeros.
-_SETTLING = 500
-
-WINDOW_LENGTH, NUM_WINDOWS = 500, 48
+_SETTLING = 500  # steps before the measured ones, from a carry of zeros
 _FEWEST_WINDOWS = 8  # without these there is no interval
+WINDOW_LENGTH, NUM_WINDOWS = 500, 48
 TRUNCATION_LENGTHS = (10, 50, 200)
 MEAN_LENGTH, ALPHAS = 50, (4.0, 6.0)
 
@@ -34,7 +32,6 @@ CLIPPED_ARMS = ("tbptt(50, draw_offset=True)", "artbp(50, alpha=4)", "uncompensa
 # Times the median over the segments of TBPTT. These have the same length and nearly the same norm:
 # the first threshold binds there, and the second does not.
 FACTORS = (1, 2)
-LEVEL = 0.95
 # Shortest length of each column of the table, in time steps; powers of two, as in the report.
 _BINS = (1, 16, 64, 256)
 
@@ -52,9 +49,10 @@ class Trained(NamedTuple):
     xs: np.ndarray
     targets: np.ndarray
 
-    def stream(self, num_steps: int) -> artbp.Stream:
-        """The first steps; fewer where the text ends."""
-        return artbp.Stream(self.xs[:num_steps], self.targets[:num_steps])
+    def on(self, num_steps: int) -> tuple[Any, Any, artbp.Stream]:
+        """The params, the carry and the stream of the first steps; fewer where the text ends."""
+        stream = artbp.Stream(self.xs[:num_steps], self.targets[:num_steps])
+        return self.params, self.carry, stream
 
 
 def trained(folder: pathlib.Path, data_dir: str | None) -> Trained:
@@ -77,9 +75,10 @@ def gradient_report(run: Trained) -> diagnostics.GradientReport | None:
     """`artbp.diagnostics.gradient_report` of a run; None where the text is too short."""
     if len(run.xs) < _FEWEST_WINDOWS * WINDOW_LENGTH:
         return None
-    stream = run.stream(NUM_WINDOWS * WINDOW_LENGTH)
     return diagnostics.gradient_report(
-        *(run.model.cell, run.model.loss_fn, run.params, run.carry, stream),
+        run.model.cell,
+        run.model.loss_fn,
+        *run.on(NUM_WINDOWS * WINDOW_LENGTH),
         window_length=WINDOW_LENGTH,
         truncation_lengths=TRUNCATION_LENGTHS,
         laws=[truncation.polynomial(MEAN_LENGTH, alpha) for alpha in ALPHAS],
@@ -87,7 +86,7 @@ def gradient_report(run: Trained) -> diagnostics.GradientReport | None:
     )
 
 
-def clipping(run: Trained) -> list[dict[str, Any]]:
+def clipping(run: Trained) -> list[Row]:
     """The effect of clipping on each of `CLIPPED_ARMS`; nothing where the text is too short.
 
     Gradients sum over all rows of the batch and have the normaliser of the training, so the
@@ -95,40 +94,26 @@ def clipping(run: Trained) -> list[dict[str, Any]]:
     """
     if len(run.xs) < CLIPPED_STEPS:
         return []
-    given = run.params, run.carry, run.stream(CLIPPED_STEPS)
+    given, normalizer = run.on(CLIPPED_STEPS), float(MEAN_LENGTH * run.config.batch)
     rng_keys = jax.random.split(jax.random.key(run.config.seed), NUM_DRAWS)
-    estimators = clipped_estimators(run.model, normalizer=float(MEAN_LENGTH * run.config.batch))
-    sizes = segment_sizes(next(iter(estimators.values())), *given, rng_keys[0])
-    thresholds = [
-        {keyword: factor * float(np.median(found))}
-        for keyword, found in sizes.items()
-        for factor in FACTORS
-    ]
+
+    def build(arm: Arm) -> artbp.GradientEstimator:
+        return arm.build(run.model.cell, run.model.loss_fn, normalizer=normalizer)
+
+    arms = [parse(text) for text in CLIPPED_ARMS]
+    sizes = segment_sizes(build(arms[0]), *given, rng_keys[0]).items()
+    thresholds = [{name: k * float(np.median(found))} for name, found in sizes for k in FACTORS]
     return [
-        {"arm": label, "threshold": threshold, "report": report}
-        for label, estimator in estimators.items()
+        {"arm": arm.label, "threshold": threshold, "report": report}
+        for arm in arms
         for threshold, report in zip(
-            thresholds, clipping_reports(estimator, *given, rng_keys, thresholds), strict=True
+            thresholds, clipping_reports(build(arm), *given, rng_keys, thresholds), strict=True
         )
     ]
 
 
-def clipped_estimators(
-    model: CharacterModel, normalizer: float
-) -> dict[str, artbp.GradientEstimator]:
-    """The estimators of `CLIPPED_ARMS` by their labels, TBPTT first."""
-    return {
-        arm.label: arm.build(model.cell, model.loss_fn, normalizer=normalizer)
-        for arm in map(arms.parse, CLIPPED_ARMS)
-    }
-
-
 def segment_sizes(
-    estimator: artbp.GradientEstimator,
-    params: Any,
-    carry: Any,
-    stream: artbp.Stream,
-    rng_key: jax.Array,
+    estimator: artbp.GradientEstimator, params: Any, carry: Any, stream: Any, rng_key: jax.Array
 ) -> dict[str, np.ndarray]:
     """The sizes of the segments' gradients over one pass of the stream, [segments].
 
@@ -162,41 +147,39 @@ training text, all rows of the batch. Intervals: 95 %, each by itself; see
 """
     ]
     for name, run in runs.items():
-        report = gradient_report(run)
-        if report is not None:
+        if report := gradient_report(run):
             table = diagnostics.report_table(report)
             parts.append(f"## {name}\n\n{diagnostics.describe(report)}\n\n{table}\n")
     return "\n".join(parts) + clipping_section({name: clipping(run) for name, run in runs.items()})
 
 
-def clipping_section(runs: Mapping[str, Sequence[dict[str, Any]]]) -> str:
+def clipping_section(runs: Mapping[str, Sequence[Row]]) -> str:
     """The section "Clipping": a table of the runs, by their names; nothing without rows."""
     rows = [{"run": name} | row for name, found in runs.items() for row in found]
     if not rows:
         return ""
 
-    def threshold(row: dict[str, Any]) -> str:
+    def threshold(row: Row) -> str:
         [(keyword, value)] = row["threshold"].items()
         return f"{keyword.removeprefix('max_')} {value:.3g}"
 
-    def bias(row: dict[str, Any]) -> str:
-        report = row["report"]
-        value, error = report.against_unclipped, report.against_unclipped_error
-        half_width = student_t_quantile(LEVEL, NUM_DRAWS - 1) * error.relative_bias
-        low, high = value.relative_bias - half_width, value.relative_bias + half_width
-        return f"{value.relative_bias:.3f} [{max(low, 0):.3f}, {high:.3f}]"
+    def bias(row: Row) -> str:
+        value = row["report"].against_unclipped.relative_bias
+        error = row["report"].against_unclipped_error.relative_bias
+        half_width = student_t_quantile(0.95, NUM_DRAWS - 1) * error
+        return f"{value:.3f} [{max(value - half_width, 0):.3f}, {value + half_width:.3f}]"
 
-    def remains(row: dict[str, Any]) -> str:
+    def remains(row: Row) -> str:
         return _percent(row["report"].against_unclipped.projection)
 
-    def binds(i: int) -> Any:
+    def binds(i: int) -> Column:
         end = f"–{_BINS[i + 1] - 1}" if i + 1 < len(_BINS) else " or more"
         return (
             f"{_BINS[i]}{end} steps",
             lambda row: _percent(shares_by_length(row["report"].by_length)[i]),
         )
 
-    columns: list[Any] = [
+    columns: list[Column] = [
         ("run", "{run}"),
         ("arm", "{arm}"),
         ("clipped to", threshold),
@@ -206,13 +189,12 @@ def clipping_section(runs: Mapping[str, Sequence[dict[str, Any]]]) -> str:
         ("remains", remains),
         ("cosine", "{report.against_unclipped.cosine:.4f}"),
     ]
-    sentences = []
+    found = ""
     for name in runs:
         for keyword, what in (("max_norm", "norm"), ("max_value", "largest entry")):
             tight = [r for r in rows if r["run"] == name and keyword in r["threshold"]]
             shares = "; ".join(f"{r['arm']} {remains(r)}" for r in tight[:: len(FACTORS)])
-            sentences.append(f"- {name}, clipped to the median {what}: {shares}.")
-    found = "\n".join(sentences)
+            found += f"- {name}, clipped to the median {what}: {shares}.\n"
     return f"""
 ## Clipping
 
@@ -227,20 +209,16 @@ acts as a lower learning rate.
 {markdown_table(rows, columns)}
 Share of the mean gradient that remains:
 
-{found}
-"""
+{found}"""
 
 
 def shares_by_length(by_length: LengthBins) -> list[float]:
     """The share of the segments that clipping changed in each column; NaN where there are none."""
     column = np.searchsorted(_BINS, by_length.shortest, side="right") - 1
-    shares = []
-    for i in range(len(_BINS)):
-        inside = (column == i) & (by_length.count > 0)
-        count = by_length.count[inside]
-        bound = count @ by_length.share_bound[inside]
-        shares.append(float(bound / count.sum()) if count.sum() else np.nan)
-    return shares
+    bound = by_length.count * np.nan_to_num(by_length.share_bound)  # NaN where the count is 0
+    changed, number = (np.bincount(column, x, len(_BINS)) for x in (bound, by_length.count))
+    with np.errstate(invalid="ignore"):
+        return (changed / number).tolist()
 
 
 def _percent(share: float) -> str:

@@ -9,19 +9,15 @@ comes from older params, against the learning rate.
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from absl import flags
 
 from experiments.common.errors import WorkdirError, run_guarded
 from experiments.common.metrics import read_metrics
-from experiments.common.report import interval, markdown_table
+from experiments.common.report import Column, Row, interval, markdown_table
 from experiments.common.workdir import read_workdir
-from experiments.ptb_study.report import Row, run_of, select
-
-# Fields of a row of metrics that hold no measured value.
-_COUNTERS = ("kind", "epoch", "update", "time_step", "time")
+from experiments.ptb_study.report import run_of, select
 
 
 def measurements(
@@ -31,7 +27,7 @@ def measurements(
     found = {
         arm: [
             row
-            for run in map(run_of, (r for r in select(rows, "compare", arm) if not r["failure"]))
+            for run in map(run_of, select(rows, "compare", arm, finished=True))
             for row in read_metrics(folder / "runs" / run.name / "metrics.jsonl")
             if row["kind"] == "measurement"
         ]
@@ -45,7 +41,7 @@ def names(rows: Sequence[Row]) -> list[str]:
     biases = [name for name in rows[0] if name.startswith("bias_")]
     biases.sort(key=lambda name: int(name.removeprefix("bias_")))
     projections = [name.replace("bias_", "projection_") for name in biases]
-    others = [n for n in rows[0] if n not in (*_COUNTERS, *biases, *projections, "gradient_norm")]
+    others = [name for name in ("artbp_noise", "carry_error") if name in rows[0]]
     return [*biases, *projections, *others]
 
 
@@ -100,15 +96,15 @@ def table_of_runs(folders: Sequence[pathlib.Path]) -> str:
         rows = [row for row in written if row["kind"] == "measurement"]
         if not rows:
             raise WorkdirError(f"{folder} holds no measurements: run it with shadow.every above 0.")
-        bits = [r["valid_bpc"] for r in written if r["kind"] == "evaluation"]
+        bits = [f"{r['valid_bpc']:.3f}" for r in written if r["kind"] == "evaluation"]
         run = {"arm": config["arm"], "number": len(rows), **config["optimizer"]}
-        run["bits"] = " → ".join(f"{value:.3f}" for value in bits)
+        run["bits"] = " → ".join(bits)
         measured = [name for name in names(rows) if not name.startswith("projection_")]
         for name in measured:
             values = [row[name] for row in rows if row[name] is not None]
             run[name] = f"{np.median(values):.4f}" if values else ""
         runs.append(run)
-    columns: list[Any] = [
+    columns: list[Column] = [
         ("arm", "{arm}"),
         ("optimiser", "{name}"),
         ("learning rate", "{learning_rate:g}"),

@@ -4,16 +4,16 @@ The rows are those of `results.json`: the fields of `Run`, and "valid_bpc", "tes
 "failure", of which the last or the other two are None.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.common import tuning
-from experiments.common.report import interval, markdown_table
+from experiments.common.report import Column, Row, interval, markdown_table
 
 LEVEL = 0.95
-Row = dict[str, Any]
 
 
 class Run(NamedTuple):
@@ -57,9 +57,10 @@ def diverged(row: Row) -> bool:
     return (row["failure"] or "").startswith("diverged")
 
 
-def select(rows: Sequence[Row], purpose: str, arm: str) -> list[Row]:
-    """The rows of an arm's runs of that purpose, by rate and seed."""
+def select(rows: Sequence[Row], purpose: str, arm: str, *, finished: bool = False) -> list[Row]:
+    """The rows of an arm's runs of that purpose, by rate and seed; `finished`: without failures."""
     chosen = [row for row in rows if (row["purpose"], row["arm"]) == (purpose, arm)]
+    chosen = [row for row in chosen if not (finished and row["failure"])]
     return sorted(chosen, key=lambda row: (row["learning_rate"], row["seed"]))
 
 
@@ -80,7 +81,7 @@ def paired_differences(
 ) -> list[float]:
     """`number` ("valid_bpc" or "test_bpc"), `arm` minus `reference`, for each common seed."""
     ours, theirs = (
-        {row["seed"]: row[number] for row in select(rows, "compare", name) if not row["failure"]}
+        {row["seed"]: row[number] for row in select(rows, "compare", name, finished=True)}
         for name in (arm, reference)
     )
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs)]
@@ -113,11 +114,10 @@ def verdict(
 
     Nothing is claimed where runs are `missing`, because the remaining seeds are no fair choice.
     """
-    counted = f"{arm} against {reference}: {found.n} of {num_seeds} seeds"
-    if missing:
-        return f"{counted}; {', '.join(missing)}. Nothing is claimed."
-    if found.n < 2:
-        return f"{counted}; at least two are needed for an interval. Nothing is claimed."
+    if missing or found.n < 2:
+        reason = ", ".join(missing) or "at least two are needed for an interval"
+        counted = f"{arm} against {reference}: {found.n} of {num_seeds} seeds"
+        return f"{counted}; {reason}. Nothing is claimed."
     low, high = found.mean - found.half_width, found.mean + found.half_width
     measured = (
         f"{arm} minus {reference}, test bits per character: {found.mean:+.4f}, "
@@ -144,26 +144,27 @@ def markdown(
     sections = [f"# Bits per character\n\n{setting}"]
     if paired:
         sections.append(_comparison(rows, paired, seeds))
-    compared = [row for name in references for row in select(rows, "compare", name)]
-    columns: list[Any] = [
+    compared, tuned = (
+        [row for name in references for row in select(rows, purpose, name)]
+        for purpose in ("compare", "tune")
+    )
+    columns: list[Column] = [
         ("arm", "{arm}"),
         ("learning rate", "{learning_rate:g}"),
         ("seed", "{seed}"),
         ("valid bpc", lambda row: row["failure"] or f"{row['valid_bpc']:.4f}"),
     ]
-    test = ("test bpc", lambda row: "" if row["failure"] else f"{row['test_bpc']:.4f}")
+    test: Column = ("test bpc", lambda row: "" if row["failure"] else f"{row['test_bpc']:.4f}")
     sections.append("## Every run\n\n" + markdown_table(compared, [*columns, test]))
-    tuned = [row for name in references for row in select(rows, "tune", name)]
+    choices = {name: choose_rate(rows, name) for name in references}
+
+    def chosen(row: Row) -> str:
+        choice = choices[row["arm"]]
+        if choice is None or choice.failed or choice.rate != row["learning_rate"]:
+            return ""
+        return "yes" + ", at the edge of the grid" * (choice.at_edge and len(choice.scores) > 1)
+
     if tuned:
-        choices = {name: choose_rate(rows, name) for name in references}
-
-        def chosen(row: Row) -> str:
-            choice = choices[row["arm"]]
-            if choice is None or choice.failed or choice.rate != row["learning_rate"]:
-                return ""
-            at_edge = choice.at_edge and len(choice.scores) > 1
-            return "yes, at the edge of the grid" if at_edge else "yes"
-
         sections.append(
             "## Learning rates tried\n\nThe learning rate of each arm was chosen by the mean "
             "validation bits of seeds that are not among those compared.\n\n"
@@ -174,25 +175,22 @@ def markdown(
 
 def _comparison(rows: Sequence[Row], paired: Mapping[str, str], seeds: Sequence[int]) -> str:
     headings = ("arm", "test bpc", "reference", "paired seeds", "difference, valid", "test")
-    found = []
+    lines, verdicts = [], []
     for name in dict.fromkeys([*paired.values(), *paired]):
-        bits = [row["test_bpc"] for row in select(rows, "compare", name) if not row["failure"]]
-        line = dict.fromkeys(headings, "")
-        line |= {"arm": name, "test bpc": f"{statistics.fmean(bits):.4f}" if bits else ""}
-        if name in paired:
+        bits = [row["test_bpc"] for row in select(rows, "compare", name, finished=True)]
+        cells = [name, f"{statistics.fmean(bits):.4f}" if bits else ""]
+        if reference := paired.get(name):
             valid, test = (
-                difference(paired_differences(rows, name, paired[name], number))
+                difference(paired_differences(rows, name, reference, number))
                 for number in ("valid_bpc", "test_bpc")
             )
-            missing = unfinished(rows, name, paired[name], seeds)
-            line |= {"reference": paired[name], "paired seeds": f"{test.n} of {len(seeds)}"}
-            line |= {"difference, valid": str(valid), "test": str(test)}
-            line["verdict"] = verdict(name, paired[name], test, len(seeds), missing)
-        found.append(line)
-    columns = [(heading, f"{{{heading}}}") for heading in headings]
-    verdicts = "\n\n".join(line["verdict"] for line in found if "verdict" in line)
+            cells += [reference, f"{test.n} of {len(seeds)}", str(valid), str(test)]
+            missing = unfinished(rows, name, reference, seeds)
+            verdicts.append(verdict(name, reference, test, len(seeds), missing))
+        lines.append(dict(itertools.zip_longest(headings, cells, fillvalue="")))
+    table = markdown_table(lines, [(heading, f"{{{heading}}}") for heading in headings])
     return (
         "Mean over seeds, and the paired difference to the reference (mean ± half-width of the "
         f"{LEVEL:.0%} Student-t interval, each interval by itself). The interval is over initial "
-        f"parameters and truncation draws only:\n\n{markdown_table(found, columns)}\n{verdicts}"
+        f"parameters and truncation draws only:\n\n{table}\n" + "\n\n".join(verdicts)
     )

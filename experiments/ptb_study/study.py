@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from experiments.common import fields
+from experiments.common.arms import parse
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, TrainingDivergedError, WorkdirError
 from experiments.common.pool import Processes
@@ -26,6 +27,11 @@ class Compared(NamedTuple):
     rates: tuple[float, ...]  # its tuning chooses one of them
     overrides: tuple[str, ...]  # `--set` values of its optimiser
     reference: str | None  # name of the arm whose bits are subtracted from its own, seed by seed
+
+    @property
+    def label(self) -> str:
+        """The estimator, and the optimiser if it is SGD, for figures."""
+        return parse(self.arm).label + ", SGD" * bool(self.overrides)
 
 
 # Each rate is twice the one before. Every arm of an optimiser chooses from the same rates.
@@ -51,10 +57,7 @@ def chosen_arms(names: Sequence[str], rates: Sequence[float] = ()) -> dict[str, 
     """The arms of these names, with `rates` instead of their own if there are any."""
     fields.one_of(*ARMS)("--arms", tuple(names))
     fields.each_once("--arms", tuple(names))
-    chosen = {name: ARMS[name] for name in names}
-    if rates:
-        chosen = {name: arm._replace(rates=tuple(rates)) for name, arm in chosen.items()}
-    return chosen
+    return {name: ARMS[name]._replace(rates=tuple(rates) or ARMS[name].rates) for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,18 +75,16 @@ class Study:
 
     def __post_init__(self) -> None:
         for arm in self.arms.values():
-            for rate in arm.rates:
-                fields.between(0, math.inf)("--rates", rate)
+            fields.between(0, math.inf)("--rates", arm.rates)
             # As in the names of folders.
             fields.each_once("--rates", tuple(f"{rate:g}" for rate in arm.rates))
-        given = {"--tuning_seeds": tuple(self.tuning_seeds)}
-        given |= {"--seeds": tuple(self.seeds)} if self.seeds else {}
-        for name, seeds in given.items():
-            fields.each_once(name, seeds)
-            for seed in seeds:
-                fields.seed(name, seed)
-        both = sorted(set(self.tuning_seeds) & set(self.seeds))
-        if both:
+        fields.each_once("--tuning_seeds", tuple(self.tuning_seeds))
+        if self.seeds:
+            fields.each_once("--seeds", tuple(self.seeds))
+        for name in ("tuning_seeds", "seeds"):
+            for seed in getattr(self, name):
+                fields.seed(f"--{name}", seed)
+        if both := sorted(set(self.tuning_seeds) & set(self.seeds)):
             raise ConfigError(
                 f"--tuning_seeds and --seeds both hold {both}: the seeds compared must not have "
                 "chosen the learning rate."
@@ -106,9 +107,8 @@ class Study:
 
     def _chosen_rate(self, name: str, rows: Sequence[Row]) -> float | None:
         """None while the tuning lacks a result, and where each of its rates has diverged."""
-        rates = self.arms[name].rates
-        if len(rates) == 1:
-            return rates[0]
+        if len(self.arms[name].rates) == 1:
+            return self.arms[name].rates[0]
         known = {report.run_of(row) for row in rows if not row["failure"] or report.diverged(row)}
         choice = report.choose_rate(rows, name)
         complete = known.issuperset(self.tuning_runs(name))
@@ -122,24 +122,20 @@ class Study:
         for name, arm in self.arms.items():
             run = Run("compare", name, arm.rates[0], self.tuning_seeds[0])
             prepare(self.config(run), self.data_dir)
-        base = load_config(default_config(), self.config_path, self.overrides)
         # Named otherwise than in a run, so that the folder of a run is never taken for a study's.
-        open_workdir(self.folder, {"study_of": base.to_dict()}, resume=True)
+        open_workdir(self.folder, {"study_of": self.config().to_dict()}, resume=True)
+
+    def config(self, run: Run | None = None) -> Any:
+        """The configuration of a run, or the one that all runs have in common."""
+        overrides = self.overrides if run is None else self.run_overrides(run)
+        return load_config(default_config(), self.config_path, overrides)
 
     def run_overrides(self, run: Run) -> list[str]:
         """`--set` values that turn the base configuration into the one of the run."""
-        return [
-            *self.overrides,
-            f"arm={ARMS[run.arm].arm}",
-            *ARMS[run.arm].overrides,
-            *(["shadow.every=0"] if run.purpose == "tune" else []),
-            f"optimizer.learning_rate={run.learning_rate!r}",
-            f"seed={run.seed}",
-        ]
-
-    def config(self, run: Run) -> Any:
-        """The configuration of a run."""
-        return load_config(default_config(), self.config_path, self.run_overrides(run))
+        arm = ARMS[run.arm]
+        unwatched = ["shadow.every=0"] if run.purpose == "tune" else []
+        own = f"optimizer.learning_rate={run.learning_rate!r}", f"seed={run.seed}"
+        return [*self.overrides, f"arm={arm.arm}", *arm.overrides, *unwatched, *own]
 
     def finished(self, run: Run) -> Row | None:
         """The row of a run whose results are on disk; WorkdirError for another configuration's."""
@@ -160,9 +156,7 @@ class Study:
         command += ["--workdir", str(self.folder / "runs" / run.name), *self.run_arguments]
         command += ["--data_dir", self.data_dir] if self.data_dir else []
         command += ["--config", self.config_path] if self.config_path else []
-        for override in self.run_overrides(run):
-            command += ["--set", override]
-        return command
+        return [*command, *(f"--set={override}" for override in self.run_overrides(run))]
 
     def write_report(self, rows: Sequence[Row]) -> None:
         """Rewrites `table.md` and `results.json` from the rows so far."""
@@ -173,7 +167,7 @@ class Study:
         write_atomically(self.folder / "table.md", text + measured.markdown(found))
 
     def _setting(self) -> str:
-        config: Any = load_config(default_config(), self.config_path, self.overrides)
+        config = self.config()
         is_real = config.data.source == "ptb"
         text = "Penn Treebank" if is_real else "made-up text (not Penn Treebank)"
         options = config.optimizer.options.to_dict()

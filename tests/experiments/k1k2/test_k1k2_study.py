@@ -16,13 +16,17 @@ from experiments.common.metrics import read_metrics
 from experiments.common.report import interval
 from experiments.common.tuning import Choice
 from experiments.k1k2 import __main__ as experiment
-from experiments.k1k2 import texts as texts_module
 from experiments.k1k2 import training
 from experiments.k1k2.__main__ import STUDY
 from experiments.k1k2.config import MODES, arms
 from experiments.k1k2.report import make_rows
-from experiments.k1k2.texts import Texts, read_texts
-from experiments.k1k2.training import Runs, last_quarter, seconds_per_update
+from experiments.k1k2.training import (
+    Runs,
+    Texts,
+    last_quarter,
+    read_texts,
+    seconds_per_update,
+)
 from experiments.ptb.data import Corpus, DataError, Vocabulary
 
 CONFIG = Path(__file__).parents[3] / "configs" / "k1k2" / "default.py"
@@ -135,7 +139,7 @@ def test_texts_of_runs_do_not_overlap():
 def test_held_out_text_is_of_the_validation_split(monkeypatch):
     splits = {name: np.full(1000, i, np.int32) for i, name in enumerate(("train", "valid", "test"))}
     corpus = Corpus(Vocabulary("abc"), **splits)
-    monkeypatch.setattr(texts_module, "generated_corpus", lambda seed, num_lines: corpus)
+    monkeypatch.setattr(training, "generated_corpus", lambda seed, num_lines: corpus)
     texts = read_texts(load())
     assert all((part == 0).all() for run in texts.runs for part in run)
     assert all((part == 1).all() for part in texts.held_out)

@@ -18,10 +18,17 @@ from experiments.common.tuning import Choice
 from experiments.memory import training
 from experiments.memory.__main__ import STUDY
 from experiments.memory.config import OWN, chosen_arms
-from experiments.memory.episodes import CHANCE, NUM_ITEMS, NUM_SYMBOLS, counted_lags, make_stream
-from experiments.memory.figure import coinciding
-from experiments.memory.report import make_rows, reach
-from experiments.memory.training import Result, accuracy, make_estimator
+from experiments.memory.report import coinciding, make_rows, reach
+from experiments.memory.training import (
+    CHANCE,
+    NUM_ITEMS,
+    NUM_SYMBOLS,
+    Result,
+    accuracy,
+    counted_lags,
+    make_estimator,
+    make_stream,
+)
 from experiments.tasks import losses
 
 CONFIG = Path(__file__).parents[3] / "configs" / "memory" / "default.py"

@@ -7,6 +7,7 @@ import pytest
 
 import artbp
 from artbp.contrib.clipping import LengthBins
+from experiments.common.arms import Arm
 from experiments.ptb_study import limits
 
 NUM_STEPS = 100
@@ -60,21 +61,21 @@ def test_each_estimator_of_a_run_is_clipped_at_the_sizes_of_tbptts_segments(
     finished_run, small, monkeypatch
 ):
     measured, normalizers = [], []
-    estimators = limits.clipped_estimators
+    run, build = limits.trained(finished_run[0], None), Arm.build
 
-    def record(model, normalizer):
+    def record(arm, cell, loss_fn, normalizer):
         normalizers.append(normalizer)
-        return estimators(model, normalizer)
+        return build(arm, cell, loss_fn, normalizer=normalizer)
 
     def sizes(estimator, params, carry, stream, rng_key):
         measured.append(stream.xs.shape)
         return {"max_norm": np.array([0.0, 0.04, 9.0]), "max_value": np.array([0.0, 0.01, 9.0])}
 
-    monkeypatch.setattr(limits, "clipped_estimators", record)
+    monkeypatch.setattr(Arm, "build", record)
     monkeypatch.setattr(limits, "segment_sizes", sizes)
-    found = limits.clipping(limits.trained(finished_run[0], None))
+    found = limits.clipping(run)
     assert measured == [(NUM_STEPS, 4)]  # all rows
-    assert normalizers == [50 * 4]
+    assert set(normalizers) == {50 * 4}
     thresholds = [{"max_norm": 0.04}, {"max_norm": 0.08}, {"max_value": 0.01}, {"max_value": 0.02}]
     names = ["TBPTT 50, offset drawn", "ARTBP 50, α = 4", "No compensation 50, α = 4"]
     assert [(row["arm"], row["threshold"]) for row in found] == [

@@ -88,18 +88,20 @@ def test_single_runs_side_by_side(tmp_path):
 def test_the_figure_labels_what_was_measured(tmp_path):
     outcomes = _study(tmp_path)
     found = measured.measurements(tmp_path, outcomes, [ARM])[ARM]
-    drawn = figure.draw(REFERENCES, outcomes, found, seeds=[1, 2], watched_arm=ARM)
+    drawn = figure.draw(REFERENCES, outcomes, found, seeds=[1, 2])
     left, right = drawn.axes
-    assert [label.get_text() for label in left.get_yticklabels()] == ["artbp-alpha4\nminus tbptt50"]
+    [label] = [label.get_text() for label in left.get_yticklabels()]
+    assert label == "ARTBP 50, α = 4\nminus TBPTT 50, offset drawn"
+    assert drawn.texts[1].get_text().endswith("training with TBPTT 50, offset drawn.")
     assert {text.get_text() for text in right.texts} == {
         *("error of TBPTT 10", "error of TBPTT 50", "noise of ARTBP", "carry of older params"),
     }
     # A seed that failed: the interval of the others claims nothing.
     failed = [row for row in outcomes if (row["arm"], row["seed"]) != (OTHER, 2)]
     failed.append(Run("compare", OTHER, 1e-2, 2).row(failure="diverged"))
-    left = figure.draw(REFERENCES, failed, found, seeds=[1, 2], watched_arm=ARM).axes[0]
+    left = figure.draw(REFERENCES, failed, found, seeds=[1, 2]).axes[0]
     assert [t.get_text() for t in left.texts] == ["1 of 2 seeds, nothing is claimed"]
-    empty = figure.draw({ARM: None}, outcomes, [], seeds=[1, 2], watched_arm=ARM)
+    empty = figure.draw({ARM: None}, outcomes, [], seeds=[1, 2])
     assert not empty.axes[1].lines
 
 

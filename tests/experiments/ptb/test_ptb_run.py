@@ -26,7 +26,7 @@ from experiments.ptb import data
 from experiments.ptb.config import default_config, make_estimator
 from experiments.ptb.data import NEWLINE, read_vocabulary
 from experiments.ptb.generated import generated_corpus
-from experiments.ptb.model import bits_per_character, character_model, model_from_config
+from experiments.ptb.model import bits_per_character, character_model
 from experiments.ptb.run import load_corpus, prepare, run
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "configs" / "ptb"
@@ -230,4 +230,4 @@ def test_configurations_load_and_build(name):
     assert config.arm == "artbp(50, alpha=4)"
     for arm in ARMS:
         chosen = load_config(default_config(), CONFIGS / f"{name}.py", [f"arm={arm}"])
-        make_estimator(chosen, model_from_config(chosen, 50))
+        make_estimator(chosen, character_model(num_symbols=50, **chosen.model))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.common.errors import ExperimentError
-from experiments.ptb.model import character_model, logits
+from experiments.ptb.model import character_model
 from experiments.sample import generate, sample
+from experiments.tasks.losses import readout
 
 
 def test_almost_zero_temperature_takes_the_most_likely_symbol():
@@ -21,7 +22,7 @@ def test_almost_zero_temperature_takes_the_most_likely_symbol():
         carry, y = model.cell(params, carry, x[None])
     expected = []
     for _ in range(20):
-        x = jnp.argmax(logits(params, y), axis=-1)
+        x = jnp.argmax(readout(params, y), axis=-1)
         expected.append(int(x[0]))
         carry, y = model.cell(params, carry, x)
     cold = functools.partial(
@@ -36,7 +37,7 @@ def test_symbols_are_drawn_with_the_model_s_probabilities():
     model = character_model("lstm", num_symbols=5, hidden_size=4)
     params = jax.tree.map(lambda leaf: 2.0 * leaf, model.init(jax.random.key(0)))
     _, y = model.cell(params, model.initial_carry(params, 1), jnp.asarray([2]))
-    probabilities = jax.nn.softmax(logits(params, y)[0] / 0.7)
+    probabilities = jax.nn.softmax(readout(params, y)[0] / 0.7)
     keys = jax.random.split(jax.random.key(3), 4000)
     one = jax.vmap(
         lambda key: generate(model, params, jnp.asarray([2]), key, jnp.float32(0.7), length=1)[0]
