@@ -42,17 +42,11 @@ FIELDS = {
 
 def check(config: Any) -> None:
     """Raises ConfigError for arms whose gradients do not fit a window."""
-    noisy, tested = (
-        [parse(text) for text in texts] for texts in (config.noisy_arms, config.tested_arms)
-    )
+    noisy, tested = ([*map(parse, texts)] for texts in (config.noisy_arms, config.tested_arms))
     for arm in noisy:
         if arm.name != "artbp" or not arm.length < config.window_length:
-            raise ConfigError(
-                f"noisy_arms holds {arm.text}: expected artbp with a mean length below "
-                f"window_length = {config.window_length}."
-            )
+            short = f"a mean length below window_length = {config.window_length}"
+            raise ConfigError(f"noisy_arms holds {arm.text}: expected artbp with {short}.")
     if not set(tested) <= set(noisy) or len({arm.length for arm in tested}) != 1:
-        raise ConfigError(
-            f"tested_arms was given {config.tested_arms}: expected some of noisy_arms, of one "
-            "mean length."
-        )
+        given = f"tested_arms was given {config.tested_arms}"
+        raise ConfigError(f"{given}: expected some of noisy_arms, of one mean length.")

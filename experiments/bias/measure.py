@@ -43,12 +43,9 @@ def measure(
     report_key, draw_key, online_key = jax.random.split(rng_key, 3)
     lengths = truncation_lengths(config)
     laws: list[Any] = [parse(text).law for text in config.noisy_arms]
+    given = system.cell, system.loss_fn, system.params, system.carry, system.stream
     report = diagnostics.gradient_report(
-        system.cell,
-        system.loss_fn,
-        system.params,
-        system.carry,
-        system.stream,
+        *given,
         window_length=config.window_length,
         truncation_lengths=lengths,
         laws=laws,
@@ -59,17 +56,10 @@ def measure(
     )
     window = first_window(system, config.window_length)
     gradient = flat_gradient(system, window)
-    bptt = {
-        "estimator": "BPTT",
-        "kind": "bptt",
-        "length": config.window_length,
-        "mean_memory": config.window_length,
-        "relative_bias": 0.0,
-        "cosine": 1.0,
-        "relative_noise": report.data_noise,
-        "noise_interval": report.data_noise_interval,
-        "variance_to_data": 1.0,
-    }
+    bptt: Row = {"estimator": "BPTT", "kind": "bptt", "length": config.window_length}
+    bptt |= {"mean_memory": config.window_length, "relative_bias": 0.0, "cosine": 1.0}
+    bptt |= {"relative_noise": report.data_noise, "noise_interval": report.data_noise_interval}
+    bptt["variance_to_data"] = 1.0
     tbptt = []
     on_window = biases_on_window(system, window, gradient, lengths)
     for bias, given in zip(report.biases, on_window, strict=True):
@@ -79,10 +69,8 @@ def measure(
         tbptt.append(row)
     rows = [bptt, *tbptt, *artbp_rows(config, system, window, report, tbptt, draw_key)]
     if system.is_small:
-        rows += [
-            online_row(config, parse(text), system, window, gradient, online_key)
-            for text in config.online_arms
-        ]
+        online = map(parse, config.online_arms)
+        rows += [online_row(config, arm, system, window, gradient, online_key) for arm in online]
     return [{"system": name} | row for row in rows], report
 
 
@@ -100,12 +88,11 @@ def flat_gradient(system: System, window: artbp.Stream) -> np.ndarray:
 
 def _flat_gradients(system: System, window: artbp.Stream) -> Callable[[np.ndarray], np.ndarray]:
     """From gates [D, T] to gradients [D, number of params]."""
+    given = system.cell, system.loss_fn, system.params, system.carry, window
 
     @jax.jit
     def gradients(gates: jax.Array) -> jax.Array:
-        found = diagnostics.gradients_of_gates(
-            system.cell, system.loss_fn, system.params, system.carry, window, gates
-        )
+        found = diagnostics.gradients_of_gates(*given, gates)
         return jax.vmap(lambda tree: ravel_pytree(tree)[0])(found)
 
     return lambda gates: np.asarray(gradients(jnp.asarray(gates)), np.float64)
@@ -138,14 +125,12 @@ def artbp_rows(
     tested = [parse(text) for text in config.tested_arms]
     nearest = min(tbptt, key=lambda row: abs(row["length"] - tested[0].length))
     laws: list[Any] = [arm.law for arm in tested]
+    given = system.params, system.carry, window, rng_key
     biases = artbp.contrib.sampled_bias(
         system.cell,
         system.loss_fn,
         laws,
-        system.params,
-        system.carry,
-        window,
-        rng_key,
+        *given,
         num_draws=config.max_draws,
         half_width=0.9 * config.half_width_share * abs(nearest["on_window"]) or None,
         confidence=each_confidence(config),
@@ -200,16 +185,10 @@ def online_row(
     num_keys = config.num_keys if arm.claims.random else 1
     found = np.asarray(one_pass(jax.random.split(rng_key, num_keys)))
     squared_norm = gradient @ gradient
-    bias, half_width = interval(
-        (found - gradient) @ gradient / squared_norm, each_confidence(config)
-    )
+    along = (found - gradient) @ gradient / squared_norm
+    bias, half_width = interval(along, each_confidence(config))
     variance = found.var(axis=0, ddof=min(num_keys - 1, 1)).sum()
-    return {
-        "arm": arm.text,
-        "estimator": arm.label,
-        "kind": "online",
-        "on_window": bias,
-        "on_window_half_width": half_width if num_keys > 1 else 0.0,
-        "relative_noise": float(np.sqrt(variance / squared_norm)),
-        "num_draws": num_keys,
-    }
+    row: Row = {"arm": arm.text, "estimator": arm.label, "kind": "online", "on_window": bias}
+    row["on_window_half_width"] = half_width if num_keys > 1 else 0.0
+    row["relative_noise"] = float(np.sqrt(variance / squared_norm))
+    return row | {"num_draws": num_keys}

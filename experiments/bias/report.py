@@ -12,7 +12,7 @@ from artbp import diagnostics
 from experiments.bias.measure import each_confidence, number_of_intervals
 from experiments.common.arms import parse
 from experiments.common.figures import STYLE
-from experiments.common.report import Column, Row
+from experiments.common.report import Column, Row, select
 
 
 def _first(*forms: str) -> Callable[[Row], str]:
@@ -40,10 +40,7 @@ COLUMNS: list[Column] = [
     ("bias ÷ gradient", _with_interval("relative_bias", "bias_interval")),
     ("along the gradient", _first("{projection:+.4f} ± {projection_half_width:.4f}")),
     ("cosine", _first("{cosine:.3g}")),
-    (
-        "on one window",
-        _first("{on_window:+.4f} ± {on_window_half_width:.4f}", "{on_window:+.4f}"),
-    ),
+    ("on one window", _first("{on_window:+.4f} ± {on_window_half_width:.4f}", "{on_window:+.4f}")),
     ("draws", _first("{num_draws:,}")),
     ("noise ÷ gradient", _with_interval("relative_noise", "noise_interval")),
     ("variance ÷ that of the data", _with_interval("variance_to_data", "variance_interval")),
@@ -59,41 +56,29 @@ def verdicts(rows: Sequence[Row], share: float) -> list[Row]:
     """
     found = []
     for system in dict.fromkeys(row["system"] for row in rows):
-        own = [row for row in rows if row["system"] == system]
+        own = select(rows, system=system)
         tested = [row for row in own if row["kind"] == "artbp" and "on_window" in row]
         longest = max((row["length"] for row in tested), default=0)
         short = [row for row in own if row["kind"] == "tbptt" and row["length"] <= longest]
-        errors = [
-            (
-                abs(row["on_window"]),
-                row["on_window_half_width"],
-                share * abs(row["tbptt_on_window"]),
-            )
-            for row in tested
-        ]
-        found.append(
-            {
-                "system": system,
-                "biased": sum(row["bias_interval"][0] > 0 for row in short),
-                "short": len(short),
-                "unbiased": sum(bias <= half_width for bias, half_width, _ in errors),
-                "narrow": sum(half_width < limit for _, half_width, limit in errors),
-                "tested": len(tested),
-            }
-        )
+        unbiased = [abs(row["on_window"]) <= row["on_window_half_width"] for row in tested]
+        limits = [share * abs(row["tbptt_on_window"]) for row in tested]
+        narrow = [row["on_window_half_width"] < x for row, x in zip(tested, limits, strict=True)]
+        counts = {"biased": sum(row["bias_interval"][0] > 0 for row in short), "short": len(short)}
+        counts |= {"unbiased": sum(unbiased), "narrow": sum(narrow), "tested": len(tested)}
+        found.append({"system": system} | counts)
     return found
 
 
 def notes(config: Any, rows: Sequence[Row], sentences: Mapping[str, str]) -> str:
     """What the columns mean, and what limits each system."""
-    length = parse(config.tested_arms[0]).length
+    length, share = parse(config.tested_arms[0]).length, config.half_width_share
     words = (
-        "- {system}: TBPTT's bias is told from zero at {biased} of {short} lengths up to "
-        f"{length:g}; zero lies in {{unbiased}} of {{tested}} intervals of ARTBP, of which "
-        f"{{narrow}} have a half-width below {config.half_width_share:g} times the bias of TBPTT "
-        f"{length:g}."
+        "- {system}: TBPTT's bias is told from zero at {biased} of {short} lengths up to {length:g}"
+        "; zero lies in {unbiased} of {tested} intervals of ARTBP, of which {narrow} have a "
+        "half-width below {share:g} times the bias of TBPTT {length:g}."
     )
-    found = "\n".join(words.format_map(one) for one in verdicts(rows, config.half_width_share))
+    counts = [{"length": length, "share": share} | one for one in verdicts(rows, share)]
+    found = "\n".join(map(words.format_map, counts))
     limits = "\n".join(f"- {name}: {sentence}" for name, sentence in sentences.items())
     return f"""\
 Windows of {config.window_length} steps, {config.num_windows} of them. "Bias ÷ gradient": of the \

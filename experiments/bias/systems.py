@@ -57,14 +57,9 @@ def _num_steps(config: Any) -> int:
 def balancing(config: Any, rng_key: jax.Array) -> System:
     """Influence balancing with a noisy drive, at θ = 0.5, where the optimum is below 0."""
     xs = 1 + 0.5 * jax.random.normal(rng_key, (_num_steps(config),))
-    return _settled(
-        "influence balancing\nTBPTT needs more than 100 steps",
-        influence.cell,
-        influence.loss_fn,
-        {"theta": jnp.asarray(0.5)},
-        influence.initial_carry(),
-        xs,
-    )
+    label = "influence balancing\nTBPTT needs more than 100 steps"
+    params, start = {"theta": jnp.asarray(0.5)}, influence.initial_carry()
+    return _settled(label, influence.cell, influence.loss_fn, params, start, xs)
 
 
 def linear(memory: str, config: Any, rng_key: jax.Array) -> System:
@@ -127,9 +122,8 @@ def characters(config: Any, rng_key: jax.Array) -> System:
     init_key, run_key = jax.random.split(rng_key)
     params = model.init(init_key)
     carry = model.initial_carry(params, rows)
-    arm = parse("tbptt(32)")
-    normalizer = float(arm.length * rows)
-    estimator = arm.build(model.cell, model.loss_fn, normalizer=normalizer, policy="dynamic")
+    given = {"normalizer": 32.0 * rows, "policy": "dynamic"}
+    estimator = parse("tbptt(32)").build(model.cell, model.loss_fn, **given)
     seen = artbp.Stream(jnp.asarray(xs[:train_steps]), jnp.asarray(targets[:train_steps]))
     edges = np.array([0, train_steps])
 

@@ -58,6 +58,11 @@ def table(rows: Sequence[Row], columns: Sequence[Column], note: str) -> str:
     return f"{markdown_table(rows, columns)}\n{note}\n"
 
 
+def select(rows: Sequence[Row], **fields: Any) -> list[Row]:
+    """Returns the rows with these values, such as `select(rows, part="training")`."""
+    return [row for row in rows if all(row[name] == value for name, value in fields.items())]
+
+
 def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
     """Returns the mean and the half-width of its interval by Student's t, NaN for one value."""
     mean, number = float(np.mean(values)), len(values)

@@ -7,10 +7,8 @@ import jax
 from experiments.common.arms import parse
 from experiments.common.report import Report
 from experiments.common.study import Say, Study
-from experiments.hyperparameters import problems, signs, training
+from experiments.hyperparameters import figure, problems, report, signs, training
 from experiments.hyperparameters.config import FIELDS, check
-from experiments.hyperparameters.figure import draw
-from experiments.hyperparameters.report import tables
 
 
 def run(config: Any, say: Say) -> Report:
@@ -18,13 +16,14 @@ def run(config: Any, say: Say) -> Report:
     arms, rows = [parse(text) for text in config.arms], []
     with jax.enable_x64(True):
         for name in config.problems:
-            problem = problems.make(name, config)
+            problem = problems.PROBLEMS[name](config)
             grid = problems.try_rates(config, problem)
             say(f"{name}: grid of rates tried")
             rows += [grid, *signs.run(config, problem, arms, grid)]
             say(f"{name}: signs measured")
             rows += training.run(config, problem, arms, say)
-    return Report(tables(config, rows), rows, {"hyperparameters": draw(config, rows)}, indent=None)
+    drawn = {"hyperparameters": figure.draw(config, rows)}
+    return Report(report.tables(config, rows), rows, drawn, indent=None)
 
 
 STUDY = Study("hyperparameters", FIELDS, run, check)

@@ -6,13 +6,14 @@ from experiments.common import fields
 from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, each_once, one_of, positive, rising, seed
-from experiments.hyperparameters.problems import NAMES
+from experiments.hyperparameters.problems import PROBLEMS
 
 TRUNCATED = ("tbptt(4)", "tbptt(16)", "tbptt(64)", "artbp(16, alpha=4)", "artbp(16, alpha=6)")
 ARMS = ("bptt", *TRUNCATED, "pes(16, num_pairs=8, scale=0.1)")
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 FIELDS = {
-    "problems": Field(NAMES, "inner trainings", one_of(*NAMES), each_once),
+    "problems": Field(tuple(PROBLEMS), "inner trainings", one_of(*PROBLEMS), each_once),
     "arms": Field(ARMS, "bptt, then what is compared with it", fields.arms(finite_variance=True)),
     "quadratic_steps": Field(300, "steps of the quadratic", at_least(2)),
     "num_directions": Field(50, "of the quadratic", at_least(1)),
@@ -39,9 +40,7 @@ FIELDS = {
     "sign_seed": Field(2000, "(1) of trainings and draws", seed),
     "first_rate": Field(0.05, "(2) both rates at first", positive),
     "num_trainings": Field(60, "(2) inner trainings of an outer one", at_least(1)),
-    "outer_rates": Field(
-        (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0), "(2) each arm gets the best", positive, rising
-    ),
+    "outer_rates": Field(RATES, "(2) each arm gets the best", positive, rising),
     "seed": Field(0, "(2) of the first run; the others count up", seed),
     "num_tuning_runs": Field(2, "(2) runs that choose the outer rate", at_least(1)),
     "num_seeds": Field(5, "(2) runs that are reported", at_least(1)),
@@ -56,15 +55,11 @@ def check(config: Any) -> None:
             raise ConfigError(f"{name} was given {config[name]}: expected two rates.")
     first, *others = map(parse, config.arms)
     if first.name != "bptt" or first.length is not None:
-        raise ConfigError(
-            f"arms begins with {first.text}: expected bptt, which the others are compared with."
-        )
+        raise ConfigError(f"arms begins with {first.text}: expected bptt, to compare others with.")
     shortest = min(config.quadratic_steps, config.network_steps)
     for arm in others:
         if arm.law is not None and arm.name not in ("tbptt", "artbp"):
             raise ConfigError(f"arms holds {arm.text}: with segments, expected tbptt or artbp.")
         if arm.length is None or not arm.length < shortest:
-            raise ConfigError(
-                f"arms holds {arm.text}: expected a length below quadratic_steps and "
-                f"network_steps, {shortest}: otherwise nothing is truncated."
-            )
+            limit = f"min(quadratic_steps, network_steps) = {shortest}"
+            raise ConfigError(f"arms holds {arm.text}: expected a length below {limit}.")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.arms import parse
 from experiments.common.figures import COLOURS, colors, ink, new_figure
-from experiments.common.report import Row
+from experiments.common.report import Row, select
 from experiments.hyperparameters import report
 
 BLUE, WRONG = COLOURS[0], COLOURS[3]
@@ -21,7 +21,7 @@ LEVELS = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1e10)
 
 def draw(config: Any, rows: Sequence[Row]) -> Figure:
     """Three panels for each problem; from the rows alone."""
-    grids = report.part(rows, "landscape")
+    grids = select(rows, part="landscape")
     height = 1.25 + 4.3 * len(grids)
     bottoms = [(height - 1.25 - 4.3 * i - 3.6) / height for i in range(len(grids))]
     figure, panels = new_figure(
@@ -37,13 +37,14 @@ def draw(config: Any, rows: Sequence[Row]) -> Figure:
     )
     for i, grid in enumerate(grids):
         *left, right = panels[3 * i : 3 * i + 3]
-        words = grid["label"][0].upper() + grid["label"][1:]
         style: Any = {"fontsize": 12, "fontweight": "bold", "color": BLUE}
-        figure.text(0.01, bottoms[i] + 3.2 / height, words, **style)
+        label = grid["label"]
+        figure.text(0.01, bottoms[i] + 3.2 / height, label[0].upper() + label[1:], **style)
         for axes, (line, title) in zip(left, TITLES.items(), strict=True):
             _signs(axes, report.sign_map(rows, grid["problem"], line), names=line == "constant")
             axes.set_title(title, fontsize=10.5)
-        _paths(right, grid, report.part(rows, "training", grid["problem"]), config)
+        trained = select(rows, part="training", problem=grid["problem"])
+        _paths(right, grid, trained, config)
     return figure
 
 

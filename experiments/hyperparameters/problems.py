@@ -18,15 +18,13 @@ import numpy as np
 import artbp
 from experiments.common.report import Row
 
-NAMES = ("quadratic", "network")
-
 Params = dict[str, jax.Array]
 
 
 class InnerTraining(NamedTuple):
     """An inner training, which the hyperparameters are learned through."""
 
-    name: str  # one of `NAMES`
+    name: str  # in `PROBLEMS`
     label: str  # for tables
     cell: Callable[..., Any]  # carry = (weights, int32 steps done), x = a minibatch or None
     loss_fn: Callable[..., jax.Array]  # the meta loss after a step, a scalar
@@ -156,9 +154,7 @@ def network(config: Any) -> InnerTraining:
     return InnerTraining("network", label, cell, loss_fn, num_steps, draw, random=True)
 
 
-def make(name: str, config: Any) -> InnerTraining:
-    """The inner training of this name."""
-    return {"quadratic": quadratic, "network": network}[name](config)
+PROBLEMS: dict[str, Callable[[Any], InnerTraining]] = {"quadratic": quadratic, "network": network}
 
 
 def scoring_keys(config: Any, problem: InnerTraining) -> jax.Array:

@@ -7,31 +7,24 @@ from typing import Any
 import numpy as np
 
 from artbp.diagnostics.interval import student_t_quantile
-from experiments.common.report import Column, Row, markdown_table, median_and_range
+from experiments.common.report import Column, Row, markdown_table, median_and_range, select
 from experiments.common.tuning import rate_text
 
 LINE_WORDS = {"constant": "a constant rate", "end": "the rate at the end"}
 LEVEL = 0.95
 
 
-def part(rows: Sequence[Row], name: str, problem: str | None = None) -> list[Row]:
-    """The rows of one part, of one problem."""
-    return [r for r in rows if r["part"] == name and problem in (None, r["problem"])]
-
-
 def sign_map(rows: Sequence[Row], problem: str, line: str) -> dict[str, list[Row]]:
     """For each arm by its label, full BPTT first: the rows along one line, by rising rates."""
     found: dict[str, list[Row]] = {}
-    for row in part(rows, "signs", problem):
-        if row["line"] == line:
-            found.setdefault(row["label"], []).append(row)
+    for row in select(rows, part="signs", problem=problem, line=line):
+        found.setdefault(row["label"], []).append(row)
     return found
 
 
 def reach(row: Row) -> float:
     """Half-width of an interval in standard errors: Student's t, or normal where that is exact."""
-    trainings = row["num_trainings"]
-    return student_t_quantile(LEVEL, trainings - 1 if trainings > 1 else np.inf)
+    return student_t_quantile(LEVEL, row["num_trainings"] - 1 or np.inf)
 
 
 def sign_known(row: Row) -> bool:
@@ -79,10 +72,6 @@ def turning_rate(rows: Sequence[Row]) -> float | None:
     return None
 
 
-def _turn(row: Row) -> str:
-    return "not in the range" if row["turns_at"] is None else f"{row['turns_at']:.2g}"
-
-
 def _of(part: int, whole: int) -> str:
     return f"{part} of {whole}" if whole else ""
 
@@ -98,20 +87,22 @@ def _loss(value: float | None) -> str:
     return f"{value:.0e}" if value >= 1000 else f"{value:.3f}"
 
 
-def _wrong_draws(row: Row) -> str:
-    return median_and_range(row["wrong_draws"], "{:.0%}") if row["tested"] else ""
-
-
 _SIGN_COLUMNS: list[Column] = [
     ("problem", "{problem}"),
     ("of", lambda r: LINE_WORDS[r["line"]]),
     ("method", "{label}"),
-    ("turns from raise to lower at", _turn),
+    (
+        "turns from raise to lower at",
+        lambda r: "not in the range" if r["turns_at"] is None else f"{r['turns_at']:.2g}",
+    ),
     ("wrong sign", lambda r: _of(len(r["wrong_rates"]), r["num_rates"]) + " rates"),
     ("not told", "{unsure}"),
     ("wrong at rates", _wrong_at),
     ("bias: zero inside the interval", lambda r: _of(r["zero_inside"], r["tested"])),
-    ("single draws with a wrong sign", _wrong_draws),
+    (
+        "single draws with a wrong sign",
+        lambda r: median_and_range(r["wrong_draws"], "{:.0%}") if r["tested"] else "",
+    ),
 ]
 
 _TRAINING_COLUMNS: list[Column] = [
@@ -133,8 +124,8 @@ def tables(config: Any, rows: Sequence[Row]) -> str:
     """Both tables with their notes."""
     signs = markdown_table(sign_rows(rows), _SIGN_COLUMNS)
     sections = ["## (1) Sign of the meta-gradient", f"{signs}\n{_sign_note(config)}"]
-    for grid in part(rows, "landscape"):
-        trained = part(rows, "training", grid["problem"])
+    for grid in select(rows, part="landscape"):
+        trained = select(rows, part="training", problem=grid["problem"])
         learned = [row | {"best": grid["best_loss"]} for row in trained]
         start, end = grid["best"]
         sections.append(f"## (2) Learning the schedule: {grid['label']}")

@@ -5,7 +5,7 @@ from typing import Any
 from experiments.common.arms import parse
 from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
-from experiments.phase import figure, report, study
+from experiments.phase import report, study
 from experiments.phase.config import FIELDS, check
 
 
@@ -17,7 +17,7 @@ def run(config: Any, say: Say) -> Report:
     points = study.train_points(config, arms, say)
     rows = report.table_rows(arms, points)
     text = table(rows, report.COLUMNS, report.note(config, points))
-    return Report(text, rows, {"phase": figure.draw(config, arms, predicted, points)})
+    return Report(text, rows, {"phase": report.draw(config, arms, predicted, points)})
 
 
 STUDY = Study("phase", FIELDS, run, check)

@@ -8,12 +8,8 @@ from experiments.common.arms import matched_horizon, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, positive, seed
 
-ARMS = (
-    "tbptt(16)",
-    f"tbptt({matched_horizon(16)})",
-    "artbp(16, alpha=4)",
-    "artbp(16, law='geometric')",
-)
+ARMS = ("tbptt(16)", f"tbptt({matched_horizon(16)})", "artbp(16, alpha=4)")
+ARMS += ("artbp(16, law='geometric')",)
 
 FIELDS = {
     "arms": Field(ARMS, "TBPTT and ARTBP", arms(finite_variance=True)),
@@ -44,11 +40,10 @@ def rates(config: Any) -> np.ndarray:
 
 def check(config: Any) -> None:
     """Raises ConfigError for limits in a wrong order, or an arm without a prediction."""
-    if not config.first_rate < config.last_rate:
-        raise ConfigError(
-            f"first_rate and last_rate were given {config.first_rate} and {config.last_rate}: "
-            "expected powers of ten, the smaller one first."
-        )
+    first, last = config.first_rate, config.last_rate
+    if not first < last:
+        given = f"first_rate and last_rate were given {first} and {last}"
+        raise ConfigError(f"{given}: expected powers of ten, the smaller one first.")
     for name in ("memories", "batches"):
         given = config[name]
         if len(given) != 2 or not given[0] < given[1]:

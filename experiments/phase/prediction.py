@@ -16,7 +16,7 @@ and the excess loss at its end is minimised over the rates of a grid.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,14 +56,11 @@ def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gr
     None where its variance is infinite, or cannot be summed from the lags of four memories.
     """
 
-    def variance(part: int) -> np.ndarray:
-        def at(theta: float) -> float:
-            return streaming_variance(law, lag_grams(system, theta)[part])
-
-        return _quadratic(at, system.optimum)
+    def of_boundaries(theta: float) -> np.ndarray:
+        return np.array([streaming_variance(law, gram) for gram in lag_grams(system, theta)])
 
     try:
-        shared, of_rows = variance(0), variance(1)
+        shared, of_rows = _quadratic(of_boundaries, system.optimum).T
     except ValueError:
         return None
     data = _quadratic(lambda theta: _data_noise(system, theta), system.optimum)
@@ -109,14 +106,14 @@ def lag_grams(system: System, theta: float) -> tuple[np.ndarray, np.ndarray]:
 
     up to the lag at which ρ^m is e⁻⁴.
     """
-    h, w = system.filters()
-    error, decay = theta * h - w, system.decay
+    _, error, errors = _filters(system, theta)
+    decay = system.decay
     # x_{u−m} comes back in e_{u+i} with the weight error_{m+i}: μ_m = g error_{m+1} + ρ μ_{m+1}.
     mean = np.zeros(len(error))
     for m in reversed(range(len(error) - 1)):
         mean[m] = system.gain * error[m + 1] + decay * mean[m + 1]
     cotangent = system.gain * decay ** np.arange(len(error) - 1)
-    square = _long_run(_products(cotangent, cotangent), _errors(system, error))
+    square = _long_run(_products(cotangent, cotangent), errors)
     powers = decay ** np.arange(int(4 * system.memory) + 16)
     mean = mean[: len(powers)] * powers
     shared = np.outer(mean, mean)
@@ -125,11 +122,9 @@ def lag_grams(system: System, theta: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _data_noise(system: System, theta: float) -> float:
     """Σ_j Cov(e_t φ_t, e_{t+j} φ_{t+j}) with φ = h∗x: for Gaussians, Σ_j R_ee R_φφ + R_eφ R_φe."""
-    h, w = system.filters()
-    error = theta * h - w
+    h, error, errors = _filters(system, theta)
     crossed = _products(error, h)
-    both = _long_run(_errors(system, error), _products(h, h))
-    return both + float(np.sum(crossed * crossed[::-1]))
+    return _long_run(errors, _products(h, h)) + float(np.sum(crossed * crossed[::-1]))
 
 
 def _data_noise_of_segments(system: System, theta: float, length: int) -> float:
@@ -138,9 +133,7 @@ def _data_noise_of_segments(system: System, theta: float, length: int) -> float:
     φ of two segments share no x, and neither does e of one segment with φ of a later one: the sum
     is over pairs within a segment.
     """
-    h, w = system.filters()
-    error = theta * h - w
-    errors = _errors(system, error)
+    h, error, errors = _filters(system, theta)
     ages = np.arange(length)
     lags = ages[:, None] - ages[None, :]
 
@@ -156,11 +149,13 @@ def _data_noise_of_segments(system: System, theta: float, length: int) -> float:
     return float(np.sum(total + crossed * crossed.T)) / length
 
 
-def _errors(system: System, error: np.ndarray) -> np.ndarray:
-    """R_ee at the lags −n, …, n: that of error∗x − σ ε."""
-    result = _products(error, error)
-    result[len(result) // 2] += system.noise**2
-    return result
+def _filters(system: System, theta: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns h, θ h − w, and R_ee at the lags −n, …, n, of the error e = (θ h − w)∗x − σ ε."""
+    h, w = system.filters()
+    error = theta * h - w
+    errors = _products(error, error)
+    errors[len(errors) // 2] += system.noise**2
+    return h, error, errors
 
 
 def _products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -177,7 +172,7 @@ def _long_run(first: np.ndarray, second: np.ndarray) -> float:
     return float(short @ long[middle - half : middle + half + 1])
 
 
-def _quadratic(function: Callable[[float], float], around: float) -> np.ndarray:
+def _quadratic(function: Callable[[float], Any], around: float) -> np.ndarray:
     """(a, b, c) of a + b x + c x² with x = θ − around."""
     below, at, above = (function(around + x) for x in (-1.0, 0.0, 1.0))
     return np.array([at, (above - below) / 2, (above + below) / 2 - at])

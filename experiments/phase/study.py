@@ -138,11 +138,7 @@ def predict(config: Any, system: System, gradient: Gradient | None, batch: int) 
 
 
 def train_points(config: Any, arms: Sequence[Arm], say: Say) -> list[Point]:
-    """Trains every arm at every point of the configuration.
-
-    Raises:
-        TrainingInterruptedError: Ctrl-C.
-    """
+    """Trains every arm at every point; TrainingInterruptedError where Ctrl-C stops it."""
     jobs = [(arm, batch) for batch in config.trained_batches for arm in arms]
 
     def of_batch(job: tuple[Arm, int]) -> dict[float, Trained]:
@@ -183,8 +179,7 @@ def make_run(arm: Arm, batch: int, num_steps: int) -> Any:
             given = {"theta": start}, initial_carry(decay, gain, batch), stream, cut_key
 
             def at_rate(rate: jax.Array) -> jax.Array:
-                outcome = train_whole(estimator, optax.sgd, rate, *given, edges=edges)
-                return outcome.params["theta"]
+                return train_whole(estimator, optax.sgd, rate, *given, edges=edges).params["theta"]
 
             # All rates cut at the same steps, so that none waits for another.
             return jax.vmap(at_rate)(rates)

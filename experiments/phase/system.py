@@ -61,7 +61,6 @@ def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
 
 def loss_fn(params: Any, y: Any, target: Any) -> Any:
     """Returns ½ (y − target)², `[B]`."""
-    del params
     return jnp.square(y - target) / 2
 
 

@@ -29,6 +29,7 @@ def run(config: Any) -> list[Row]:
     stream = system.sequences(config, 2 * config.seed, config.num_sequences)
     fixed = system.sequences(config, 1)
     estimator = system.make_estimator(parse(config.clipped_arm), config)
+    rate, bounds = config.bound_learning_rate, system.Clip(norm_bound=config.clip_norm)
 
     @jax.jit
     def train(params: Any) -> Any:
@@ -37,8 +38,7 @@ def run(config: Any) -> list[Row]:
         def update(loop: Any, none: None) -> Any:
             params, state = loop
             gradient, state, _ = estimator.estimate(params, state, stream)
-            clipped = system.clip(gradient, system.Clip(norm_bound=config.clip_norm))
-            rate = config.bound_learning_rate
+            clipped = system.clip(gradient, bounds)
             new = jax.tree.map(lambda leaf, grad: leaf - rate * grad, params, clipped)
             return (new, state), (params, new, optax.global_norm(gradient))
 
@@ -61,7 +61,6 @@ def measure(before: Any, after: Any, fixed: Any, num_points: int) -> dict[str, A
     Returns:
         Arrays [steps]: "change" |ℓ(θ') − ℓ(θ)|, "lipschitz" L, "length" ‖θ' − θ‖, "loss" ℓ(θ).
     """
-    fractions = jnp.linspace(0.0, 1.0, num_points)
 
     def one(ends: Any) -> dict[str, Any]:
         before, after = ends
@@ -72,35 +71,24 @@ def measure(before: Any, after: Any, fixed: Any, num_points: int) -> dict[str, A
             loss, gradient = jax.value_and_grad(system.mean_loss)(params, fixed)
             return loss, optax.global_norm(gradient)
 
-        losses, norms = jax.vmap(at)(fractions)
-        return {
-            "change": jnp.abs(losses[-1] - losses[0]),
-            "lipschitz": norms.max(),
-            "length": optax.global_norm(jax.tree.map(jnp.subtract, after, before)),
-            "loss": losses[0],
-        }
+        losses, norms = jax.vmap(at)(jnp.linspace(0.0, 1.0, num_points))
+        length = optax.global_norm(jax.tree.map(jnp.subtract, after, before))
+        found = {"change": jnp.abs(losses[-1] - losses[0]), "lipschitz": norms.max()}
+        return found | {"length": length, "loss": losses[0]}
 
     return jax.lax.map(one, (before, after))
 
 
 def row_of(config: Any, radius: float, steps: Mapping[str, Any]) -> Row:
     """In how many steps the bound held; `steps` as `measure` returns them, and "gradient_norm"."""
-    largest_step = config.bound_learning_rate * config.clip_norm
-    ratios = steps["change"] / (steps["lipschitz"] * largest_step)
-    return {
-        "part": "bound",
-        "spectral_radius": radius,
-        "learning_rate": config.bound_learning_rate,
-        "clip_bound": config.clip_norm,
-        "num_steps": len(ratios),
-        "num_held": int(np.sum(ratios <= 1)),
-        "largest_ratio": float(ratios.max()),
-        "median_ratio": float(np.median(ratios)),
-        "share_clipped": float(np.mean(steps["gradient_norm"] > config.clip_norm)),
-        "largest_gradient_norm": float(steps["gradient_norm"].max()),
-        "largest_change": float(steps["change"].max()),
-        "longest_step_ratio": float(steps["length"].max() / largest_step),
-        "first_loss": float(steps["loss"][0]),
-        "last_loss": float(steps["loss"][-1]),
-        "ratios": [float(f"{ratio:.4g}") for ratio in ratios],
-    }
+    rate, clip_norm, norms = config.bound_learning_rate, config.clip_norm, steps["gradient_norm"]
+    ratios = steps["change"] / (steps["lipschitz"] * (rate * clip_norm))
+    row: Row = {"part": "bound", "spectral_radius": radius, "learning_rate": rate}
+    row |= {"clip_bound": clip_norm, "num_steps": len(ratios), "num_held": int(np.sum(ratios <= 1))}
+    row |= {"largest_ratio": float(ratios.max()), "median_ratio": float(np.median(ratios))}
+    row["share_clipped"] = float(np.mean(norms > clip_norm))
+    row["largest_gradient_norm"] = float(norms.max())
+    row["largest_change"] = float(steps["change"].max())
+    row["longest_step_ratio"] = float(steps["length"].max() / (rate * clip_norm))
+    row |= {"first_loss": float(steps["loss"][0]), "last_loss": float(steps["loss"][-1])}
+    return row | {"ratios": [float(f"{ratio:.4g}") for ratio in ratios]}

@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 
 from experiments.common.arms import parse
 from experiments.common.figures import COLOURS, colors, grid, label_ends, new_figure, plain_ticks
-from experiments.common.report import Row
+from experiments.common.report import Row, select
 from experiments.stability.config import trained
-from experiments.stability.report import clip_words, part
-from experiments.stability.training import FAILED_ABOVE, words
+from experiments.stability.report import clip_words
+from experiments.stability.training import FAILED_ABOVE
 
 CLIP_DASHES: dict[str, Any] = {"": "-", "norm": (0, (4, 1.5)), "value": (0, (1, 1))}
-# Where what has failed is drawn.
-TOP = 1.6 * FAILED_ABOVE
+TOP = 1.6 * FAILED_ABOVE  # where what has failed is drawn
 
 
 def draw(config: Any, rows: Sequence[Row]) -> Figure:
@@ -35,24 +34,19 @@ def draw(config: Any, rows: Sequence[Row]) -> Figure:
             (0.545, 0.065, 0.27, 0.15),
         ],
     )
-    held, total = (
-        sum(row[name] for row in part(rows, "bound")) for name in ("num_held", "num_steps")
-    )
-    for axes, panel, name, title in zip(
-        panels,
-        (_norms, _trainings, _bound, _progress, _bias),
-        ("norms", "training", "bound", "progress", "bias"),
-        (
-            "1  Gradient norm of one sequence",
-            f"2  Training from ρ = {config.figure_radius:g}",
-            f"3  Steps of clipped runs: bound held at {held:,} of {total:,}",
-            f"4  Price of clipping: progress (ARTBP, ρ = {config.clipping_radius:g})",
-            "Bias of the mean of clipped gradients: median, all draws",
-        ),
-        strict=True,
-    ):
+    bound = select(rows, part="bound")
+    held, total = (sum(row[name] for row in bound) for name in ("num_held", "num_steps"))
+    radius = config.clipping_radius
+    drawn = [
+        (_norms, "norms", "1  Gradient norm of one sequence"),
+        (_trainings, "training", f"2  Training from ρ = {config.figure_radius:g}"),
+        (_bound, "bound", f"3  Steps of clipped runs: bound held at {held:,} of {total:,}"),
+        (_progress, "progress", f"4  Price of clipping: progress (ARTBP, ρ = {radius:g})"),
+        (_bias, "bias", "Bias of the mean of clipped gradients: median, all draws"),
+    ]
+    for axes, (panel, part, title) in zip(panels, drawn, strict=True):
         axes.set_title(title, fontweight="bold", loc="left")
-        panel(axes, config, part(rows, name))
+        panel(axes, config, select(rows, part=part))
         grid(axes)
     return figure
 
@@ -83,16 +77,16 @@ def _trainings(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
         "◆ the rate chosen on other runs;  line: predicting the mean"
     )
     labels = []
-    for arm, clip in trained(config):
-        label, pen = words(arm, clip), {"color": arm.color, "linestyle": CLIP_DASHES[clip]}
-        own = part(rows, "training", label=label, spectral_radius=config.figure_radius)
+    for arm, clip, label in trained(config):
+        pen = {"color": arm.color, "linestyle": CLIP_DASHES[clip]}
+        own = select(rows, label=label, spectral_radius=config.figure_radius)
         failing = [row["learning_rate"] for row in own if row["failed"] > 0]
         # A line ends where most runs fail at this rate and all larger ones: beyond, the lines
         # would all lie upon each other.
         good = np.flatnonzero([row["loss_median"] <= FAILED_ABOVE for row in own])
         drawn = own[: int(good[-1]) + 2 if len(good) else 1]
         height = _outcomes(axes, [row["learning_rate"] for row in drawn], drawn, pen)[-1]
-        for row in part(drawn, "training", chosen=True):
+        for row in select(drawn, chosen=True):
             at = row["learning_rate"], min(row["loss_median"], TOP)
             axes.plot(*at, "D", color=arm.color, markersize=9, mec="white", zorder=5)
         text = label.replace(", clipped", "\nclipped")
@@ -105,11 +99,7 @@ def _trainings(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
 
 
 def _outcomes(axes: Axes, places: Any, rows: Sequence[Row], pen: Mapping[str, Any]) -> np.ndarray:
-    """Median losses: dots, hollow where some runs fail, and a cross at the top where most do.
-
-    Returns:
-        The heights drawn.
-    """
+    """Draws median losses, hollow where some fail, a cross where most do; gives the heights."""
     losses = np.array([row["loss_median"] for row in rows])
     heights = np.where(losses > FAILED_ABOVE, TOP, losses)
     axes.plot(places, heights, linewidth=2.0, zorder=3, **pen)
@@ -145,7 +135,7 @@ def _progress(axes: Axes, config: Any, rows: Sequence[Row]) -> None:
     rates = config.clipping_learning_rates
     shades = matplotlib.colormaps["cividis"](np.linspace(0.1, 0.8, len(rates)))
     for rate, color in zip(rates, shades, strict=True):
-        own = part(rows, "progress", learning_rate=rate)
+        own = select(rows, learning_rate=rate)
         heights = _outcomes(axes, _places(axes, own, "norm_bound"), own, {"color": color})
         labels.append((heights[-1], f"η = {rate:g}", {"color": color}))
     axes.set_ylim(top=2 * TOP)

@@ -51,17 +51,10 @@ def norms(config: Any) -> list[Row]:
         for radius in config.spectral_radii:
             values = np.array(measure(gates, radius), np.float64)
             quantiles = np.quantile(values, QUANTILES).tolist()
-            rows.append(
-                {
-                    "part": "norms",
-                    "arm": arm.text,
-                    "label": arm.label,
-                    "spectral_radius": radius,
-                    "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True)),
-                    "largest": float(values.max()),
-                    "num_draws": num_draws,
-                }
-            )
+            row: Row = {"part": "norms", "arm": arm.text, "label": arm.label}
+            row["spectral_radius"] = radius
+            row["quantiles"] = dict(zip(map(str, QUANTILES), quantiles, strict=True))
+            rows.append(row | {"largest": float(values.max()), "num_draws": num_draws})
     return rows
 
 
@@ -87,11 +80,10 @@ def bias(config: Any) -> list[Row]:
         keys = jax.random.split(boundary_key, config.num_bias_keys)
         exact = segments * np.asarray(ravel_pytree(gradient(params, stream))[0])
         draws.append(compare(np.asarray(clipped(params, stream, keys)), exact))
-    statistics = (("median", np.median), ("smallest", np.min), ("largest", np.max))
     over_draws = {
         f"{name}_{word}": statistic([draw[name] for draw in draws], axis=0)
         for name in draws[0]
-        for word, statistic in statistics
+        for word, statistic in (("median", np.median), ("smallest", np.min), ("largest", np.max))
     }
     return [
         {"part": "bias", "spectral_radius": config.clipping_radius}
@@ -129,8 +121,7 @@ def clipped_gradients(config: Any, bounds: Sequence[Clip]) -> Callable[..., jax.
     columns = Clip(*np.array(bounds).T)
 
     def fold(total: jax.Array, gradient: Any, info: Any) -> jax.Array:
-        clipped = jax.vmap(lambda bound: ravel_pytree(system.clip(gradient, bound))[0])(columns)
-        return total + clipped
+        return total + jax.vmap(lambda one: ravel_pytree(system.clip(gradient, one))[0])(columns)
 
     @jax.jit
     def gradients(params: Any, stream: Any, keys: jax.Array) -> jax.Array:

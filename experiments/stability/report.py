@@ -1,22 +1,17 @@
 """The tables of the four parts."""
 
-import operator
+import itertools
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from experiments.common.arms import parse
-from experiments.common.report import Column, Row, table
+from experiments.common.report import Column, Row, select, table
 from experiments.common.tuning import rate_text
 from experiments.stability.config import trained
-from experiments.stability.training import FAILED_ABOVE, words
-
-
-def part(rows: Sequence[Row], name: str, **fields: Any) -> list[Row]:
-    """The rows of one part, with these values."""
-    wanted = {"part": name, **fields}
-    return [row for row in rows if all(row[field] == value for field, value in wanted.items())]
+from experiments.stability.training import FAILED_ABOVE
 
 
 def clip_words(row: Row) -> tuple[str, str]:
@@ -71,17 +66,14 @@ BIAS_COLUMNS: list[Column] = [
 
 def tables(config: Any, rows: Sequence[Row]) -> str:
     """All five."""
-    arm, norms, progress = parse(config.clipped_arm).label, _norms(rows), _progress(rows)
-    labels = [words(*one) for one in trained(config)]
-    training = [
-        summary(rows, label, labels[0], radius)
-        for radius in config.spectral_radii
-        for label in labels
-    ]
+    arm = parse(config.clipped_arm).label
+    labels = [label for _, _, label in trained(config)]
+    radii = config.spectral_radii
+    training = [summary(rows, label, labels[0], radius) for radius in radii for label in labels]
     sections = {
-        "(i) Norm of the gradient of one sequence": table(
-            norms,
-            _by_heading(norms),
+        "(i) Norm of the gradient of one sequence": _wide_table(
+            select(rows, part="norms"),
+            _norm_cells,
             f"Median [5 %, 95 %], and the largest, of {config.num_norm_draws} draws of weights, "
             f"sequence and boundaries. Loss: mean per step of {config.sequence_length} steps, "
             f"{config.num_rows} rows.",
@@ -99,21 +91,24 @@ def tables(config: Any, rows: Sequence[Row]) -> str:
             "updates once per sequence, the others once per segment.",
         ),
         "(iii) |change of the loss| ≤ L · η · θ_c": table(
-            part(rows, "bound"),
+            select(rows, part="bound"),
             BOUND_COLUMNS,
             f"{arm} with SGD, η = {config.bound_learning_rate:g}, clipped to a norm of θ_c = "
             f"{config.clip_norm:g}. Loss: of sequences that training does not see. L: the largest "
             "norm of its gradient along the step.",
         ),
-        "(iv) Progress under clipping": table(
-            progress,
-            _by_heading(progress),
+        "(iv) Progress under clipping": _wide_table(
+            select(rows, part="progress"),
+            lambda row: {
+                "bound on the norm": clip_words(row)[1],
+                f"loss at rate {row['learning_rate']:g}": _loss(row),
+            },
             f"{arm}, ρ = {config.clipping_radius:g}: loss of the last tenth of "
             f"{config.num_sequences} sequences, median [smallest, largest] of {config.num_seeds} "
             "seeds.",
         ),
         "(iv) The mean of the clipped ARTBP gradient": table(
-            part(rows, "bias"),
+            select(rows, part="bias"),
             BIAS_COLUMNS,
             f"Median [smallest, largest] of {config.num_seeds} draws of weights and sequence, at "
             f"the first weights, ρ = {config.clipping_radius:g}. For each, the gradient of each "
@@ -125,29 +120,19 @@ def tables(config: Any, rows: Sequence[Row]) -> str:
     return "\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
 
 
-def _by_heading(lines: Sequence[Row]) -> list[Column]:
-    return [(heading, operator.itemgetter(heading)) for heading in lines[0]]
-
-
-def _norms(rows: Sequence[Row]) -> list[Row]:
-    """A line for each radius: texts by their headings."""
-    quantiles = "{quantiles[0.5]:.2g} [{quantiles[0.05]:.2g}, {quantiles[0.95]:.2g}]"
-    lines: dict[float, Row] = {}
-    for row in part(rows, "norms"):
-        line = lines.setdefault(row["spectral_radius"], {"ρ": f"{row['spectral_radius']:g}"})
-        line[row["label"]] = quantiles.format_map(row)
-        line[f"largest, {row['label']}"] = f"{row['largest']:.2g}"
-    return list(lines.values())
-
-
-def _progress(rows: Sequence[Row]) -> list[Row]:
-    """A line for each bound: texts by their headings."""
+def _wide_table(rows: Sequence[Row], cells: Callable[[Row], Row], note: str) -> str:
+    """A line for all rows with the same first cell; `cells(row)` are texts by their headings."""
     lines: dict[str, Row] = {}
-    for row in part(rows, "progress"):
-        bound = clip_words(row)[1]
-        line = lines.setdefault(bound, {"bound on the norm": bound})
-        line[f"loss at rate {row['learning_rate']:g}"] = _loss(row)
-    return list(lines.values())
+    for found in map(cells, rows):
+        lines.setdefault(next(iter(found.values())), {}).update(found)
+    headings = next(iter(lines.values()))
+    return table(list(lines.values()), [(name, itemgetter(name)) for name in headings], note)
+
+
+def _norm_cells(row: Row) -> Row:
+    quantiles = "{quantiles[0.5]:.2g} [{quantiles[0.05]:.2g}, {quantiles[0.95]:.2g}]"
+    largest = {f"largest, {row['label']}": f"{row['largest']:.2g}"}
+    return {"ρ": f"{row['spectral_radius']:g}", row["label"]: quantiles.format_map(row)} | largest
 
 
 def summary(rows: Sequence[Row], label: str, first: str, radius: float) -> Row:
@@ -155,12 +140,10 @@ def summary(rows: Sequence[Row], label: str, first: str, radius: float) -> Row:
 
     "stable" is the largest rate up to which no run fails.
     """
-    own, of_first = (
-        part(rows, "training", label=one, spectral_radius=radius) for one in (label, first)
-    )
+    at = {"part": "training", "spectral_radius": radius}
+    own, of_first = (select(rows, **at, label=one) for one in (label, first))
     chosen = next(row for row in own if row["chosen"])
     at_first_rate = next(row for row, other in zip(own, of_first, strict=True) if other["chosen"])
-    failing = [i for i, row in enumerate(own) if row["failed"] > 0]
-    good = own[: failing[0]] if failing else own
+    good = list(itertools.takewhile(lambda row: row["failed"] == 0, own))
     stable = f"{good[-1]['learning_rate']:g}" if good else "none"
     return chosen | {"stable": stable, "at_first_rate": at_first_rate}

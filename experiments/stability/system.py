@@ -23,28 +23,22 @@ def init(rng_key: jax.Array, hidden_size: int, spectral_radius: Any) -> Any:
     """
     cell_key, readout_key = jax.random.split(rng_key)
     dtype = jnp.result_type(float)
-    params = {
-        "cell": core.init(cell_key, 1, hidden_size, dtype=dtype),
-        "readout": losses.init_readout(readout_key, hidden_size, 1),
-    }
-    params["cell"]["recurrent"] *= spectral_radius
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    params = core.init(cell_key, 1, hidden_size, dtype=dtype)
+    params["recurrent"] *= spectral_radius
+    readout = losses.init_readout(readout_key, hidden_size, 1)
+    return {"cell": params, "readout": jax.tree.map(lambda leaf: leaf.astype(dtype), readout)}
 
 
-def sequences(
-    config: Any, seed: int, num_sequences: int = 1, num_rows: int | None = None
-) -> artbp.Stream:
+def sequences(config: Any, seed: int, number: int = 1, num_rows: int | None = None) -> artbp.Stream:
     """Sequences one after the other, each begun with the initial carry: [S · length, B, 1].
 
     Training takes the even seeds.
     """
-    length = config.sequence_length
-    chunks = mackey_glass(config.horizon).chunks(
-        seed, num_rows or config.num_rows, num_sequences * length
-    )
+    num_steps = number * config.sequence_length
+    chunks = mackey_glass(config.horizon).chunks(seed, num_rows or config.num_rows, num_steps)
     given = next(chunks).stream
     xs, targets = (np.asarray(array, np.float64) for array in (given.xs, given.targets))
-    return artbp.Stream(xs, targets, resets=np.arange(num_sequences * length) % length == 0)
+    return artbp.Stream(xs, targets, resets=np.arange(num_steps) % config.sequence_length == 0)
 
 
 def mean_loss(params: Any, stream: artbp.Stream, gates: Any = None) -> jax.Array:

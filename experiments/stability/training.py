@@ -24,14 +24,9 @@ FAILED_ABOVE = 2.0
 
 
 def run(config: Any, say: Say) -> list[Row]:
-    """Trains each arm from each spectral radius, at each rate, with each seed; for (iv), also
-    `clipped_arm` with several bounds on the norm.
+    """Trains each arm from each radius, at each rate, with each seed; `clipped_arm` also for (iv).
 
-    The same seed means the same sequences, the same weights but for the factor ρ, and the same
-    boundaries.
-
-    Raises:
-        TrainingInterruptedError: Ctrl-C.
+    A seed decides the sequences, the weights but for the factor ρ, and the boundaries.
     """
 
     def train(arm: Arm) -> list[Row]:
@@ -46,7 +41,7 @@ def run(config: Any, say: Say) -> list[Row]:
             rows[one] = choose(rows[one], tuning[:, one])
         return rows
 
-    arms = dict.fromkeys([*(arm for arm, _ in trained(config)), parse(config.clipped_arm)])
+    arms = dict.fromkeys([*(arm for arm, _, _ in trained(config)), parse(config.clipped_arm)])
     found = in_threads(
         train,
         list(arms),
@@ -60,42 +55,32 @@ def run(config: Any, say: Say) -> list[Row]:
 
 def cases(config: Any, arm: Arm) -> list[Row]:
     """What is trained with one arm: its cases of (ii), then those of (iv)."""
-    bounds = {"": (), "norm": (config.clip_norm, np.inf), "value": (np.inf, config.clip_value)}
+    bounds = {"": (), "norm": (config.clip_norm,), "value": (np.inf, config.clip_value)}
+    radii, rates = config.spectral_radii, config.learning_rates
     wanted = [
-        ("training", words(arm, clip), Clip(*bounds[clip]), config.spectral_radii)
-        for one, clip in trained(config)
+        ("training", label, Clip(*bounds[clip]), radii, rates)
+        for one, clip, label in trained(config)
         if one == arm
     ]
     if arm == parse(config.clipped_arm):
-        wanted += [
-            ("progress", arm.label, Clip(norm_bound=bound), (config.clipping_radius,))
-            for bound in (*config.clip_bounds, np.inf)
-        ]
-    rates = {"training": config.learning_rates, "progress": config.clipping_learning_rates}
+        radii, rates = (config.clipping_radius,), config.clipping_learning_rates
+        for bound in (*config.clip_bounds, np.inf):
+            wanted.append(("progress", arm.label, Clip(norm_bound=bound), radii, rates))
     return [
         {"part": part, "label": label, "spectral_radius": radius, "learning_rate": rate}
         | clip._asdict()
-        for part, label, clip, radii in wanted
+        for part, label, clip, radii, rates in wanted
         for radius in radii
-        for rate in rates[part]
+        for rate in rates
     ]
-
-
-def words(arm: Arm, clip: str) -> str:
-    """The label of an arm of (ii)."""
-    return f"{arm.label}, clipped by {clip}" if clip else arm.label
 
 
 def outcome(losses: np.ndarray) -> Row:
     """What became of the reported runs; a loss that is no number counts as infinite."""
     losses = np.where(np.isnan(losses), np.inf, losses)
-    return {
-        "failed": float(np.mean(losses > FAILED_ABOVE)),
-        "loss_median": float(np.median(losses)),
-        "loss_smallest": float(losses.min()),
-        "loss_largest": float(losses.max()),
-        "num_seeds": len(losses),
-    }
+    row = {"failed": float(np.mean(losses > FAILED_ABOVE)), "loss_median": float(np.median(losses))}
+    row |= {"loss_smallest": float(losses.min()), "loss_largest": float(losses.max())}
+    return row | {"num_seeds": len(losses)}
 
 
 def choose(rows: Sequence[Row], losses: np.ndarray) -> list[Row]:
@@ -114,19 +99,17 @@ def choose(rows: Sequence[Row], losses: np.ndarray) -> list[Row]:
 
 def final_losses(config: Any, arm: Arm, cases: Sequence[Row]) -> np.ndarray:
     """The loss of the last tenth of the sequences, [runs, cases]: the reported runs come first."""
-    length = config.sequence_length
+    length, number = config.sequence_length, config.num_sequences
     estimator = system.make_estimator(arm, config)
-    num_steps = config.num_sequences * length
-    edges = np.array([0, num_steps - max(1, config.num_sequences // 10) * length, num_steps])
+    edges = length * np.array([0, number - max(1, number // 10), number])
 
     def train(radius: Any, rate: Any, bounds: Any, key: jax.Array, stream: artbp.Stream) -> Any:
         init_key, boundary_key = jax.random.split(key)
         params = system.init(init_key, config.hidden_size, radius)
         carry = system.core.initial_carry(params["cell"], config.num_rows)
         optimizer = functools.partial(system.clipped_sgd, bounds=bounds)
-        return train_whole(
-            estimator, optimizer, rate, params, carry, stream, boundary_key, edges=edges
-        ).loss[-1]
+        given = rate, params, carry, stream, boundary_key
+        return train_whole(estimator, optimizer, *given, edges=edges).loss[-1]
 
     # One key at a time: all cases of a program then cut at the same steps.
     compiled = jax.jit(jax.vmap(train, in_axes=(0, 0, 0, None, None)))
@@ -134,6 +117,6 @@ def final_losses(config: Any, arm: Arm, cases: Sequence[Row]) -> np.ndarray:
     radii, rates, *bounds = (np.array([case[field] for case in cases]) for field in fields)
     losses = []
     for seed in range(config.seed, config.seed + config.num_seeds + config.num_tuning_runs):
-        stream = system.sequences(config, 2 * seed, config.num_sequences)
+        stream = system.sequences(config, 2 * seed, number)
         losses.append(compiled(radii, rates, Clip(*bounds), jax.random.key(seed), stream))
     return np.array(losses)

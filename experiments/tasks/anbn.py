@@ -32,14 +32,12 @@ def anbn(probabilities: Sequence[float] = (0.1,) * 10) -> Task:
     """Makes strings aⁿbⁿ with the given P(n = 1), P(n = 2), ...; the default is uniform."""
     law = np.asarray(probabilities, np.float64)
     if law.ndim != 1 or not law.size or not (law >= 0).all() or abs(law.sum() - 1) > 1e-9:
-        raise ValueError(
-            f"probabilities = {probabilities!r}; expected P(n = 1), P(n = 2), ..., none negative, "
-            "with sum 1. Divide them by their sum."
-        )
+        expected = "P(n = 1), P(n = 2), ..., none negative, with sum 1. Divide them by their sum"
+        raise ValueError(f"probabilities = {probabilities!r}; expected {expected}.")
     law = law / law.sum()
     mean = float(np.dot(law, np.arange(1, law.size + 1)))
-    entropy = sum(_surprise(float(p)) for p in law)
-    binary_entropy = _surprise(1 / mean) + _surprise(1 - 1 / mean)
+    optimum = sum(_surprise(float(p)) for p in law) / (2 * mean + 1)
+    memoryless = 2 * mean * (_surprise(1 / mean) + _surprise(1 - 1 / mean)) / (2 * mean + 1)
     cumulated = np.cumsum(law)
     cumulated[-1] = 1.0
 
@@ -57,10 +55,7 @@ def anbn(probabilities: Sequence[float] = (0.1,) * 10) -> Task:
         name=f"anbn, mean n {mean:g}",
         input_size=3,
         output_size=3,
-        baselines={
-            "optimum": entropy / (2 * mean + 1),
-            "memoryless": 2 * mean * binary_entropy / (2 * mean + 1),
-        },
+        baselines={"optimum": optimum, "memoryless": memoryless},
         pieces=sequences(draw),
     )
 

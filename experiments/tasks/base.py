@@ -85,24 +85,22 @@ class Task:
         Raises:
           ValueError: a negative seed, no rows, no steps, or anything but integers.
         """
-        return self._chunks(
-            check_integer("seed", seed, 0),
-            check_integer("batch_size", batch_size, 1),
-            check_integer("chunk_length", chunk_length, 1),
-        )
-
-    def _chunks(self, seed: int, batch_size: int, chunk_length: int) -> Iterator[Chunk]:
+        seed = check_integer("seed", seed, 0)
+        chunk_length = check_integer("chunk_length", chunk_length, 1)
         rows = []
-        for row in range(batch_size):
+        for row in range(check_integer("batch_size", batch_size, 1)):
             own = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(row,)))
             shared = np.random.default_rng(np.random.SeedSequence(seed))
             rows.append(_row(self.pieces(own, shared), chunk_length))
-        for taken in zip(*rows, strict=True):
-            arrays, begins = zip(*taken, strict=True)
-            columns = zip(*arrays, strict=True)
-            xs, targets, resets, mask = (np.stack(column, axis=1) for column in columns)
-            stream = artbp.Stream(xs, targets, resets=resets, mask=mask)
-            yield Chunk(stream, continues=not all(begins))
+        return map(_chunk, zip(*rows, strict=True))
+
+
+def _chunk(rows: tuple[tuple[list[np.ndarray], bool], ...]) -> Chunk:
+    arrays, begins = zip(*rows, strict=True)
+    columns = zip(*arrays, strict=True)
+    xs, targets, resets, mask = (np.stack(column, axis=1) for column in columns)
+    stream = artbp.Stream(xs, targets, resets=resets, mask=mask)
+    return Chunk(stream, continues=not all(begins))
 
 
 def _row(pieces: Iterator[Piece], num_steps: int) -> Iterator[tuple[list[np.ndarray], bool]]:
@@ -151,31 +149,24 @@ def sequences(
 def check_integer(name: str, value: object, minimum: int) -> int:
     """Returns `value` as a Python integer; ValueError unless it is one of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < minimum:
-        raise ValueError(
-            f"{name} = {value!r}; expected an integer, {minimum} or more. Pass {name}={minimum} or "
-            "a larger integer."
-        )
+        raise ValueError(f"{name} = {value!r}; expected an integer, {minimum} or more.")
     return int(value)
 
 
-def check_range(names: tuple[str, str], low: object, high: object, minimum: int) -> tuple[int, int]:
-    """Returns both as Python integers; ValueError unless they are and minimum ≤ low ≤ high."""
-    least = check_integer(names[0], low, minimum)
-    most = check_integer(names[1], high, minimum)
-    if least > most:
-        raise ValueError(
-            f"{names[0]} = {least}, {names[1]} = {most}; expected {names[0]} <= {names[1]}. Swap "
-            "them, or pass the same number twice for a fixed one."
-        )
-    return least, most
+def check_range(minimum: int, **limits: object) -> tuple[int, int]:
+    """Returns both as Python integers; ValueError unless minimum ≤ the first ≤ the second."""
+    low, high = (check_integer(name, value, minimum) for name, value in limits.items())
+    if low > high:
+        first, last = limits
+        given = f"{first} = {low}, {last} = {high}"
+        raise ValueError(f"{given}; expected {first} <= {last}. Swap them.")
+    return low, high
 
 
 def check_number(name: str, value: object, minimum: float, maximum: float, meaning: str) -> float:
     """Returns `value` as a float; ValueError unless it is a number from `minimum` to `maximum`."""
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real or not minimum <= value <= maximum:
-        raise ValueError(
-            f"{name} = {value!r}; expected {meaning}. Pass a number from {minimum:g} to "
-            f"{maximum:g}."
-        )
+        expected = f"{meaning} from {minimum:g} to {maximum:g}"
+        raise ValueError(f"{name} = {value!r}; expected {expected}.")
     return float(value)

@@ -39,7 +39,7 @@ def brackets(
     """
     num_kinds = check_integer("num_kinds", num_kinds, 2)
     num_fillers = check_integer("num_fillers", num_fillers, 1)
-    distances = check_range(("min_distance", "max_distance"), min_distance, max_distance, 1)
+    distances = check_range(1, min_distance=min_distance, max_distance=max_distance)
 
     def draw(rng: np.random.Generator) -> tuple[int, At]:
         kind = int(rng.integers(num_kinds))

@@ -38,7 +38,7 @@ def copy_memory(lag: int = 100) -> Task:
 
 def copy_memory_variable_lag(min_lag: int = 50, max_lag: int = 150) -> Task:
     """Draws the lag of each sequence, uniform on the integers from min_lag to max_lag."""
-    min_lag, max_lag = check_range(("min_lag", "max_lag"), min_lag, max_lag, 1)
+    min_lag, max_lag = check_range(1, min_lag=min_lag, max_lag=max_lag)
     return _task(f"copy memory, lag {min_lag} to {max_lag}", min_lag, max_lag)
 
 
@@ -56,15 +56,12 @@ def _task(name: str, min_lag: int, max_lag: int) -> Task:
 
         return recall + NUM_RECALLED, at
 
-    mean_length = (min_lag + max_lag) / 2 + 2 * NUM_RECALLED
+    memoryless = NUM_RECALLED * math.log(NUM_SYMBOLS) / ((min_lag + max_lag) / 2 + 2 * NUM_RECALLED)
     return Task(
         name=name,
         input_size=NUM_SYMBOLS + 2,
         output_size=NUM_SYMBOLS + 1,  # the delimiter is never a target
-        baselines={
-            "optimum": 0.0,
-            "memoryless": NUM_RECALLED * math.log(NUM_SYMBOLS) / mean_length,
-        },
+        baselines={"optimum": 0.0, "memoryless": memoryless},
         sequence_length=min_lag + 2 * NUM_RECALLED if min_lag == max_lag else None,
         pieces=sequences(draw),
     )

@@ -42,6 +42,7 @@ def switching_tables(
     noise = check_number("noise", noise, 0, 1, "a probability")
     other = noise / num_symbols
     chances = [1 - noise + other, *[other] * (num_symbols - 1)]
+    optimum = -sum(chance * math.log(chance) for chance in chances if chance > 0)
 
     def pieces(rng: np.random.Generator, shared: np.random.Generator) -> Iterator[Piece]:
         symbol = int(rng.integers(num_symbols))
@@ -65,9 +66,6 @@ def switching_tables(
         name=f"switching tables, {num_symbols} symbols, duration {mean_duration:g}",
         input_size=num_symbols,
         output_size=num_symbols,
-        baselines={
-            "optimum": -sum(chance * math.log(chance) for chance in chances if chance > 0),
-            "stationary": math.log(num_symbols),
-        },
+        baselines={"optimum": optimum, "stationary": math.log(num_symbols)},
         pieces=pieces,
     )

@@ -5,8 +5,7 @@ at every step (teacher forcing), or the true values for a while and then its own
 a number of steps, over and over. Afterwards it is warmed up on true values and runs freely.
 
 config      the fields
-model       the cell that takes the truth or its own forecast, and its data
-forecasts   the error of free runs against the horizon, and the two baselines
+model       the cell that takes the truth or its own forecast, its data, and errors of free runs
 training    all arms: training, choice of the learning rate, forecasts
 report      the table, and the figure: error against horizon
 """

@@ -1,5 +1,12 @@
-"""A GRU that forecasts one step ahead, from the true value or its own last forecast; its data."""
+"""A GRU that forecasts one step ahead, from the true value or its own last forecast.
 
+The data, and the error of forecasts k steps ahead, when the network runs freely after a warm-up:
+
+    normalised RMSE(k) = √ mean over windows (forecast k steps ahead − truth)² / sd of the truth
+"""
+
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -88,8 +95,44 @@ def shown(num_steps: int, num_rows: int, *, truth_steps: int, free_steps: int) -
     return (phase < truth_steps) | (steps < truth_steps)
 
 
-def training_stream(given: Series, *, truth_steps: int, free_steps: int) -> artbp.Stream:
+def training_stream(given: Series, truth_steps: int, free_steps: int) -> artbp.Stream:
     """The stream of one arm. Every step counts, whether the truth was shown or not."""
     num_steps, num_rows, _ = given.values.shape
     visible = shown(num_steps, num_rows, truth_steps=truth_steps, free_steps=free_steps)
     return artbp.Stream(Input(given.values, visible), given.nexts)
+
+
+@functools.partial(jax.jit, static_argnames="warm_up")
+def squared_errors(params: Any, windows: Series, *, warm_up: int) -> jax.Array:
+    """Mean over windows of the squared error, [max_horizon], of a free run after the warm-up.
+
+    The step warm_up − 1 is the last that sees the truth.
+    """
+    num_steps, num_windows, _ = windows.values.shape
+    visible = jnp.broadcast_to(jnp.arange(num_steps)[:, None] < warm_up, (num_steps, num_windows))
+    carry = initial_carry(params, num_windows)
+    _, ys = artbp.unroll(cell, params, carry, Input(windows.values, visible))
+    return jnp.mean(jnp.square(ys - windows.nexts), axis=(1, 2))[warm_up - 1 :]
+
+
+def normalised_errors(all_params: Any, windows: Series, *, warm_up: int) -> np.ndarray:
+    """Normalised RMSE, [R, max_horizon], for parameters with a first axis [R]."""
+    run = jax.vmap(functools.partial(squared_errors, warm_up=warm_up), in_axes=(0, None))
+    return np.sqrt(np.asarray(run(all_params, windows), np.float64)) / deviation(windows)
+
+
+def baseline(windows: Series, forecast: Any, *, warm_up: int) -> np.ndarray:
+    """The same of a forecast that does not change with the horizon, [max_horizon]."""
+    errors = np.square(windows.nexts[warm_up - 1 :] - forecast)
+    return np.sqrt(np.mean(errors, axis=(1, 2), dtype=np.float64)) / deviation(windows)
+
+
+def deviation(windows: Series) -> float:
+    """The standard deviation of all true values."""
+    return float(np.std(windows.nexts, dtype=np.float64))
+
+
+def accurate_steps(errors: Sequence[float] | np.ndarray, threshold: float) -> int:
+    """For how many steps from the first on the error stays below the threshold."""
+    above = np.flatnonzero(~(np.asarray(errors) < threshold))
+    return int(above[0]) if len(above) else len(errors)

@@ -14,6 +14,7 @@ import artbp
 from experiments.common.arms import Size, parse
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
+from experiments.common.report import select
 from experiments.hyperparameters import problems, report, signs, training
 from experiments.hyperparameters.__main__ import STUDY
 
@@ -305,8 +306,8 @@ def test_it_writes_its_files(tmp_path, capsys):
     assert names == expected | {"hyperparameters.png", "hyperparameters.svg"}
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     counts = {"landscape": 1, "signs": 2 * 3 * 3, "training": 4}
-    assert {name: len(report.part(rows, name)) for name in counts} == counts
-    assert all(r["inner_steps"] == 36 for r in report.part(rows, "training"))
+    assert {name: len(select(rows, part=name)) for name in counts} == counts
+    assert all(r["inner_steps"] == 36 for r in select(rows, part="training"))
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table.strip() in capsys.readouterr().out
     assert table.count("## ") == 2

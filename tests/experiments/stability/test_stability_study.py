@@ -14,6 +14,7 @@ from experiments.common.arms import parse
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.metrics import read_metrics
+from experiments.common.report import select
 from experiments.stability import figure, report, system, training
 from experiments.stability.__main__ import STUDY
 from experiments.stability.config import trained
@@ -63,9 +64,9 @@ def test_it_writes_its_files(tmp_path, capsys):
     assert "Infinity" not in text
     counts = {"norms": 4 * 2, "training": 6 * 2 * 2, "bound": 2, "progress": 2 * 3, "bias": 5}
     for name, count in counts.items():
-        assert len(report.part(rows, name)) == count
+        assert len(select(rows, part=name)) == count
     assert len(rows) == sum(counts.values())
-    rows_of_training = report.part(rows, "training")
+    rows_of_training = select(rows, part="training")
     failed = {
         (row["label"], row["spectral_radius"], row["learning_rate"]): row["failed"]
         for row in rows_of_training
@@ -113,14 +114,14 @@ def test_trainings_against_a_loop_in_python(float64):
 
 def test_cases_of_every_arm():
     config = tiny_config()
-    arms = dict.fromkeys(arm for arm, _ in trained(config))
+    arms = dict.fromkeys(arm for arm, _, _ in trained(config))
     cases = [case for arm in arms for case in training.cases(config, arm)]
-    of_training = report.part(cases, "training")
+    of_training = select(cases, part="training")
     assert len(of_training) == len(TRAINED) * 2 * 2
-    by_value = report.part(cases, "training", label="ARTBP 4, α = 4, clipped by value")
+    by_value = select(cases, part="training", label="ARTBP 4, α = 4, clipped by value")
     clipped = [(case["norm_bound"], case["value_bound"]) for case in by_value]
     assert clipped == [(np.inf, config.clip_value)] * 4
-    progress = report.part(cases, "progress")
+    progress = select(cases, part="progress")
     assert [case["norm_bound"] for case in progress] == [0.1, 0.1, 1.0, 1.0, np.inf, np.inf]
     assert [case["learning_rate"] for case in progress] == [0.01, 0.1] * 3
     assert {case["spectral_radius"] for case in progress} == {config.clipping_radius}
@@ -155,10 +156,10 @@ def test_runs_that_choose_the_rate_are_not_reported(monkeypatch):
     config = tiny_config("clipping_learning_rates=(0.01,)", "learning_rates=(0.01, 0.1, 1.0)")
     rows = training.run(config, lambda line: None)
     assert {row["loss_largest"] for row in rows} == {1.0}
-    of_training = report.part(rows, "training")
+    of_training = select(rows, part="training")
     assert [row["tuning_loss"] for row in of_training] == [0, 1, 2] * (6 * 2)
     assert [row["chosen"] for row in of_training] == [True, False, False] * (6 * 2)
-    assert not any("chosen" in row for row in report.part(rows, "progress"))
+    assert not any("chosen" in row for row in select(rows, part="progress"))
 
 
 def training_rows(label, outcomes, chosen):
@@ -190,7 +191,7 @@ def test_the_best_points_of_the_figure_are_those_of_the_table():
     names = ("tbptt(20)", "artbp(20, alpha=4)", "artbp(20, alpha=4) clipped by norm")
     config = types.SimpleNamespace(figure_radius=1.0, num_seeds=5, trained=names)
     outcomes = ((0.5, 0.0), (0.1, 0.2), (np.inf, 0.6), (0.3, 0.0), (9.0, 1.0))
-    labels = [training.words(*one) for one in trained(config)]
+    labels = [label for _, _, label in trained(config)]
     rows = [row for label in labels for row in training_rows(label, outcomes, chosen=0.8)]
     axes = Figure().subplots()
     figure._trainings(axes, config, rows)

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.metrics import read_metrics
-from experiments.teacher_forcing import forecasts, model, training
+from experiments.teacher_forcing import model, training
 from experiments.teacher_forcing.__main__ import STUDY
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "teacher_forcing"
@@ -78,11 +78,10 @@ def stub_training(monkeypatch, normalised_errors):
 
     def train(params, rates, stream, rng_key):
         seed = stream.xs.value[0, 0, 0] // 1000
-        return seed, np.full((len(rates), 1), seed)
+        return seed, np.full(len(rates), seed)
 
     monkeypatch.setattr(model, "series", series)
-    monkeypatch.setattr(forecasts, "series", series)
-    monkeypatch.setattr(forecasts, "normalised_errors", normalised_errors)
+    monkeypatch.setattr(model, "normalised_errors", normalised_errors)
     monkeypatch.setattr(training, "make_trainer", lambda *arguments: train)
     monkeypatch.setattr(model, "init", lambda key, hidden_size: None)
 
