@@ -12,12 +12,21 @@ from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import check_length
-from artbp.unrolls import fused
-from artbp.unrolls.arguments import Arguments
-from artbp.unrolls.autodiff_recurrence import residuals_like
+from artbp.unrolls.autodiff_recurrence import recurrence_of, residuals_like
 from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.chunk import (
+    BackwardState,
+    Segment,
+    initial_state,
+    make_residuals,
+    num_chunks,
+    segment_result,
+)
+from artbp.unrolls.functions import Functions
 from artbp.unrolls.gate import cut_or_scale
-from artbp.unrolls.readout import LossFn, read_out
+from artbp.unrolls.readout import LossFn
+from artbp.unrolls.recurrence import CHUNK
+from artbp.unrolls.window import run_window, window_backward
 
 Mode = Literal["stored", "reforward"]
 
@@ -33,7 +42,8 @@ class Stored(NamedTuple):
 
     Attributes:
       num_windows: W, int32.
-      residuals: `[R, ...]`, of the last R windows, that of window n in slot n mod R.
+      residuals: of the last R windows, those of window n in slot n mod (R + 1), and of one window
+        that was run again.
       carries: `[C, ...]`, the carries that entered the last C windows, in slot n mod C.
       anchors: `[C, ...]`, the carries that entered windows 0, stride, 2·stride, ….
       stride: int32, a power of two; it doubles where the anchors are full.
@@ -121,115 +131,114 @@ def unbiased_tbptt(
     if stored_carries is None:
         stored_carries = max(2, _rarely_exceeded(law, _VERY_RARE, _MOST_CARRIES))
     check_positive(stored_windows=stored_windows, stored_carries=stored_carries, integer=True)
-    num_residuals = stored_windows if mode == "stored" else 0
+    num_stored = stored_windows if mode == "stored" else 0
     num_carries = stored_carries + stored_carries % 2  # the anchors are halved
-
-    def make_residuals(params: Any, carry: Any) -> Any:
-        return fused.make_residuals(residuals_like(cell, params, carry), carry, length)
+    chunk_size = min(CHUNK, length)
+    # Slots for the residuals of windows: the stored ones and the new one, and a spare one for a
+    # window that is run again. Without stored ones the new one is not needed any more by then.
+    spare = num_stored + 1 if num_stored else 0
 
     def begin(params: Any, carry: Any) -> Stored:
-        residuals = _tree.repeat(make_residuals(params, carry), num_residuals)
+        of_step = residuals_like(cell, params, carry)
+        num_steps = (spare + 1) * num_chunks(length, chunk_size) * chunk_size
         carries, one = _tree.repeat(carry, num_carries), jnp.ones((), jnp.int32)
-        anchors = jax.tree.map(jnp.copy, carries)  # a donated state holds no buffer twice
-        return Stored(one - 1, residuals, carries, anchors, one)
+        return Stored(
+            num_windows=one - 1,
+            residuals=make_residuals(of_step, carry, num_steps, chunk_size),
+            carries=carries,
+            anchors=jax.tree.map(jnp.copy, carries),  # a donated state holds no buffer twice
+            stride=one,
+        )
 
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         del rng_key
-        stream, initial_carry = steps.stream, state.initial_carry
-        position, stored = jnp.asarray(state.position), state.inner_state
-        n = stored.num_windows
+        stream, stored = steps.stream, state.inner_state
+        position, n = jnp.asarray(state.position), stored.num_windows
         look_back = law.length_of(state.rng_key, state.num_estimates, n + 1)
+        x = _tree.index(stream.xs, 0)
+        recurrence = recurrence_of(cell, params, state.carry, x)
 
-        def arguments(entering: Any, first: jax.Array, count: int) -> Arguments:
-            xs, resets = _tree.slice_steps((stream.xs, stream.resets), first, count)
-            resets = None if resets is None else resets.astype(bool)
-            return Arguments(params, entering, xs, None, resets, initial_carry, None)
-
-        def new_window(count: int) -> Any:
-            """Runs the new window; returns its carry, its residuals and its part of the result."""
-            given = arguments(state.carry, position, count)
-            (carry, ys), residuals = fused.forward(cell, given)
-            at = position + jnp.arange(count, dtype=jnp.int32)
-            read = read_out(loss_fn, params, ys, stream, at, jnp.ones((count,), bool))
-            flow = _tree.zeros_like(_tree.partition(carry)[0])
-            back = fused.backward(cell, given, residuals, flow, read.y_cotangents)
-            sums = _tree.accumulate(_tree.zero_sums(params), read.grads)
-            sums = _tree.accumulate(sums, back.params)
-            if count < length:  # the last of the pass: nothing looks back to it
-                residuals = make_residuals(params, carry)
-            return carry, residuals, back.carry, sums, read.loss_sum, read.num_losses
-
-        # Only the last window of a sequence may be shorter; its length is static.
-        full, rest = divmod(stream.num_steps - stream.history, length)
-        if not rest or not full:
-            carry, new_residuals, flow, sums, loss_sum, num_losses = new_window(rest or length)
-        else:
-            carry, new_residuals, flow, sums, loss_sum, num_losses = lax.cond(
-                end - position == length, lambda: new_window(length), lambda: new_window(rest)
+        def window(start: jax.Array, num_steps: Any, is_padded: bool = False) -> Segment:
+            return Segment(
+                functions=Functions(cell, loss_fn),
+                params=params,
+                initial_carry=state.initial_carry,
+                stream=stream,
+                recurrence=recurrence,
+                start=start,
+                length=jnp.asarray(num_steps, jnp.int32),
+                chunk_size=chunk_size,
+                is_padded=is_padded,
             )
 
-        def run_again(m: jax.Array, carry: Any) -> tuple[Any, Any]:
-            """(the carry behind window m, its residuals), with the present params."""
-            given = arguments(carry, position - (n - m) * length, length)
-            (carry, _), residuals = fused.forward(cell, given)
-            return carry, residuals
+        # The new window. Only the last of a sequence can be shorter than K.
+        num_new = stream.num_steps - stream.history
+        count = min(length, num_new)
+        new = window(position, end - position, is_padded=num_new % count != 0)
+        slot = n % (num_stored + 1)
+        carry, residuals = run_window(new, state.carry, count, stored.residuals, slot)
+        back = window_backward(new, residuals, count, slot, initial_state(new), reads_out=True)
+
+        def run_again(m: jax.Array, carry: Any, residuals: Any = None) -> tuple[Any, Any]:
+            """Runs window m with the present params, its residuals into the spare slot."""
+            again = window(position - (n - m) * length, length)
+            return run_window(again, carry, length, residuals, spare)
 
         def entering_window(m: jax.Array) -> Any:
             """The carry that entered window m; where it is not stored, run to from an anchor."""
             is_stored = n - m <= num_carries
             slot = m // stored.stride
             first = jnp.where(is_stored, m, slot * stored.stride)  # no steps where it is stored
-            near, far = (
-                _tree.index(stored.carries, m % num_carries),
-                _tree.index(stored.anchors, slot),
-            )
-            carry = _tree.select(is_stored, near, far)
+            near = _tree.index(stored.carries, m % num_carries)
+            carry = _tree.select(is_stored, near, _tree.index(stored.anchors, slot))
             return lax.fori_loop(first, m, lambda i, carry: run_again(i, carry)[0], carry)
 
-        def older_window(j: jax.Array, loop: tuple[Any, Any, jax.Array, jax.Array]) -> Any:
-            flow, sums, largest, weight = loop
+        def older_window(j: jax.Array, loop: tuple[BackwardState, Any]) -> Any:
+            back, residuals = loop
             m = n - j
-            gate = jnp.asarray(law.compensation(j), weight.dtype)
-            flow = jax.tree.map(lambda leaf: cut_or_scale(leaf, gate), flow)
+            gate = jnp.asarray(law.compensation(j), back.max_weight.dtype)
+            back = back._replace(
+                flow=jax.tree.map(lambda leaf: cut_or_scale(leaf, gate), back.flow),
+                max_compensation=jnp.maximum(back.max_compensation, gate),
+                max_weight=back.max_weight * gate,
+            )
+            is_stored = j <= num_stored
             entering = entering_window(m)
             # A loop of at most one turn: under vmap a cond would run both of its branches.
-            again = lambda _, __: run_again(m, entering)[1]  # noqa: E731
-            if num_residuals:
-                residuals = _tree.index(stored.residuals, m % num_residuals)
-                first = jnp.where(j <= num_residuals, 1, 0)
-                residuals = lax.fori_loop(first, 1, again, residuals)
-            else:
-                residuals = again(0, None)
-            given = arguments(entering, position - j * length, length)
-            back = fused.backward(cell, given, residuals, flow)
-            sums = _tree.accumulate(sums, back.params)
-            return back.carry, sums, jnp.maximum(largest, gate), weight * gate
+            residuals = lax.fori_loop(
+                jnp.where(is_stored, 1, 0),
+                1,
+                lambda _, residuals: run_again(m, entering, residuals)[1],
+                residuals,
+            )
+            slot = jnp.where(is_stored, m % (num_stored + 1), spare)
+            older = window(position - j * length, length)
+            back = window_backward(older, residuals, length, slot, back, reads_out=False)
+            return back, residuals
 
-        one = jnp.ones((), jnp.result_type(float))
-        loop = (flow, sums, one, one)
         if stream.num_steps > length:  # else there are no older windows
-            loop = lax.fori_loop(1, look_back, older_window, loop)
-        _, sums, largest, weight = loop
+            back, residuals = lax.fori_loop(1, look_back, older_window, (back, residuals))
+        result = segment_result(new, back, carry, residuals)
         # A look-back to steps that this stream does not hold must not pass for a gradient.
         oldest = n - look_back + 1
         anchor = oldest // stored.stride * stored.stride
-        first = jnp.where(look_back <= num_carries + 1, oldest, anchor)
-        is_missing = first < n - position // length
-        sums = jax.tree.map(lambda leaf: jnp.where(is_missing, jnp.nan, leaf), sums)
-        stored = _store(stored, state.carry, new_residuals, num_residuals, num_carries)
+        is_missing = (
+            jnp.where(look_back <= num_carries + 1, oldest, anchor) < n - position // length
+        )
+        stored = _with_carry(stored._replace(residuals=result.scratch), state.carry, num_carries)
         if stream.ends:
             stored = stored._replace(num_windows=jnp.where(end == stream.num_steps, 0, n + 1))
         return Advance(
-            grads=sums,
-            carry=carry,
+            grads=jax.tree.map(lambda leaf: jnp.where(is_missing, jnp.nan, leaf), result.grads),
+            carry=result.carry,
             inner_state=stored,
-            loss_sum=loss_sum.astype(one.dtype),
-            num_losses=num_losses,
+            loss_sum=result.loss_sum,
+            num_losses=result.num_losses,
             extra={"look_back": look_back},
-            max_compensation=largest,
-            max_weight=weight,
+            max_compensation=result.max_compensation,
+            max_weight=result.max_weight,
         )
 
     plan = Plan(length, history=length * num_carries)
@@ -245,10 +254,8 @@ def _rarely_exceeded(law: TruncationLaw, chance: float, most: int) -> int:
     return max(1, int(rare[0])) if rare.size else most
 
 
-def _store(
-    stored: Stored, carry: Any, residuals: Any, num_residuals: int, num_carries: int
-) -> Stored:
-    """Stores the residuals of the new window and the carry that entered it."""
+def _with_carry(stored: Stored, carry: Any, num_carries: int) -> Stored:
+    """Stores the carry that entered the new window, and counts the window."""
     n = stored.num_windows
     # At the first window of a pass, the anchors of the last pass are dropped.
     stride = jnp.where(n == 0, 1, stored.stride)
@@ -261,11 +268,8 @@ def _store(
     stride = jnp.where(is_full, 2 * stride, stride)
     slot = n // stride
     anchor = _tree.select(n % stride == 0, carry, _tree.index(anchors, slot))
-    if num_residuals:
-        residuals = _tree.update(stored.residuals, residuals, n % num_residuals)
-    return Stored(
+    return stored._replace(
         num_windows=n + 1,
-        residuals=residuals if num_residuals else stored.residuals,
         carries=_tree.update(stored.carries, carry, n % num_carries),
         anchors=_tree.update(anchors, anchor, slot),
         stride=stride,

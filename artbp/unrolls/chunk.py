@@ -3,7 +3,8 @@
 The forward pass (`run`) keeps residuals. The backward pass over a chunk (`chunk_backward`)
 linearises all its steps together, takes their losses together, runs the recursion
 (`artbp.unrolls.recursion`) step by step, and adds up the gradient of the parameters for all steps
-together. The kernels put chunks together: `dynamic` many short ones, `static_lengths` one long one.
+together. The kernels put chunks together: `dynamic` many short ones, `window` a fixed number of
+short ones, `static_lengths` one long one.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ class Segment:
       chunk_size: steps that are linearised at a time. The last chunk of a block is filled up with
         copies of a real step; on average half a chunk of that work is wasted.
       axis_names: the axes of enclosing vmaps, each with one segment a row; () for one segment.
+      is_padded: whether blocks of static length reach beyond the segment's last step.
     """
 
     functions: Functions
@@ -43,17 +45,20 @@ class Segment:
     length: jax.Array
     chunk_size: int
     axis_names: tuple[Any, ...] = ()
+    is_padded: bool = False
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether loops run over steps that the segment does not have."""
+        return self.is_padded or bool(self.axis_names)
 
     def longest(self, count: jax.Array) -> jax.Array:
         """The largest count among the rows of the enclosing vmaps: a trip count for all of them."""
         return lax.pmax(count, self.axis_names) if self.axis_names else count
 
     def keep(self, t: jax.Array, new: Any, old: Any) -> Any:
-        """`new` if the segment has a step t, else `old`.
-
-        Without vmap no mask is needed: the loop bound is the segment length.
-        """
-        return _tree.select(t < self.length, new, old) if self.axis_names else new
+        """`new` if the segment has a step t, else `old`; without masks it has every step t."""
+        return _tree.select(t < self.length, new, old) if self.is_masked else new
 
     def inputs(self, first: jax.Array, end: jax.Array) -> tuple[Any, Any]:
         """(xs, resets) of the steps first, …, first + chunk_size − 1, see `clamped_steps`."""
@@ -105,10 +110,8 @@ def clamped_steps(first: jax.Array, end: jax.Array, count: int) -> jax.Array:
 
 def make_residuals(of_step: Any, carry: Any, block_size: int, chunk_size: int) -> Residuals:
     """Buffers for blocks of at most `block_size` steps, from examples of what they hold."""
-    num_chunks = -(-block_size // chunk_size)
-    return Residuals(
-        _tree.repeat(of_step, num_chunks * chunk_size), _tree.repeat(carry, num_chunks)
-    )
+    count = num_chunks(block_size, chunk_size)
+    return Residuals(_tree.repeat(of_step, count * chunk_size), _tree.repeat(carry, count))
 
 
 def initial_state(segment: Segment) -> BackwardState:
@@ -143,14 +146,21 @@ def segment_result(
 
 
 def run(
-    segment: Segment, carry: Any, first: Any, num_steps: Any, residuals: Residuals | None = None
+    segment: Segment,
+    carry: Any,
+    first: Any,
+    num_steps: Any,
+    residuals: Residuals | None = None,
+    *,
+    first_chunk: Any = 0,
 ) -> tuple[Any, Any]:
     """Runs the cell for `num_steps` steps from step `first` of the segment on.
 
     Args:
-      num_steps: a traced integer; or a Python integer, the size of a chunk, and all loops then have
-        static trip counts.
-      residuals: buffers to be filled from slot 0 on; None keeps nothing.
+      num_steps: a traced integer; or a Python integer, at most the size of a chunk or a multiple of
+        it, and all loops then have static trip counts.
+      residuals: buffers to be filled; None keeps nothing.
+      first_chunk: the chunk of the buffers that the first of these steps begins.
 
     Returns:
       (the carry that leaves, the buffers).
@@ -163,7 +173,8 @@ def run(
         xs, resets = segment.inputs(begin, segment.length)
         us = segment.recurrence.project(xs)
         if residuals is not None:
-            residuals = residuals._replace(entering=_tree.update(residuals.entering, carry, n))
+            entering = _tree.update(residuals.entering, carry, first_chunk + n)
+            residuals = residuals._replace(entering=entering)
 
         def run_step(j: jax.Array, loop: tuple[Any, Any]) -> tuple[Any, Any]:
             carry, residuals = loop
@@ -172,16 +183,16 @@ def run(
                 entering = _tree.select(resets[j], segment.initial_carry, carry)
             new_carry, _, of_step = segment.recurrence.step(entering, _tree.index(us, j))
             if residuals is not None:
-                steps = _tree.update(residuals.steps, of_step, n * size + j)
+                steps = _tree.update(residuals.steps, of_step, (first_chunk + n) * size + j)
                 residuals = residuals._replace(steps=steps)
             return segment.keep(begin + j, new_carry, carry), residuals
 
         return lax.fori_loop(0, _chunk_count(num_steps, n, size), run_step, (carry, residuals))
 
-    if isinstance(num_steps, int):
-        assert num_steps == size, "a block of static length is one chunk"
-        return run_chunk(0, (carry, residuals))
-    return lax.fori_loop(0, num_chunks(num_steps, size), run_chunk, (carry, residuals))
+    loop = (carry, residuals)
+    if isinstance(num_steps, int) and num_steps <= size:
+        return run_chunk(0, loop)
+    return lax.fori_loop(0, num_chunks(num_steps, size), run_chunk, loop)
 
 
 def chunk_backward(
@@ -191,14 +202,19 @@ def chunk_backward(
     num_steps: Any,
     i: Any,
     loop: tuple[BackwardState, Any],
+    *,
+    first_chunk: Any = 0,
+    reads_out: bool = True,
 ) -> tuple[BackwardState, Any]:
     """The backward pass over the i-th chunk, counted from the end of a block.
 
     Args:
-      residuals: from `run` over the block.
+      residuals: from `run` over the block. Its params need not be those of `segment`: the local
+        derivatives are those of the residuals, and the products are with the params of `segment`.
       offset: the segment's step at which the block begins.
-      num_steps: of the block, as for `run`.
+      num_steps, first_chunk: of the block, as for `run`.
       loop: the state behind the chunk, and a buffer for `chunk_size` deltas, see `make_deltas`.
+      reads_out: False for steps whose losses do not count.
 
     Returns:
       The same for the chunk before it.
@@ -207,15 +223,18 @@ def chunk_backward(
     size, recurrence = segment.chunk_size, segment.recurrence
     n = num_chunks(num_steps, size) - 1 - i
     first, end = offset + n * size, _end(segment, offset, num_steps)
-    chunk, ys, local = _linearize(segment, residuals, offset, end, n)
-    state, y_cotangents = _read_out(segment, first, end, ys, state)
+    chunk, ys, local = _linearize(segment, residuals, offset, end, first_chunk, n)
+    if reads_out:
+        state, y_cotangents = _read_out(segment, first, end, ys, state)
+    else:
+        y_cotangents = _tree.zeros_like(_tree.partition(ys)[0])
     gates, state = _gates(segment, first, end, state)
 
     def pull_back(j: Any, flow: Any) -> tuple[Any, Any]:
         return recurrence.pull_back(_tree.index(local, j), flow, _tree.index(y_cotangents, j))
 
     taken = None
-    if segment.axis_names:
+    if segment.is_masked:
         taken = first + jnp.arange(size, dtype=jnp.int32) < segment.length
     flow, deltas = recursion.backpropagate(
         pull_back,
@@ -241,7 +260,7 @@ def make_deltas(segment: Segment, residuals: Residuals, offset: Any, num_steps: 
 
     def example() -> Any:
         end = _end(segment, offset, num_steps)
-        _, ys, local = _linearize(segment, residuals, offset, end, 0)
+        _, ys, local = _linearize(segment, residuals, offset, end, 0, 0)
         flow = _tree.zeros_like(_tree.partition(segment.initial_carry)[0])
         y_cotangent = _tree.index(_tree.partition(ys)[0], 0)
         return segment.recurrence.pull_back(_tree.index(local, 0), flow, y_cotangent)[0]
@@ -255,9 +274,11 @@ def num_chunks(num_steps: Any, chunk_size: int) -> Any:
 
 
 def _chunk_count(num_steps: Any, n: Any, chunk_size: int) -> Any:
-    """The number of steps of chunk n; a Python integer where both arguments are."""
-    smaller = min if isinstance(num_steps, int) else jnp.minimum
-    return smaller(chunk_size, num_steps - n * chunk_size)
+    """The number of steps of chunk n; a Python integer where `num_steps` is, see `run`."""
+    if not isinstance(num_steps, int):
+        return jnp.minimum(chunk_size, num_steps - n * chunk_size)
+    assert num_steps <= chunk_size or num_steps % chunk_size == 0
+    return min(num_steps, chunk_size)
 
 
 def _end(segment: Segment, offset: Any, num_steps: Any) -> jax.Array:
@@ -266,7 +287,7 @@ def _end(segment: Segment, offset: Any, num_steps: Any) -> jax.Array:
 
 
 def _linearize(
-    segment: Segment, residuals: Residuals, offset: Any, end: jax.Array, n: Any
+    segment: Segment, residuals: Residuals, offset: Any, end: jax.Array, first_chunk: Any, n: Any
 ) -> tuple[Chunk, Any, Any]:
     """(chunk n of a block, its ys, its local derivatives)."""
     size = segment.chunk_size
@@ -275,12 +296,13 @@ def _linearize(
 
     def clamped(leaf: jax.Array) -> jax.Array:
         """As `clamped_steps`. XLA fuses a slice and a select into the operation that reads them."""
-        of_chunk = lax.dynamic_slice_in_dim(leaf, n * size, size)
+        begin = first_chunk * size
+        of_chunk = lax.dynamic_slice_in_dim(leaf, begin + n * size, size)
         is_real = _tree.align(slots <= last, of_chunk)
-        return jnp.where(is_real, of_chunk, _tree.index(leaf, last)[None])
+        return jnp.where(is_real, of_chunk, _tree.index(leaf, begin + last)[None])
 
     chunk = Chunk(
-        _tree.index(residuals.entering, n),
+        _tree.index(residuals.entering, first_chunk + n),
         jax.tree.map(clamped, residuals.steps),
         *segment.inputs(offset + n * size, end),
         segment.initial_carry,

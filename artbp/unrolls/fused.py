@@ -90,35 +90,11 @@ class _Steps(NamedTuple):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _fused(cell: Cell, arguments: Arguments) -> tuple[Any, Any]:
-    return forward(cell, arguments)[0]
+    return _forward(cell, arguments)[0]
 
 
-class PieceResiduals(NamedTuple):
-    """What the forward pass through a piece keeps: the entering carry, and that of each step."""
-
-    entering: Any
-    steps: Any
-
-
-class Residuals(NamedTuple):
-    """What the forward pass keeps: for the full pieces [N, ...], and for the rest."""
-
-    full: PieceResiduals
-    rest: PieceResiduals
-
-
-def make_residuals(of_step: Any, carry: Any, num_steps: int) -> Residuals:
-    """Residuals of `num_steps` steps, all like those of one step and like this carry."""
-    steps = _tree.repeat(of_step, num_steps)
-    full, rest = _split(steps)
-    num_pieces = (num_steps - 1) // CHUNK
-    return Residuals(
-        PieceResiduals(_tree.repeat(carry, num_pieces), full), PieceResiduals(carry, rest)
-    )
-
-
-def forward(cell: Cell, arguments: Arguments) -> tuple[tuple[Any, Any], Residuals]:
-    """((final carry, ys), residuals) of an unroll without gates, by loops of static length."""
+def _forward(cell: Cell, arguments: Arguments) -> tuple[tuple[Any, Any], Any]:
+    """((final carry, ys), (arguments, residuals of the full pieces, residuals of the rest))."""
     carry, initial_carry, lengths = arguments.carry, arguments.initial_carry, arguments.lengths
     first, _ = first_step(carry, arguments.xs, arguments.resets, initial_carry)
     recurrence, full, rest = _split_steps(cell, arguments)
@@ -137,36 +113,24 @@ def forward(cell: Cell, arguments: Arguments) -> tuple[tuple[Any, Any], Residual
     def run_piece(carry: Any, piece: _Steps) -> tuple[Any, tuple[Any, Any]]:
         steps = (piece.t, recurrence.project(piece.xs), piece.resets)
         leaving, (ys, residuals) = lax.scan(run_step, carry, steps)
-        return leaving, (ys, PieceResiduals(carry, residuals))
+        return leaving, (ys, (carry, residuals))
 
     carry, (ys, of_full) = lax.scan(run_piece, carry, full)
     carry, (last_ys, of_rest) = run_piece(carry, rest)
-    return (carry, _join(ys, last_ys)), Residuals(of_full, of_rest)
+    return (carry, _join(ys, last_ys)), (arguments, of_full, of_rest)
 
 
-def backward(
-    cell: Cell, arguments: Arguments, residuals: Residuals, flow: Any, y_cotangents: Any = None
-) -> Arguments:
-    """The gradient with respect to the arguments, from the residuals of their forward pass.
-
-    Args:
-      arguments: their params need not be those of the forward pass. The local derivatives are then
-        those of the residuals, and the products are with these params.
-      flow, y_cotangents: like the differentiable leaves of the final carry and of ys, None
-        elsewhere. Where y_cotangents is None, no loss depends on the ys.
-    """
+def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Arguments]:
+    arguments, of_full, of_rest = saved
     lengths = arguments.lengths
     recurrence, full, rest = _split_steps(cell, arguments)
+    flow, y_cotangents = map(_without_float0, cotangents)
 
     def piece_backward(state: tuple[Any, Any, Any], inputs: Any) -> tuple[Any, Any]:
         flow, to_initial, sums = state
-        piece, of_piece, y_cotangents = inputs
-        chunk = Chunk(
-            of_piece.entering, of_piece.steps, piece.xs, piece.resets, arguments.initial_carry
-        )
-        ys, local = recurrence.linearize(chunk)
-        if y_cotangents is None:
-            y_cotangents = _tree.zeros_like(_tree.partition(ys)[0])
+        piece, (entering, residuals), y_cotangents = inputs
+        chunk = Chunk(entering, residuals, piece.xs, piece.resets, arguments.initial_carry)
+        _, local = recurrence.linearize(chunk)
         taken = None if lengths is None else piece.t[:, None] < lengths[None, :]
 
         def pull_back(j: Any, flow: Any) -> tuple[Any, Any]:
@@ -203,12 +167,11 @@ def backward(
 
     state = (flow, _tree.zeros_like(flow), recurrence.zero_sums())
     full_y, rest_y = _split(y_cotangents)
-    state, last_x_gradient = piece_backward(state, (rest, residuals.rest, rest_y))
-    pieces = (full, residuals.full, full_y)
-    state, x_gradient = lax.scan(piece_backward, state, pieces, reverse=True)
+    state, last_x_gradient = piece_backward(state, (rest, of_rest, rest_y))
+    state, x_gradient = lax.scan(piece_backward, state, (full, of_full, full_y), reverse=True)
     flow, to_initial, sums = state
     params = arguments.params
-    return Arguments(
+    gradient = Arguments(
         params=jax.tree.map(lambda g, p: g.astype(p.dtype), recurrence.gradient(sums), params),
         carry=flow,
         xs=_join(x_gradient, last_x_gradient),
@@ -217,18 +180,10 @@ def backward(
         initial_carry=None if arguments.resets is None else to_initial,
         lengths=None,
     )
+    return (gradient,)
 
 
-def _forward_rule(cell: Cell, arguments: Arguments) -> tuple[tuple[Any, Any], Any]:
-    result, residuals = forward(cell, arguments)
-    return result, (arguments, residuals)
-
-
-def _backward_rule(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Arguments]:
-    return (backward(cell, *saved, *map(_without_float0, cotangents)),)
-
-
-_fused.defvjp(_forward_rule, _backward_rule)
+_fused.defvjp(_forward, _backward)
 
 
 def _split_steps(cell: Cell, arguments: Arguments) -> tuple[Recurrence, _Steps, _Steps]:

@@ -1,0 +1,74 @@
+"""A window of steps, forward and backward, by loops of static length.
+
+The residuals of several windows stand one after another in the same buffers, so a window may be
+taken backward long after it was run.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+
+from artbp.unrolls.chunk import (
+    BackwardState,
+    Residuals,
+    Segment,
+    chunk_backward,
+    make_deltas,
+    num_chunks,
+    run,
+)
+
+
+def run_window(
+    segment: Segment,
+    carry: Any,
+    num_steps: int,
+    residuals: Residuals | None = None,
+    slot: jax.Array | int = 0,
+) -> tuple[Any, Any]:
+    """Runs the first `num_steps` steps of a segment.
+
+    Args:
+      num_steps: static; `segment.is_padded` where the segment may be shorter.
+      residuals: buffers for several windows, of which that in `slot` is filled; None keeps nothing.
+
+    Returns:
+      (the carry that leaves, the buffers).
+    """
+    size = segment.chunk_size
+    full, rest = divmod(num_steps, size)
+    first_chunk = slot * num_chunks(num_steps, size)
+    if full:
+        carry, residuals = run(segment, carry, 0, full * size, residuals, first_chunk=first_chunk)
+    if rest:
+        carry, residuals = run(
+            segment, carry, full * size, rest, residuals, first_chunk=first_chunk + full
+        )
+    return carry, residuals
+
+
+def window_backward(
+    segment: Segment,
+    residuals: Residuals,
+    num_steps: int,
+    slot: jax.Array | int,
+    state: BackwardState,
+    *,
+    reads_out: bool,
+) -> BackwardState:
+    """The backward pass through the window in `slot`; see `chunk.chunk_backward`."""
+    size = segment.chunk_size
+    full, rest = divmod(num_steps, size)
+    first_chunk = slot * num_chunks(num_steps, size)
+    loop = state, make_deltas(segment, residuals, 0, num_steps)
+    if rest:
+        of_rest = full * size, rest, 0, loop
+        place = {"first_chunk": first_chunk + full, "reads_out": reads_out}
+        loop = chunk_backward(segment, residuals, *of_rest, **place)
+    if full:
+        place = {"first_chunk": first_chunk, "reads_out": reads_out}
+        one_chunk = partial(chunk_backward, segment, residuals, 0, full * size, **place)
+        loop = lax.fori_loop(0, full, one_chunk, loop)
+    return loop[0]
