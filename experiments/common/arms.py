@@ -27,6 +27,7 @@ import jax
 
 from artbp import REGISTRY, EstimatorSpec, GradientEstimator, estimators, truncation
 from artbp.estimators.tbptt_k1_k2 import Losses, Mode
+from artbp.estimators.unbiased_tbptt import Mode as LookBackMode
 from experiments.common.errors import ConfigError
 from experiments.common.figures import COLOURS
 
@@ -298,6 +299,45 @@ def uncompensated(length: float, alpha: float | None = None, law: str | None = N
         claims=REGISTRY["uncompensated_polynomial_4"],
         label=arm.label.replace("ARTBP", "No compensation"),
         color=_ORANGE,
+    )
+
+
+@_estimator
+def unbiased_tbptt(
+    length: int,
+    hazard: float | None = None,
+    windows: float | None = None,
+    alpha: float | None = None,
+    mode: LookBackMode = "stored",
+) -> Arm:
+    """Truncated BPTT with segments of `length` steps and look-backs of random length.
+
+    A look-back ends at each edge with probability `hazard`; or it has `windows` windows on average,
+    by the polynomial law with `alpha`.
+    """
+    if hazard is not None and windows is None and alpha is None:
+        law, words = truncation.geometric(1 / hazard), f"c = {hazard:g}"
+    elif hazard is None and windows is not None and alpha is not None:
+        law, words = truncation.polynomial(windows, alpha), f"{windows:g} windows, α = {alpha:g}"
+    else:
+        raise ValueError(
+            f"hazard={hazard!r}, windows={windows!r} and alpha={alpha!r} were given: expected "
+            "hazard, or windows and alpha"
+        )
+    again = ", run again" if mode == "reforward" else ""
+    extra = truncation.extra_work(law)
+    forward = 1 + extra if again else 1.0
+    make = functools.partial(
+        estimators.unbiased_tbptt, law=law, truncation_length=length, mode=mode
+    )
+    return _arm(
+        "unbiased_tbptt",
+        length,
+        make=make,
+        label=f"unbiased TBPTT {length}, {words}{again}",
+        color=_PINK,
+        evaluations=forward + _BACKWARD * (1 + extra),
+        chain=forward + 1 + extra,
     )
 
 

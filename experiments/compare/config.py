@@ -21,6 +21,7 @@ ARMS = (
     "artbp(16, alpha=6)",
     "artbp(16, law='geometric')",
     "random_truncation(16)",
+    "unbiased_tbptt(16, windows=1.5, alpha=4)",
     "rtrl(16)",
     "snap1(16)",
     "uoro(16)",

@@ -46,6 +46,8 @@ ARMS = {
     "tbptt200": Compared("tbptt(200, draw_offset=True)", *_ADAM, "tbptt50"),
     "artbp-alpha4": Compared("artbp(50, alpha=4)", *_ADAM, "tbptt50"),
     "artbp-alpha6": Compared("artbp(50, alpha=6)", *_ADAM, "tbptt50"),
+    # A third more backward work than TBPTT.
+    "unbiased50": Compared("unbiased_tbptt(50, hazard=0.75)", *_ADAM, "tbptt50"),
     # The same boundaries as artbp-alpha4 on the same seed.
     "uncompensated": Compared("uncompensated(50, alpha=4)", *_ADAM, "tbptt50"),
     "sgd-tbptt50": Compared("tbptt(50, draw_offset=True)", *_SGD, None),
