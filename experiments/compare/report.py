@@ -71,7 +71,7 @@ state of one estimate. Pairs "a / b": {first} / {last}.
 
 def figure(config: Any, systems: Sequence[System], rows: Sequence[Row]) -> Figure:
     """Draws a panel per system with a line per arm: median and quartiles of the score."""
-    width = 0.805 / (len(systems) + 0.12 * (len(systems) - 1))
+    width = 0.775 / (len(systems) + 0.12 * (len(systems) - 1))
     figure, panels = new_figure(
         (13.5, 7.2),
         "Every way to truncate, at the same cost",
@@ -79,7 +79,7 @@ def figure(config: Any, systems: Sequence[System], rows: Sequence[Row]) -> Figur
         f"steps.\nDots: medians over {config.num_seeds} seeds; bars: quartiles; learning rate "
         "tuned per estimator on other seeds. Left is better.\nAt the dashed line a training ended "
         "no better than it began; ◂ nearer than 10⁻⁶, ▸ diverged.",
-        [(0.185 + 1.12 * width * i, 0.155, width, 0.67) for i in range(len(systems))],
+        [(0.215 + 1.12 * width * i, 0.155, width, 0.67) for i in range(len(systems))],
     )
     for axes, system in zip(panels, systems, strict=True):
         is_share = system.optimizer == "adam"
@@ -109,6 +109,6 @@ def figure(config: Any, systems: Sequence[System], rows: Sequence[Row]) -> Figur
         for colour, words in _BIASES.values()
     ]
     figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.178, -0.005), ncols=4, frameon=False
+        handles=handles, loc="lower left", bbox_to_anchor=(0.208, -0.005), ncols=4, frameon=False
     )
     return figure

@@ -40,7 +40,7 @@ def draw(config: Any, rows: Sequence[Row]) -> Figure:
     drawn = [
         (_norms, "norms", "1  Gradient norm of one sequence"),
         (_trainings, "training", f"2  Training from ρ = {config.figure_radius:g}"),
-        (_bound, "bound", f"3  Steps of clipped runs: bound held at {held:,} of {total:,}"),
+        (_bound, "bound", f"3  Steps of clipped runs: {held:,} of {total:,} hold"),
         (_progress, "progress", f"4  Price of clipping: progress (ARTBP, ρ = {radius:g})"),
         (_bias, "bias", "Bias of the mean of clipped gradients: median, all draws"),
     ]

@@ -59,7 +59,7 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
         "Root mean square error of a free run on Mackey-Glass, in standard deviations of the "
         f"series. Lines: median of {config.num_seeds} seeds; bands: smallest to largest.\n"
         "Dashed: the forecast that nothing changes; dotted: always the mean.",
-        [((0.9 + 6.4 * i) / width, 0.1, 4.2 / width, 0.66) for i in range(len(estimators))],
+        [((0.9 + 6.4 * i) / width, 0.1, 4.0 / width, 0.66) for i in range(len(estimators))],
     )
     shown = np.concatenate([row["errors"] for row in rows])
     limits = 0.9 * np.nanmin(shown), 1.1 * np.nanmax(shown)
