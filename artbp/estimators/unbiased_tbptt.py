@@ -1,32 +1,30 @@
 """Unbiased truncated BPTT on a fixed clock: windows of K steps that look back a random distance."""
 
-from typing import Any, Literal, NamedTuple, get_args
+from functools import partial
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from artbp import _tree
 from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import check_length
-from artbp.unrolls.autodiff_recurrence import recurrence_of, residuals_like
+from artbp.unrolls.batching import lockstep
 from artbp.unrolls.checks import Cell, check_positive
-from artbp.unrolls.chunk import (
-    BackwardState,
-    Segment,
-    initial_state,
-    make_residuals,
-    num_chunks,
-    segment_result,
-)
+from artbp.unrolls.closure import hoist_functions
 from artbp.unrolls.functions import Functions
-from artbp.unrolls.gate import cut_or_scale
+from artbp.unrolls.look_back import (
+    Sizes,
+    Stored,
+    look_back_gradient,
+    make_stored,
+    oldest_step,
+    store_carry,
+)
 from artbp.unrolls.readout import LossFn
-from artbp.unrolls.recurrence import CHUNK
-from artbp.unrolls.window import run_window, window_backward
 
 Mode = Literal["stored", "reforward"]
 
@@ -35,25 +33,6 @@ Mode = Literal["stored", "reforward"]
 _RARE, _MOST_RESIDUALS = 1 / 64, 16
 # The same for the carries that entered older windows, which are small.
 _VERY_RARE, _MOST_CARRIES = 1e-12, 64
-
-
-class Stored(NamedTuple):
-    """What is kept of the windows before the next one. W is their number since the pass began.
-
-    Attributes:
-      num_windows: W, int32.
-      residuals: of the last R windows, those of window n in slot n mod (R + 1), and of one window
-        that was run again.
-      carries: `[C, ...]`, the carries that entered the last C windows, in slot n mod C.
-      anchors: `[C, ...]`, the carries that entered windows 0, stride, 2·stride, ….
-      stride: int32, a power of two; it doubles where the anchors are full.
-    """
-
-    num_windows: jax.Array
-    residuals: Any
-    carries: Any
-    anchors: Any
-    stride: jax.Array
 
 
 def unbiased_tbptt(
@@ -132,104 +111,30 @@ def unbiased_tbptt(
         stored_carries = max(2, _rarely_exceeded(law, _VERY_RARE, _MOST_CARRIES))
     check_positive(stored_windows=stored_windows, stored_carries=stored_carries, integer=True)
     num_stored = stored_windows if mode == "stored" else 0
-    num_carries = stored_carries + stored_carries % 2  # the anchors are halved
-    chunk_size = min(CHUNK, length)
-    # Slots for the residuals of windows: the stored ones and the new one, and a spare one for a
-    # window that is run again. Without stored ones the new one is not needed any more by then.
-    spare = num_stored + 1 if num_stored else 0
+    sizes = Sizes(length, num_stored, num_carries=stored_carries + stored_carries % 2)
+    functions = Functions(cell, loss_fn)
 
     def begin(params: Any, carry: Any) -> Stored:
-        of_step = residuals_like(cell, params, carry)
-        num_steps = (spare + 1) * num_chunks(length, chunk_size) * chunk_size
-        carries, one = _tree.repeat(carry, num_carries), jnp.ones((), jnp.int32)
-        return Stored(
-            num_windows=one - 1,
-            residuals=make_residuals(of_step, carry, num_steps, chunk_size),
-            carries=carries,
-            anchors=jax.tree.map(jnp.copy, carries),  # a donated state holds no buffer twice
-            stride=one,
-        )
+        return make_stored(cell, params, carry, sizes)
 
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         del rng_key
-        stream, stored = steps.stream, state.inner_state
-        position, n = jnp.asarray(state.position), stored.num_windows
-        look_back = law.length_of(state.rng_key, state.num_estimates, n + 1)
-        x = _tree.index(stream.xs, 0)
-        recurrence = recurrence_of(cell, params, state.carry, x)
-
-        def window(start: jax.Array, num_steps: Any, is_padded: bool = False) -> Segment:
-            return Segment(
-                functions=Functions(cell, loss_fn),
-                params=params,
-                initial_carry=state.initial_carry,
-                stream=stream,
-                recurrence=recurrence,
-                start=start,
-                length=jnp.asarray(num_steps, jnp.int32),
-                chunk_size=chunk_size,
-                is_padded=is_padded,
-            )
-
-        # The new window. Only the last of a sequence can be shorter than K.
-        num_new = stream.num_steps - stream.history
-        count = min(length, num_new)
-        new = window(position, end - position, is_padded=num_new % count != 0)
-        slot = n % (num_stored + 1)
-        carry, residuals = run_window(new, state.carry, count, stored.residuals, slot)
-        back = window_backward(new, residuals, count, slot, initial_state(new), reads_out=True)
-
-        def run_again(m: jax.Array, carry: Any, residuals: Any = None) -> tuple[Any, Any]:
-            """Runs window m with the present params, its residuals into the spare slot."""
-            again = window(position - (n - m) * length, length)
-            return run_window(again, carry, length, residuals, spare)
-
-        def entering_window(m: jax.Array) -> Any:
-            """The carry that entered window m; where it is not stored, run to from an anchor."""
-            is_stored = n - m <= num_carries
-            slot = m // stored.stride
-            first = jnp.where(is_stored, m, slot * stored.stride)  # no steps where it is stored
-            near = _tree.index(stored.carries, m % num_carries)
-            carry = _tree.select(is_stored, near, _tree.index(stored.anchors, slot))
-            return lax.fori_loop(first, m, lambda i, carry: run_again(i, carry)[0], carry)
-
-        def older_window(j: jax.Array, loop: tuple[BackwardState, Any]) -> Any:
-            back, residuals = loop
-            m = n - j
-            gate = jnp.asarray(law.compensation(j), back.max_weight.dtype)
-            back = back._replace(
-                flow=jax.tree.map(lambda leaf: cut_or_scale(leaf, gate), back.flow),
-                max_compensation=jnp.maximum(back.max_compensation, gate),
-                max_weight=back.max_weight * gate,
-            )
-            is_stored = j <= num_stored
-            entering = entering_window(m)
-            # A loop of at most one turn: under vmap a cond would run both of its branches.
-            residuals = lax.fori_loop(
-                jnp.where(is_stored, 1, 0),
-                1,
-                lambda _, residuals: run_again(m, entering, residuals)[1],
-                residuals,
-            )
-            slot = jnp.where(is_stored, m % (num_stored + 1), spare)
-            older = window(position - j * length, length)
-            back = window_backward(older, residuals, length, slot, back, reads_out=False)
-            return back, residuals
-
-        if stream.num_steps > length:  # else there are no older windows
-            back, residuals = lax.fori_loop(1, look_back, older_window, (back, residuals))
-        result = segment_result(new, back, carry, residuals)
+        stream, stored, position = steps.stream, state.inner_state, jnp.asarray(state.position)
+        look_back = law.length_of(state.rng_key, state.num_estimates, stored.num_windows + 1)
+        x, target = _tree.index((stream.xs, stream.targets), 0)
+        functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
+        kernel = partial(look_back_gradient, functions_of, law.compensation, sizes)
+        carries = state.carry, state.initial_carry
+        place = stream, position, end - position, look_back
+        result = lockstep(kernel)(constants, params, *carries, stored, *place)
         # A look-back to steps that this stream does not hold must not pass for a gradient.
-        oldest = n - look_back + 1
-        anchor = oldest // stored.stride * stored.stride
-        is_missing = (
-            jnp.where(look_back <= num_carries + 1, oldest, anchor) < n - position // length
-        )
-        stored = _with_carry(stored._replace(residuals=result.scratch), state.carry, num_carries)
+        is_missing = oldest_step(stored, position, look_back, sizes) < 0
+        stored = store_carry(stored._replace(residuals=result.scratch), state.carry)
         if stream.ends:
-            stored = stored._replace(num_windows=jnp.where(end == stream.num_steps, 0, n + 1))
+            is_over = end == stream.num_steps
+            stored = stored._replace(num_windows=jnp.where(is_over, 0, stored.num_windows))
         return Advance(
             grads=jax.tree.map(lambda leaf: jnp.where(is_missing, jnp.nan, leaf), result.grads),
             carry=result.carry,
@@ -241,7 +146,7 @@ def unbiased_tbptt(
             max_weight=result.max_weight,
         )
 
-    plan = Plan(length, history=length * num_carries)
+    plan = Plan(length, history=length * sizes.num_carries)
     return stepwise(
         cell, loss_fn, length, begin, advance, normalizer, resets_at_end=False, plan=plan
     )
@@ -252,25 +157,3 @@ def _rarely_exceeded(law: TruncationLaw, chance: float, most: int) -> int:
     survival = law.survival(np.arange(1, most + 1))  # P(more than j windows, the new one included)
     rare = np.flatnonzero(survival <= chance)
     return max(1, int(rare[0])) if rare.size else most
-
-
-def _with_carry(stored: Stored, carry: Any, num_carries: int) -> Stored:
-    """Stores the carry that entered the new window, and counts the window."""
-    n = stored.num_windows
-    # At the first window of a pass, the anchors of the last pass are dropped.
-    stride = jnp.where(n == 0, 1, stored.stride)
-    is_full = n == stride * num_carries
-
-    def halve(anchors: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.concatenate([leaf[::2], leaf[::2]]), anchors)
-
-    anchors = lax.cond(is_full, halve, lambda anchors: anchors, stored.anchors)
-    stride = jnp.where(is_full, 2 * stride, stride)
-    slot = n // stride
-    anchor = _tree.select(n % stride == 0, carry, _tree.index(anchors, slot))
-    return stored._replace(
-        num_windows=n + 1,
-        carries=_tree.update(stored.carries, carry, n % num_carries),
-        anchors=_tree.update(anchors, anchor, slot),
-        stride=stride,
-    )

@@ -10,13 +10,21 @@ from experiments.influence_balancing.predictions import optimum
 from experiments.influence_balancing.training import SCHEDULES
 
 ARTBP = ("artbp(16, alpha=4)", "artbp(16, alpha=6)", "artbp(16, law='geometric')")
-ARMS = (*ARTBP, "tbptt(200)", "tbptt(100)", "tbptt(10)", "uncompensated(16, alpha=4)")
+ARMS = (
+    *ARTBP,
+    "unbiased_tbptt(10, windows=1.5, alpha=4)",
+    "tbptt(200)",
+    "tbptt(100)",
+    "tbptt(10)",
+    "uncompensated(16, alpha=4)",
+)
+NAMES = ("tbptt", "artbp", "uncompensated", "unbiased_tbptt")
 LOSS_AT = "unroll end: the loss is taken at the last of every K steps, K the length of the arm"
 CLOCKS = ("time steps", "updates")
 
 FIELDS = {
     "study": Field("curves", "curves, rates or settling", one_of("curves", "rates", "settling")),
-    "arms": Field(ARMS, "tbptt, artbp or uncompensated; tables keep their order", fields.arms()),
+    "arms": Field(ARMS, "of these estimators; tables keep their order", fields.arms()),
     "num_keys": Field(128, "runs of an arm that has randomness", at_least(1)),
     "num_steps": Field(100_000, "time steps of a run", at_least(1)),
     "seed": Field(0, "of all keys", fields.seed),
@@ -50,7 +58,7 @@ def check(config: Any) -> None:
         raise ConfigError(f"loss_at='unroll end' works with study='curves', not {study!r}.")
     for arm in map(parse, config.arms):
         given = f"arms holds {arm.text}"
-        if arm.name not in ("tbptt", "artbp", "uncompensated") or arm.arguments.get("draw_offset"):
-            raise ConfigError(f"{given}: expected tbptt, artbp or uncompensated.")
+        if arm.name not in NAMES or arm.arguments.get("draw_offset"):
+            raise ConfigError(f"{given}: expected {', '.join(NAMES)}.")
         if at_unroll_end and arm.length % 1 != 0:
             raise ConfigError(f"{given}: with loss_at='unroll end', expected an integer length.")

@@ -11,7 +11,8 @@ Each row is this loop, and the tests compare it with exactly this loop:
         updates += 1
 
 Rows differ in their key and in their rates. Each goes on to its own next segment, see
-`artbp.contrib.independent_runs`. A row that overflows to inf and NaN leaves the others as they are.
+`artbp.contrib.independent_runs`; the windows of `unbiased_tbptt` are those of all rows. A row that
+overflows to inf and NaN leaves the others as they are.
 """
 
 import math
@@ -164,6 +165,24 @@ def _program(arm: Arm, rows: tuple, stream: Any, edges: Array, theta_0: Array) -
             largest_theta=jnp.maximum(progress.largest_theta, jnp.abs(theta)),
         )
 
+    theta, counts = jnp.full((num_rows,), theta_0), jnp.zeros((num_rows,), jnp.int32)
+    next_edge, sums = jnp.full((num_rows,), edges[1]), jnp.zeros((2, num_rows, len(edges) - 1))
+    progress = _Progress(counts, counts, counts, jnp.abs(theta), next_edge, sums[..., 0], sums)
+    params, stream_axes = {"theta": theta}, None
+    if stream.xs is not None:
+        stream_axes = artbp.Stream(0, num_steps=num_steps)
+    if arm.law is None:
+        params, end = _run_windows(arm, update, params, progress, rng_keys, stream, stream_axes)
+    else:
+        params, end = _run_segments(arm, update, params, progress, rng_keys, stream, stream_axes)
+    loss, mean_theta = end.sums / jnp.diff(edges)
+    return loss, mean_theta, params["theta"], end.largest_theta, end.updates, end.longest
+
+
+def _run_segments(
+    arm: Arm, update: Any, params: Any, progress: Any, rng_keys: Array, stream: Any, axes: Any
+) -> tuple[Any, Any]:
+    """Each row in segments of its own."""
     assert arm.law is not None
     # A block is the (mean) length of a segment, or the smallest number of equal parts of it.
     length = math.ceil(arm.length)
@@ -172,18 +191,31 @@ def _program(arm: Arm, rows: tuple, stream: Any, edges: Array, theta_0: Array) -
         system.loss_fn,
         arm.law,
         update,
-        lambda params, progress: progress.step < num_steps,
+        lambda params, progress: progress.step < stream.num_steps,
         compensate=arm.claims.unbiased,
         block_size=math.ceil(length / math.ceil(length / _LONGEST_BLOCK)),
-        stream_axes=None if stream.xs is None else artbp.Stream(0, num_steps=num_steps),
+        stream_axes=axes,
     )
-    theta, counts = jnp.full((num_rows,), theta_0), jnp.zeros((num_rows,), jnp.int32)
-    next_edge, sums = jnp.full((num_rows,), edges[1]), jnp.zeros((2, num_rows, len(edges) - 1))
-    progress = _Progress(counts, counts, counts, jnp.abs(theta), next_edge, sums[..., 0], sums)
     state = trainer.init(system.initial_carry(), rng_keys)
-    params, end, _ = trainer.run({"theta": theta}, progress, state, stream)
-    loss, mean_theta = end.sums / jnp.diff(edges)
-    return loss, mean_theta, params["theta"], end.largest_theta, end.updates, end.longest
+    return trainer.run(params, progress, state, stream)[:2]
+
+
+def _run_windows(
+    arm: Arm, update: Any, params: Any, progress: Any, rng_keys: Array, stream: Any, axes: Any
+) -> tuple[Any, Any]:
+    """All rows in the same windows, with look-backs of their own."""
+    estimator = arm.build(system.cell, system.loss_fn)
+    estimate = jax.vmap(estimator.estimate, in_axes=(0, 0, axes))
+
+    def window(_: Array, loop: Any) -> Any:
+        params, progress, state = loop
+        grads, state, info = estimate(params, state, stream)
+        finished = jnp.ones_like(info.length, bool)
+        return *update(params, progress, grads, info, finished), state
+
+    init = lambda params, key: estimator.init(params, system.initial_carry(), rng_key=key)  # noqa: E731
+    loop = params, progress, jax.vmap(init)(params, rng_keys)
+    return jax.lax.fori_loop(0, math.ceil(stream.num_steps / arm.length), window, loop)[:2]
 
 
 def _add_segment(

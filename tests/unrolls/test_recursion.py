@@ -66,8 +66,8 @@ def test_no_other_module_runs_it():
         for path in LIBRARY.rglob("*.py")
         if "cut_or_scale" in path.read_text()
     }
-    # unbiased_tbptt gates the flow between two windows.
-    assert users == {"unrolls/gate.py", "unrolls/recursion.py", "estimators/unbiased_tbptt.py"}
+    # look_back gates the flow between two windows.
+    assert users == {"unrolls/gate.py", "unrolls/recursion.py", "unrolls/look_back.py"}
     callers = {
         path.relative_to(LIBRARY).as_posix()
         for path in LIBRARY.rglob("*.py")

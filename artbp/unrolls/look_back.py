@@ -1,0 +1,239 @@
+"""The gradient of one window, backward through itself and a number of older windows.
+
+    δ = 0
+    for window in n, n − 1, …, n − A + 1:           # A windows, the new one included
+        for t backward in window:
+            δ = ∂ℓ_t/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ      # losses of the new window only
+        δ = gate_at(j) · δ                          # across the j-th edge back
+
+All loops within a window have static lengths; only the number of windows is traced. What is kept of
+older windows is in `Stored`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp import _tree
+from artbp.stream import Stream
+from artbp.unrolls.autodiff_recurrence import recurrence_of, residuals_like
+from artbp.unrolls.checks import Cell
+from artbp.unrolls.chunk import (
+    BackwardState,
+    Residuals,
+    Segment,
+    initial_state,
+    make_residuals,
+    num_chunks,
+    segment_result,
+)
+from artbp.unrolls.functions import Functions, SegmentResult
+from artbp.unrolls.gate import cut_or_scale
+from artbp.unrolls.recurrence import CHUNK
+from artbp.unrolls.window import run_window, window_backward
+
+
+class Stored(NamedTuple):
+    """What is kept of the windows before the next one. W is their number since the pass began.
+
+    Attributes:
+      num_windows: W, int32.
+      residuals: of the last R windows, those of window n in slot n mod (R + 1), and of one window
+        that was run again.
+      carries: `[C, ...]`, the carries that entered the last C windows, in slot n mod C.
+      anchors: `[C, ...]`, the carries that entered windows 0, stride, 2·stride, ….
+      stride: int32, a power of two; it doubles where the anchors are full.
+    """
+
+    num_windows: jax.Array
+    residuals: Residuals
+    carries: Any
+    anchors: Any
+    stride: jax.Array
+
+
+class Sizes(NamedTuple):
+    """The static sizes of a look-back.
+
+    Attributes:
+      length: K, the steps of a window.
+      num_stored: R, the older windows whose residuals are kept; may be 0.
+      num_carries: C, the older windows whose first carry is kept; even.
+    """
+
+    length: int
+    num_stored: int
+    num_carries: int
+
+    @property
+    def chunk_size(self) -> int:
+        """The steps that are linearised together."""
+        return min(CHUNK, self.length)
+
+    @property
+    def spare(self) -> int:
+        """The slot for the residuals of a window that is run again.
+
+        Where no residuals are stored, those of the new window are not needed any more by then.
+        """
+        return self.num_stored + 1 if self.num_stored else 0
+
+    def slot(self, n: jax.Array) -> jax.Array:
+        """The slot of window n."""
+        return n % (self.num_stored + 1)
+
+
+def make_stored(cell: Cell, params: Any, carry: Any, sizes: Sizes) -> Stored:
+    """Allocates the buffers, for the beginning of a stream."""
+    of_step = residuals_like(cell, params, carry)
+    num_steps = (sizes.spare + 1) * num_chunks(sizes.length, sizes.chunk_size) * sizes.chunk_size
+    carries, one = _tree.repeat(carry, sizes.num_carries), jnp.ones((), jnp.int32)
+    return Stored(
+        num_windows=one - 1,
+        residuals=make_residuals(of_step, carry, num_steps, sizes.chunk_size),
+        carries=carries,
+        anchors=jax.tree.map(jnp.copy, carries),  # a donated state holds no buffer twice
+        stride=one,
+    )
+
+
+def store_carry(stored: Stored, carry: Any) -> Stored:
+    """Stores the carry that entered the new window, and counts the window."""
+    n, num_carries = stored.num_windows, jax.tree.leaves(stored.carries)[0].shape[0]
+    # At the first window of a pass, the anchors of the last pass are dropped.
+    stride = jnp.where(n == 0, 1, stored.stride)
+    is_full = n == stride * num_carries
+
+    def halve(anchors: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.concatenate([leaf[::2], leaf[::2]]), anchors)
+
+    anchors = lax.cond(is_full, halve, lambda anchors: anchors, stored.anchors)
+    stride = jnp.where(is_full, 2 * stride, stride)
+    slot = n // stride
+    anchor = _tree.select(n % stride == 0, carry, _tree.index(anchors, slot))
+    return stored._replace(
+        num_windows=n + 1,
+        carries=_tree.update(stored.carries, carry, n % num_carries),
+        anchors=_tree.update(anchors, anchor, slot),
+        stride=stride,
+    )
+
+
+def oldest_step(stored: Stored, position: jax.Array, look_back: jax.Array, sizes: Sizes) -> Any:
+    """The first step that a look-back reads, counted as `position` is; negative if not there."""
+    n = stored.num_windows
+    oldest = n - look_back + 1
+    anchor = oldest // stored.stride * stored.stride
+    first = jnp.where(look_back <= sizes.num_carries + 1, oldest, anchor)
+    return position - (n - first) * sizes.length
+
+
+def look_back_gradient(
+    functions_of: Callable[[Any], Functions],
+    gate_at: Callable[[jax.Array], jax.Array],
+    sizes: Sizes,
+    constants: Any,
+    params: Any,
+    carry: Any,
+    initial_carry: Any,
+    stored: Stored,
+    stream: Stream,
+    position: jax.Array,
+    num_steps: jax.Array,
+    look_back: jax.Array,
+    *,
+    axis_names: tuple[Any, ...] = (),
+) -> SegmentResult:
+    """The gradient of the losses of window n = `stored.num_windows`.
+
+    Args:
+      functions_of, constants: as for `dynamic.segment_gradient`, without compensation.
+      gate_at: the gate at the j-th edge back, j = 1, 2, …
+      params: the products of the backward pass are with these, the local derivatives those of the
+        stored residuals.
+      carry, initial_carry: the carry enters the new window; `initial_carry` enters at resets.
+      stream: holds all steps of the windows that are looked back to (see `oldest_step`).
+      position: the step of the stream's arrays at which the new window begins.
+      num_steps: of the new window: K, or fewer at the end of the stream.
+      look_back: A, 1 ≤ A ≤ n + 1.
+      axis_names: axes of enclosing `jax.vmap`s with one look-back a row. All rows then take the
+        longest look-back, and the gate of a row is 0 behind its own. `batching` sets this.
+
+    Returns:
+      A `SegmentResult` whose scratch are the residuals to be stored.
+    """
+    n, length = stored.num_windows, sizes.length
+    functions = functions_of(constants)
+    recurrence = recurrence_of(functions.cell, params, carry, _tree.index(stream.xs, 0))
+
+    def longest(count: jax.Array) -> jax.Array:
+        return lax.pmax(count, axis_names) if axis_names else count
+
+    def window(start: jax.Array, num_steps: Any, is_padded: bool = False) -> Segment:
+        return Segment(
+            functions=functions,
+            params=params,
+            initial_carry=initial_carry,
+            stream=stream,
+            recurrence=recurrence,
+            start=start,
+            length=jnp.asarray(num_steps, jnp.int32),
+            chunk_size=sizes.chunk_size,
+            is_padded=is_padded,
+        )
+
+    # The new window. Only the last of a sequence can be shorter than K.
+    num_new = stream.num_steps - stream.history
+    count = min(length, num_new)
+    new = window(position, num_steps, is_padded=num_new % count != 0)
+    carry, residuals = run_window(new, carry, count, stored.residuals, sizes.slot(n))
+    state = initial_state(new)
+    state = window_backward(new, residuals, count, sizes.slot(n), state, reads_out=True)
+
+    def run_again(m: jax.Array, carry: Any, residuals: Any = None) -> tuple[Any, Any]:
+        """Runs window m with the present params, its residuals into the spare slot."""
+        segment = window(position - (n - m) * length, length)
+        return run_window(segment, carry, length, residuals, sizes.spare)
+
+    def entering_window(m: jax.Array) -> Any:
+        """The carry that entered window m; where it is not stored, run to from an anchor."""
+        slot = m // stored.stride
+        is_stored = n - m <= sizes.num_carries
+        near = _tree.index(stored.carries, m % sizes.num_carries)
+        carry = _tree.select(is_stored, near, _tree.index(stored.anchors, slot))
+        first = slot * stored.stride
+        missing = jnp.where(is_stored, 0, m - first)
+
+        def one(i: jax.Array, carry: Any) -> Any:
+            return _tree.select(i < missing, run_again(first + i, carry)[0], carry)
+
+        return lax.fori_loop(0, longest(missing), one, carry)
+
+    def older_window(j: jax.Array, loop: tuple[BackwardState, Residuals]) -> Any:
+        state, residuals = loop
+        m, is_taken = n - j, j < look_back
+        gate = jnp.asarray(gate_at(j), state.max_weight.dtype)
+        gate = jnp.where(is_taken, gate, jnp.zeros_like(gate))
+        state = state._replace(
+            flow=jax.tree.map(lambda leaf: cut_or_scale(leaf, gate), state.flow),
+            max_compensation=jnp.maximum(state.max_compensation, gate),
+            max_weight=state.max_weight * jnp.where(is_taken, gate, jnp.ones_like(gate)),
+        )
+        is_stored = j <= sizes.num_stored
+
+        # A loop of at most one turn: under vmap, a cond would run both of its branches.
+        def again(_: jax.Array, residuals: Residuals) -> Residuals:
+            return run_again(m, entering_window(m), residuals)[1]
+
+        residuals = lax.fori_loop(jnp.where(is_stored, 1, 0), 1, again, residuals)
+        slot = jnp.where(is_stored, sizes.slot(m), sizes.spare)
+        segment = window(position - j * length, length)
+        return window_backward(segment, residuals, length, slot, state, reads_out=False), residuals
+
+    if stream.num_steps > length:  # else there are no older windows
+        loop = state, residuals
+        state, residuals = lax.fori_loop(1, longest(look_back), older_window, loop)
+    return segment_result(new, state, carry, residuals)
