@@ -75,6 +75,40 @@ def test_the_same_numbers_as_from_one_array(name, size):
         chunked = problem._replace(params=chunked_params), chunked_state
 
 
+def generator(xs, targets, folder):
+    del folder
+    return ((xs[t : t + 7], targets[t : t + 7]) for t in range(0, len(xs), 7))
+
+
+def memory_map(xs, targets, folder):
+    mapped = []
+    for name, array in (("xs", xs), ("targets", targets)):
+        np.save(folder / f"{name}.npy", array)
+        mapped.append(np.load(folder / f"{name}.npy", mmap_mode="r"))
+    return generator(*mapped, folder)
+
+
+def torch_loader(xs, targets, folder):
+    torch = pytest.importorskip("torch")
+    chunks = list(generator(xs, targets, folder))
+    return torch.utils.data.DataLoader(chunks, batch_size=None)
+
+
+@pytest.mark.parametrize("source", [generator, memory_map, torch_loader])
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_loaders_of_all_kinds(name, source, tmp_path):
+    problem = make_problem("rnn", NUM_STEPS)
+    problem = problem._replace(stream=artbp.Stream(problem.stream.xs, problem.stream.targets))
+    estimator = ESTIMATORS[name](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+    arrays = np.asarray(problem.stream.xs), np.asarray(problem.stream.targets)
+    streams = artbp.stream_chunks(source(*arrays, tmp_path), estimator, state, num_steps=30)
+    expected, params, _ = train(estimator, problem, state, [problem.stream])
+    found, found_params, _ = train(estimator, problem, state, streams)
+    assert found == expected
+    assert_equal(found_params, params)
+
+
 def test_chunks_that_are_cut_anywhere_would_not_do():
     """The control: the same chunks, each as a stream of its own that ends."""
     problem = make()

@@ -61,7 +61,7 @@ BAD = {
     "influence_balancing": [
         ("arms=('tbptt',)", "'length'"),
         ("arms=('artbp(1, alpha=4)',)", "mean_length"),
-        ("arms=('rtrl(16)',)", "expected tbptt, artbp or uncompensated"),
+        ("arms=('rtrl(16)',)", "expected tbptt, artbp, uncompensated, unbiased_tbptt"),
         ("arms=()", "arms is empty"),
         ("schedule=steps", "expected one of time steps, updates, constant"),
         ("grid_schedules=('constant',)", "grid_schedules: 'constant' is unknown"),
