@@ -71,7 +71,10 @@ def stream_chunks(
             f"The state stands at step {int(state.position)} of a stream. Begin a sequence with a "
             "state from init, or with that behind the last step of a stream."
         )
-    return _prefetched(_streams(_Reader(chunks), estimator.plan, state, num_steps), prefetch)
+    # A copy, and now: the state may be donated before the first stream is asked for.
+    first, rng_key = int(state.num_estimates), jnp.copy(state.rng_key)
+    streams = _streams(_Reader(chunks), estimator.plan, rng_key, first, num_steps)
+    return _prefetched(streams, prefetch)
 
 
 def _prefetched(streams: Iterator[Stream], count: int) -> Iterator[Stream]:
@@ -148,14 +151,14 @@ def _as_stream(chunk: Any) -> Stream:
 
 
 def _streams(
-    reader: _Reader, plan: Plan, state: EstimatorState, num_steps: int
+    reader: _Reader, plan: Plan, rng_key: jax.Array, first: int, num_steps: int
 ) -> Iterator[Stream]:
     if not reader.fill(1):
         raise ValueError("The chunks hold no step. Is the loader used up?")
     if isinstance(plan.lengths, int):
         yield from _windows(reader, plan.lengths, plan.history, num_steps)
     else:
-        yield from _segments(reader, plan.lengths, state, num_steps)
+        yield from _segments(reader, plan.lengths, rng_key, first, num_steps)
 
 
 def _windows(reader: _Reader, length: int, history: int, num_steps: int) -> Iterator[Stream]:
@@ -176,16 +179,16 @@ def _windows(reader: _Reader, length: int, history: int, num_steps: int) -> Iter
 
 
 def _segments(
-    reader: _Reader, length_of: Any, state: EstimatorState, num_steps: int
+    reader: _Reader, length_of: Any, rng_key: jax.Array, first: int, num_steps: int
 ) -> Iterator[Stream]:
     """Streams of whole segments, filled up to `num_steps` with steps that are not run."""
     draw = jax.jit(jax.vmap(length_of, in_axes=(None, 0)))
-    n, lengths = int(state.num_estimates), collections.deque[int]()
+    n, lengths = first, collections.deque[int]()
     while True:
         total = 0
         while True:  # as many whole segments as fit; at least one
             if not lengths:
-                drawn = draw(state.rng_key, jnp.arange(n, n + _AHEAD, dtype=jnp.int32))
+                drawn = draw(rng_key, jnp.arange(n, n + _AHEAD, dtype=jnp.int32))
                 lengths.extend(np.asarray(drawn).tolist())
                 n += _AHEAD
             if total and total + lengths[0] > num_steps:

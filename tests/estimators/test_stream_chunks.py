@@ -1,5 +1,7 @@
 """A sequence in chunks gives the same numbers, bit for bit, as the sequence in one array."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,7 +92,7 @@ def memory_map(xs, targets, folder):
 
 def torch_loader(xs, targets, folder):
     torch = pytest.importorskip("torch")
-    chunks = list(generator(xs, targets, folder))
+    chunks = [tuple(map(np.copy, chunk)) for chunk in generator(xs, targets, folder)]
     return torch.utils.data.DataLoader(chunks, batch_size=None)
 
 
@@ -107,6 +109,22 @@ def test_loaders_of_all_kinds(name, source, tmp_path):
     found, found_params, _ = train(estimator, problem, state, streams)
     assert found == expected
     assert_equal(found_params, params)
+
+
+def test_the_state_may_be_donated(monkeypatch):
+    """The lengths that are drawn while the streams are used need a key that is still there."""
+    monkeypatch.setattr(sys.modules["artbp.stream_chunks"], "_AHEAD", 4)
+    problem = make()
+    estimator = ESTIMATORS["artbp"](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+    streams = artbp.stream_chunks(chunks_of(problem.stream, 7), estimator, state, num_steps=30)
+    step, num_steps = jax.jit(estimator.estimate, donate_argnums=1), 0
+    for stream in streams:
+        is_over = False
+        while not is_over:
+            _, state, info = step(problem.params, state, stream)
+            is_over, num_steps = bool(info.end_of_stream), num_steps + int(info.length)
+    assert num_steps == NUM_STEPS
 
 
 def test_chunks_that_are_cut_anywhere_would_not_do():
