@@ -55,6 +55,9 @@ class Fault(NamedTuple):
 
 
 UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
+LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
+CHUNKS = "tests/estimators/test_stream_chunks.py::"
+LAW_OF_LOOK_BACKS = "tests/truncation/test_look_back.py::"
 STREAMING = "tests/estimators/test_streaming.py::"
 REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
 SEGMENTS = f"{STREAMING}test_segment_by_segment"
@@ -224,7 +227,7 @@ LIBRARY_FAULTS = [
     Fault(
         "padding-reads-unwritten-buffers",
         "artbp/unrolls/chunk.py",
-        "return jnp.where(is_real, of_chunk, _tree.index(leaf, last)[None])",
+        "return jnp.where(is_real, of_chunk, _tree.index(leaf, begin + last)[None])",
         "return of_chunk",
         [f"{STREAMING}test_a_resumed_state_goes_on_with_the_same_draws"],
         "Buffers may hold NaN from before; a mask does not remove it.",
@@ -1036,6 +1039,135 @@ LIBRARY_FAULTS = [
         "exists = mask",
         [f"{DIAGNOSTICS}test_shadow.py::test_equals_plain_gradients[55]"],
         "The window may reach beyond the stream; those steps have no loss.",
+    ),
+    # Look-backs over windows, and sequences in chunks.
+    Fault(
+        "look-back-without-compensation",
+        "artbp/unrolls/look_back.py",
+        "gate = jnp.asarray(gate_at(j), state.max_weight.dtype)",
+        "gate = jnp.ones_like(state.max_weight)",
+        [f"{LOOK_BACK}test_the_expectation_is_the_gradient_of_full_bptt[rnn-stored]"],
+        "The windows that are reached stand for those that are not.",
+    ),
+    Fault(
+        "look-back-gate-of-the-next-edge",
+        "artbp/unrolls/look_back.py",
+        "jnp.asarray(gate_at(j), state.max_weight.dtype)",
+        "jnp.asarray(gate_at(j + 1), state.max_weight.dtype)",
+        [f"{LOOK_BACK}test_the_expectation_is_the_gradient_of_full_bptt[rnn-stored]"],
+        "The j-th edge back has the compensation of age j.",
+    ),
+    Fault(
+        "look-back-one-window-too-few",
+        "artbp/unrolls/look_back.py",
+        "lax.fori_loop(1, longest(look_back), older_window, loop)",
+        "lax.fori_loop(1, longest(look_back) - 1, older_window, loop)",
+        [f"{LOOK_BACK}test_looking_back_m_windows_is_tbptt_k1_k2[storage0-2]"],
+        "A look-back counts its own window.",
+    ),
+    Fault(
+        "look-back-capped-at-the-stored-windows",
+        "artbp/estimators/unbiased_tbptt.py",
+        "stored.num_windows + 1)",
+        "jnp.minimum(stored.num_windows, stored_windows) + 1)",
+        [f"{LOOK_BACK}test_without_a_law_it_is_full_bptt[1-4-stored]"],
+        "A cap is a certain boundary, which nothing compensates.",
+    ),
+    Fault(
+        "look-back-residuals-of-another-window",
+        "artbp/unrolls/look_back.py",
+        "slot = jnp.where(is_stored, sizes.slot(m), sizes.spare)",
+        "slot = jnp.where(is_stored, sizes.slot(m + 1), sizes.spare)",
+        [f"{LOOK_BACK}test_looking_back_m_windows_is_tbptt_k1_k2[storage0-2]"],
+        "Window m is taken backward by its own residuals.",
+    ),
+    Fault(
+        "look-back-losses-of-older-windows-again",
+        "artbp/unrolls/look_back.py",
+        "length, slot, state, reads_out=False), residuals",
+        "length, slot, state, reads_out=True), residuals",
+        [f"{LOOK_BACK}test_looking_back_m_windows_is_tbptt_k1_k2[storage0-2]"],
+        "Each loss counts once, in the window that it belongs to.",
+    ),
+    Fault(
+        "look-back-run-again-from-the-wrong-carry",
+        "artbp/unrolls/look_back.py",
+        "near = _tree.index(stored.carries, m % sizes.num_carries)",
+        "near = _tree.index(stored.carries, (m + 1) % sizes.num_carries)",
+        [f"{LOOK_BACK}test_windows_are_run_again_with_the_params_of_now"],
+        "A window is run again from the carry that entered it.",
+    ),
+    Fault(
+        "look-back-anchors-of-the-wrong-stride",
+        "artbp/unrolls/look_back.py",
+        "first = slot * stored.stride",
+        "first = slot * stored.stride + 1",
+        [f"{LOOK_BACK}test_without_a_law_it_is_full_bptt[1-4-stored]"],
+        "Behind the stored carries, windows are run from an anchor on.",
+    ),
+    Fault(
+        "look-back-goes-on-in-a-shorter-row",
+        "artbp/unrolls/look_back.py",
+        "gate = jnp.where(is_taken, gate, jnp.zeros_like(gate))",
+        "gate = jnp.where(is_taken, gate, gate)",
+        [f"{LOOK_BACK}test_vmap_over_keys_is_a_loop_over_keys"],
+        "Rows run to the longest look-back; the gate of a shorter one is 0 behind its own.",
+    ),
+    Fault(
+        "look-back-beyond-the-history-passes",
+        "artbp/estimators/unbiased_tbptt.py",
+        "is_missing = oldest_step(stored, position, look_back, sizes) < 0",
+        "is_missing = jnp.zeros((), bool)",
+        [f"{CHUNKS}test_look_backs_beyond_the_history_are_not_a_gradient"],
+        "Steps that are not there must not pass for a gradient.",
+    ),
+    Fault(
+        "chunks-reset-the-carry",
+        "artbp/estimators/segmentwise.py",
+        "resets = at_end & ends",
+        "resets = at_end",
+        [f"{CHUNKS}test_the_same_numbers_as_from_one_array[tbptt-7]"],
+        "Where a stream goes on, so does its carry.",
+    ),
+    Fault(
+        "chunks-reset-the-online-state",
+        "artbp/estimators/stepwise.py",
+        "        if stream.ends:\n            initial = state.initial_carry",
+        "        if True:\n            initial = state.initial_carry",
+        [f"{CHUNKS}test_the_same_numbers_as_from_one_array[rtrl-7]"],
+        "Where a stream goes on, so does the influence of the parameters on the carry.",
+    ),
+    Fault(
+        "chunks-end-within-a-segment",
+        "artbp/stream_chunks.py",
+        "stop = total if goes_on else len(reader)",
+        "stop = max(total, num_steps) if goes_on else len(reader)",
+        [f"{CHUNKS}test_the_same_numbers_as_from_one_array[artbp-7]"],
+        "A stream that goes on ends where a segment does.",
+    ),
+    Fault(
+        "chunks-without-their-history",
+        "artbp/stream_chunks.py",
+        "fields = reader.take(older - history, history + count)",
+        "fields = reader.take(older - history + 1, history + count)",
+        [f"{CHUNKS}test_the_same_numbers_as_from_one_array[tbptt-7]"],
+        "A stream begins with the older steps.",
+    ),
+    Fault(
+        "optimal-look-back-not-pooled",
+        "artbp/truncation/look_back.py",
+        "shape = np.sqrt(np.maximum(pooled, 0.0))",
+        "shape = np.sqrt(np.maximum(weights, 0.0))",
+        [f"{LAW_OF_LOOK_BACKS}test_the_best_survival_against_a_general_minimiser[0-0.3]"],
+        "A survival never rises.",
+    ),
+    Fault(
+        "look-back-variance-one-window-off",
+        "artbp/truncation/look_back.py",
+        "survival = law.survival(np.arange(len(profile) + 1))",
+        "survival = law.survival(np.arange(1, len(profile) + 2))",
+        [f"{LAW_OF_LOOK_BACKS}test_the_variance_is_that_of_all_look_backs[linear]"],
+        "R_j comes with the probability to reach the window j back.",
     ),
 ]
 

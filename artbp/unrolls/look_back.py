@@ -172,7 +172,7 @@ def look_back_gradient(
     def longest(count: jax.Array) -> jax.Array:
         return lax.pmax(count, axis_names) if axis_names else count
 
-    def window(start: jax.Array, num_steps: Any, is_padded: bool = False) -> Segment:
+    def window(start: jax.Array, num_steps: Any) -> Segment:
         return Segment(
             functions=functions,
             params=params,
@@ -182,13 +182,12 @@ def look_back_gradient(
             start=start,
             length=jnp.asarray(num_steps, jnp.int32),
             chunk_size=sizes.chunk_size,
-            is_padded=is_padded,
         )
 
-    # The new window. Only the last of a sequence can be shorter than K.
-    num_new = stream.num_steps - stream.history
-    count = min(length, num_new)
-    new = window(position, num_steps, is_padded=num_new % count != 0)
+    # The new window. Only the last of a sequence can be shorter than K. Its loops then go on over
+    # copies of its last step, which have no loss, and the carry behind them is not used.
+    count = min(length, stream.num_steps - stream.history)
+    new = window(position, num_steps)
     carry, residuals = run_window(new, carry, count, stored.residuals, sizes.slot(n))
     state = initial_state(new)
     state = window_backward(new, residuals, count, sizes.slot(n), state, reads_out=True)

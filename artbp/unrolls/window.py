@@ -31,7 +31,7 @@ def run_window(
     """Runs the first `num_steps` steps of a segment.
 
     Args:
-      num_steps: static; `segment.is_padded` where the segment may be shorter.
+      num_steps: static. Where the segment is shorter, the carry that leaves is of no use.
       residuals: buffers for several windows, of which that in `slot` is filled; None keeps nothing.
 
     Returns:
