@@ -25,13 +25,13 @@ class Stream:
         be NaN.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
         arrays otherwise.
-      ends: False where the sequence goes on in the stream that is handed over next, as with the
-        chunks of a data loader. The carry then goes on too. Estimators refuse a stream that would
-        end within one of their segments or windows; `artbp.stream_chunks` makes streams that fit.
-      history: so many steps at the beginning of the arrays have been run already, as part of
-        earlier streams. Estimates begin behind them; a look-back reads them.
-      stop: int32 scalar, the end of the steps that are to be run, counted from the beginning of the
-        arrays; what follows is padding. None: all steps.
+      ends: False if the sequence goes on in the next stream, as with data from a loader. The carry
+        then goes on too. Such a stream must end where a segment or window of the estimator ends, or
+        `estimate` raises a ValueError. `artbp.stream_chunks` makes streams that fit.
+      history: the number of steps at the beginning of the arrays that have been run already, in
+        earlier streams. Estimates begin after them. A look-back may read them.
+      stop: int32 scalar, the end of the steps to be run, as an index into the arrays. What follows
+        is padding. None means all steps.
 
     Raises:
       ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps.
@@ -48,7 +48,7 @@ class Stream:
 
     @property
     def num_new(self) -> Any:
-        """The number of steps to run: those behind the history and before the padding."""
+        """The number of steps to run: those after the history and before the padding."""
         return (self.num_steps if self.stop is None else self.stop) - self.history
 
     def __post_init__(self):

@@ -1,4 +1,8 @@
-"""Streams from the chunks of a data loader, for sequences that do not fit into memory."""
+"""Streams from a data loader, for sequences that do not fit into memory.
+
+In this module a chunk is a loader chunk: consecutive steps of one sequence, any number of them, as
+a data loader yields them. A chunk of a kernel (`artbp.unrolls.chunk`) is something else.
+"""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -23,7 +27,9 @@ def stream_chunks(
     num_steps: int,
     prefetch: int = 2,
 ) -> Iterator[Stream]:
-    """Turns the chunks of one sequence into streams for an estimator, one after another::
+    """Turns one sequence, which a data loader yields chunk by chunk, into streams for an estimator.
+
+    ::
 
         for stream in artbp.stream_chunks(loader, estimator, state, num_steps=1000):
             end_of_stream = False
@@ -32,32 +38,36 @@ def stream_chunks(
                 params = ...
                 end_of_stream = info.end_of_stream
 
-    The estimates are the same, bit for bit, as with the whole sequence in one `Stream`. This holds
-    because segments and windows never depend on data: it is known beforehand where a stream may
-    end. Streams end where a segment or window does, and begin with the older steps that a look-back
-    may read. All have the same shape, so that the estimator is compiled once; the last one of fixed
-    windows may be shorter. A random segment that is longer than `num_steps` gets a longer stream,
-    and is compiled for it.
+    The estimates are the same, bit for bit, as with the whole sequence in one `Stream`. Each stream
+    ends where a segment or window ends. This is known in advance, because segments and windows
+    never depend on data. A stream begins with the older steps that a look-back may read
+    (`Stream.history`). Exception: if a look-back of `unbiased_tbptt` needs steps before these, the
+    gradient is NaN; see its `stored_carries`.
 
-    Chunks are read as they are needed. At any time the host holds about one stream and one chunk,
-    and the device `prefetch` streams.
+    All streams but the last have the same shapes. So the estimator is compiled twice: for these,
+    and for the last one, which has `ends=True` and may be shorter. A random segment that is longer
+    than `num_steps` gets a longer stream, for which the estimator is compiled again.
+
+    Chunks are read when they are needed. The host holds about one stream and one chunk at a time.
+    The device holds the stream in use and `prefetch` more.
 
     Args:
-      chunks: an iterable of consecutive chunks of one sequence: `Stream`s, or trees
-        `(xs, targets)`; arrays `[k, ...]`, time first, any k ≥ 1, NumPy or what `numpy.asarray`
-        takes, such as slices of a memory map or CPU tensors of torch. All have the same fields.
+      chunks: an iterable of consecutive pieces of one sequence, each a `Stream` or a pair
+        `(xs, targets)`. Arrays are `[k, ...]`, time first, with any k ≥ 1: NumPy arrays, or what
+        `numpy.asarray` takes, such as slices of a memory map or CPU tensors of torch. All chunks
+        have the same fields. xs is needed. Typed JAX keys cannot be part of a chunk.
       estimator: a `ChunkedEstimator`, such as that of `tbptt`, `artbp`, `unbiased_tbptt` or `rtrl`.
-      state: the estimator's state at the beginning of the sequence; its key and its count of
+      state: the state of the estimator at the beginning of the sequence. Its key and its count of
         estimates decide where segments end.
-      num_steps: time steps of a stream, without the older ones; rounded up to whole windows.
-      prefetch: how many streams are put on the device ahead of use.
+      num_steps: new time steps of a stream, without the history. Rounded up to whole windows.
+      prefetch: the number of streams that are put on the device ahead of use.
 
     Yields:
-      Streams on JAX's default device, of which the last one has `ends=True`.
+      Streams on JAX's default device. The last one has `ends=True`, the others `ends=False`.
 
     Raises:
-      ValueError: an estimator that needs the whole sequence; a state within a sequence; no steps;
-        chunks with different fields.
+      ValueError: an estimator that needs the whole sequence; a state in the middle of a sequence;
+        no steps; chunks with different fields.
     """
     if not isinstance(estimator, ChunkedEstimator):
         raise ValueError(
@@ -78,7 +88,7 @@ def stream_chunks(
 
 
 def _prefetched(streams: Iterator[Stream], count: int) -> Iterator[Stream]:
-    """Puts streams on the device ahead of use; the transfers run beside the computation."""
+    """Puts streams on the device ahead of use, so that transfers overlap with the computation."""
     queue: collections.deque[Stream] = collections.deque()
     for stream in streams:
         queue.append(jax.device_put(stream))
@@ -88,10 +98,10 @@ def _prefetched(streams: Iterator[Stream], count: int) -> Iterator[Stream]:
 
 
 class _Reader:
-    """The steps of all chunks, read as they are needed.
+    """Reads chunks when their steps are needed.
 
     Attributes:
-      steps: a `Stream` of NumPy arrays: the steps that have been read and not been dropped; None
+      steps: a `Stream` of NumPy arrays, the steps that have been read and not been dropped. None
         before the first chunk.
     """
 
@@ -103,7 +113,7 @@ class _Reader:
         return 0 if self.steps is None else self.steps.num_steps
 
     def fill(self, count: int) -> bool:
-        """Reads until `count` steps are there. Returns False if the sequence ends before."""
+        """Reads until it holds `count` steps. Returns False if the sequence ends before that."""
         read, total = [] if self.steps is None else [self.steps], len(self)
         while total < count:
             try:
@@ -127,7 +137,7 @@ class _Reader:
     def take(self, first: int, count: int) -> tuple[Any, ...]:
         """The fields of `count` steps from `first` on.
 
-        Beyond either end, the first or the last step is repeated.
+        Indices beyond either end give the first or the last step.
         """
         index = np.clip(np.arange(first, first + count), 0, len(self) - 1)
         return jax.tree.map(lambda leaf: leaf[index], _fields(self.steps))
@@ -146,8 +156,14 @@ def _fields(stream: Stream) -> tuple[Any, ...]:
 
 def _as_stream(chunk: Any) -> Stream:
     """A chunk as a `Stream` of NumPy arrays."""
-    fields = _fields(chunk) if isinstance(chunk, Stream) else tuple(chunk)
-    return Stream(*jax.tree.map(np.asarray, fields))
+    if isinstance(chunk, Stream):
+        return Stream(*jax.tree.map(np.asarray, _fields(chunk)))
+    if not isinstance(chunk, (tuple, list)) or len(chunk) != 2:
+        raise ValueError(
+            f"A chunk of the loader is {type(chunk).__name__}; expected a Stream or a pair (xs, "
+            "targets), where targets may be None."
+        )
+    return Stream(*jax.tree.map(np.asarray, tuple(chunk)))
 
 
 def _streams(
@@ -162,13 +178,13 @@ def _streams(
 
 
 def _windows(reader: _Reader, length: int, history: int, num_steps: int) -> Iterator[Stream]:
-    """Streams of whole windows, each behind the older steps that a look-back may read."""
+    """Streams of whole windows, each with the older steps that a look-back may read before it."""
     size = -(-num_steps // length) * length
     older = 0  # steps at the beginning of the reader that have been run
     while True:
         goes_on = reader.fill(older + size + 1)
         count = size if goes_on else len(reader) - older
-        # Before the first step of all, the fields are padding, which no look-back reaches.
+        # Before the first step of the sequence, the fields are padding that no look-back reads.
         fields = reader.take(older - history, history + count)
         yield Stream(*fields, ends=not goes_on, history=history)
         if not goes_on:
@@ -181,7 +197,7 @@ def _windows(reader: _Reader, length: int, history: int, num_steps: int) -> Iter
 def _segments(
     reader: _Reader, length_of: Any, rng_key: jax.Array, first: int, num_steps: int
 ) -> Iterator[Stream]:
-    """Streams of whole segments, filled up to `num_steps` with steps that are not run."""
+    """Streams of whole segments, padded to `num_steps` with steps that are not run."""
     draw = jax.jit(jax.vmap(length_of, in_axes=(None, 0)))
     n, lengths = first, collections.deque[int]()
     while True:

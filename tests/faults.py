@@ -676,7 +676,7 @@ LIBRARY_FAULTS = [
     ),
     Fault(
         "window-carry-of-the-wrong-slot",
-        "artbp/estimators/window.py",
+        "artbp/estimators/carry_ring.py",
         "floats, rest = _tree.partition(_tree.index(carries, t % size))",
         "floats, rest = _tree.partition(_tree.index(carries, (t + 1) % size))",
         [f"{K1_K2}test_equals_its_definition[2-5-stored-new]"],
@@ -700,7 +700,7 @@ LIBRARY_FAULTS = [
     ),
     Fault(
         "window-loss-sum-of-old-steps",
-        "artbp/estimators/window.py",
+        "artbp/estimators/carry_ring.py",
         "counts = valid & (t >= new)",
         "counts = valid",
         [f"{REGISTRY}test_exactness_is_what_the_row_claims[tbptt_reforward]"],

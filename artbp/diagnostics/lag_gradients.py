@@ -20,8 +20,8 @@ import optax
 from jax import flatten_util, lax
 
 from artbp import _tree
+from artbp.estimators.carry_ring import run_backward
 from artbp.estimators.stepwise import Steps
-from artbp.estimators.window import run_backward
 from artbp.stream import Stream
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
 from artbp.unrolls.readout import LossFn

@@ -1,4 +1,4 @@
-"""How much of a window's gradient goes through the windows before it."""
+"""Measures how much of a window's gradient goes through the windows before it."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -49,22 +49,23 @@ def look_back_profile(
 
         R_j = gradient of the losses of window n through the windows n − j, …, n − J
 
-    Windows have K steps. The windows n are spread evenly over the stream. What goes through windows
-    further back than J is missing from all R_j: take J so large that the last entries are small.
+    Windows have K steps. The sampled windows n are spread evenly over the stream. The gradient
+    through windows further back than J is missing from all R_j, so choose J so large that the last
+    entries are small.
 
-    Cost: one forward pass of the stream, and J + 1 windows forward and backward for each sample.
+    Cost: one forward pass over the stream, and J + 1 windows forward and backward for each sample.
 
     Args:
       cell, loss_fn, params: as for `artbp.artbp`.
-      carry: at the beginning of the stream.
-      stream: at least J + 1 windows, as many as you want to average over.
-      truncation_length: K, steps of a window.
-      num_windows: J ≥ 1, the older windows that are looked at.
-      num_samples: how many windows n.
+      carry: the carry at the beginning of the stream.
+      stream: at least (J + 1)·K steps; more to average over more windows.
+      truncation_length: K, the steps of a window.
+      num_windows: J ≥ 1, the number of older windows.
+      num_samples: the number of windows n; fewer if the stream does not have as many.
       initial_carry: the carry after a reset. Default: `carry`.
 
     Raises:
-      TypeError, ValueError: as `estimate` of `artbp.artbp`; a stream that is too short.
+      TypeError, ValueError: as for `estimate` of `artbp.artbp`; a stream that is too short.
     """
     check_params(params)
     options = {"truncation_length": truncation_length, "num_windows": num_windows}
@@ -107,7 +108,7 @@ def _norms(
         xs, resets = _tree.slice_steps(
             (stream.xs, stream.resets), n * truncation_length, truncation_length
         )
-        gates = jnp.ones(truncation_length)  # says how many steps there are where xs is None
+        gates = jnp.ones(truncation_length)  # gives the number of steps if xs is None
         return unroll(
             cell, params, carry, xs, gates=gates, resets=resets, initial_carry=initial_carry
         )

@@ -3,7 +3,13 @@
 from artbp.estimators.adaptive import adaptive_tbptt
 from artbp.estimators.artbp import artbp
 from artbp.estimators.awd_lstm import awd_lstm_bptt, scale_by_learning_rate_factor
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
+from artbp.estimators.base import (
+    ChunkedEstimator,
+    EstimatorInfo,
+    EstimatorState,
+    GradientEstimator,
+    Plan,
+)
 from artbp.estimators.bptt import bptt
 from artbp.estimators.pes import pes
 from artbp.estimators.random_truncation import random_truncation
@@ -19,10 +25,12 @@ from artbp.estimators.uoro import uoro
 
 __all__ = [
     "REGISTRY",
+    "ChunkedEstimator",
     "EstimatorInfo",
     "EstimatorSpec",
     "EstimatorState",
     "GradientEstimator",
+    "Plan",
     "adaptive_tbptt",
     "artbp",
     "awd_lstm_bptt",

@@ -9,8 +9,8 @@ from jax import lax
 
 from artbp import _tree
 from artbp.estimators.base import EstimatorState, GradientEstimator
+from artbp.estimators.carry_ring import run_backward, run_forward
 from artbp.estimators.stepwise import Advance, Steps, stepwise
-from artbp.estimators.window import run_backward, run_forward
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 

@@ -49,7 +49,8 @@ class EstimatorInfo(NamedTuple):
       max_weight: the product of the factors, 1/S(length − 1): the weight of the loss of the last
         step in the gradient through the first step.
       end_of_stream: bool, whether this was the last segment of the stream. The next one begins the
-        stream again, with the initial carry; or, where `Stream.ends` is False, the next stream.
+        stream again, with the initial carry. If `Stream.ends` is False, it begins the next stream
+        instead, and the carry goes on.
       extra: further scalars of this estimator, by name; see its docstring.
     """
 
@@ -63,12 +64,13 @@ class EstimatorInfo(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which steps of a sequence the estimates of an estimator need, known before any data.
+    """The steps of a sequence that each estimate needs. They never depend on data.
 
     Attributes:
-      lengths: the number of steps of every estimate; or `lengths(rng_key, n) -> int32`, that of
-        estimate number n since `init`. The end of the sequence may come sooner.
-      history: how many older steps an estimate may read.
+      lengths: the number of steps of every estimate, or a function `lengths(rng_key, n) -> int32`
+        that gives it for estimate number n since `init`. The last estimate of a sequence may have
+        fewer.
+      history: the number of steps before those of the estimate that it may read.
     """
 
     lengths: int | Callable[[jax.Array, jax.Array], jax.Array]
@@ -93,10 +95,12 @@ class GradientEstimator(NamedTuple):
 
 
 class ChunkedEstimator(GradientEstimator):
-    """A gradient estimator that takes a sequence in chunks too; see `artbp.stream_chunks`.
+    """A gradient estimator that also takes one sequence as several streams.
+
+    See `artbp.stream_chunks`, which makes these streams.
 
     Attributes:
-      plan: which steps its estimates need.
+      plan: the steps that its estimates need.
     """
 
     plan: Plan
@@ -108,14 +112,14 @@ class ChunkedEstimator(GradientEstimator):
 
 
 def make_estimator(init: Any, estimate: Any, plan: Plan | None) -> GradientEstimator:
-    """A `ChunkedEstimator`, or, without a plan, a `GradientEstimator`."""
+    """Returns a `ChunkedEstimator`, or a `GradientEstimator` if there is no plan."""
     if plan is None:
         return GradientEstimator(init, estimate)
     return ChunkedEstimator(init, estimate, plan)
 
 
 def check_chunk(stream: Stream, plan: Plan | None) -> None:
-    """Raises ValueError unless the estimates of a plan end where a stream that goes on does."""
+    """Raises ValueError if a stream with `ends=False` would cut an estimate of the plan short."""
     if stream.ends:
         return
     if plan is None:

@@ -99,8 +99,8 @@ def _adaptive_options(n: int) -> dict[str, int]:
 
 
 def _unbiased_options(n: int) -> dict[str, Any]:
-    """A look-back goes on over each edge with probability 1/4."""
-    return {"law": truncation.geometric(4 / 3), "truncation_length": n}
+    """A look-back has one and a half windows on average, and a tail that falls like j⁻³."""
+    return {"law": truncation.polynomial(1.5, 4), "truncation_length": n}
 
 
 _truncated = functools.partial(EstimatorSpec, bias="truncation")

@@ -1,4 +1,4 @@
-"""Unbiased truncated BPTT on a fixed clock: windows of K steps that look back a random distance."""
+"""Unbiased truncated BPTT: an update every K steps, backpropagated over a random distance."""
 
 from functools import partial
 from typing import Any, Literal, get_args
@@ -28,11 +28,11 @@ from artbp.unrolls.readout import LossFn
 
 Mode = Literal["stored", "reforward"]
 
-# By default the residuals of so many older windows are stored that a look-back goes beyond them
-# with at most this chance, and no more than so many.
+# The default of `stored_windows` is the smallest number of older windows that a look-back exceeds
+# with at most this probability, up to a limit.
 _RARE, _MOST_RESIDUALS = 1 / 64, 16
-# The same for the carries that entered older windows, which are small.
-_VERY_RARE, _MOST_CARRIES = 1e-12, 64
+# The same for `stored_carries`. A carry is small compared with the residuals of a window.
+_VERY_RARE, _MOST_CARRIES = 1e-12, 256
 
 
 def unbiased_tbptt(
@@ -46,60 +46,70 @@ def unbiased_tbptt(
     stored_windows: int | None = None,
     stored_carries: int | None = None,
 ) -> GradientEstimator:
-    """Truncated BPTT without bias: an update every K steps, with a look-back of random length.
+    """Truncated BPTT without its bias: an update every K steps, with a look-back of random length.
 
-    The stream is cut into windows of K steps. An estimate is one window. With A ~ `law`, drawn
-    before the window is run, it means::
+    The stream is cut into windows of K steps. An estimate runs one window, n, and backpropagates
+    its losses through a random number A of windows, window n included. A ~ `law` is drawn before
+    the window is run::
 
-        δ = 0
+        g, δ = 0, 0
         for window in n, n − 1, ..., n − A + 1:      # A windows, the new one included
             for t backward in window:
-                δ = ∂ℓ_t/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ         # losses of the new window only
+                δ = ∂ℓ_t/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ         # ℓ_t of window n only
                 g += (∂F_t/∂θ)ᵀ δ
-            δ = δ / (1 − c(j))                       # across the j-th edge back, j = 1, 2, …
+            δ = δ / (1 − c(j))                       # at the j-th edge back, j = 1, 2, …
 
-    Edge j is crossed with probability 1 − c(j), so the factor makes the expectation, with frozen
-    params, the gradient of full BPTT. Unlike `artbp.artbp`, every update has K losses a row, and a
-    long look-back delays no update. The expected work is one window forward and Σ_j S(j), j ≥ 0,
-    backward: for a geometric law with hazard c, 1/c windows backward.
+    An edge is the border between two windows. A look-back that has come to edge j crosses it with
+    probability 1 − c(j). The factor compensates for this: with frozen params, the expectation of
+    the summed gradients of a pass is the gradient of full BPTT. Every update has K losses a row,
+    and a long look-back delays no update; both differ from `artbp.artbp`. The expected work of an
+    estimate is one window forward and Σ_{j≥0} S(j) windows backward, which is 1/c windows for a
+    geometric law with hazard c.
 
-    `truncation.fixed(1)` is `artbp.tbptt(K)`, `fixed(m)` is `artbp.tbptt_k1_k2(K, m·K)`, `never()`
-    is full BPTT, by windows.
+    Special cases: `truncation.fixed(1)` is `artbp.tbptt` and `truncation.never()` is full BPTT.
+    With frozen params, `truncation.fixed(m)` is `artbp.tbptt_k1_k2` with k1 = K and k2 = m·K,
+    apart from a last window that is shorter than K.
 
     Older windows ran with older params. The modes differ in what they differentiate there. With
     frozen params they give the same gradient.
 
-    - "stored": each older window as it was run, from the residuals of its forward pass, with the
-      present weights in the backward products. It costs no second forward pass and keeps the
-      residuals of `stored_windows` windows. A window that is older is run again, as in "reforward".
+    - "stored": older windows are differentiated at the residuals of their forward pass, with the
+      present weights in the backward products. No forward pass is repeated for the last
+      `stored_windows` older windows, whose residuals are kept. Windows before these are run again,
+      as in "reforward".
     - "reforward": each older window is run again with the present params, from the carry that
       entered it. It costs one more forward pass for each older window and keeps carries only.
 
-    No look-back is cut off: behind the stored carries, windows are run again from a carry further
-    back. This takes long, so `stored_carries` should rarely be exceeded. Danger: a sequence handed
-    over in chunks (`artbp.stream_chunks`) holds the steps of `stored_carries` older windows only;
-    an estimate that looks back further is NaN.
+    No look-back is cut off: beyond `stored_carries` older windows, windows are run again from a
+    carry further back. This is slow, so it should be rare. Danger: the streams of
+    `artbp.stream_chunks` hold the steps of `stored_carries` older windows only. If a look-back
+    needs a step from before that, the gradient is NaN. A law with a long tail, such as
+    `polynomial`, therefore needs more `stored_carries` there than the default.
 
     `info.extra` holds `look_back` (A).
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`.
-      law: of the number of windows A, as if a window were a step: P(A > j) = `law.survival(j)`. It
-        never depends on data. At the beginning of the stream there is nothing further back, so the
-        look-back ends there, which cuts nothing.
-      truncation_length: K, steps of a window. The last window of a stream may be shorter.
+      law: the distribution of A. Its unit is a window, not a step: P(A > j) = `law.survival(j)`.
+        At the beginning of the stream there is nothing further back. The look-back ends there, and
+        no gradient is lost.
+      truncation_length: K, the steps of a window. The last window of a stream may be shorter.
       mode: see above.
-      stored_windows: in mode "stored", the older windows whose residuals are kept. Default: as many
-        as a look-back goes beyond with probability at most 1/64, at most 16.
-      stored_carries: older windows whose first carry is kept, in two buffers of this size. Default:
-        as many as a look-back goes beyond with probability 1e-12, between 2 and 64.
+      stored_windows: in mode "stored", the number of older windows whose residuals are kept.
+        Default: the smallest number that a look-back exceeds with probability at most 1/64, but
+        not above 16.
+      stored_carries: the number of older windows of which the carry that entered them is kept,
+        rounded up to an even number. Twice as many carries are stored: those of the last windows,
+        and others further back. Default: the smallest number that a look-back exceeds with
+        probability at most 1e-12, but between 2 and 256.
 
     Raises:
       TypeError: `law` is no truncation law.
       ValueError: an unknown mode; numbers that are not integers ≥ 1.
 
-    Source: ours. It applies the gate of ARTBP (arXiv 1705.08209) to the edges of TBPTT's windows;
-    the estimator of each window is a randomised telescope (arXiv 1905.07006), or Russian roulette.
+    Source: ours. It applies the gate of ARTBP (arXiv 1705.08209) at the edges of TBPTT's windows.
+    The estimate of each window is a randomised telescope (arXiv 1905.07006), also known as Russian
+    roulette.
     """
     check_law(law)
     length = check_length(truncation_length, "truncation_length")
@@ -111,7 +121,8 @@ def unbiased_tbptt(
         stored_carries = max(2, _rarely_exceeded(law, _VERY_RARE, _MOST_CARRIES))
     check_positive(stored_windows=stored_windows, stored_carries=stored_carries, integer=True)
     num_stored = stored_windows if mode == "stored" else 0
-    sizes = Sizes(length, num_stored, num_carries=stored_carries + stored_carries % 2)
+    num_carries = max(stored_carries, num_stored)
+    sizes = Sizes(length, num_stored, num_carries + num_carries % 2)
     functions = Functions(cell, loss_fn)
 
     def begin(params: Any, carry: Any) -> Stored:
@@ -129,7 +140,7 @@ def unbiased_tbptt(
         carries = state.carry, state.initial_carry
         place = stream, position, end - position, look_back
         result = lockstep(kernel)(constants, params, *carries, stored, *place)
-        # A look-back to steps that this stream does not hold must not pass for a gradient.
+        # The result of a look-back to steps that this stream does not hold is not a gradient.
         is_missing = oldest_step(stored, position, look_back, sizes) < 0
         stored = store_carry(stored._replace(residuals=result.scratch), state.carry)
         if stream.ends:
@@ -153,7 +164,7 @@ def unbiased_tbptt(
 
 
 def _rarely_exceeded(law: TruncationLaw, chance: float, most: int) -> int:
-    """The smallest number of older windows that a look-back exceeds with at most this chance."""
-    survival = law.survival(np.arange(1, most + 1))  # P(more than j windows, the new one included)
+    """The smallest number of older windows, up to `most`, that is exceeded with this chance."""
+    survival = law.survival(np.arange(1, most + 1))  # P(A > j), where A includes the new window
     rare = np.flatnonzero(survival <= chance)
     return max(1, int(rare[0])) if rare.size else most

@@ -8,14 +8,15 @@ tabulated   c(k) from a table
 replay      a chosen pattern of boundaries
 
 `streaming_variance` is the variance that a law adds to the gradient, given how gradients shrink
-with lag; `artbp.contrib.optimal_law` minimises it. For look-backs of `artbp.unbiased_tbptt`,
-`look_back_variance` and `extra_work` say what a law costs, and `optimal_look_back` finds the best.
+with lag; `artbp.contrib.optimal_law` minimises it. For the look-backs of `artbp.unbiased_tbptt`,
+`look_back_variance` and `look_back_work` say what a law costs, and `optimal_look_back` finds the
+best one.
 """
 
 from artbp.truncation.base import InvertibleLaw, TruncationLaw
 from artbp.truncation.deterministic import Fixed, Never, fixed, never
 from artbp.truncation.geometric import Geometric, geometric
-from artbp.truncation.look_back import extra_work, look_back_variance, optimal_look_back
+from artbp.truncation.look_back import look_back_variance, look_back_work, optimal_look_back
 from artbp.truncation.polynomial import Polynomial, polynomial
 from artbp.truncation.replay import Replay, replay
 from artbp.truncation.streaming import streaming_variance
@@ -30,10 +31,10 @@ __all__ = [
     "Replay",
     "Tabulated",
     "TruncationLaw",
-    "extra_work",
     "fixed",
     "geometric",
     "look_back_variance",
+    "look_back_work",
     "never",
     "optimal_look_back",
     "polynomial",

@@ -1,12 +1,13 @@
-"""The law of the look-backs of `unbiased_tbptt`: what a law costs, and the best law.
+"""Laws for the look-backs of `unbiased_tbptt`: their variance, their cost, and the best law.
 
 Let R_j be the part of a window's gradient that goes through the windows j and more back, so that
-R_0 is its whole gradient. The estimate of the window is the sum of R_j − R_{j+1} over the windows
-that it looks back to, each divided by S(j), its probability. Its variance over the look-backs is
+R_0 is its whole gradient. The estimate adds up R_j − R_{j+1}, the part through the j-th window
+back, over the windows of the look-back. Each is divided by S(j), the probability that the look-back
+reaches this window. The variance of the estimate over the look-backs is
 
     V = Σ_{j≥1} (1/S(j) − 1/S(j−1)) ‖R_j‖²  =  Σ_{j≥1} (‖R_j‖² − ‖R_{j+1}‖²)/S(j) − ‖R_1‖²
 
-and its extra work, in windows backward, W = Σ_{j≥1} S(j). For a given W, V is least at
+and its expected extra work is W = Σ_{j≥1} S(j) windows backward. For a given W, V is least at
 S(j) ∝ √(‖R_j‖² − ‖R_{j+1}‖²), capped at 1 and made non-increasing.
 """
 
@@ -17,24 +18,25 @@ import numpy as np
 from artbp.truncation.base import TruncationLaw
 from artbp.truncation.tabulated import Tabulated, tabulated
 
-# The profile is continued until its norms have fallen below this share of the first, or so far.
+# The profile is continued until it is below this share of its first entry, for at most so many
+# windows.
 _NEGLIGIBLE, _FARTHEST = 1e-12, 100_000
 
 
 def look_back_variance(law: TruncationLaw, profile: Any) -> float:
-    """The variance that random look-backs add to the gradient of one window.
+    """Computes the variance that random look-backs add to the gradient of one window.
 
         V = Σ_{j≥1} (1/S(j) − 1/S(j−1)) ‖R_j‖²
 
-    It is exact for given data and params: the trace of the covariance over look-backs.
+    This is the trace of the covariance over look-backs, for given data and params. It is exact.
 
     Args:
-      law: of `unbiased_tbptt`.
+      law: the law of the look-backs, as for `artbp.unbiased_tbptt`.
       profile: ‖R_1‖², …, ‖R_J‖², as `artbp.diagnostics.look_back_profile` measures them; ‖R_j‖² is
         taken to be 0 for j > J.
 
     Returns:
-      V, infinite if a look-back cannot reach a window with ‖R_j‖² > 0.
+      V. It is infinite if no look-back of the law reaches a window with ‖R_j‖² > 0.
     """
     profile = _check(profile)
     survival = law.survival(np.arange(len(profile) + 1))
@@ -44,31 +46,38 @@ def look_back_variance(law: TruncationLaw, profile: Any) -> float:
     return float(np.sum(np.where(np.isnan(terms), np.inf, terms)))
 
 
-def extra_work(law: TruncationLaw, num_windows: int = 10_000) -> float:
-    """The expected number of older windows of an estimate, Σ_{j≥1} S(j), here up to `num_windows`.
+def look_back_work(law: TruncationLaw, num_windows: int = 10_000) -> float:
+    """Computes W = Σ_{j≥1} S(j), the expected number of older windows of an estimate.
 
-    An estimate of `unbiased_tbptt` takes one window forward and 1 + this many windows backward.
+    An estimate of `artbp.unbiased_tbptt` takes one window forward and 1 + W windows backward, on
+    average.
+
+    Args:
+      law: the law of the look-backs.
+      num_windows: where the sum ends.
     """
     return float(np.sum(law.survival(np.arange(1, num_windows + 1))))
 
 
 def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
-    """The law of least variance for `unbiased_tbptt` at a given expected work.
+    """Finds the law of least variance for `artbp.unbiased_tbptt` at a given expected work.
 
         min Σ_{j≥1} (1/S(j) − 1/S(j−1)) ‖R_j‖²   subject to   Σ_{j≥1} S(j) = extra_work
 
-    It is S(j) = min(1, a √d_j), with d the non-increasing sequence nearest to
-    ‖R_j‖² − ‖R_{j+1}‖² in the mean square, and `a` such that the work is met. For ‖R_j‖² ∝ ρ^2j
-    this is the geometric law with hazard 1 − ρ, as long as a ρ ≤ 1.
+    The solution is S(j) = min(1, a √d_j). Here d is the non-increasing sequence that is nearest to
+    ‖R_j‖² − ‖R_{j+1}‖² in the mean square, and `a` is such that Σ S(j) = extra_work. If
+    ‖R_j‖ ∝ ρ^j, the solution is S(j) ∝ ρ^j: hazard 1 − ρ from the second edge on, and at the first
+    edge the hazard that fits the work (where no S(j) is capped at 1).
 
-    Behind the last entry the profile is continued at the mean rate at which its last half falls. So
-    the law reaches every window, and the gradient is unbiased whatever the profile.
+    After its last entry, the profile is continued at the mean rate at which its last half falls. So
+    the law reaches every window, and the gradient is unbiased for any profile.
 
     Args:
       profile: ‖R_1‖², …, ‖R_J‖², J ≥ 2, positive, as `artbp.diagnostics.look_back_profile` measures
         them. The last must be below the first.
-      extra_work: the expected number of older windows of an estimate, > 0. With 1 forward pass and
-        twice its work backward, an estimate costs 1 + 2/3·extra_work times as much as one of TBPTT.
+      extra_work: the expected number of older windows of an estimate, > 0. If a backward pass costs
+        twice as much as a forward pass, an estimate costs 1 + 2/3·extra_work times as much as one
+        of `artbp.tbptt`.
 
     Returns:
       A `tabulated` law.
@@ -89,13 +98,16 @@ def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
 
 
 def best_survival(weights: Any, work: float) -> np.ndarray:
-    """Minimises Σ_j weights_j/S_j over 1 ≥ S_1 ≥ S_2 ≥ … ≥ 0 with Σ_j S_j = work, at most `n`."""
+    """Minimises Σ_j weights_j/S_j over 1 ≥ S_1 ≥ S_2 ≥ … ≥ 0 with Σ_j S_j = work.
+
+    If work exceeds the number of weights, all S_j are 1.
+    """
     from scipy import optimize  # imported here, because it would slow down `import artbp`
 
     weights = np.asarray(weights, np.float64)
     pooled = optimize.isotonic_regression(weights, increasing=False).x
     shape = np.sqrt(np.maximum(pooled, 0.0))
-    # With the first m at the cap, the others share what is left in proportion to their shape.
+    # If the first m are 1, the others share the rest of the work in proportion to their shape.
     tails = np.cumsum(shape[::-1])[::-1]
     for m in range(len(shape)):
         if work <= m or tails[m] == 0:

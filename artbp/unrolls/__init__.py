@@ -7,6 +7,8 @@ recurrence      the interface of a cell at given parameters; autodiff_recurrence
 fused           `unroll` with a hand-written backward pass
 chunk           forward and backward passes over a few steps of a segment
 dynamic         one program for segments of every length
+window          forward and backward passes over a window of fixed length
+look_back       the gradient of a window's losses through a number of older windows
 static_lengths  programs for fixed lengths: `exact` and `pow2`
 batching        the batching rule of `jax.vmap` for segment kernels
 policies        which of them to use

@@ -1,13 +1,14 @@
-"""The gradient of one window, backward through itself and a number of older windows.
+"""The gradient of the losses of one window, through this window and a number of older windows.
 
     δ = 0
     for window in n, n − 1, …, n − A + 1:           # A windows, the new one included
         for t backward in window:
-            δ = ∂ℓ_t/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ      # losses of the new window only
-        δ = gate_at(j) · δ                          # across the j-th edge back
+            δ = ∂ℓ_t/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ      # ℓ_t of window n only
+        δ = gate_at(j) · δ                          # at the j-th edge back
 
-All loops within a window have static lengths; only the number of windows is traced. What is kept of
-older windows is in `Stored`.
+All loops within a window have static lengths; only the number of windows is traced. `Stored` holds
+what is kept of older windows: residuals of the last few, carries of more. Some carries from further
+back, the anchors, make it possible to run any older window again.
 """
 
 from collections.abc import Callable
@@ -37,15 +38,17 @@ from artbp.unrolls.window import run_window, window_backward
 
 
 class Stored(NamedTuple):
-    """What is kept of the windows before the next one. W is their number since the pass began.
+    """What is kept of the windows of a pass that have been run.
 
     Attributes:
-      num_windows: W, int32.
-      residuals: of the last R windows, those of window n in slot n mod (R + 1), and of one window
-        that was run again.
-      carries: `[C, ...]`, the carries that entered the last C windows, in slot n mod C.
+      num_windows: int32, their number. It is also the index n of the next window.
+      residuals: R + 2 slots of one window each. The residuals of window n are in slot
+        n mod (R + 1), so those of the next window replace none of the last R. The last slot is for
+        a window that is run again. With R = 0 there is one slot.
+      carries: `[C, ...]`, the carries that entered the last C windows, window n in slot n mod C.
       anchors: `[C, ...]`, the carries that entered windows 0, stride, 2·stride, ….
-      stride: int32, a power of two; it doubles where the anchors are full.
+      stride: int32, a power of two. When the anchors are full, every second one is dropped and the
+        stride doubles, so they always reach back to window 0.
     """
 
     num_windows: jax.Array
@@ -61,7 +64,7 @@ class Sizes(NamedTuple):
     Attributes:
       length: K, the steps of a window.
       num_stored: R, the older windows whose residuals are kept; may be 0.
-      num_carries: C, the older windows whose first carry is kept; even.
+      num_carries: C, the older windows of which the carry that entered them is kept; even.
     """
 
     length: int
@@ -77,7 +80,8 @@ class Sizes(NamedTuple):
     def spare(self) -> int:
         """The slot for the residuals of a window that is run again.
 
-        Where no residuals are stored, those of the new window are not needed any more by then.
+        If no residuals are stored, this is the only slot. It then holds the residuals of the new
+        window, whose backward pass is done before an older window is run again.
         """
         return self.num_stored + 1 if self.num_stored else 0
 
@@ -103,7 +107,7 @@ def make_stored(cell: Cell, params: Any, carry: Any, sizes: Sizes) -> Stored:
 def store_carry(stored: Stored, carry: Any) -> Stored:
     """Stores the carry that entered the new window, and counts the window."""
     n, num_carries = stored.num_windows, jax.tree.leaves(stored.carries)[0].shape[0]
-    # At the first window of a pass, the anchors of the last pass are dropped.
+    # The first window of a pass drops the anchors of the pass before.
     stride = jnp.where(n == 0, 1, stored.stride)
     is_full = n == stride * num_carries
 
@@ -123,7 +127,10 @@ def store_carry(stored: Stored, carry: Any) -> Stored:
 
 
 def oldest_step(stored: Stored, position: jax.Array, look_back: jax.Array, sizes: Sizes) -> Any:
-    """The first step that a look-back reads, counted as `position` is; negative if not there."""
+    """The first step that a look-back reads, as an index into the arrays of the stream.
+
+    It is negative if the stream does not hold this step.
+    """
     n = stored.num_windows
     oldest = n - look_back + 1
     anchor = oldest // stored.stride * stored.stride
@@ -147,23 +154,24 @@ def look_back_gradient(
     *,
     axis_names: tuple[Any, ...] = (),
 ) -> SegmentResult:
-    """The gradient of the losses of window n = `stored.num_windows`.
+    """The gradient of the losses of window n = `stored.num_windows`, through A windows.
 
     Args:
       functions_of, constants: as for `dynamic.segment_gradient`, without compensation.
       gate_at: the gate at the j-th edge back, j = 1, 2, …
-      params: the products of the backward pass are with these, the local derivatives those of the
-        stored residuals.
-      carry, initial_carry: the carry enters the new window; `initial_carry` enters at resets.
+      params: the weights in all products of the backward pass. The local derivatives are taken at
+        the residuals, which may come from older params.
+      carry: enters the new window.
+      initial_carry: enters at resets.
       stream: holds all steps of the windows that are looked back to (see `oldest_step`).
       position: the step of the stream's arrays at which the new window begins.
       num_steps: of the new window: K, or fewer at the end of the stream.
       look_back: A, 1 ≤ A ≤ n + 1.
-      axis_names: axes of enclosing `jax.vmap`s with one look-back a row. All rows then take the
-        longest look-back, and the gate of a row is 0 behind its own. `batching` sets this.
+      axis_names: axes of enclosing `jax.vmap`s, with a look-back for each row. All rows then run
+        the longest look-back, and the gate of a row is 0 beyond its own. `batching` sets this.
 
     Returns:
-      A `SegmentResult` whose scratch are the residuals to be stored.
+      A `SegmentResult`. Its `scratch` is the new value of `stored.residuals`.
     """
     n, length = stored.num_windows, sizes.length
     functions = functions_of(constants)
@@ -198,7 +206,7 @@ def look_back_gradient(
         return run_window(segment, carry, length, residuals, sizes.spare)
 
     def entering_window(m: jax.Array) -> Any:
-        """The carry that entered window m; where it is not stored, run to from an anchor."""
+        """The carry that entered window m. If it is not stored, it is computed from an anchor."""
         slot = m // stored.stride
         is_stored = n - m <= sizes.num_carries
         near = _tree.index(stored.carries, m % sizes.num_carries)

@@ -1,7 +1,7 @@
-"""A window of steps, forward and backward, by loops of static length.
+"""Forward and backward passes over a window of fixed length, with loops of static length.
 
-The residuals of several windows stand one after another in the same buffers, so a window may be
-taken backward long after it was run.
+The buffers hold the residuals of several windows, each in its own slot, so the backward pass over
+a window may come long after its forward pass.
 """
 
 from functools import partial
@@ -32,7 +32,7 @@ def run_window(
 
     Args:
       num_steps: static. Where the segment is shorter, the carry that leaves is of no use.
-      residuals: buffers for several windows, of which that in `slot` is filled; None keeps nothing.
+      residuals: buffers for several windows; this one is written to `slot`. None keeps nothing.
 
     Returns:
       (the carry that leaves, the buffers).
@@ -58,7 +58,7 @@ def window_backward(
     *,
     reads_out: bool,
 ) -> BackwardState:
-    """The backward pass through the window in `slot`; see `chunk.chunk_backward`."""
+    """Runs the backward pass over the window in `slot`; see `chunk.chunk_backward`."""
     size = segment.chunk_size
     full, rest = divmod(num_steps, size)
     first_chunk = slot * num_chunks(num_steps, size)

@@ -310,7 +310,7 @@ def unbiased_tbptt(
     alpha: float | None = None,
     mode: LookBackMode = "stored",
 ) -> Arm:
-    """Truncated BPTT with segments of `length` steps and look-backs of random length.
+    """Truncated BPTT with windows of `length` steps and look-backs of random length.
 
     A look-back ends at each edge with probability `hazard`; or it has `windows` windows on average,
     by the polynomial law with `alpha`.
@@ -325,7 +325,7 @@ def unbiased_tbptt(
             "hazard, or windows and alpha"
         )
     again = ", run again" if mode == "reforward" else ""
-    extra = truncation.extra_work(law)
+    extra = truncation.look_back_work(law)
     forward = 1 + extra if again else 1.0
     make = functools.partial(
         estimators.unbiased_tbptt, law=law, truncation_length=length, mode=mode

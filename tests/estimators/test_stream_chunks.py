@@ -248,6 +248,8 @@ def test_bad_input():
     xs = np.zeros((5, 2, 3), np.float32)
     with pytest.raises(ValueError, match="differ in their fields"):
         list(artbp.stream_chunks([(xs, xs), (xs, None)], estimator, state, num_steps=10))
+    with pytest.raises(ValueError, match="is ndarray; expected a Stream or a pair"):
+        list(artbp.stream_chunks([xs], estimator, state, num_steps=10))
     _, within, _ = estimator.estimate(problem.params, state, problem.stream)
     with pytest.raises(ValueError, match="stands at step 10"):
         artbp.stream_chunks([(xs, xs)], estimator, within, num_steps=10)

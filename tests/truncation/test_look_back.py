@@ -112,7 +112,7 @@ def test_a_geometric_profile_has_a_geometric_law(rho, work):
     ages = np.arange(1, 60)
     survival = law.survival(ages)
     np.testing.assert_allclose(survival, work * (1 - rho) / rho * rho**ages, rtol=1e-6)
-    np.testing.assert_allclose(truncation.extra_work(law), work, rtol=1e-6)
+    np.testing.assert_allclose(truncation.look_back_work(law), work, rtol=1e-6)
     assert law.hazard(10_000) > 0  # it reaches every window
     geometric = truncation.geometric(1 + work)  # of the same work
     mine, other = (truncation.look_back_variance(x, profile) for x in (law, geometric))
@@ -130,7 +130,7 @@ def test_work_for_all_windows_is_spent_on_the_first():
 def test_a_law_that_cannot_reach_a_window_has_infinite_variance():
     assert truncation.look_back_variance(truncation.fixed(2), [1.0, 0.5]) == np.inf
     assert truncation.look_back_variance(truncation.fixed(2), [1.0, 0.0]) == 0
-    np.testing.assert_allclose(truncation.extra_work(truncation.geometric(4 / 3)), 1 / 3)
+    np.testing.assert_allclose(truncation.look_back_work(truncation.geometric(4 / 3)), 1 / 3)
 
 
 @pytest.mark.parametrize(

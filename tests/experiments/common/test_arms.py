@@ -95,7 +95,7 @@ TEXTS = {
     "artbp_polynomial_4": "artbp(4, alpha=4)",
     "artbp_polynomial_6": "artbp(4, alpha=6)",
     "artbp_geometric": "artbp(4, law='geometric')",
-    "unbiased_tbptt": "unbiased_tbptt(4, hazard=0.75)",
+    "unbiased_tbptt": "unbiased_tbptt(4, windows=1.5, alpha=4)",
     "random_truncation": "random_truncation(4)",
     "rtrl": "rtrl(4)",
     "snap1": "snap1(4)",
