@@ -223,8 +223,9 @@ def test_streams_that_would_end_in_a_segment_are_refused(name, message):
 
 def test_look_backs_beyond_the_history_are_not_a_gradient():
     problem = make(20)
+    storage = {"mode": "reforward", "stored_carries": 2}
     estimator = artbp.unbiased_tbptt(
-        problem.cell, problem.loss_fn, truncation.fixed(4), truncation_length=2, stored_carries=2
+        problem.cell, problem.loss_fn, truncation.fixed(4), truncation_length=2, **storage
     )
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
     chunks = chunks_of(problem.stream, 4)
