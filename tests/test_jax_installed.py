@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize(("dtype", "num_rows"), [("float64", 16_385), ("float32", 32_769)])
 def test_sums_of_many_small_products_are_right(dtype, num_rows):
     """jaxlib 0.10.2 sums them wrongly under jit on a CPU, 0.8 % too little (jax issue 39103).

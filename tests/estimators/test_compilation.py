@@ -119,22 +119,25 @@ def test_vmap_over_keys_equals_a_loop_over_keys(nested, float64):
     )
 
     def three_segments(key):
-        state = estimator.init(problem.params, problem.carry, rng_key=key)
-        out = []
-        for _ in range(3):
+        def segment(state, _):
             grads, state, info = estimator.estimate(problem.params, state, problem.stream)
-            out.append((grads, state._replace(scratch=(), rng_key=()), info))
-        return out
+            return state, (grads, state._replace(scratch=(), rng_key=()), info)
+
+        state = estimator.init(problem.params, problem.carry, rng_key=key)
+        return jax.lax.scan(segment, state, length=3)[1]
 
     keys = jax.random.split(jax.random.key(0), (2, 3) if nested else (6,))
-    mapped = functools.reduce(lambda f, _: jax.vmap(f), range(keys.ndim), three_segments)(keys)
-    flat = keys.reshape(-1)
+    mapped = functools.reduce(lambda f, _: jax.vmap(f), range(keys.ndim), three_segments)
+    together = jax.tree.map(np.asarray, jax.jit(mapped)(keys))
+    one = jax.jit(three_segments)
     lengths = set()
-    for i in range(6):
-        row = jax.tree.map(lambda leaf, i=i: leaf.reshape(-1, *leaf.shape[keys.ndim :])[i], mapped)
-        alone = three_segments(flat[i])
+    for i, key in enumerate(keys.reshape(-1)):
+        row = jax.tree.map(
+            lambda leaf, i=i: leaf.reshape(-1, *leaf.shape[keys.ndim :])[i], together
+        )
+        alone = one(key)
         assert relative_error(row, alone) < 1e-13
-        lengths.add(int(alone[0][2].length))
+        lengths.add(int(alone[2].length[0]))
     assert len(lengths) > 1
 
 

@@ -165,6 +165,7 @@ def test_a_window_as_long_as_the_stream_is_bptt(float64):
     assert relative_error(ours, theirs) < 1e-13
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_does_not_grow_with_the_stream(mode):
     """Temporaries of the compiled program, k1 = 1, k2 = 64; inputs aside."""

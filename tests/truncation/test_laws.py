@@ -234,6 +234,7 @@ def test_every_law_of_the_package_is_held_to_its_hazard():
     assert kinds - abstract - named == {truncation.Never, truncation.Replay}
 
 
+@pytest.mark.optimised  # it spends more time on computing than on compiling
 @pytest.mark.parametrize("law", EVERY_LAW.values(), ids=EVERY_LAW)
 def test_lengths_follow_the_hazard(law):
     """Frequencies of the lengths 1, …, 8 in 100,000 draws, each within five standard errors."""
