@@ -137,6 +137,7 @@ def test_arms_differ_in_what_their_names_say_and_each_is_paired_with_its_own_opt
         "tbptt200": ("tbptt(200, draw_offset=True)", "adam"),
         "artbp-alpha4": ("artbp(50, alpha=4)", "adam"),
         "artbp-alpha6": ("artbp(50, alpha=6)", "adam"),
+        "unbiased50": ("unbiased_tbptt(50, hazard=0.75)", "adam"),
         "uncompensated": ("uncompensated(50, alpha=4)", "adam"),
         "sgd-tbptt50": ("tbptt(50, draw_offset=True)", "sgd"),
         "sgd-artbp-alpha4": ("artbp(50, alpha=4)", "sgd"),
