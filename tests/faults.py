@@ -57,6 +57,10 @@ class Fault(NamedTuple):
 UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
+COMMON = "tests/experiments/common/"
+MEMORY = "tests/experiments/memory/test_memory_study.py::"
+K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
+FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
 LAW_OF_LOOK_BACKS = "tests/truncation/test_look_back.py::"
 STREAMING = "tests/estimators/test_streaming.py::"
 REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
@@ -1172,7 +1176,132 @@ LIBRARY_FAULTS = [
 ]
 
 # The faults of experiments/, which tests/experiments must see.
-EXPERIMENT_FAULTS: list[Fault] = []
+EXPERIMENT_FAULTS = [
+    # Choices of learning rates, and what is reported.
+    Fault(
+        "tuning-runs-are-reported-too",
+        "experiments/common/tuning.py",
+        "return runs[: config.num_tuning_runs], runs[config.num_tuning_runs :]",
+        "return runs[: config.num_tuning_runs], runs[: config.num_seeds]",
+        [f"{COMMON}test_tuning.py::test_tuning_runs_are_no_reported_runs"],
+        "The smallest of several noisy losses is below the loss of that rate on new runs.",
+    ),
+    Fault(
+        "tuning-on-one-run",
+        "experiments/common/tuning.py",
+        "means = losses.mean(axis=0)",
+        "means = losses[0]",
+        [f"{COMMON}test_tuning.py::test_the_rate_with_the_smallest_mean_is_chosen"],
+        "A rate is chosen by the mean over all tuning runs.",
+    ),
+    Fault(
+        "tuning-forgives-a-diverged-run",
+        "experiments/common/tuning.py",
+        "means = losses.mean(axis=0)",
+        "means = np.nanmean(np.where(np.isfinite(losses), losses, np.nan), axis=0)",
+        [f"{COMMON}test_tuning.py::test_a_rate_with_one_run_that_is_not_finite_is_never_chosen"],
+        "A rate at which one run diverged is never chosen.",
+    ),
+    Fault(
+        "memory-rate-by-the-beginning-of-a-run",
+        "experiments/memory/training.py",
+        "return run.loss[-1], run.params",
+        "return run.loss[0], run.params",
+        [f"{MEMORY}test_learning_rates_are_chosen_by_the_end_of_runs_that_are_not_reported"],
+        "A large rate is best at first.",
+    ),
+    Fault(
+        "memory-lags-shifted",
+        "experiments/memory/training.py",
+        "*(steps == lag for lag in lags)",
+        "*(steps == lag + 1 for lag in lags)",
+        [f"{MEMORY}test_counted_lags"],
+        "The loss counts at the lag that the row names.",
+    ),
+    Fault(
+        "memory-distractors-are-items",
+        "experiments/memory/training.py",
+        "distractors = jax.random.randint(distractor_key, shape, NUM_ITEMS, NUM_SYMBOLS)",
+        "distractors = jax.random.randint(distractor_key, shape, 0, NUM_ITEMS)",
+        [f"{MEMORY}test_the_stream_shows_an_item_and_then_distractors"],
+        "Only the first step shows the item.",
+    ),
+    Fault(
+        "k1k2-held-out-text-of-the-training-split",
+        "experiments/k1k2/training.py",
+        'held_out = rows("valid", config.held_out_steps, "held_out_steps")',
+        'held_out = rows("train", config.held_out_steps, "held_out_steps")',
+        [f"{K1K2}test_held_out_text_is_of_the_validation_split"],
+        "Held-out text is text that no run has read.",
+    ),
+    Fault(
+        "k1k2-texts-of-runs-overlap",
+        "experiments/k1k2/training.py",
+        "runs = list(zip(*(np.split(part, num_runs) for part in pair), strict=True))",
+        "runs = [tuple(part[: config.num_steps] for part in pair)] * num_runs",
+        [f"{K1K2}test_texts_of_runs_do_not_overlap"],
+        "Runs that read the same text are not independent.",
+    ),
+    Fault(
+        "k1k2-last-quarter-is-the-last-half",
+        "experiments/k1k2/training.py",
+        "curves[..., -(curves.shape[-1] // 4) :]",
+        "curves[..., -(curves.shape[-1] // 2) :]",
+        [f"{K1K2}test_the_last_quarter_and_the_first_tenth"],
+        "A table says what it averages over.",
+    ),
+    Fault(
+        "teacher-forcing-one-series-for-all-seeds",
+        "experiments/teacher_forcing/training.py",
+        "model.series(2 * seed, config.batch_size, config.num_steps)",
+        "model.series(2 * config.seed, config.batch_size, config.num_steps)",
+        [f"{FORCING}test_every_seed_validation_and_test_have_a_series_of_their_own"],
+        "Seeds that share their data say little about the spread.",
+    ),
+    # The training loop and its files.
+    Fault(
+        "loop-huge-finite-loss-goes-on",
+        "experiments/common/chunks.py",
+        "healthy = healthy & finite & (loss <= max_loss)",
+        "healthy = healthy & finite",
+        [f"{COMMON}test_divergence.py::test_max_loss"],
+        "A loss above max_loss has diverged, although it is finite.",
+    ),
+    Fault(
+        "loop-bad-update-is-applied",
+        "experiments/common/chunks.py",
+        "lambda new, old: jnp.where(healthy, new, old),",
+        "lambda new, old: new,",
+        [
+            f"{COMMON}test_chunks.py::test_no_update_of_a_bad_segment_is_applied_and_nothing_runs_after_it"
+        ],
+        "The params stay those before the bad update.",
+    ),
+    Fault(
+        "loop-two-processes-in-one-folder",
+        "experiments/common/workdir.py",
+        "fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        "fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)",
+        [f"{COMMON}test_workdir.py::test_another_process_keeps_out_until_it_is_killed"],
+        "Two processes never write one run.",
+    ),
+    Fault(
+        "loop-rows-behind-the-checkpoint-stay",
+        "experiments/common/metrics.py",
+        "self._file.truncate(cursor)",
+        "self._file.truncate(size)",
+        [f"{COMMON}test_metrics.py::test_rows_beyond_the_cursor_are_cut_on_resume"],
+        "A resumed run writes these rows again.",
+    ),
+    Fault(
+        "loop-nan-in-a-row",
+        "experiments/common/metrics.py",
+        "line = json.dumps(without_nonfinite(row), allow_nan=False)",
+        "line = json.dumps(row)",
+        [f"{COMMON}test_metrics.py::test_every_line_is_json_that_any_reader_takes"],
+        "NaN is no JSON.",
+    ),
+]
 
 FAULTS = LIBRARY_FAULTS + EXPERIMENT_FAULTS
 
