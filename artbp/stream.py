@@ -88,3 +88,10 @@ class Stream:
                         f"Stream.{name}{jax.tree_util.keystr(path)} has shape {shape}; expected "
                         f"[T, ...], time first, with T = num_steps = {self.num_steps}."
                     )
+        if self.stop is None or isinstance(self.stop, jax.core.Tracer):
+            return
+        if not self.history < int(self.stop) <= self.num_steps:
+            raise ValueError(
+                f"Stream.stop is {self.stop}; expected history = {self.history} < stop ≤ num_steps "
+                f"= {self.num_steps}."
+            )

@@ -14,6 +14,7 @@ import numpy as np
 
 from artbp.estimators.base import ChunkedEstimator, EstimatorState, GradientEstimator, Plan
 from artbp.stream import Stream
+from artbp.unrolls.checks import check_positive
 
 # Lengths that are drawn in one call.
 _AHEAD = 256
@@ -74,8 +75,7 @@ def stream_chunks(
             "This estimator needs the whole sequence in one stream. Estimators that take a "
             "sequence in chunks: tbptt, artbp, unbiased_tbptt, rtrl, snap1, uoro, pes."
         )
-    if num_steps < 1 or prefetch < 1:
-        raise ValueError(f"num_steps={num_steps}, prefetch={prefetch}; expected integers ≥ 1.")
+    check_positive(num_steps=num_steps, prefetch=prefetch, integer=True)
     if int(state.position):
         raise ValueError(
             f"The state stands at step {int(state.position)} of a stream. Begin a sequence with a "
@@ -157,13 +157,22 @@ def _fields(stream: Stream) -> tuple[Any, ...]:
 def _as_stream(chunk: Any) -> Stream:
     """A chunk as a `Stream` of NumPy arrays."""
     if isinstance(chunk, Stream):
-        return Stream(*jax.tree.map(np.asarray, _fields(chunk)))
+        if chunk.history or chunk.stop is not None or not chunk.ends:
+            raise ValueError(
+                "A chunk of the loader is a Stream with history, stop or ends=False; expected its "
+                "steps alone: stream_chunks adds these."
+            )
+        stream = Stream(*jax.tree.map(np.asarray, _fields(chunk)))
+        stream.check_lengths()
+        return stream
     if not isinstance(chunk, (tuple, list)) or len(chunk) != 2:
         raise ValueError(
             f"A chunk of the loader is {type(chunk).__name__}; expected a Stream or a pair (xs, "
             "targets), where targets may be None."
         )
-    return Stream(*jax.tree.map(np.asarray, tuple(chunk)))
+    stream = Stream(*jax.tree.map(np.asarray, tuple(chunk)))
+    stream.check_lengths()
+    return stream
 
 
 def _streams(

@@ -141,8 +141,8 @@ LIBRARY_FAULTS = [
     Fault(
         "length-capped-at-block-size",
         "artbp/estimators/segmentwise.py",
-        "length = jnp.minimum(length, stream.num_new - position)",
-        "length = jnp.minimum(jnp.minimum(length, block_size), stream.num_new - position)",
+        "length = jnp.minimum(drawn, stream.num_new - position)",
+        "length = jnp.minimum(jnp.minimum(drawn, block_size), stream.num_new - position)",
         [f"{UNBIASED}[linear-polynomial 4]"],
         "A cap is a boundary with c = 1, which nothing compensates.",
     ),
@@ -1072,8 +1072,8 @@ LIBRARY_FAULTS = [
     Fault(
         "look-back-capped-at-the-stored-windows",
         "artbp/estimators/unbiased_tbptt.py",
-        "stored.num_windows + 1)",
-        "jnp.minimum(stored.num_windows, stored_windows) + 1)",
+        "most = stored.num_windows + 1",
+        "most = jnp.minimum(stored.num_windows, stored_windows) + 1",
         [f"{LOOK_BACK}test_without_a_law_it_is_full_bptt[1-4-stored]"],
         "A cap is a certain boundary, which nothing compensates.",
     ),
@@ -1088,8 +1088,8 @@ LIBRARY_FAULTS = [
     Fault(
         "look-back-losses-of-older-windows-again",
         "artbp/unrolls/look_back.py",
-        "length, slot, state, reads_out=False), residuals",
-        "length, slot, state, reads_out=True), residuals",
+        "length, place, state, reads_out=False), residuals",
+        "length, place, state, reads_out=True), residuals",
         [f"{LOOK_BACK}test_looking_back_m_windows_is_tbptt_k1_k2[storage0-2]"],
         "Each loss counts once, in the window that it belongs to.",
     ),

@@ -120,19 +120,26 @@ def make_estimator(init: Any, estimate: Any, plan: Plan | None) -> GradientEstim
 
 def check_chunk(stream: Stream, plan: Plan | None) -> None:
     """Raises ValueError if a stream with `ends=False` would cut an estimate of the plan short."""
-    if stream.ends:
+    if stream.ends and (plan is not None or not stream.history):
         return
     if plan is None:
         raise ValueError(
-            "Stream(ends=False): this estimator needs the whole sequence in one stream. Estimators "
-            "that take a sequence in chunks: tbptt, artbp, unbiased_tbptt, rtrl, snap1, uoro, pes."
+            "Stream(ends=False) or history > 0: this estimator needs the whole sequence in one "
+            "stream. Estimators that take a sequence in chunks: tbptt, artbp, unbiased_tbptt, "
+            "rtrl, snap1, uoro, pes."
         )
     if stream.history < plan.history:
         raise ValueError(
             f"Stream(ends=False) has history={stream.history}, but this estimator reads up to "
             f"{plan.history} older steps. artbp.stream_chunks makes streams that have them."
         )
-    fits = isinstance(plan.lengths, int) and stream.num_new % plan.lengths == 0
+    is_fixed = isinstance(plan.lengths, int)
+    if is_fixed and stream.stop is not None:
+        raise ValueError(
+            "Stream(ends=False) has a stop, which serves random segments. Where an estimate takes "
+            f"{plan.lengths} steps, hand over arrays of whole windows instead."
+        )
+    fits = is_fixed and stream.num_new % plan.lengths == 0
     if stream.stop is None and not fits:
         steps = plan.lengths if isinstance(plan.lengths, int) else "a random number of"
         raise ValueError(

@@ -68,8 +68,10 @@ def segmentwise(
     @jax.jit
     def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
         position, n = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
-        length = next_length(state.rng_key, n, position == 0, stream.num_new)
-        length = jnp.minimum(length, stream.num_new - position)
+        # One more than there is, so that a length that does not fit is seen.
+        limit = stream.num_new if stream.ends else stream.num_new + 1
+        drawn = next_length(state.rng_key, n, position == 0, limit)
+        length = jnp.minimum(drawn, stream.num_new - position)
         check_scratch(functions.cell, params, state.carry, state.scratch, block_size)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
@@ -77,6 +79,10 @@ def segmentwise(
         carries = (state.carry, state.initial_carry)
         first = stream.history + position
         result = kernel(constants, params, *carries, state.scratch, stream, first, length)
+        if not stream.ends:  # a segment that is cut off must not pass for one
+            is_cut = drawn > length
+            nan = lambda leaf: jnp.where(is_cut, jnp.nan, leaf).astype(leaf.dtype)  # noqa: E731
+            result = result._replace(grads=jax.tree.map(nan, result.grads))
         return _finish(normalizer, result, state, stream.ends, stream.num_new, length)
 
     @functools.cache
@@ -110,8 +116,16 @@ def segmentwise(
         state = state._replace(position=position, num_estimates=n)
         first = int(n) - int(n) % _PLAN
         key = _key_bytes(state.rng_key)
-        lengths = lengths_ahead(*key, first, bool(position == 0), num_steps)
-        length = min(int(lengths[int(n) - first]), num_steps - int(position))
+        limit = num_steps if stream.ends else num_steps + 1
+        lengths = lengths_ahead(*key, first, bool(position == 0), limit)
+        drawn = int(lengths[int(n) - first])
+        length = min(drawn, num_steps - int(position))
+        if length < drawn and not stream.ends:
+            raise ValueError(
+                f"Segment {int(n)} has {drawn} steps, but the stream has {length} steps left, and "
+                "goes on (ends=False). Hand over streams that `artbp.stream_chunks` makes for this "
+                "state."
+            )
         carries, kernel = (state.carry, state.initial_carry), host_kernel(policy)
         start = stream.history + int(position)
         result = kernel(params, *carries, state.scratch, stream, start, length)

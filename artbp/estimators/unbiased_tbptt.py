@@ -133,7 +133,9 @@ def unbiased_tbptt(
     ) -> Advance:
         del rng_key
         stream, stored, position = steps.stream, state.inner_state, jnp.asarray(state.position)
-        look_back = law.length_of(state.rng_key, state.num_estimates, stored.num_windows + 1)
+        most = stored.num_windows + 1
+        look_back = law.length_of(state.rng_key, state.num_estimates, most)
+        look_back = jnp.minimum(look_back, most)  # whatever a law does with the limit
         x, target = _tree.index((stream.xs, stream.targets), 0)
         functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
         kernel = partial(look_back_gradient, functions_of, law.compensation, sizes)
@@ -142,7 +144,7 @@ def unbiased_tbptt(
         result = lockstep(kernel)(constants, params, *carries, stored, *place)
         # The result of a look-back to steps that this stream does not hold is not a gradient.
         is_missing = oldest_step(stored, position, look_back, sizes) < 0
-        stored = store_carry(stored._replace(residuals=result.scratch), state.carry)
+        stored = store_carry(stored._replace(residuals=result.scratch), state.carry, sizes)
         if stream.ends:
             is_over = end == stream.num_steps
             stored = stored._replace(num_windows=jnp.where(is_over, 0, stored.num_windows))

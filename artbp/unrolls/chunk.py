@@ -33,6 +33,8 @@ class Segment:
       chunk_size: steps that are linearised at a time. The last chunk of a block is filled up with
         copies of a real step; on average half a chunk of that work is wasted.
       axis_names: the axes of enclosing vmaps, each with one segment a row; () for one segment.
+      is_padded: whether loops of static length may go beyond the segment's last step. The carry
+        then stays as it is there: a cell that runs on could overflow, and 0 · ∞ is NaN.
     """
 
     functions: Functions
@@ -44,17 +46,20 @@ class Segment:
     length: jax.Array
     chunk_size: int
     axis_names: tuple[Any, ...] = ()
+    is_padded: bool = False
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether loops run over steps that the segment does not have."""
+        return self.is_padded or bool(self.axis_names)
 
     def longest(self, count: jax.Array) -> jax.Array:
         """The largest count among the rows of the enclosing vmaps: a trip count for all of them."""
         return lax.pmax(count, self.axis_names) if self.axis_names else count
 
     def keep(self, t: jax.Array, new: Any, old: Any) -> Any:
-        """`new` if the segment has a step t, else `old`.
-
-        Without vmap no mask is needed: the loop bound is the segment length.
-        """
-        return _tree.select(t < self.length, new, old) if self.axis_names else new
+        """`new` if the segment has a step t, else `old`; without masks it has every step t."""
+        return _tree.select(t < self.length, new, old) if self.is_masked else new
 
     def inputs(self, first: jax.Array, end: jax.Array) -> tuple[Any, Any]:
         """(xs, resets) of the steps first, …, first + chunk_size − 1, see `clamped_steps`."""
@@ -230,7 +235,7 @@ def chunk_backward(
         return recurrence.pull_back(_tree.index(local, j), flow, _tree.index(y_cotangents, j))
 
     taken = None
-    if segment.axis_names:
+    if segment.is_masked:
         taken = first + jnp.arange(size, dtype=jnp.int32) < segment.length
     flow, deltas = recursion.backpropagate(
         pull_back,

@@ -77,6 +77,11 @@ class Sizes(NamedTuple):
         return min(CHUNK, self.length)
 
     @property
+    def num_chunks(self) -> int:
+        """The chunks of a slot for the residuals of one window."""
+        return num_chunks(self.length, self.chunk_size)
+
+    @property
     def spare(self) -> int:
         """The slot for the residuals of a window that is run again.
 
@@ -93,7 +98,7 @@ class Sizes(NamedTuple):
 def make_stored(cell: Cell, params: Any, carry: Any, sizes: Sizes) -> Stored:
     """Allocates the buffers, for the beginning of a stream."""
     of_step = residuals_like(cell, params, carry)
-    num_steps = (sizes.spare + 1) * num_chunks(sizes.length, sizes.chunk_size) * sizes.chunk_size
+    num_steps = (sizes.spare + 1) * sizes.num_chunks * sizes.chunk_size
     carries, one = _tree.repeat(carry, sizes.num_carries), jnp.ones((), jnp.int32)
     return Stored(
         num_windows=one - 1,
@@ -104,9 +109,9 @@ def make_stored(cell: Cell, params: Any, carry: Any, sizes: Sizes) -> Stored:
     )
 
 
-def store_carry(stored: Stored, carry: Any) -> Stored:
+def store_carry(stored: Stored, carry: Any, sizes: Sizes) -> Stored:
     """Stores the carry that entered the new window, and counts the window."""
-    n, num_carries = stored.num_windows, jax.tree.leaves(stored.carries)[0].shape[0]
+    n, num_carries = stored.num_windows, sizes.num_carries
     # The first window of a pass drops the anchors of the pass before.
     stride = jnp.where(n == 0, 1, stored.stride)
     is_full = n == stride * num_carries
@@ -180,7 +185,7 @@ def look_back_gradient(
     def longest(count: jax.Array) -> jax.Array:
         return lax.pmax(count, axis_names) if axis_names else count
 
-    def window(start: jax.Array, num_steps: Any) -> Segment:
+    def window(start: jax.Array, num_steps: Any, is_padded: bool = False) -> Segment:
         return Segment(
             functions=functions,
             params=params,
@@ -190,20 +195,20 @@ def look_back_gradient(
             start=start,
             length=jnp.asarray(num_steps, jnp.int32),
             chunk_size=sizes.chunk_size,
+            is_padded=is_padded,
         )
 
-    # The new window. Only the last of a sequence can be shorter than K. Its loops then go on over
-    # copies of its last step, which have no loss, and the carry behind them is not used.
+    # The new window. Only the last of a sequence can be shorter than K.
     count = min(length, stream.num_steps - stream.history)
-    new = window(position, num_steps)
-    carry, residuals = run_window(new, carry, count, stored.residuals, sizes.slot(n))
-    state = initial_state(new)
-    state = window_backward(new, residuals, count, sizes.slot(n), state, reads_out=True)
+    is_padded = stream.stop is not None or (stream.num_steps - stream.history) % count != 0
+    new, place = window(position, num_steps, is_padded), sizes.slot(n) * sizes.num_chunks
+    carry, residuals = run_window(new, carry, count, stored.residuals, place)
+    state = window_backward(new, residuals, count, place, initial_state(new), reads_out=True)
 
     def run_again(m: jax.Array, carry: Any, residuals: Any = None) -> tuple[Any, Any]:
         """Runs window m with the present params, its residuals into the spare slot."""
         segment = window(position - (n - m) * length, length)
-        return run_window(segment, carry, length, residuals, sizes.spare)
+        return run_window(segment, carry, length, residuals, sizes.spare * sizes.num_chunks)
 
     def entering_window(m: jax.Array) -> Any:
         """The carry that entered window m. If it is not stored, it is computed from an anchor."""
@@ -238,7 +243,8 @@ def look_back_gradient(
         residuals = lax.fori_loop(jnp.where(is_stored, 1, 0), 1, again, residuals)
         slot = jnp.where(is_stored, sizes.slot(m), sizes.spare)
         segment = window(position - j * length, length)
-        return window_backward(segment, residuals, length, slot, state, reads_out=False), residuals
+        place = slot * sizes.num_chunks
+        return window_backward(segment, residuals, length, place, state, reads_out=False), residuals
 
     if stream.num_steps > length:  # else there are no older windows
         loop = state, residuals

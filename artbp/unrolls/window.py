@@ -16,7 +16,6 @@ from artbp.unrolls.chunk import (
     Segment,
     chunk_backward,
     make_deltas,
-    num_chunks,
     run,
 )
 
@@ -26,20 +25,20 @@ def run_window(
     carry: Any,
     num_steps: int,
     residuals: Residuals | None = None,
-    slot: jax.Array | int = 0,
+    first_chunk: jax.Array | int = 0,
 ) -> tuple[Any, Any]:
     """Runs the first `num_steps` steps of a segment.
 
     Args:
-      num_steps: static. Where the segment is shorter, the carry that leaves is of no use.
-      residuals: buffers for several windows; this one is written to `slot`. None keeps nothing.
+      num_steps: static. `segment.is_padded` must be True where the segment may be shorter.
+      residuals: buffers for several windows; None keeps nothing.
+      first_chunk: the chunk of the buffers at which this window begins.
 
     Returns:
       (the carry that leaves, the buffers).
     """
     size = segment.chunk_size
     full, rest = divmod(num_steps, size)
-    first_chunk = slot * num_chunks(num_steps, size)
     if full:
         carry, residuals = run(segment, carry, 0, full * size, residuals, first_chunk=first_chunk)
     if rest:
@@ -53,15 +52,14 @@ def window_backward(
     segment: Segment,
     residuals: Residuals,
     num_steps: int,
-    slot: jax.Array | int,
+    first_chunk: jax.Array | int,
     state: BackwardState,
     *,
     reads_out: bool,
 ) -> BackwardState:
-    """Runs the backward pass over the window in `slot`; see `chunk.chunk_backward`."""
+    """Runs the backward pass over a window; see `chunk.chunk_backward`."""
     size = segment.chunk_size
     full, rest = divmod(num_steps, size)
-    first_chunk = slot * num_chunks(num_steps, size)
     loop = state, make_deltas(segment, residuals, 0, num_steps)
     if rest:
         of_rest = full * size, rest, 0, loop

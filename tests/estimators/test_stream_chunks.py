@@ -127,6 +127,49 @@ def test_the_state_may_be_donated(monkeypatch):
     assert num_steps == NUM_STEPS
 
 
+@pytest.mark.parametrize("mode", ["stored", "reforward"])
+def test_a_last_stream_shorter_than_a_window(mode):
+    """Windows of several kernel chunks, all of which are looked back to from the last one."""
+    problem = make(45)
+    estimator = artbp.unbiased_tbptt(
+        problem.cell,
+        problem.loss_fn,
+        truncation.never(),
+        truncation_length=20,
+        mode=mode,
+        stored_windows=2,
+        stored_carries=4,
+    )
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    streams = artbp.stream_chunks(chunks_of(problem.stream, 7), estimator, state, num_steps=20)
+    expected, params, _ = train(estimator, problem, state, [problem.stream])
+    found, found_params, _ = train(estimator, problem, state, streams)
+    assert found == expected
+    jax.tree.map(
+        lambda leaf, other: np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-7),
+        found_params,
+        params,
+    )
+
+
+def test_streams_of_another_state_are_not_a_gradient():
+    """The segments of the second pass are others than those that the streams were made for."""
+    problem = make()
+    for policy in ("dynamic", "exact"):
+        law = truncation.polynomial(6, 4)
+        estimator = artbp.artbp(problem.cell, problem.loss_fn, law, policy=policy)
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+        chunks = chunks_of(problem.stream, 7)
+        streams = list(artbp.stream_chunks(chunks, estimator, state, num_steps=30))
+        other = state._replace(rng_key=jax.random.key(6))
+        if policy == "exact":
+            with pytest.raises(ValueError, match="steps left, and goes on"):
+                train(estimator, problem, other, streams)
+        else:
+            _, params, _ = train(estimator, problem, other, streams)
+            assert jnp.isnan(params["readout"]).all()
+
+
 def test_chunks_that_are_cut_anywhere_would_not_do():
     """The control: the same chunks, each as a stream of its own that ends."""
     problem = make()
@@ -251,6 +294,13 @@ def test_bad_input():
         list(artbp.stream_chunks([(xs, xs), (xs, None)], estimator, state, num_steps=10))
     with pytest.raises(ValueError, match="is ndarray; expected a Stream or a pair"):
         list(artbp.stream_chunks([xs], estimator, state, num_steps=10))
+    with pytest.raises(ValueError, match="targets has shape"):
+        list(artbp.stream_chunks([(xs, xs[:4])], estimator, state, num_steps=10))
+    with pytest.raises(ValueError, match="ends=False"):
+        chunk = artbp.Stream(xs, xs, ends=False)
+        list(artbp.stream_chunks([chunk], estimator, state, num_steps=10))
+    with pytest.raises(ValueError, match=r"Stream\.stop is 200"):
+        estimator.estimate(problem.params, state, artbp.Stream(xs, xs, stop=np.int32(200)))
     _, within, _ = estimator.estimate(problem.params, state, problem.stream)
     with pytest.raises(ValueError, match="stands at step 10"):
         artbp.stream_chunks([(xs, xs)], estimator, within, num_steps=10)

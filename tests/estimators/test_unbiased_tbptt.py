@@ -10,6 +10,7 @@ from problems import CELLS, as_function, bptt_gradient, make_problem, one_pass, 
 
 import artbp
 from artbp import truncation
+from artbp.truncation.base import as_ages
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -219,6 +220,41 @@ def test_windows_are_run_again_with_the_params_of_now():
     assert [int(info.length) for info in infos] == [2, 2, 2, 2, 1]
     weights = [np.prod(LAW.compensation(np.arange(1, a))) for a in rows]
     np.testing.assert_allclose([info.max_weight for info in infos], weights, rtol=1e-12)
+
+
+def test_the_loops_of_a_short_last_window_do_not_run_on():
+    """Twelve steps more of this cell would overflow, and 0 · ∞ is NaN."""
+
+    def cell(params, carry, x):
+        carry = 1e30 * params * carry + x
+        return carry, carry
+
+    def loss_fn(params, y, target):
+        return 1e-60 * (y - target) ** 2
+
+    xs = jnp.ones((21, 2))
+    estimator = artbp.unbiased_tbptt(cell, loss_fn, truncation.fixed(1), truncation_length=20)
+    state = estimator.init(jnp.array(1e-30), jnp.zeros(2), rng_key=jax.random.key(0))
+    stream = artbp.Stream(xs, xs)
+    _, state, _ = estimator.estimate(jnp.array(1e-30), state, stream)
+    grads, _, info = estimator.estimate(jnp.array(1.0), state, stream)
+    assert int(info.length) == 1
+    assert jnp.isfinite(grads)
+
+
+def test_a_law_that_ignores_the_limit():
+    """A look-back never goes beyond the beginning of the stream."""
+
+    class Far(type(truncation.fixed(1))):
+        def length_of(self, rng_key, n, limit=None):
+            return jnp.int32(100)
+
+        def hazard(self, k):
+            return 0 * as_ages(k)
+
+    problem = make_problem("rnn", 9)
+    total, _, _ = one_pass(build(problem, Far(1), stored_windows=2, stored_carries=4), problem)
+    assert relative_error(total, bptt_gradient(problem)) < 1e-12
 
 
 def test_look_backs_are_drawn_from_the_law():
