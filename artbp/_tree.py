@@ -109,6 +109,11 @@ def repeat(tree: PyTree, n: int) -> PyTree:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), tree)
 
 
+def nan_where(flag: jax.Array, tree: PyTree) -> PyTree:
+    """NaN in every entry if `flag` is True, else the tree: for what must not pass for a result."""
+    return jax.tree.map(lambda leaf: jnp.where(flag, jnp.full_like(leaf, jnp.nan), leaf), tree)
+
+
 def zeros_like(tree: PyTree) -> PyTree:
     """Zeros like every leaf."""
     return jax.tree.map(jnp.zeros_like, tree)

@@ -12,7 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.estimators.base import ChunkedEstimator, EstimatorState, GradientEstimator, Plan
+from artbp.estimators.base import (
+    NEEDS_WHOLE_SEQUENCE,
+    ChunkedEstimator,
+    EstimatorState,
+    GradientEstimator,
+    Plan,
+)
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_positive
 
@@ -71,10 +77,7 @@ def stream_chunks(
         no steps; chunks with different fields.
     """
     if not isinstance(estimator, ChunkedEstimator):
-        raise ValueError(
-            "This estimator needs the whole sequence in one stream. Estimators that take a "
-            "sequence in chunks: tbptt, artbp, unbiased_tbptt, rtrl, snap1, uoro, pes."
-        )
+        raise ValueError(NEEDS_WHOLE_SEQUENCE)
     check_positive(num_steps=num_steps, prefetch=prefetch, integer=True)
     if int(state.position):
         raise ValueError(
@@ -162,15 +165,15 @@ def _as_stream(chunk: Any) -> Stream:
                 "A chunk of the loader is a Stream with history, stop or ends=False; expected its "
                 "steps alone: stream_chunks adds these."
             )
-        stream = Stream(*jax.tree.map(np.asarray, _fields(chunk)))
-        stream.check_lengths()
-        return stream
-    if not isinstance(chunk, (tuple, list)) or len(chunk) != 2:
+        fields = _fields(chunk)
+    elif isinstance(chunk, (tuple, list)) and len(chunk) == 2:
+        fields = tuple(chunk)
+    else:
         raise ValueError(
             f"A chunk of the loader is {type(chunk).__name__}; expected a Stream or a pair (xs, "
             "targets), where targets may be None."
         )
-    stream = Stream(*jax.tree.map(np.asarray, tuple(chunk)))
+    stream = Stream(*jax.tree.map(np.asarray, fields))
     stream.check_lengths()
     return stream
 

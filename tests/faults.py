@@ -141,8 +141,8 @@ LIBRARY_FAULTS = [
     Fault(
         "length-capped-at-block-size",
         "artbp/estimators/segmentwise.py",
-        "length = jnp.minimum(drawn, stream.num_new - position)",
-        "length = jnp.minimum(jnp.minimum(drawn, block_size), stream.num_new - position)",
+        "length = jnp.minimum(drawn, num_steps - position)",
+        "length = jnp.minimum(jnp.minimum(drawn, block_size), num_steps - position)",
         [f"{UNBIASED}[linear-polynomial 4]"],
         "A cap is a boundary with c = 1, which nothing compensates.",
     ),
@@ -1104,8 +1104,8 @@ LIBRARY_FAULTS = [
     Fault(
         "look-back-anchors-of-the-wrong-stride",
         "artbp/unrolls/look_back.py",
-        "first = slot * stored.stride",
-        "first = slot * stored.stride + 1",
+        "return jnp.where(is_stored, m, m // stored.stride * stored.stride)",
+        "return jnp.where(is_stored, m, m // stored.stride * stored.stride + 1)",
         [f"{LOOK_BACK}test_without_a_law_it_is_full_bptt[1-4-stored]"],
         "Behind the stored carries, windows are run from an anchor on.",
     ),

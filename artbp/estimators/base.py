@@ -63,6 +63,13 @@ class EstimatorInfo(NamedTuple):
     extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
 
 
+NEEDS_WHOLE_SEQUENCE = (
+    "This estimator needs the whole sequence in one stream, without history. Estimators that take "
+    "a sequence in chunks: tbptt without a drawn offset, artbp, random_truncation, unbiased_tbptt, "
+    "awd_lstm_bptt, rtrl, snap1, uoro, truncated_es, pes."
+)
+
+
 class Plan(NamedTuple):
     """The steps of a sequence that each estimate needs. They never depend on data.
 
@@ -123,29 +130,30 @@ def check_chunk(stream: Stream, plan: Plan | None) -> None:
     if stream.ends and (plan is not None or not stream.history):
         return
     if plan is None:
-        raise ValueError(
-            "Stream(ends=False) or history > 0: this estimator needs the whole sequence in one "
-            "stream. Estimators that take a sequence in chunks: tbptt, artbp, unbiased_tbptt, "
-            "rtrl, snap1, uoro, pes."
-        )
+        raise ValueError(f"Stream(ends={stream.ends}, …): {NEEDS_WHOLE_SEQUENCE}")
     if stream.history < plan.history:
         raise ValueError(
             f"Stream(ends=False) has history={stream.history}, but this estimator reads up to "
             f"{plan.history} older steps. artbp.stream_chunks makes streams that have them."
         )
-    is_fixed = isinstance(plan.lengths, int)
-    if is_fixed and stream.stop is not None:
+    if not isinstance(plan.lengths, int):
+        if stream.stop is None:
+            raise ValueError(
+                "Stream(ends=False) has no stop, but an estimate takes a random number of steps, "
+                "so the last one would be cut short. artbp.stream_chunks turns the chunks of a "
+                "loader into streams that fit."
+            )
+        return
+    if stream.stop is not None:
         raise ValueError(
             "Stream(ends=False) has a stop, which serves random segments. Where an estimate takes "
             f"{plan.lengths} steps, hand over arrays of whole windows instead."
         )
-    fits = is_fixed and stream.num_new % plan.lengths == 0
-    if stream.stop is None and not fits:
-        steps = plan.lengths if isinstance(plan.lengths, int) else "a random number of"
+    if stream.num_new % plan.lengths:
         raise ValueError(
-            f"Stream(ends=False) has {stream.num_new} new steps, but an estimate takes {steps} "
-            "steps, so the last one would be cut short. artbp.stream_chunks turns the chunks of a "
-            "loader into streams that fit."
+            f"Stream(ends=False) has {stream.num_new} new steps, but an estimate takes "
+            f"{plan.lengths} steps, so the last one would be cut short. artbp.stream_chunks turns "
+            "the chunks of a loader into streams that fit."
         )
 
 

@@ -39,7 +39,7 @@ _PLAN = 256
 
 def segmentwise(
     functions: Functions,
-    next_length: Callable[[jax.Array, jax.Array, jax.Array, int], jax.Array],
+    next_length: Callable[[jax.Array, jax.Array, jax.Array, Any], jax.Array],
     normalizer: float,
     policy: Policy | None,
     block_size: int,
@@ -68,10 +68,11 @@ def segmentwise(
     @jax.jit
     def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
         position, n = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
+        num_steps = jnp.asarray(stream.num_new, jnp.int32)
         # One more than there is, so that a length that does not fit is seen.
-        limit = stream.num_new if stream.ends else stream.num_new + 1
+        limit = num_steps if stream.ends else num_steps + np.int32(1)
         drawn = next_length(state.rng_key, n, position == 0, limit)
-        length = jnp.minimum(drawn, stream.num_new - position)
+        length = jnp.minimum(drawn, num_steps - position)
         check_scratch(functions.cell, params, state.carry, state.scratch, block_size)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
@@ -81,9 +82,8 @@ def segmentwise(
         result = kernel(constants, params, *carries, state.scratch, stream, first, length)
         if not stream.ends:  # a segment that is cut off must not pass for one
             is_cut = drawn > length
-            nan = lambda leaf: jnp.where(is_cut, jnp.nan, leaf).astype(leaf.dtype)  # noqa: E731
-            result = result._replace(grads=jax.tree.map(nan, result.grads))
-        return _finish(normalizer, result, state, stream.ends, stream.num_new, length)
+            result = result._replace(grads=_tree.nan_where(is_cut, result.grads))
+        return _finish(normalizer, result, state, stream.ends, num_steps, length)
 
     @functools.cache
     def host_kernel(policy: Policy) -> Callable[..., SegmentResult]:
@@ -129,7 +129,8 @@ def segmentwise(
         carries, kernel = (state.carry, state.initial_carry), host_kernel(policy)
         start = stream.history + int(position)
         result = kernel(params, *carries, state.scratch, stream, start, length)
-        return _finish(normalizer, result, state, stream.ends, num_steps, np.int32(length))
+        of_stream = stream.ends, np.int32(num_steps)
+        return _finish(normalizer, result, state, *of_stream, np.int32(length))
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
@@ -154,8 +155,6 @@ def _finish(
     length: Any,
 ) -> Result:
     """What `estimate` returns, from the result of a segment of a stream of `num_steps` steps."""
-    if isinstance(num_steps, int):
-        num_steps = np.int32(num_steps)
     position = (state.position + length) % num_steps
     at_end = jnp.asarray(position == 0)
     resets = at_end & ends

@@ -149,7 +149,7 @@ def unbiased_tbptt(
             is_over = end == stream.num_steps
             stored = stored._replace(num_windows=jnp.where(is_over, 0, stored.num_windows))
         return Advance(
-            grads=jax.tree.map(lambda leaf: jnp.where(is_missing, jnp.nan, leaf), result.grads),
+            grads=_tree.nan_where(is_missing, result.grads),
             carry=result.carry,
             inner_state=stored,
             loss_sum=result.loss_sum,

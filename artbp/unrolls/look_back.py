@@ -131,15 +131,19 @@ def store_carry(stored: Stored, carry: Any, sizes: Sizes) -> Stored:
     )
 
 
+def first_window_run(stored: Stored, m: jax.Array, sizes: Sizes) -> jax.Array:
+    """The window from which the carry that entered window m is computed: m, or an anchor's."""
+    is_stored = stored.num_windows - m <= sizes.num_carries
+    return jnp.where(is_stored, m, m // stored.stride * stored.stride)
+
+
 def oldest_step(stored: Stored, position: jax.Array, look_back: jax.Array, sizes: Sizes) -> Any:
     """The first step that a look-back reads, as an index into the arrays of the stream.
 
     It is negative if the stream does not hold this step.
     """
     n = stored.num_windows
-    oldest = n - look_back + 1
-    anchor = oldest // stored.stride * stored.stride
-    first = jnp.where(look_back <= sizes.num_carries + 1, oldest, anchor)
+    first = first_window_run(stored, n - look_back + 1, sizes)
     return position - (n - first) * sizes.length
 
 
@@ -212,12 +216,11 @@ def look_back_gradient(
 
     def entering_window(m: jax.Array) -> Any:
         """The carry that entered window m. If it is not stored, it is computed from an anchor."""
-        slot = m // stored.stride
-        is_stored = n - m <= sizes.num_carries
+        first = first_window_run(stored, m, sizes)
         near = _tree.index(stored.carries, m % sizes.num_carries)
-        carry = _tree.select(is_stored, near, _tree.index(stored.anchors, slot))
-        first = slot * stored.stride
-        missing = jnp.where(is_stored, 0, m - first)
+        anchor = _tree.index(stored.anchors, m // stored.stride)
+        carry = _tree.select(n - m <= sizes.num_carries, near, anchor)
+        missing = m - first
 
         def one(i: jax.Array, carry: Any) -> Any:
             return _tree.select(i < missing, run_again(first + i, carry)[0], carry)

@@ -249,6 +249,19 @@ def test_vmap_over_what_the_cell_and_the_loss_close_over(jit, float64):
         assert relative_error(jax.tree.map(lambda g, i=i: g[i], rows), alone) < 1e-13
 
 
+def make_second_segment(cell, loss_fn):
+    """Returns `lengths -> gradient` of the second of two segments, of a stream of four steps."""
+
+    def second_segment(lengths):
+        estimator = artbp.artbp(cell, loss_fn, truncation.replay(lengths), block_size=1)
+        state = estimator.init(jnp.float64(1.0), jnp.float64(0.0), rng_key=jax.random.key(0))
+        stream = artbp.Stream(None, num_steps=4)
+        _, state, _ = estimator.estimate(jnp.float64(1.0), state, stream)
+        return estimator.estimate(jnp.float64(1.0), state, stream)[0]
+
+    return second_segment
+
+
 @pytest.mark.parametrize("in_cell", [False, True])
 def test_vmap_ignores_what_an_ended_row_would_have_done(in_cell, float64):
     """A cell that is NaN beyond the stream: rows that have ended are not stepped into it."""
@@ -260,13 +273,7 @@ def test_vmap_ignores_what_an_ended_row_would_have_done(in_cell, float64):
     def loss_fn(params, y, target):
         return y if in_cell else params * y
 
-    def second_segment(lengths):
-        estimator = artbp.artbp(cell, loss_fn, truncation.replay(lengths), block_size=1)
-        state = estimator.init(jnp.float64(1.0), jnp.float64(0.0), rng_key=jax.random.key(0))
-        stream = artbp.Stream(None, num_steps=4)
-        _, state, _ = estimator.estimate(jnp.float64(1.0), state, stream)
-        return estimator.estimate(jnp.float64(1.0), state, stream)[0]
-
+    second_segment = make_second_segment(cell, loss_fn)
     lengths = jnp.array([[3, 1], [1, 3]], jnp.int32)
     expected = [second_segment(row) for row in lengths]
     np.testing.assert_allclose(jax.vmap(second_segment)(lengths), expected)
@@ -279,14 +286,7 @@ def test_vmap_lets_nothing_flow_back_from_behind_an_ended_row(float64):
         carry = carry + params
         return carry, jnp.sqrt(4.5 - carry)
 
-    def second_segment(lengths):
-        law = truncation.replay(lengths)
-        estimator = artbp.artbp(cell, lambda params, y, target: y, law, block_size=1)
-        state = estimator.init(jnp.float64(1.0), jnp.float64(0.0), rng_key=jax.random.key(0))
-        stream = artbp.Stream(None, num_steps=4)
-        _, state, _ = estimator.estimate(jnp.float64(1.0), state, stream)
-        return estimator.estimate(jnp.float64(1.0), state, stream)[0]
-
+    second_segment = make_second_segment(cell, lambda params, y, target: y)
     lengths = jnp.array([[3, 1], [1, 3]], jnp.int32)
     expected = [second_segment(row) for row in lengths]
     assert np.all(np.isfinite(expected))
