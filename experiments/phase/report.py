@@ -114,7 +114,7 @@ def draw(
         "kinds is small. Marks: least mean loss of the trainings; tie: the trainings do not tell\n"
         "the predicted kind from another; otherwise: another kind is ahead. Right: predicted from "
         "bias and variance alone, each at its best rate, and observed.",
-        [(x, 0.095, 0.27, 0.715) for x in (0.04, 0.355)] + [(0.69, 0.095, 0.3, 0.715)],
+        [(x, 0.09, 0.28, 0.67) for x in (0.04, 0.36)] + [(0.7, 0.09, 0.29, 0.67)],
     )
     pens = {
         arm: {"marker": marker, "color": color, "markeredgecolor": "black"}
@@ -124,6 +124,8 @@ def draw(
         _map(axes, config, pens, maps[equal], [p for p in points if p.equal == equal])
         axes.set_title(f"Equal memory, {words}", fontsize=10.5)
     _losses(right, pens, points)
+    style: Any = {"ncol": len(arms), "frameon": False, "handletextpad": 0.3, "markerscale": 1.4}
+    figure.legend(*right.get_legend_handles_labels(), loc=(0.03, 0.815), **style)
     return figure
 
 
@@ -149,21 +151,6 @@ def _map(axes: Axes, config: Any, pens: Pens, predicted: Map, points: Sequence[P
         axes.plot(*at, markersize=11, clip_on=False, **pens[arms[point.observed_winner]])
         text = {"yes": "", "tie": "tie", "no": "otherwise"}[point.verdict]
         axes.annotate(text, at, (0, 10), textcoords="offset points", ha="center")
-    style: Any = {"ha": "center", "va": "center", "fontsize": 9}
-    for i in np.unique(winner):
-        x, y = _inside(winner == i)
-        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": pens[arms[i]]["color"]}
-        label = arms[i].label.replace(", ", "\n", 1)
-        axes.annotate(label, (memories[x], batches[y]), bbox=box, **style)
-
-
-def _inside(region: np.ndarray) -> np.ndarray:
-    """Returns the cell of a region that is farthest from other cells and from the border."""
-    outside = np.argwhere(~np.pad(region, 1)) - 1
-    cells = np.argwhere(region)
-    # Labels are wide: along the memory, distances count less.
-    away = np.abs(cells[:, None, :] - outside[None, :, :]) * np.array([0.5, 1.0])
-    return cells[np.argmax(np.sqrt((away**2).sum(axis=-1)).min(axis=1))]
 
 
 def _losses(axes: Axes, pens: Pens, points: Sequence[Point]) -> None:
@@ -174,10 +161,10 @@ def _losses(axes: Axes, pens: Pens, points: Sequence[Point]) -> None:
         errors = np.array([p.trained[i].excess.std(ddof=1) for p in shown])
         errors /= np.sqrt([len(p.trained[i].excess) for p in shown])
         bars = [np.minimum(2 * errors, 0.98 * y), 2 * errors]
-        axes.errorbar(x, y, bars, label=arm.label, linewidth=0, elinewidth=1, **pen)
+        label = arm.label.removesuffix(", run again")
+        axes.errorbar(x, y, bars, label=label, linewidth=0, elinewidth=1, **pen)
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
     low = min(p.predicted[i].excess for p in points for i in range(len(pens))) / 1.5
     axes.set(xscale="log", yscale="log")
-    axes.plot([low, high], [low, high], color=COLOURS[7], linewidth=1, zorder=0, label="equal")
+    axes.plot([low, high], [low, high], color=COLOURS[7], linewidth=1, zorder=0)
     axes.set(xlabel="excess loss, predicted", ylabel="excess loss, observed (± 2 standard errors)")
-    axes.legend(frameon=False, loc="upper left")
