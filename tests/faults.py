@@ -61,6 +61,8 @@ COMMON = "tests/experiments/common/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
 K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
+PHASE = "tests/experiments/phase/test_phase.py::"
+HYPER = "tests/experiments/hyperparameters/test_hyperparameters.py::"
 LAW_OF_LOOK_BACKS = "tests/truncation/test_look_back.py::"
 STREAMING = "tests/estimators/test_streaming.py::"
 REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
@@ -1281,6 +1283,30 @@ EXPERIMENT_FAULTS = [
         "model.series(2 * config.seed, config.batch_size, config.num_steps)",
         [f"{FORCING}test_every_seed_validation_and_test_have_a_series_of_their_own"],
         "Seeds that share their data say little about the spread.",
+    ),
+    Fault(
+        "phase-look-backs-of-rows-alone",
+        "experiments/phase/prediction.py",
+        "shared = of_mean * mean**2",
+        "shared = 0.0",
+        [f"{PHASE}test_noise_of_the_look_backs_is_that_of_all_look_backs"],
+        "Rows share their look-backs, and part of the noise.",
+    ),
+    Fault(
+        "phase-equal-work-is-equal-time",
+        "experiments/phase/budget.py",
+        'if equal == "steps":',
+        "if equal:",
+        [f"{PHASE}test_equal_memory_and_equal_work"],
+        "At equal work, unbiased TBPTT has fewer time steps.",
+    ),
+    Fault(
+        "hyperparameters-look-backs-not-compensated",
+        "experiments/hyperparameters/look_backs.py",
+        "weights = (look_backs[..., None] > distance) / law.survival(distance)",
+        "weights = jnp.where(look_backs[..., None] > distance, 1.0, 0.0)",
+        [f"{HYPER}test_slopes_of_look_backs_are_those_of_the_estimator"],
+        "Without the compensation the mean over look-backs is biased.",
     ),
     # The training loop and its files.
     Fault(

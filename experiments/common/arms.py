@@ -60,6 +60,7 @@ class Arm:
         evaluations: `evaluations(size) -> number` of the cell per time step.
         chain: how many of these, per time step, wait for one another.
         law: the law of the segment lengths; None where gradients do not come in segments.
+        look_back: the law of the look-backs, in windows; None where there are none.
     """
 
     text: str = ""
@@ -73,6 +74,7 @@ class Arm:
     evaluations: Callable[[Size], float] = field(compare=False)
     chain: float = field(compare=False)
     law: truncation.TruncationLaw | None = field(default=None, compare=False)
+    look_back: truncation.TruncationLaw | None = field(default=None, compare=False)
 
     def build(self, cell: Any, loss_fn: Any, **options: Any) -> GradientEstimator:
         """Builds it. Options: `normalizer` and, for segments, `policy` and `block_size`."""
@@ -360,6 +362,7 @@ def unbiased_tbptt(
         color=_PINK,
         evaluations=forward + _BACKWARD * (1 + extra),
         chain=forward + 1 + extra,
+        look_back=law,
     )
 
 

@@ -7,6 +7,7 @@ Short-Horizon Bias in Stochastic Meta-Optimization" (arXiv 1803.02021).
 
 problems   a noisy quadratic and a small network as cells, and their loss over both rates
 signs      (1) the sign of the meta-gradient along a range of rates
+look_backs (1) for unbiased TBPTT
 training   (2) learning the schedule with each arm
 report     the tables
 figure     both parts, for both problems

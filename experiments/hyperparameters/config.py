@@ -9,7 +9,8 @@ from experiments.common.fields import Field, at_least, each_once, one_of, positi
 from experiments.hyperparameters.problems import PROBLEMS
 
 TRUNCATED = ("tbptt(4)", "tbptt(16)", "tbptt(64)", "artbp(16, alpha=4)", "artbp(16, alpha=6)")
-ARMS = ("bptt", *TRUNCATED, "pes(16, num_pairs=8, scale=0.1)")
+UNBIASED = "unbiased_tbptt(16, windows=1.5, alpha=4)"
+ARMS = ("bptt", *TRUNCATED, UNBIASED, "pes(16, num_pairs=8, scale=0.1)")
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 FIELDS = {
@@ -35,7 +36,7 @@ FIELDS = {
     "scoring_seed": Field(1000, "of these", seed),
     "num_sign_points": Field(15, "(1) rates along each line", at_least(2)),
     "num_sign_trainings": Field(16, "(1) inner trainings of the network", at_least(2)),
-    "num_draws": Field(8, "(1) draws of the boundaries on each of these", at_least(1)),
+    "num_draws": Field(8, "(1) draws of boundaries or look-backs on each of these", at_least(1)),
     "num_exact_draws": Field(1024, "(1) draws on the quadratic", at_least(1)),
     "sign_seed": Field(2000, "(1) of trainings and draws", seed),
     "first_rate": Field(0.05, "(2) both rates at first", positive),

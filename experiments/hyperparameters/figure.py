@@ -26,9 +26,9 @@ def draw(config: Any, rows: Sequence[Row]) -> Figure:
     bottoms = [(height - 1.25 - 4.3 * i - 3.6) / height for i in range(len(grids))]
     figure, panels = new_figure(
         (15, height),
-        "Short windows push a learning rate the wrong way; ARTBP on average does not",
+        "Short windows push a learning rate the wrong way; unbiased estimators on average do not",
         "The gradient of the training loss in the learning rate, through the inner training. The "
-        "number after a method: steps of a segment, for ARTBP on average.\n"
+        "number after a method: steps of a window or segment, for ARTBP on average.\n"
         "Left: a step down the gradient moves the rate as the arrow shows; red, outlined: away "
         "from less loss; hollow: not told from zero; line: least loss.\n"
         f"Right: lines from ○ are the median of {config.num_seeds} seeds, dots the seeds; the "
@@ -62,9 +62,14 @@ def _signs(axes: Axes, of_arms: dict[str, list[Row]], *, names: bool) -> None:
     if best is not None:
         axes.axvline(best, color=BLUE, linewidth=1.8, zorder=0)
     axes.set(xscale="log", xlabel="learning rate", ylim=(len(of_arms) - 0.1, -0.6))
-    axes.set_yticks(range(len(of_arms)), list(of_arms) if names else [""] * len(of_arms))
+    axes.set_yticks(range(len(of_arms)), [_wrapped(label) * names for label in of_arms])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def _wrapped(label: str) -> str:
+    """The label, on two lines if it is long."""
+    return label.replace(", ", "\n", 1) if len(label) > 20 else label
 
 
 def _paths(axes: Axes, grid: Row, trained: Sequence[Row], config: Any) -> None:
@@ -87,7 +92,7 @@ def _paths(axes: Axes, grid: Row, trained: Sequence[Row], config: Any) -> None:
         dots = np.array(row["rates"]).T
         axes.plot(*dots, "o", color=color, markeredgecolor="white", markersize=6, zorder=5)
         above = float(np.median(row["losses"])) / grid["best_loss"] - 1
-        words = f"{100 * above:+.1f} %  {row['label']}".replace("-", "−")
+        words = f"{100 * above:+.1f} %  {_wrapped(row['label'])}".replace("-", "−")
         lost = report.ran_off(row, grid["best_loss"])
         words += f" ({lost} of {len(row['losses'])} off)" * bool(lost)
         axes.text(1.04, 0.86 - 0.115 * i, words, color=ink(color), fontweight="bold", **beside)

@@ -116,7 +116,7 @@ _TRAINING_COLUMNS: list[Column] = [
     ("outer rate", lambda r: rate_text(r["outer_rate"], r["at_edge"])),
     ("loss at each outer rate", lambda r: ", ".join(map(_loss, r["losses_by_outer_rate"]))),
     ("updates", "{num_updates:,}"),
-    ("evaluations", "{evaluations} × {inner_steps:,}"),
+    ("evaluations", "{evaluations:.3g} × {inner_steps:,}"),
 ]
 
 
@@ -144,11 +144,12 @@ The slope of the mean meta loss per inner step in the logarithm of a rate, at \
 {config.num_sign_points} rates from {starts} (constant) or from {ends} (at the end of a schedule \
 that starts at the rate of the grid's best). A wrong sign sends the rate away from less loss. Not \
 told: zero is inside the interval of the slope, of full BPTT or of the method. On the quadratic, \
-ARTBP's slopes are means of {config.num_exact_draws:,} draws with the exact standard error; all \
-others are exact. On the network, slopes are means of {config.num_sign_trainings} inner \
-trainings, for ARTBP with {config.num_draws} draws on each; its bias has the error of the \
-differences from full BPTT. Intervals: {LEVEL:.0%} each, so that one in twenty misses by chance. \
-Single draws: the share of another sign than full BPTT of the same inner training, median [least, \
+the slopes of ARTBP and unbiased TBPTT are means of {config.num_exact_draws:,} draws with the \
+exact standard error; all others are exact. On the network, slopes are means of \
+{config.num_sign_trainings} inner trainings, for ARTBP and unbiased TBPTT with \
+{config.num_draws} draws on each; their bias has the error of the differences from full BPTT. \
+Intervals: {LEVEL:.0%} each, so that one in twenty misses by chance. Single draws: the share of \
+another sign than full BPTT of the same inner training, median [least, \
 most] over the rates."""
 
 

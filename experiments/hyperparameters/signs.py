@@ -1,12 +1,13 @@
 """(1) The sign of the meta-gradient along a range of rates, with and without truncation.
 
-    slope(gates) = direction · Σ_t of the gradient of one inner training, with these gates, ÷ T
-    TBPTT K      gates 0 at every multiple of K: nothing is drawn
-    ARTBP        the mean over draws of the gates
+    slope(gates)     direction · Σ_t of the gradient of one inner training, with these gates, ÷ T
+    TBPTT K          gates 0 at every multiple of K: nothing is drawn
+    ARTBP            the mean over draws of the gates
+    unbiased TBPTT   the mean over draws of the look-backs, see `look_backs`
 
-averaged over a fixed set of inner trainings. Where the boundaries alone are random, ARTBP's
-standard error is exact, because at α = 4 the tails of the draws are too heavy to estimate it. Where
-the inner trainings differ, it is that of ARTBP's differences from full BPTT.
+averaged over a fixed set of inner trainings. Where the draws alone are random, the standard error
+of ARTBP and unbiased TBPTT is exact, because at α = 4 the tails of the draws are too heavy to
+estimate it. Where the inner trainings differ, it is that of the differences from full BPTT.
 """
 
 import functools
@@ -21,6 +22,7 @@ import numpy as np
 from artbp import diagnostics
 from experiments.common.arms import Arm
 from experiments.common.report import Row
+from experiments.hyperparameters import look_backs
 from experiments.hyperparameters.problems import InnerTraining, Params, hyperparameters
 
 # What the hyperparameters move along, in logarithms of the rates (start, end).
@@ -28,8 +30,8 @@ LINES = {"constant": (1.0, 1.0), "end": (0.0, 1.0)}
 
 
 def run(config: Any, problem: InnerTraining, arms: Sequence[Arm], grid: Row) -> list[Row]:
-    """A row for each line, rate, and arm with gates."""
-    arms = [arm for arm in arms if arm.law is not None]
+    """A row for each line, rate, and arm with gates or look-backs."""
+    arms = [arm for arm in arms if arm.law is not None or arm.look_back is not None]
     number = config.num_sign_trainings if problem.random else 1
     keys = jax.random.split(jax.random.key(config.sign_seed), number)
     draws = config.num_draws if problem.random else config.num_exact_draws
@@ -70,12 +72,13 @@ def _standard_error(values: np.ndarray) -> float:
 def _slopes(problem: InnerTraining, arms: Sequence[Arm], keys: jax.Array, draws: int) -> Any:
     """A function (schedules [N, 2], direction [2], number of the line) -> [N, trainings, arms, 2]:
     the mean slope of the draws, and the share of them with another sign than the first arm's."""
-    numbers = [draws if arm.claims.random else 1 for arm in arms]
+    gated = [arm for arm in arms if arm.law is not None]
+    numbers = [draws if arm.claims.random else 1 for arm in gated]
 
     def patterns(key: jax.Array) -> jax.Array:
-        """[patterns, T]: the draws of each arm, or its one pattern."""
+        """[patterns, T]: the draws of each arm with gates, or its one pattern."""
         found = []
-        for i, (arm, number) in enumerate(zip(arms, numbers, strict=True)):
+        for i, (arm, number) in enumerate(zip(gated, numbers, strict=True)):
             assert arm.law is not None
             sample = jax.vmap(arm.law.sample_gates, (0, None))
             own = jax.random.split(jax.random.fold_in(key, i), number)
@@ -91,20 +94,32 @@ def _slopes(problem: InnerTraining, arms: Sequence[Arm], keys: jax.Array, draws:
             params = hyperparameters(schedule[0], schedule[1])
 
             def of_one(given: Any) -> jax.Array:
-                (carry, stream), gates = given
+                (carry, stream), key = given
+                gates = patterns(key)
                 grads = diagnostics.gradients_of_gates(
                     problem.cell, problem.loss_fn, params, carry, stream, gates
                 )
                 both = jnp.stack([grads["log_rate_start"], grads["log_rate_end"]], axis=-1)
-                of_gates = both @ direction / problem.num_steps
-                is_wrong = jnp.sign(of_gates) != jnp.sign(of_gates[0])
-                found = jnp.stack([of_gates, is_wrong], axis=-1)
-                of_arms = jnp.split(found, np.cumsum(numbers)[:-1])
-                return jnp.stack([jnp.mean(of_arm, axis=0) for of_arm in of_arms])
+                of_arms = dict(
+                    zip(gated, jnp.split(both @ direction, np.cumsum(numbers)[:-1]), strict=True)
+                )
+                for i, arm in enumerate(arms):
+                    if arm.look_back is not None:
+                        parts = look_backs.slopes_by_distance(
+                            problem, params, carry, stream, direction, arm.length
+                        )
+                        own_key = jax.random.fold_in(key, len(gated) + i)
+                        of_arms[arm] = look_backs.draw(arm.look_back, parts, own_key, draws)
+                exact = of_arms[arms[0]][0]
+                found = [
+                    (jnp.mean(slopes), jnp.mean(jnp.sign(slopes) != jnp.sign(exact)))
+                    for slopes in map(of_arms.__getitem__, arms)
+                ]
+                return jnp.array(found) / jnp.array([problem.num_steps, 1])
 
             # New draws at each schedule: the intervals along a line then miss independently.
-            gates = jax.vmap(patterns)(jax.vmap(jax.random.fold_in, (0, None))(own, number))
-            return jax.lax.map(of_one, (trainings, gates))
+            of_schedule = jax.vmap(jax.random.fold_in, (0, None))(own, number)
+            return jax.lax.map(of_one, (trainings, of_schedule))
 
         return jax.lax.map(at, (schedules, jnp.arange(len(schedules))))
 
@@ -117,11 +132,17 @@ def _exact_errors(
     """Standard errors of the means over draws, from the exact variance of each law."""
     start, end = map(jnp.asarray, direction)
     along = {"log_rate_start": start, "log_rate_end": end}
-    random = [arm for arm in arms if arm.claims.random]
-    laws: Any = [arm.law for arm in random]
     carry, stream = problem.draw(jax.random.key(0))  # the same for all keys
-    variances = diagnostics.variance_along(
+    gated = [arm for arm in arms if arm.claims.random and arm.law is not None]
+    laws: Any = [arm.law for arm in gated]
+    of_gates = diagnostics.variance_along(
         problem.cell, problem.loss_fn, laws, params, carry, stream, along
     )
-    errors = [math.sqrt(variance / draws) / problem.num_steps for variance in variances]
-    return dict(zip(random, errors, strict=True))
+    variances = dict(zip(gated, of_gates, strict=True))
+    for arm in arms:
+        if arm.look_back is not None:
+            parts = look_backs.slopes_by_distance(
+                problem, params, carry, stream, direction, arm.length
+            )
+            variances[arm] = look_backs.variance(arm.look_back, parts)
+    return {arm: math.sqrt(v / draws) / problem.num_steps for arm, v in variances.items()}

@@ -35,6 +35,9 @@ def build(arm: Arm, problem: InnerTraining) -> artbp.GradientEstimator:
     if arm.claims.segmentwise:
         # No longer than the longest segment: the buffers are zeroed at each new inner training.
         options["block_size"] = min(256, problem.num_steps)
+    if arm.look_back is not None:
+        # No more than there are windows, for the same reason.
+        options["stored_carries"] = -(-problem.num_steps // arm.length)
     return arm.build(problem.cell, problem.loss_fn, **options)
 
 

@@ -3,21 +3,22 @@
 from typing import Any
 
 from experiments.common.arms import parse
-from experiments.common.report import Report, table
+from experiments.common.report import Report
 from experiments.common.study import Say, Study
 from experiments.phase import report, study
+from experiments.phase.budget import EQUAL
 from experiments.phase.config import FIELDS, check
 
 
 def run(config: Any, say: Say) -> Report:
-    """Predicts the map, and trains some of its points."""
+    """Predicts the maps, and trains some of their points."""
     arms = [parse(text) for text in config.arms]
-    predicted = study.predict_map(config, arms)
-    say("map predicted")
+    maps = {equal: study.predict_map(config, arms, equal) for equal in EQUAL}
+    say("maps predicted")
     points = study.train_points(config, arms, say)
-    rows = report.table_rows(arms, points)
-    text = table(rows, report.COLUMNS, report.note(config, points))
-    return Report(text, rows, {"phase": report.draw(config, arms, predicted, points)})
+    rows = report.table_rows(config, arms, points)
+    text = report.tables(config, arms, rows, points)
+    return Report(text, rows, {"phase": report.draw(config, arms, maps, points)}, indent=None)
 
 
 STUDY = Study("phase", FIELDS, run, check)

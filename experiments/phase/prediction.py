@@ -9,7 +9,9 @@ with p_k the share of steps whose gradient includes lag k: 1 for ARTBP, (1 − k
 the long-run variance of the (truncated) gradient over the data, in closed form because everything
 is Gaussian. ARTBP's boundaries add V, the `artbp.truncation.streaming_variance` of the gradient
 that passes a boundary, by its lag; its Gram matrix has a closed form too (`lag_grams`). V does not
-vanish with B, because the rows share their boundaries. D and V are quadratic in θ.
+vanish with B, because the rows share their boundaries. For unbiased TBPTT, V comes from the
+look-backs, which the rows share too: it is the `artbp.truncation.look_back_variance` of the
+gradient through the windows j and more back. D and V are quadratic in θ.
 
 SGD with a constant rate is then a linear recursion for the mean and the mean square of θ − θ',
 and the excess loss at its end is minimised over the rates of a grid.
@@ -20,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from artbp.truncation import TruncationLaw, streaming_variance
+from artbp.truncation import TruncationLaw, look_back_variance, streaming_variance
 from experiments.phase.system import System
 
 
@@ -28,8 +30,9 @@ class Gradient(NamedTuple):
     """Describes the gradient of an estimator on a system, per time step, averaged over B rows.
 
     The drift has `slope` λ and `fixed_point` θ'. The variance is `row_noise / B + shared_noise`,
-    each given as (a, b, c) of a + b x + c x² with x = θ − θ': the boundaries add noise that is
-    shared by all rows, besides noise of each row. `segment` is the mean time between updates.
+    each given as (a, b, c) of a + b x + c x² with x = θ − θ': boundaries and look-backs add noise
+    that is shared by all rows, besides noise of each row. `segment` is the mean time between
+    updates.
     """
 
     slope: float
@@ -65,6 +68,42 @@ def artbp_gradient(system: System, law: TruncationLaw, mean_length: float) -> Gr
         return None
     data = _quadratic(lambda theta: _data_noise(system, theta), system.optimum)
     return Gradient(system.curvature, system.optimum, data + of_rows, shared, mean_length)
+
+
+def unbiased_tbptt_gradient(system: System, law: TruncationLaw, length: int) -> Gradient | None:
+    """Describes unbiased TBPTT with windows of `length` = K steps and look-backs that rows share.
+
+    The part of a window's gradient through the windows j and more back is, for one row,
+
+        R_j = ρ^{(j−1)K} z_j b,    z_j = g Σ_{i≥0} ρ^i x_{−(j−1)K−1−i},    b = Σ_{t<K} ρ^t e_t
+
+    where t counts from the start of the window. E[z_j b] = ρ^{(j−1)K} E[z_1 b] and E[z_j²] = S. All
+    are Gaussian, so averaged over B rows, E R_j² = P + Q/B with
+
+        P = ρ^{4(j−1)K} E[z_1 b]²,    Q = P + ρ^{2(j−1)K} S E[b²]
+
+    None where the variance over the look-backs is infinite, because ‖R_j‖² falls more slowly than
+    the survival of the law.
+    """
+    continuation = 1 - float(law.hazard(np.array([2**20]))[0])
+    if system.decay ** (2 * length) >= continuation:
+        return None
+    edges = np.arange(int(64 * system.memory / length) + 2)  # until ρ^{2(j−1)K} is below e⁻¹²⁸
+    of_mean, of_rows = (
+        look_back_variance(law, system.decay ** (power * length * edges)) for power in (4, 2)
+    )
+
+    def of_look_backs(theta: float) -> np.ndarray:
+        _, error, errors = _filters(system, theta)
+        weights = system.decay ** np.arange(min(length, len(error)))
+        mean = float(weights @ _covariances(system, error)[: len(weights)])  # E[z_1 b]
+        square = _long_run(_products(weights, weights), errors)  # E[b²]
+        shared = of_mean * mean**2
+        return np.array([shared, shared + of_rows * system.later_power * square]) / length
+
+    shared, rows = _quadratic(of_look_backs, system.optimum).T
+    data = _quadratic(lambda theta: _data_noise(system, theta), system.optimum)
+    return Gradient(system.curvature, system.optimum, data + rows, shared, length)
 
 
 def excess_loss(
@@ -108,16 +147,25 @@ def lag_grams(system: System, theta: float) -> tuple[np.ndarray, np.ndarray]:
     """
     _, error, errors = _filters(system, theta)
     decay = system.decay
-    # x_{u−m} comes back in e_{u+i} with the weight error_{m+i}: μ_m = g error_{m+1} + ρ μ_{m+1}.
-    mean = np.zeros(len(error))
-    for m in reversed(range(len(error) - 1)):
-        mean[m] = system.gain * error[m + 1] + decay * mean[m + 1]
+    mean = _covariances(system, error)
     cotangent = system.gain * decay ** np.arange(len(error) - 1)
     square = _long_run(_products(cotangent, cotangent), errors)
     powers = decay ** np.arange(int(4 * system.memory) + 16)
     mean = mean[: len(powers)] * powers
     shared = np.outer(mean, mean)
     return shared, shared + np.diag(square * powers**2)
+
+
+def _covariances(system: System, error: np.ndarray) -> np.ndarray:
+    """g Σ_{i≥1} ρ^{i−1} error_{m+i} for m = 0, 1, …
+
+    This is E[x_{u−m} b_u], because x_{u−m} comes back in e_{u+i} with the weight error_{m+i}. It is
+    also E[z e_m] for z = g Σ_{i≥1} ρ^{i−1} x_{−i}.
+    """
+    mean = np.zeros(len(error))
+    for m in reversed(range(len(error) - 1)):
+        mean[m] = system.gain * error[m + 1] + system.decay * mean[m + 1]
+    return mean
 
 
 def _data_noise(system: System, theta: float) -> float:

@@ -1,6 +1,6 @@
-"""Makes the table and the figure: predicted and observed at every trained point, and who won."""
+"""Makes the tables and the figure: predicted and observed at every trained point, and who won."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from experiments.common.arms import Arm
 from experiments.common.figures import COLOURS, colors, new_figure
-from experiments.common.report import Column, Row
+from experiments.common.report import Column, Row, markdown_table, select
+from experiments.phase.budget import EQUAL, KINDS, states_stored, time_steps
 from experiments.phase.study import Map, Point
 
-_MARKERS = ("s", "D", "o", "^")  # of the arms, in their order
+_MARKERS = ("D", "o", "^", "P", "X")  # of the arms, in their order
 Pens = dict[Arm, dict[str, Any]]
 
 
@@ -32,6 +33,7 @@ COLUMNS: list[Column] = [
     ("memory ÷ L0", "{memory:g}"),
     ("rows", "{batch}"),
     ("estimator", "{estimator}"),
+    ("time steps", "{num_steps:,}"),
     ("excess loss, predicted", lambda row: _number(row["predicted"])),
     ("observed", lambda row: f"{_number(row['observed'])} ± {_number(row['standard_error'])}"),
     ("median", lambda row: _number(row["median"])),
@@ -43,14 +45,15 @@ COLUMNS: list[Column] = [
 ]
 
 
-def table_rows(arms: Sequence[Arm], points: Sequence[Point]) -> list[Row]:
+def table_rows(config: Any, arms: Sequence[Arm], points: Sequence[Point]) -> list[Row]:
     """Makes a row for each arm at each point."""
     rows = []
     for point in points:
         for i, arm in enumerate(arms):
             predicted, (choice, excess) = point.predicted[i], point.trained[i]
-            row: Row = {"memory": point.memory, "batch": point.batch, "arm": arm.text}
-            row |= {"estimator": arm.label, "predicted": predicted.excess}
+            row: Row = {"equal": point.equal, "memory": point.memory, "batch": point.batch}
+            row |= {"arm": arm.text, "estimator": arm.label, "predicted": predicted.excess}
+            row |= {"num_steps": time_steps(config, arm, point.equal)}
             row |= {"predicted_rate": predicted.rate, "observed": float(excess.mean())}
             row["standard_error"] = float(excess.std(ddof=1) / np.sqrt(len(excess)))
             row |= {"median": float(np.median(excess)), "rate": choice.rate}
@@ -61,41 +64,68 @@ def table_rows(arms: Sequence[Arm], points: Sequence[Point]) -> list[Row]:
     return rows
 
 
-def note(config: Any, points: Sequence[Point]) -> str:
-    """Explains the columns, and counts how often the prediction held."""
-    verdicts = [point.verdict for point in points]
-    return f"""\
-The predicted kind, ARTBP or TBPTT, is ahead of the other by more than two standard errors at \
-{verdicts.count("yes")} of {len(points)} points; at {verdicts.count("tie")} the trainings do not \
-tell the kinds apart; at {verdicts.count("no")} the other kind is ahead. "Ahead by": the best of \
-the other kind minus the best of the predicted one, ± standard error over paired seeds.
+def tables(config: Any, arms: Sequence[Arm], rows: Sequence[Row], points: Sequence[Point]) -> str:
+    """Makes a table for each map, with what it shows, and the note."""
+    sections = []
+    for equal, words in EQUAL.items():
+        text = markdown_table(select(rows, equal=equal), COLUMNS)
+        sections.append(f"## Equal memory, {words}\n\n{text}\n{_verdicts(points, equal)}")
+    return "\n\n".join([*sections, _note(config, arms)])
 
-Excess loss: ½ Λ (θ − θ\\*)² after {config.num_steps:,} time steps of SGD from \
+
+def _verdicts(points: Sequence[Point], equal: str) -> str:
+    """Counts how often the prediction held."""
+    verdicts = [point.verdict for point in points if point.equal == equal]
+    return f"""\
+The predicted kind is ahead of the other kinds by more than two standard errors at \
+{verdicts.count("yes")} of {len(verdicts)} points; at {verdicts.count("tie")} the trainings do not \
+tell it from another kind; at {verdicts.count("no")} another kind is ahead."""
+
+
+def _note(config: Any, arms: Sequence[Arm]) -> str:
+    stored = ", ".join(f"{arm.label}: {states_stored(config, arm):.0f}" for arm in arms)
+    return f"""\
+The kinds are {", ".join(KINDS.values())}. "Predicted kind ahead by": the least mean loss of the \
+other kinds minus the least of the predicted kind, ± standard error over paired seeds.
+
+Equal memory: the states that an estimator stores for its backward passes, as a mean over time \
+({stored}). For unbiased TBPTT these are the states of a window and {2 * config.stored_carries} \
+carries. Equal work: an estimator evaluates the cell as often as TBPTT does in \
+{config.num_steps:,} time steps.
+
+Excess loss: ½ Λ (θ − θ\\*)² after all time steps of SGD from \
 θ = {config.start:g}; mean ± standard error over {config.num_seeds} seeds, at the rate with the \
 least mean over {config.num_tuning_runs} other seeds, of {config.rates_per_decade} per decade \
 from 10^{config.first_rate:g} to 10^{config.last_rate:g} (\\*: the first or the last of them). The \
-prediction takes bias, data noise and the exact variance of the boundaries, and nothing from the \
-trainings. There is none where the variance of a law is infinite, or cannot be summed from lags of \
-four memories. The system (`experiments/phase/system.py`) has S = {config.later_power:g}, \
-σ = {config.noise:g}, L0 = {config.mean_length}."""
+prediction takes bias, data noise and the exact variance of boundaries and look-backs, and nothing \
+from the trainings. There is none where the variance of a law is infinite, or cannot be summed \
+from lags of four memories. The system (`experiments/phase/system.py`) has \
+S = {config.later_power:g}, σ = {config.noise:g}, L0 = {config.mean_length}."""
 
 
-def draw(config: Any, arms: Sequence[Arm], predicted: Map, points: Sequence[Point]) -> Figure:
-    """Draws the map of winners, and predicted against observed losses."""
-    figure, (left, right) = new_figure(
-        (11.5, 5.6),
+def draw(
+    config: Any, arms: Sequence[Arm], maps: Mapping[str, Map], points: Sequence[Point]
+) -> Figure:
+    """Draws the maps of winners, and predicted against observed losses."""
+    figure, (*left, right) = new_figure(
+        (15.5, 6.0),
         "Which truncation wins depends on memory and batch size, and can be predicted",
-        "Left: colour is the predicted winner, paler where its lead over the other kind is small. "
-        "Marks: least mean loss of the trainings; tie: ARTBP and TBPTT\nnot told apart. Right: "
-        "predicted from bias and variance alone, each at its best rate.",
-        [(0.055, 0.095, 0.46, 0.745), (0.58, 0.095, 0.405, 0.745)],
+        "Left and middle: colour is the predicted winner, paler where its lead over the other "
+        "kinds is small. Marks: least mean loss of the trainings; tie: the trainings do not tell\n"
+        "the predicted kind from another; otherwise: another kind is ahead. Right: predicted from "
+        "bias and variance alone, each at its best rate, and observed.",
+        [(x, 0.09, 0.28, 0.67) for x in (0.04, 0.36)] + [(0.7, 0.09, 0.29, 0.67)],
     )
     pens = {
         arm: {"marker": marker, "color": color, "markeredgecolor": "black"}
         for marker, (arm, color) in zip(_MARKERS * len(arms), colors(arms).items(), strict=False)
     }
-    _map(left, config, pens, predicted, points)
+    for axes, (equal, words) in zip(left, EQUAL.items(), strict=True):
+        _map(axes, config, pens, maps[equal], [p for p in points if p.equal == equal])
+        axes.set_title(f"Equal memory, {words}", fontsize=10.5)
     _losses(right, pens, points)
+    style: Any = {"ncol": len(arms), "frameon": False, "handletextpad": 0.3, "markerscale": 1.4}
+    figure.legend(*right.get_legend_handles_labels(), loc=(0.03, 0.815), **style)
     return figure
 
 
@@ -103,10 +133,10 @@ def _map(axes: Axes, config: Any, pens: Pens, predicted: Map, points: Sequence[P
     arms = list(pens)
     memories, batches, excess = predicted
     winner = excess.argmin(axis=0)
-    # The paler the closer the other kind: white at a tie, full where it has four times the excess.
-    unbiased = np.array([arm.claims.unbiased for arm in arms])
-    kinds = [excess[unbiased == kind].min(axis=0) for kind in (True, False)]
-    lead = np.clip(np.abs(np.log(kinds[0] / kinds[1])) / np.log(4), 0, 1)
+    # The paler the closer the next kind: white at a tie, full where it has four times the excess.
+    kinds = np.array([arm.name for arm in arms])
+    least = np.sort([excess[kinds == kind].min(axis=0) for kind in np.unique(kinds)], axis=0)
+    lead = np.clip(np.log(least[1] / least[0]) / np.log(4), 0, 1)
     tint = (0.12 + 0.58 * lead)[..., None]
     full = np.array([to_rgb(pen["color"]) for pen in pens.values()])[winner]
     image = np.swapaxes(tint * full + (1 - tint), 0, 1)
@@ -121,20 +151,6 @@ def _map(axes: Axes, config: Any, pens: Pens, predicted: Map, points: Sequence[P
         axes.plot(*at, markersize=11, clip_on=False, **pens[arms[point.observed_winner]])
         text = {"yes": "", "tie": "tie", "no": "otherwise"}[point.verdict]
         axes.annotate(text, at, (0, 10), textcoords="offset points", ha="center")
-    style: Any = {"ha": "center", "va": "center", "fontsize": 9}
-    for i in np.unique(winner):
-        x, y = _inside(winner == i)
-        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": pens[arms[i]]["color"]}
-        axes.annotate(arms[i].label, (memories[x], batches[y]), bbox=box, **style)
-
-
-def _inside(region: np.ndarray) -> np.ndarray:
-    """Returns the cell of a region that is farthest from other cells and from the border."""
-    outside = np.argwhere(~np.pad(region, 1)) - 1
-    cells = np.argwhere(region)
-    # Labels are wide: along the memory, distances count less.
-    away = np.abs(cells[:, None, :] - outside[None, :, :]) * np.array([0.5, 1.0])
-    return cells[np.argmax(np.sqrt((away**2).sum(axis=-1)).min(axis=1))]
 
 
 def _losses(axes: Axes, pens: Pens, points: Sequence[Point]) -> None:
@@ -145,10 +161,10 @@ def _losses(axes: Axes, pens: Pens, points: Sequence[Point]) -> None:
         errors = np.array([p.trained[i].excess.std(ddof=1) for p in shown])
         errors /= np.sqrt([len(p.trained[i].excess) for p in shown])
         bars = [np.minimum(2 * errors, 0.98 * y), 2 * errors]
-        axes.errorbar(x, y, bars, label=arm.label, linewidth=0, elinewidth=1, **pen)
+        label = arm.label.removesuffix(", run again")
+        axes.errorbar(x, y, bars, label=label, linewidth=0, elinewidth=1, **pen)
     high = max(axes.get_xlim()[1], axes.get_ylim()[1])
     low = min(p.predicted[i].excess for p in points for i in range(len(pens))) / 1.5
     axes.set(xscale="log", yscale="log")
-    axes.plot([low, high], [low, high], color=COLOURS[7], linewidth=1, zorder=0, label="equal")
+    axes.plot([low, high], [low, high], color=COLOURS[7], linewidth=1, zorder=0)
     axes.set(xlabel="excess loss, predicted", ylabel="excess loss, observed (± 2 standard errors)")
-    axes.legend(frameon=False, loc="upper left")

@@ -1,5 +1,7 @@
-"""Predicts the map, and trains at some of its points."""
+"""Predicts the maps, and trains at some of their points."""
 
+import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,14 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+import artbp
 from experiments.common import tuning
 from experiments.common.arms import Arm
 from experiments.common.pool import in_threads
 from experiments.common.study import Say
 from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
+from experiments.phase.budget import EQUAL, time_steps
 from experiments.phase.config import rates
-from experiments.phase.prediction import Gradient, artbp_gradient, excess_loss, tbptt_gradient
+from experiments.phase.prediction import (
+    Gradient,
+    artbp_gradient,
+    excess_loss,
+    tbptt_gradient,
+    unbiased_tbptt_gradient,
+)
 from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
 
 
@@ -34,14 +44,15 @@ class Trained(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One trained point, at the memory τ ÷ L0. Lists follow the arms.
+    """One trained point of the map of `equal`, at the memory τ ÷ L0. Lists follow the arms.
 
-    `unbiased` says of each arm whether it is of the kind ARTBP; otherwise it is TBPTT.
+    `kinds` holds the kind of each arm, a key of `budget.KINDS`.
     """
 
+    equal: str
     memory: float
     batch: int
-    unbiased: list[bool]
+    kinds: list[str]
     predicted: list[Predicted]
     trained: list[Trained]
 
@@ -57,15 +68,15 @@ class Point(NamedTuple):
 
     @property
     def difference(self) -> tuple[float, float]:
-        """Excess of the best of the other kind minus that of the best of the predicted kind.
+        """Excess of the best of the other kinds minus that of the best of the predicted kind.
 
         Mean over paired seeds, and its standard error; ±infinity and 0 where trainings of one of
         them did not end with finite numbers.
         """
-        kind = self.unbiased[self.predicted_winner]
+        is_own = [kind == self.kinds[self.predicted_winner] for kind in self.kinds]
         own, other = (
-            self.trained[self._best([i for i, u in enumerate(self.unbiased) if u == wanted])].excess
-            for wanted in (kind, not kind)
+            self.trained[self._best([i for i, own in enumerate(is_own) if own == wanted])].excess
+            for wanted in (True, False)
         )
         for excess, sign in ((own, -1), (other, 1)):
             if not np.all(np.isfinite(excess)):
@@ -94,7 +105,7 @@ class Map(NamedTuple):
     excess: np.ndarray
 
 
-def predict_map(config: Any, arms: Sequence[Arm]) -> Map:
+def predict_map(config: Any, arms: Sequence[Arm], equal: str) -> Map:
     """Predicts on a grid, in factors of √2 of the memory and 2 of the rows."""
 
     def powers(limits: Sequence[float], factor: float) -> np.ndarray:
@@ -103,14 +114,15 @@ def predict_map(config: Any, arms: Sequence[Arm]) -> Map:
 
     memories = powers(config.memories, np.sqrt(2.0))
     batches = np.unique(powers(config.batches, 2.0).round().astype(int))
-    excess = np.full((len(arms), len(memories), len(batches)), np.inf)
-    for i, memory in enumerate(memories):
-        system = make_system(config, memory)
-        for e, arm in enumerate(arms):
-            gradient = gradient_of(arm, system)
-            for j, batch in enumerate(batches):
-                excess[e, i, j] = predict(config, system, gradient, int(batch)).excess
-    return Map(memories, batches, excess)
+    systems = [make_system(config, memory) for memory in memories]
+    excess = [
+        [
+            [predict(config, system, arm, int(b), equal).excess for b in batches]
+            for system in systems
+        ]
+        for arm in arms
+    ]
+    return Map(memories, batches, np.array(excess))
 
 
 def make_system(config: Any, memory: float) -> System:
@@ -118,19 +130,23 @@ def make_system(config: Any, memory: float) -> System:
     return System(memory * config.mean_length, config.later_power, config.noise)
 
 
+@functools.cache
 def gradient_of(arm: Arm, system: System) -> Gradient | None:
     """Returns bias and variance of an arm; None where its variance is infinite."""
     if arm.name == "tbptt":
         return tbptt_gradient(system, arm.length)
+    if arm.look_back is not None:
+        return unbiased_tbptt_gradient(system, arm.look_back, arm.length)
     assert arm.law is not None
     return artbp_gradient(system, arm.law, arm.length)
 
 
-def predict(config: Any, system: System, gradient: Gradient | None, batch: int) -> Predicted:
+def predict(config: Any, system: System, arm: Arm, batch: int, equal: str) -> Predicted:
     """Returns the least excess loss that is predicted for SGD at one of the rates."""
+    gradient = gradient_of(arm, system)
     if gradient is None:
         return Predicted(np.inf, np.nan)
-    start, num_steps = config.start, config.num_steps
+    start, num_steps = config.start, time_steps(config, arm, equal)
     return min(
         Predicted(excess_loss(system, gradient, batch, rate, start, num_steps), float(rate))
         for rate in rates(config)
@@ -139,34 +155,45 @@ def predict(config: Any, system: System, gradient: Gradient | None, batch: int) 
 
 def train_points(config: Any, arms: Sequence[Arm], say: Say) -> list[Point]:
     """Trains every arm at every point; TrainingInterruptedError where Ctrl-C stops it."""
-    jobs = [(arm, batch) for batch in config.trained_batches for arm in arms]
+    batches, memories = config.trained_batches, config.trained_memories
+    # Most arms have the same time steps in both maps, and are trained once.
+    jobs = list(
+        dict.fromkeys(
+            (arm, batch, time_steps(config, arm, equal))
+            for batch in batches
+            for arm in arms
+            for equal in EQUAL
+        )
+    )
 
-    def of_batch(job: tuple[Arm, int]) -> dict[float, Trained]:
-        arm, batch = job
-        run = make_run(arm, batch, config.num_steps)
+    def of_job(job: tuple[Arm, int, int]) -> dict[float, Trained]:
+        arm, batch, num_steps = job
+        run = make_run(config, arm, batch, num_steps)
         found = {}
-        for memory in config.trained_memories:
+        for memory in memories:
             found[memory] = train(config, run, make_system(config, memory))
             mean = found[memory].excess.mean()
-            say(f"{arm.label}, {batch} rows, memory {memory:g} L0: {mean:.3g}")
+            words = f"{arm.label}, {batch} rows, {num_steps} steps, memory {memory:g} L0"
+            say(f"{words}: {mean:.3g}")
         return found
 
-    trained = dict(zip(jobs, in_threads(of_batch, jobs, config.num_threads), strict=True))
-    unbiased = [arm.claims.unbiased for arm in arms]
+    trained = dict(zip(jobs, in_threads(of_job, jobs, config.num_threads), strict=True))
     points = []
-    for memory in config.trained_memories:
+    for equal, memory, batch in itertools.product(EQUAL, memories, batches):
         system = make_system(config, memory)
-        gradients = [gradient_of(arm, system) for arm in arms]
-        for batch in config.trained_batches:
-            predicted = [predict(config, system, gradient, batch) for gradient in gradients]
-            found = [trained[arm, batch][memory] for arm in arms]
-            points.append(Point(memory, batch, unbiased, predicted, found))
+        predicted = [predict(config, system, arm, batch, equal) for arm in arms]
+        found = [trained[arm, batch, time_steps(config, arm, equal)][memory] for arm in arms]
+        kinds = [arm.name for arm in arms]
+        points.append(Point(equal, memory, batch, kinds, predicted, found))
     return points
 
 
-def make_run(arm: Arm, batch: int, num_steps: int) -> Any:
+def make_run(config: Any, arm: Arm, batch: int, num_steps: int) -> Any:
     """Compiles `run(rates, keys, start, (ρ, g, σ)) -> θ at the end [keys, rates]`."""
-    estimator = arm.build(cell, loss_fn, normalizer=float(batch))
+    options: dict[str, Any] = {"normalizer": float(batch)}
+    if arm.look_back is not None:
+        options["stored_carries"] = config.stored_carries
+    estimator = arm.build(cell, loss_fn, **options)
     edges = np.array([0, num_steps])
 
     @jax.jit
@@ -175,7 +202,9 @@ def make_run(arm: Arm, batch: int, num_steps: int) -> Any:
 
         def of_key(key: jax.Array) -> jax.Array:
             data_key, cut_key = jax.random.split(key)
-            stream = make_stream(data_key, decay, gain, noise, num_steps, batch)
+            # A shorter training has the first steps of the same stream.
+            stream = make_stream(data_key, decay, gain, noise, config.num_steps, batch)
+            stream = artbp.Stream(stream.xs[:num_steps], stream.targets[:num_steps])
             given = {"theta": start}, initial_carry(decay, gain, batch), stream, cut_key
 
             def at_rate(rate: jax.Array) -> jax.Array:

@@ -107,7 +107,9 @@ BAD = {
     "phase": [
         ("num_seeds=1", "num_seeds was given 1"),
         ("arms=('tbptt(16)', 'artbp(16, alpha=3)')", "more than 3"),
-        ("arms=('tbptt(16)',)", "expected tbptt and artbp, both"),
+        ("arms=('tbptt(16)',)", "two or more of tbptt, artbp, unbiased_tbptt"),
+        ("arms=('tbptt(16)', 'uoro(8)')", "two or more of tbptt, artbp, unbiased_tbptt"),
+        ("arms=('tbptt(61)', 'unbiased_tbptt(45, hazard=0.75)')", "mode='reforward' only"),
         ("memories=(2.0, 1.0)", "the least and the most"),
         ("trained_batches=()", "trained_batches is empty"),
         ("trained_memories=(0.0,)", "expected numbers above 0"),

@@ -1,6 +1,7 @@
 """Inner trainings, sign map, outer training, against slow twins; the whole at a tiny size."""
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import optax
 import pytest
 
 import artbp
+from artbp import truncation
 from experiments.common.arms import Size, parse
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.report import select
-from experiments.hyperparameters import problems, report, signs, training
+from experiments.hyperparameters import look_backs, problems, report, signs, training
 from experiments.hyperparameters.__main__ import STUDY
 
 CONFIG_FILE = Path(__file__).parents[3] / "configs" / "hyperparameters" / "default.py"
@@ -28,7 +30,7 @@ TINY = (
     "num_classes=3",
     "minibatch_size=4",
     "num_scored=5",
-    "arms=('bptt', 'tbptt(2)', 'tbptt(4)', 'artbp(3, alpha=4)', 'pes(3, num_pairs=2, scale=0.1)')",
+    "arms=('bptt', 'tbptt(2)', 'artbp(3, alpha=4)', 'unbiased_tbptt(3, windows=1.5, alpha=4)')",
     "grid_size=3",
     "num_scoring=2",
     "num_sign_points=3",
@@ -123,6 +125,7 @@ def test_rates_of_a_schedule():
 
 
 ARMS = [parse("bptt"), parse("tbptt(4)"), parse("artbp(3, alpha=4)")]
+UNBIASED = parse("unbiased_tbptt(4, windows=1.5, alpha=4)")
 
 
 def test_slopes_of_the_network_against_a_python_loop_and_the_estimators(float64):
@@ -156,16 +159,18 @@ def test_slopes_of_the_network_against_a_python_loop_and_the_estimators(float64)
         assert abs(found[i, 1] - found[i, 0]) > 0.02 * abs(found[i, 0])
 
 
-def test_artbp_has_no_bias_on_the_quadratic_where_tbptt_is_seen_to_have_one(float64):
+def test_random_arms_have_no_bias_on_the_quadratic_where_tbptt_is_seen_to_have_one(float64):
     problem = problems.quadratic(tiny_config())
     keys = jax.random.split(jax.random.key(5), 1)
-    slopes = signs._slopes(problem, ARMS, keys, 4096)
+    arms = [*ARMS, UNBIASED]
+    slopes = signs._slopes(problem, arms, keys, 4096)
     found = np.asarray(slopes(jnp.array([[0.4, 0.1]]), jnp.array([0.3, 1.0])))[0, 0, :, 0]
     params = problems.hyperparameters(0.4, 0.1)
-    errors = signs._exact_errors(problem, ARMS, params, (0.3, 1.0), 4096)
-    error = errors[ARMS[2]]
-    assert 0 < abs(found[2] - found[0]) < 4 * error
-    assert abs(found[1] - found[0]) > 8 * error
+    errors = signs._exact_errors(problem, arms, params, (0.3, 1.0), 4096)
+    assert list(errors) == arms[2:]
+    for i, error in zip((2, 3), errors.values(), strict=True):
+        assert 0 < abs(found[i] - found[0]) < 4 * error
+        assert abs(found[1] - found[0]) > 8 * error
 
 
 def test_the_share_of_single_draws_with_a_wrong_sign(float64):
@@ -196,6 +201,51 @@ def test_the_share_of_single_draws_with_a_wrong_sign(float64):
     expected = float(jnp.mean(is_wrong))
     assert 0.05 < expected < 0.95
     assert abs(share - expected) < 5 * np.sqrt(2 * expected * (1 - expected) / number)
+
+
+LOOK_BACKS = list(itertools.product((1,), (1, 2), (1, 2, 3)))  # of windows of 5, 5 and 2 steps
+
+
+@pytest.mark.parametrize("name", problems.PROBLEMS)
+def test_slopes_of_look_backs_are_those_of_the_estimator(name, float64):
+    """For each pattern of look-backs; and their variance, by enumeration."""
+    problem = problems.PROBLEMS[name](tiny_config("network_steps=12"))
+    law, direction = truncation.polynomial(1.5, 4), (0.3, 1.0)
+    params = problems.hyperparameters(0.4, 0.1)
+    carry, stream = drawn(problem.draw)(jax.random.key(5))
+    parts = np.asarray(look_backs.slopes_by_distance(problem, params, carry, stream, direction, 5))
+
+    @jax.jit
+    def slope(pattern):
+        estimator = artbp.unbiased_tbptt(
+            problem.cell, problem.loss_fn, truncation.replay(pattern, law), truncation_length=5
+        )
+        state, total = estimator.init(params, carry, rng_key=jax.random.key(0)), 0.0
+        for _ in range(3):
+            grads, state, _ = estimator.estimate(params, state, stream)
+            total += 0.3 * grads["log_rate_start"] + grads["log_rate_end"]
+        return total
+
+    expected = np.array([slope(jnp.array(pattern)) for pattern in LOOK_BACKS])
+    found = [
+        sum(parts[n, j] / law.survival(j) for n in range(3) for j in range(pattern[n]))
+        for pattern in LOOK_BACKS
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    # The last look-back that a window can have stands for all that are longer.
+    chances = [-np.diff([1, *law.survival(np.arange(1, n + 1)), 0]) for n in range(3)]
+    chance = np.array([chances[1][b - 1] * chances[2][c - 1] for _, b, c in LOOK_BACKS])
+    mean = chance @ expected
+    assert chance.sum() == pytest.approx(1)
+    assert mean == pytest.approx(parts.sum(), rel=1e-10)
+    variance = chance @ (expected - mean) ** 2
+    assert look_backs.variance(law, parts) == pytest.approx(variance, rel=1e-10)
+    # Draws have these values, this often.
+    drawn_slopes = look_backs.draw(law, jnp.asarray(parts), jax.random.key(3), 4000)
+    is_equal = np.isclose(np.asarray(drawn_slopes)[:, None], expected, rtol=1e-8)
+    assert (is_equal.sum(axis=1) == 1).all()
+    error = np.sqrt(chance * (1 - chance) / 4000)
+    assert (abs(is_equal.mean(axis=0) - chance) < 4.5 * error).all()  # false alarms below 1e-4
 
 
 def test_an_outer_training_against_a_loop_in_python(float64):
@@ -290,22 +340,24 @@ def test_arms_and_what_they_cost():
         "TBPTT 64",
         "ARTBP 16, α = 4",
         "ARTBP 16, α = 6",
+        "unbiased TBPTT 16, 1.5 windows, α = 4",
         "PES 16, 8 pairs",
     ]
-    assert [arm.evaluations(Size(2, 50)) for arm in arms] == [3, 3, 3, 3, 3, 3, 17]
+    evaluations = [arm.evaluations(Size(2, 50)) for arm in arms]
+    assert evaluations == pytest.approx([3, 3, 3, 3, 3, 3, 4, 17], rel=1e-6)
     pes = parse("pes(3, num_pairs=2, scale=0.1)")
     assert pes.evaluations(Size(2, 50)) == 5
 
 
 def test_it_writes_its_files(tmp_path, capsys):
-    arms = "arms=('bptt', 'tbptt(4)', 'artbp(3, alpha=4)', 'pes(3, num_pairs=2, scale=0.1)')"
-    config = tiny_config("problems=('quadratic',)", arms)
+    arms = [*tiny_config().arms, "pes(3, num_pairs=2, scale=0.1)"]
+    config = tiny_config("problems=('quadratic',)", f"arms={tuple(arms)}")
     STUDY.main(config, CommandLine(tmp_path, False, False, False))
     names = {path.name for path in tmp_path.iterdir()}
     expected = {"config.json", "metrics.jsonl", "results.json", "table.md"}
     assert names == expected | {"hyperparameters.png", "hyperparameters.svg"}
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
-    counts = {"landscape": 1, "signs": 2 * 3 * 3, "training": 4}
+    counts = {"landscape": 1, "signs": 2 * 3 * 4, "training": 5}
     assert {name: len(select(rows, part=name)) for name in counts} == counts
     assert all(r["inner_steps"] == 36 for r in select(rows, part="training"))
     table = (tmp_path / "table.md").read_text(encoding="utf-8")

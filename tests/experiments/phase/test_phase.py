@@ -1,5 +1,6 @@
 """The closed forms of the phase map against samples, and a small map with its trainings."""
 
+import functools
 import json
 import pathlib
 
@@ -8,19 +9,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import artbp
 from artbp import truncation
 from artbp.diagnostics import truncation_covariance
 from artbp.truncation import streaming_variance
+from experiments.common.arms import parse
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.tuning import Choice
-from experiments.phase import prediction, study
+from experiments.phase import budget, prediction, study
 from experiments.phase.__main__ import STUDY
 from experiments.phase.system import System, cell, initial_carry, loss_fn, make_stream
 
 SYSTEM = System(memory=3.0, later_power=0.5, noise=1.5)
 THETA = 0.9
-ARMS = ("tbptt(8)", "tbptt(29)", "artbp(8, alpha=4)", "artbp(8, law='geometric')")
+ARMS = ("tbptt(8)", "tbptt(29)", "artbp(8, alpha=4)")
+ARMS += ("unbiased_tbptt(21, windows=1.5, alpha=4, mode='reforward')",)
 ROOT = pathlib.Path(__file__).parents[3]
 
 
@@ -91,6 +95,68 @@ def test_noise_of_the_boundaries_is_the_exact_covariance_of_the_library():
     assert abs(mean - alone) > 4 * error + 0.05 * alone
 
 
+def _variance_over_look_backs(law, length, batch, seed):
+    """Of the gradient of the last of 8 windows, by all of its look-backs."""
+    num_windows = 8
+    params = {"theta": jnp.asarray(THETA)}
+    stream = _stream(num_windows * length, batch, seed)
+
+    def last_gradient(look_back):
+        chosen = truncation.replay(jnp.ones(num_windows, int).at[-1].set(look_back), law)
+        estimator = artbp.unbiased_tbptt(
+            cell, loss_fn, chosen, truncation_length=length, normalizer=float(batch)
+        )
+        carry = initial_carry(SYSTEM.decay, SYSTEM.gain, batch)
+        state = estimator.init(params, carry, rng_key=jax.random.key(0))
+
+        def window(state, _):
+            grads, state, _ = estimator.estimate(params, state, stream)
+            return state, grads["theta"]
+
+        return jax.lax.scan(window, state, length=num_windows)[1][-1]
+
+    gradients = jax.lax.map(last_gradient, jnp.arange(1, num_windows + 1))
+    chances = -np.diff(np.append(law.survival(np.arange(num_windows)), 0.0))
+    return chances @ (gradients - chances @ gradients) ** 2
+
+
+def test_noise_of_the_look_backs_is_that_of_all_look_backs():
+    law, length, batch, num_seeds = truncation.polynomial(1.6, 4), 4, 3, 6000
+    gradient = prediction.unbiased_tbptt_gradient(SYSTEM, law, length)
+    assert (gradient.slope, gradient.fixed_point) == (SYSTEM.curvature, SYSTEM.optimum)
+    x = THETA - SYSTEM.optimum
+    at = np.array([1, x, x**2])
+    of_rows = gradient.row_noise @ at - prediction._data_noise(SYSTEM, THETA)
+    predicted = length * (gradient.shared_noise @ at + of_rows / batch)
+    with jax.enable_x64(True):
+        one = functools.partial(_variance_over_look_backs, law, length, batch)
+        found = np.asarray(jax.jit(jax.vmap(one))(jnp.arange(num_seeds)))
+    error = found.std(ddof=1) / np.sqrt(num_seeds)
+    assert abs(found.mean() - predicted) < 4 * error < 0.2 * predicted
+    # A control: rows that do not share their look-backs are told apart.
+    alone = length * (gradient.shared_noise @ at + of_rows) / batch
+    assert abs(found.mean() - alone) > 8 * error
+
+
+def test_look_backs_that_never_end_add_no_noise():
+    gradient = prediction.unbiased_tbptt_gradient(SYSTEM, truncation.never(), 5)
+    x = THETA - SYSTEM.optimum
+    noise = gradient.row_noise @ [1, x, x**2]
+    assert noise == pytest.approx(prediction._data_noise(SYSTEM, THETA))
+    np.testing.assert_allclose(gradient.shared_noise, 0, atol=1e-12)
+
+
+def test_equal_memory_and_equal_work():
+    config = STUDY.default_config()
+    arms = [parse(text) for text in config.arms]
+    for arm in arms:
+        assert budget.states_stored(config, arm) == pytest.approx(61, abs=0.01)
+        assert budget.time_steps(config, arm, "steps") == 3000
+    # Look-backs take 1/2 and 1/3 of a window more, forward and backward.
+    steps = [budget.time_steps(config, arm, "work") for arm in arms]
+    assert steps == [3000, 3000, 3000, 2000, 2250]
+
+
 def test_the_moments_at_the_end_are_those_of_the_recursion():
     gradient = prediction.Gradient(0.8, 0.6, np.array([2.0, 0.3, 0.7]), np.array([0.1, 0, 0.2]), 4)
     rate, batch, start, steps = 0.02, 3, 1.7, 200
@@ -112,7 +178,12 @@ def test_a_law_of_infinite_variance_is_predicted_to_lose():
     assert prediction.artbp_gradient(System(6.0, 0.5, 1.0), geometric, 8) is not None
     beyond = System(64.0, 0.5, 1.0)
     assert prediction.artbp_gradient(beyond, geometric, 8) is None
-    assert study.predict(STUDY.default_config(), beyond, None, 4).excess == np.inf
+    arm = parse("artbp(8, law='geometric')")
+    assert study.predict(STUDY.default_config(), beyond, arm, 4, "steps").excess == np.inf
+    # For look-backs the limit is known: ρ^{2K} = 1 − c.
+    law, limit = truncation.geometric(4 / 3), 2 * 10 / np.log(4)
+    assert prediction.unbiased_tbptt_gradient(System(0.99 * limit, 0.5, 1.0), law, 10) is not None
+    assert prediction.unbiased_tbptt_gradient(System(1.01 * limit, 0.5, 1.0), law, 10) is None
 
 
 def test_a_small_map_with_its_trainings(tmp_path):
@@ -132,7 +203,11 @@ def test_a_small_map_with_its_trainings(tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"phase.png", "phase.svg", "table.md", "results.json", "config.json"} <= names
     rows = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert [row["estimator"].split(",")[0] for row in rows[::2]] == ["TBPTT 8", "ARTBP 8"]
+    names = [row["estimator"].split(",")[0] for row in rows]
+    assert names == ["TBPTT 8", "TBPTT 29", "ARTBP 8", "unbiased TBPTT 21"] * 2  # in either map
+    assert [row["num_steps"] for row in rows] == [800] * 7 + [533]
+    assert [row["losses"] for row in rows[:3]] == [row["losses"] for row in rows[4:7]]
+    assert rows[3]["losses"] != rows[7]["losses"]
     for row in rows:
         assert abs(np.log10(row["rate"] / row["predicted_rate"])) <= 0.51
         off = abs(row["observed"] - row["predicted"])
@@ -155,10 +230,13 @@ def _trained(values):
         ((1.0, 2.0), ([np.nan, 1, 1], [5, 5, 5.1]), "no"),
         # The best of the predicted kind counts.
         ((1.0, 2.0, 1.1), ([9, 9.1, 9], [2, 2.1, 1.9], [1, 1.1, 0.9]), "yes"),
+        # So does the best of all other kinds.
+        ((1.0, 2.0, 1.1, 3.0), ([9, 9.1, 9], [2, 2.1, 1.9], [1, 1.1, 0.9], [0.5, 0.6, 0.4]), "no"),
     ],
 )
-def test_a_kind_wins_only_where_seeds_tell_it_from_the_other(predicted, excess, verdict):
+def test_a_kind_wins_only_where_seeds_tell_it_from_the_others(predicted, excess, verdict):
     losses = [study.Predicted(value, 1e-3) for value in predicted]
-    unbiased = [True, False, True][: len(losses)]
-    point = study.Point(1.0, 1, unbiased, losses, [_trained(values) for values in excess])
+    kinds = ["artbp", "tbptt", "artbp", "unbiased_tbptt"][: len(losses)]
+    trained = [_trained(values) for values in excess]
+    point = study.Point("steps", 1.0, 1, kinds, losses, trained)
     assert point.verdict == verdict
