@@ -160,7 +160,7 @@ def test_the_python_of_the_readme_runs():
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
-    # The README reports 0.0005 to 0.024 over five seeds, of which this is one, and 0.66 for TBPTT.
+    # The README reports 0.0002 to 0.06 over five seeds, of which this is one, and 0.66 for TBPTT.
     loss = re.search(r"^loss per bit ([0-9.e-]+)$", process.stdout, re.MULTILINE)
     assert loss is not None
     assert float(loss[1]) < 0.1
