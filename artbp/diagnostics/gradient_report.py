@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.report import GradientReport
 from artbp.diagnostics.report_statistics import GradientSums, summarise
 from artbp.diagnostics.variance import truncation_variance
-from artbp.stream import Stream
+from artbp.stream import Stream, new_steps
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.checks import Cell, check_params, check_positive
 from artbp.unrolls.readout import LossFn
@@ -88,12 +87,13 @@ def gradient_report(
     check_lengths(truncation_lengths, window_length)
     check_confidence(confidence)
     stream.check_lengths()
-    num_windows = stream.num_steps // window_length
+    num_steps = int(stream.num_new)
+    num_windows = num_steps // window_length
     if num_windows < _FEWEST_WINDOWS:
         raise ValueError(
             f"The stream has {num_windows} windows of {window_length} steps; expected at least "
             f"{_FEWEST_WINDOWS}. Give a longer stream, or a window_length of "
-            f"{stream.num_steps // _FEWEST_WINDOWS} at most."
+            f"{num_steps // _FEWEST_WINDOWS} at most."
         )
     params, initial_carry = _tree.as_arrays((params, carry))
     lengths = np.array(truncation_lengths, np.int32)
@@ -104,10 +104,7 @@ def gradient_report(
     sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
     traces, carry = [], initial_carry
     for i in range(num_windows):
-        # Sliced on the host, where the stream may be NumPy arrays larger than the device.
-        steps = slice(i * window_length, (i + 1) * window_length)
-        fields = (stream.xs, stream.targets, stream.resets, stream.mask)
-        window = Stream(*jax.tree.map(itemgetter(steps), fields), num_steps=window_length)
+        window = new_steps(stream, i * window_length, window_length)
         data = params, carry, window
         if i in spread:
             key = jax.random.fold_in(sample_key, i)
