@@ -1021,6 +1021,40 @@ LIBRARY_FAULTS = [
         "The gradient that noise is relative to is measured, with an error.",
     ),
     Fault(
+        "look-back-noise-of-one-step-more",
+        "artbp/diagnostics/look_back_profile.py",
+        "return norms[np.arange(end - 1, -1, -truncation_length)]",
+        "return norms[np.arange(end - 1, 0, -truncation_length) - 1]",
+        [
+            f"{DIAGNOSTICS}test_gradient_report.py::test_the_noise_of_look_backs_is_that_of_all_look_backs"
+        ],
+        "A window ends with its last step.",
+    ),
+    Fault(
+        "look-back-noise-of-all-losses",
+        "artbp/diagnostics/lag_gradients.py",
+        "return (t >= first).astype(jnp.result_type(float))",
+        "return (t >= 0 * first).astype(jnp.result_type(float))",
+        [f"{LAW_OF_LOOK_BACKS}test_the_variance_is_that_of_all_look_backs[linear]"],
+        "Only the losses of the newest window are backpropagated.",
+    ),
+    Fault(
+        "report-of-the-history",
+        "artbp/stream.py",
+        "steps = slice(stream.history + first, stream.history + first + count)",
+        "steps = slice(first, first + count)",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_only_the_steps_to_run_are_measured"],
+        "The steps of the history have been run.",
+    ),
+    Fault(
+        "recommends-the-dearest-law",
+        "artbp/diagnostics/report.py",
+        "best = min(cheap, key=lambda row: (row.extra_work, row.variance_to_data))",
+        "best = min(cheap, key=lambda row: row.variance_to_data)",
+        [f"{DIAGNOSTICS}test_figure.py::test_the_recommendation_follows_from_the_rows"],
+        "Where the added variance is small, work decides.",
+    ),
+    Fault(
         "lag-profile-one-lag-late",
         "artbp/diagnostics/lag_profile.py",
         "norms = jnp.mean(_row_norms(cotangent, window.num_rows)), optax.tree.norm(grads)",

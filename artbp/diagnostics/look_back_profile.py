@@ -91,18 +91,40 @@ def look_back_profile(
         steps = new_steps(stream, first * truncation_length, size)
         carry = _tree.index(entering, first)
         window = unroll_window(cell, loss_fn, params, carry, steps, initial_carry)
-        found.append(remainders(window, truncation_length, num_windows))
+        found.append(remainders(window, truncation_length, size - truncation_length))
     norms = np.array(found)
     spread = norms.std(axis=0, ddof=1) if len(last) > 1 else np.full(norms.shape[1], np.nan)
     mean, errors = norms.mean(axis=0), spread / np.sqrt(len(last))
     return LookBackProfile(mean[1:], float(mean[0]), errors[1:], truncation_length, len(last))
 
 
-def remainders(window: UnrolledWindow, truncation_length: int, n: int) -> np.ndarray:
-    """‖R_0‖², …, ‖R_n‖² of steps n·K, …, (n + 1)·K − 1, which have n·K steps before them."""
-    first, end = n * truncation_length, (n + 1) * truncation_length
+def summed_remainders(
+    window: UnrolledWindow, truncation_length: int, num_losses: int, num_samples: int
+) -> np.ndarray:
+    """Σ_n ‖R_{n,j}‖² for j = 1, 2, …, over the windows n that make up the last `num_losses` steps.
+
+    Windows have K steps and end where `window` ends; look-backs end where it begins. The sum is
+    estimated from `num_samples` evenly spaced windows n. It is exact if there are no more, and K
+    divides `num_losses`.
+    """
+    num_steps, full = window.stream.num_steps, num_losses // truncation_length
+    count = min(num_samples, full)
+    total = np.zeros(1 + num_steps // truncation_length)
+    for i in range(count):
+        back = 1 + (2 * i + 1) * full // (2 * count)  # 1 is the last window
+        found = remainders(window, truncation_length, num_steps - back * truncation_length)
+        total[: len(found)] += found
+    return total[1:] * num_losses / truncation_length / count
+
+
+def remainders(window: UnrolledWindow, truncation_length: int, first: int) -> np.ndarray:
+    """‖R_0‖², ‖R_1‖², … of the window of K steps that begins with step `first`.
+
+    They go back to the beginning of `window`, where the oldest window may be shorter than K.
+    """
+    end = first + truncation_length
     norms = np.asarray(prefix_norms(window, np.int32(first), np.int32(end)), np.float64)
-    return norms[truncation_length - 1 : end : truncation_length][::-1]
+    return norms[np.arange(end - 1, -1, -truncation_length)]
 
 
 @partial(jax.jit, static_argnames=("cell", "truncation_length"))
