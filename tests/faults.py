@@ -1012,8 +1012,8 @@ LIBRARY_FAULTS = [
     Fault(
         "noise-interval-without-the-gradient",
         "artbp/diagnostics/report_statistics.py",
-        "low, high = np.sqrt(jackknife.ratio_interval(mean / norm2, width / mean))",
-        "low, high = np.sqrt([(mean - width) / norm2[-1], (mean + width) / norm2[-1]])",
+        "low, high = np.sqrt(jackknife.ratio_interval(mean / norm2, half_width / mean))",
+        "low, high = np.sqrt((mean + np.array([-half_width, half_width])) / norm2[-1])",
         [
             f"{DIAGNOSTICS}test_gradient_report.py::"
             "test_the_intervals_of_the_noise_include_the_error_of_the_gradient"
