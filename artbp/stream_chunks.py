@@ -231,7 +231,7 @@ def _segments(
     draw = jax.jit(jax.vmap(lambda n: length_of(rng_key, n, limit)))
     n, lengths = first, collections.deque[int]()
     while True:
-        total = 0
+        total = last = 0
         while True:  # as many whole segments as fit; at least one
             if not lengths:
                 drawn = draw(jnp.arange(n, n + _AHEAD, dtype=jnp.int32))

@@ -1080,6 +1080,38 @@ LIBRARY_FAULTS = [
     ),
     # Look-backs over windows, and sequences in chunks.
     Fault(
+        "uoro-signs-of-the-stream",
+        "artbp/estimators/online.py",
+        "key = jax.random.fold_in(rng_key, t - first)",
+        "key = jax.random.fold_in(rng_key, t)",
+        [f"{CHUNKS}test_the_same_numbers_as_from_one_array[uoro-7]"],
+        "A step has another place in a chunk than in the whole sequence.",
+    ),
+    Fault(
+        "segment-that-is-cut-at-the-limit",
+        "artbp/stream_chunks.py",
+        "        if goes_on and last == limit:",
+        "        if False:",
+        [f"{CHUNKS}test_segments_that_never_end"],
+        "What follows would be another segment, which the law did not draw.",
+    ),
+    Fault(
+        "params-checked-after-their-sensitivity",
+        "artbp/estimators/stepwise.py",
+        "        check_params(params)\n        inner_state",
+        "        inner_state",
+        ["tests/estimators/test_bad_input.py::test_init_refuses_integer_params_first"],
+        "Whoever passes integers should read why there is no gradient.",
+    ),
+    Fault(
+        "work-without-the-tail",
+        "artbp/truncation/look_back.py",
+        "    return sum_of_survival(law, hazard, log_survival) - 1",
+        "    return float(np.exp(log_survival[1:]).sum())",
+        [f"{LAW_OF_LOOK_BACKS}test_the_work_of_every_law"],
+        "The sum over windows may converge slowly.",
+    ),
+    Fault(
         "look-back-without-compensation",
         "artbp/unrolls/look_back.py",
         "gate = jnp.asarray(gate_at(j), state.max_weight.dtype)",

@@ -243,7 +243,9 @@ def report_table(report: GradientReport) -> str:
     """
     window = f"{report.window_length}"
     noise = _with_interval(report.data_noise, report.data_noise_interval)
-    rows = [("BPTT through the window", window, window, "1", "0", "0", "1", noise, "1", "")]
+    rows: list[tuple[str, ...]] = [
+        ("BPTT through the window", window, window, "1", "0", "0", "1", noise, "1", "")
+    ]
     for bias in report.biases:
         length = f"{bias.truncation_length}"
         relative = _with_interval(bias.relative_bias, bias.interval)

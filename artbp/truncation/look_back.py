@@ -41,7 +41,7 @@ def look_back_variance(law: TruncationLaw, profile: Any) -> float:
     """
     profile = _check(profile)
     survival = law.survival(np.arange(len(profile) + 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = 1 / survival
         terms = np.where(profile == 0, 0, np.diff(inverse) * profile)
     return float(np.sum(np.where(np.isnan(terms), np.inf, terms)))

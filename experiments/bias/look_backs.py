@@ -74,7 +74,7 @@ def all_estimates(
         )
         state = estimator.init(system.params, system.carry, rng_key=jax.random.key(0))
 
-        def one(state: Any, _: None) -> tuple[Any, jax.Array]:
+        def one(state: Any, _: Any) -> tuple[Any, jax.Array]:
             grads, state, _ = estimator.estimate(system.params, state, window)
             return state, ravel_pytree(grads)[0]
 
