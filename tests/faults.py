@@ -770,7 +770,7 @@ LIBRARY_FAULTS = [
     Fault(
         "uoro-signs-reused",
         "artbp/estimators/online.py",
-        "key = jax.random.fold_in(rng_key, t)",
+        "key = jax.random.fold_in(rng_key, t - first)",
         "key = rng_key",
         [f"{ONLINE}test_uoro_draws_new_signs_at_each_step_and_estimate"],
         "The products of signs of different steps vanish only where these are independent.",
