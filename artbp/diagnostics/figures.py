@@ -63,10 +63,12 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
     heights += [bias.relative_bias for bias in biases] + [n.relative_noise for n in noises]
     look_backs: dict[str, list[Any]] = {}
     for row in report.look_backs:
+        own = look_backs.setdefault(look_back_name(row), [])  # also if it is not drawn: one style
         if 0 < row.relative_noise <= max(heights):
-            look_backs.setdefault(look_back_name(row), []).append(row)
+            own.append(row)
     styled = zip(look_backs.items(), itertools.cycle(_STYLES), strict=False)
-    for (name, rows), (dashes, marker, sample) in styled:
+    drawn = [(name, rows, style) for (name, rows), style in styled if rows]
+    for name, rows, (dashes, marker, sample) in drawn:
         x, y = [row.memory for row in rows], [row.relative_noise for row in rows]
         draw(rows, x, y, {"color": _PINK, "linestyle": dashes, "marker": marker})
         labels.append((y[-1], _PINK, f"{sample} unbiased TBPTT, {name}"))
@@ -75,11 +77,12 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
     axes.set(xscale="log", yscale="log", ylabel=f"÷ gradient of {report.window_length} steps")
     axes.set_xlabel(
         "memory in time steps\n"
-        "(TBPTT: K; ARTBP: mean segment around a step; unbiased TBPTT: stored steps)"
+        "(TBPTT: K; ARTBP: mean segment around a step; unbiased TBPTT: stored steps)",
+        loc="left",
     )
     lengths = [bias.truncation_length for bias in report.biases]
     memories = [noise.mean_memory for noise in noises]
-    memories += [row.memory for rows in look_backs.values() for row in rows]
+    memories += [row.memory for _, rows, _ in drawn for row in rows]
     farthest = max([*lengths, *memories], default=1)
     beyond = max(lengths, default=min(memories, default=1))
     ticks = [*lengths, *(2**i for i in range(64) if 1.4 * beyond < 2**i <= 1.1 * farthest)]
@@ -169,13 +172,18 @@ def _draw_cosines(profile: LagProfile, axes: Any, figure: Any) -> None:
 def _label_lines(axes: Any, labels: Sequence[tuple[Any, ...]], gap: float) -> None:
     """Writes (height, colour, text) at the right edge of axes with a logarithmic height.
 
-    Labels are moved up to stay `gap` apart, as a share of the height of the axes.
+    Labels are moved up, and down from the top, to stay `gap` apart, as a share of the height of the
+    axes.
     """
     low, high = axes.get_ylim()
     heights = np.clip(np.nan_to_num([label[0] for label in labels], nan=high), low, high)
     places = np.log(heights / low) / np.log(high / low)
-    for below, above in itertools.pairwise(np.argsort(places)):
+    order = np.argsort(places)
+    for below, above in itertools.pairwise(order):
         places[above] = max(places[above], places[below] + gap)
+    places[order[-1]] = min(places[order[-1]], 1.0)
+    for above, below in itertools.pairwise(order[::-1]):
+        places[below] = min(places[below], places[above] - gap)
     style = {"fontweight": "bold", "fontsize": 9, "va": "center", "transform": axes.transAxes}
     for place, (_, colour, text) in zip(places, labels, strict=True):
         axes.text(1.02, place, text, color=colour, **style)
