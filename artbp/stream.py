@@ -95,3 +95,13 @@ class Stream:
                 f"Stream.stop is {self.stop}; expected history = {self.history} < stop ≤ num_steps "
                 f"= {self.num_steps}."
             )
+
+
+def new_steps(stream: Stream, first: int, count: int) -> Stream:
+    """`count` of the steps to run as a stream of their own; `first` counts from its history on.
+
+    Sliced on the host, where the stream may be NumPy arrays larger than the device.
+    """
+    steps = slice(stream.history + first, stream.history + first + count)
+    fields = (stream.xs, stream.targets, stream.resets, stream.mask)
+    return Stream(*jax.tree.map(lambda leaf: leaf[steps], fields), num_steps=count)

@@ -24,6 +24,9 @@ from artbp.unrolls.checks import check_positive
 
 # Lengths that are drawn in one call.
 _AHEAD = 256
+# The longest random segment, in steps, behind which a sequence may go on. A stream holds a whole
+# segment, and a law whose hazard vanishes may draw one that never ends.
+_LONGEST = 2**20
 
 
 def stream_chunks(
@@ -53,7 +56,8 @@ def stream_chunks(
 
     All streams but the last have the same shapes. So the estimator is compiled twice: for these,
     and for the last one, which has `ends=True` and may be shorter. A random segment that is longer
-    than `num_steps` gets a longer stream, for which the estimator is compiled again.
+    than `num_steps` gets a longer stream, for which the estimator is compiled again. A segment must
+    fit into memory: one of 2²⁰ steps or more is refused, unless the sequence ends within it.
 
     Chunks are read when they are needed. The host holds about one stream and one chunk at a time.
     The device holds the stream in use and `prefetch` more.
@@ -73,12 +77,19 @@ def stream_chunks(
       Streams on JAX's default device. The last one has `ends=True`, the others `ends=False`.
 
     Raises:
-      ValueError: an estimator that needs the whole sequence; a state in the middle of a sequence;
-        no steps; chunks with different fields.
+      ValueError: an estimator that needs the whole sequence; a state in the middle of a sequence,
+        or of several runs; no steps; chunks with different fields; a random segment that is too
+        long.
     """
     if not isinstance(estimator, ChunkedEstimator):
         raise ValueError(NEEDS_WHOLE_SEQUENCE)
     check_positive(num_steps=num_steps, prefetch=prefetch, integer=True)
+    if np.ndim(state.position):
+        raise ValueError(
+            f"The state is that of several runs: its position has shape {np.shape(state.position)}."
+            " Expected the state of one run, such as jax.tree.map(lambda leaf: leaf[0], state). "
+            "Where estimates take a fixed number of steps, its streams serve all runs."
+        )
     if int(state.position):
         raise ValueError(
             f"The state stands at step {int(state.position)} of a stream. Begin a sequence with a "
@@ -109,7 +120,7 @@ class _Reader:
     """
 
     def __init__(self, chunks: Iterable[Any]):
-        self._chunks = iter(chunks)
+        self._chunks = enumerate(chunks)
         self.steps: Any = None
 
     def __len__(self) -> int:
@@ -120,7 +131,7 @@ class _Reader:
         read, total = [] if self.steps is None else [self.steps], len(self)
         while total < count:
             try:
-                read.append(_as_stream(next(self._chunks)))
+                read.append(_as_stream(*next(self._chunks)))
             except StopIteration:
                 break
             total += read[-1].num_steps
@@ -157,8 +168,8 @@ def _fields(stream: Stream) -> tuple[Any, ...]:
     return stream.xs, stream.targets, stream.resets, stream.mask
 
 
-def _as_stream(chunk: Any) -> Stream:
-    """A chunk as a `Stream` of NumPy arrays."""
+def _as_stream(number: int, chunk: Any) -> Stream:
+    """Chunk `number` of the loader as a `Stream` of NumPy arrays."""
     if isinstance(chunk, Stream):
         if chunk.history or chunk.stop is not None or not chunk.ends:
             raise ValueError(
@@ -173,7 +184,13 @@ def _as_stream(chunk: Any) -> Stream:
             f"A chunk of the loader is {type(chunk).__name__}; expected a Stream or a pair (xs, "
             "targets), where targets may be None."
         )
-    stream = Stream(*jax.tree.map(np.asarray, fields))
+    fields = jax.tree.map(np.asarray, fields)
+    if any(leaf.shape[:1] == (0,) for leaf in jax.tree.leaves(fields)):
+        raise ValueError(
+            f"Chunk {number} of the loader (the first is 0) has no steps; expected arrays [k, ...] "
+            "with k ≥ 1. Skip empty chunks in the loader."
+        )
+    stream = Stream(*fields)
     stream.check_lengths()
     return stream
 
@@ -210,19 +227,26 @@ def _segments(
     reader: _Reader, length_of: Any, rng_key: jax.Array, first: int, num_steps: int
 ) -> Iterator[Stream]:
     """Streams of whole segments, padded to `num_steps` with steps that are not run."""
-    draw = jax.jit(jax.vmap(length_of, in_axes=(None, 0)))
+    limit = max(_LONGEST, num_steps)
+    draw = jax.jit(jax.vmap(lambda n: length_of(rng_key, n, limit)))
     n, lengths = first, collections.deque[int]()
     while True:
-        total = 0
+        total = last = 0
         while True:  # as many whole segments as fit; at least one
             if not lengths:
-                drawn = draw(rng_key, jnp.arange(n, n + _AHEAD, dtype=jnp.int32))
+                drawn = draw(jnp.arange(n, n + _AHEAD, dtype=jnp.int32))
                 lengths.extend(np.asarray(drawn).tolist())
                 n += _AHEAD
             if total and total + lengths[0] > num_steps:
                 break
-            total += lengths.popleft()
+            last = lengths.popleft()
+            total += last
         goes_on = reader.fill(total + 1)
+        if goes_on and last == limit:
+            raise ValueError(
+                f"A random segment has {limit} steps or more, and a stream holds whole segments. "
+                "Expected a law whose hazard does not vanish, such as a geometric law."
+            )
         stop = total if goes_on else len(reader)
         size = -(-stop // num_steps) * num_steps
         fields = reader.take(0, size)

@@ -772,7 +772,7 @@ LIBRARY_FAULTS = [
     Fault(
         "uoro-signs-reused",
         "artbp/estimators/online.py",
-        "key = jax.random.fold_in(rng_key, t)",
+        "key = jax.random.fold_in(rng_key, t - first)",
         "key = rng_key",
         [f"{ONLINE}test_uoro_draws_new_signs_at_each_step_and_estimate"],
         "The products of signs of different steps vanish only where these are independent.",
@@ -1014,13 +1014,47 @@ LIBRARY_FAULTS = [
     Fault(
         "noise-interval-without-the-gradient",
         "artbp/diagnostics/report_statistics.py",
-        "low, high = np.sqrt(jackknife.ratio_interval(mean / norm2, width / mean))",
-        "low, high = np.sqrt([(mean - width) / norm2[-1], (mean + width) / norm2[-1]])",
+        "low, high = np.sqrt(jackknife.ratio_interval(mean / norm2, half_width / mean))",
+        "low, high = np.sqrt((mean + np.array([-half_width, half_width])) / norm2[-1])",
         [
             f"{DIAGNOSTICS}test_gradient_report.py::"
             "test_the_intervals_of_the_noise_include_the_error_of_the_gradient"
         ],
         "The gradient that noise is relative to is measured, with an error.",
+    ),
+    Fault(
+        "look-back-noise-of-one-step-more",
+        "artbp/diagnostics/look_back_profile.py",
+        "return norms[np.arange(end - 1, -1, -truncation_length)]",
+        "return norms[np.arange(end - 1, 0, -truncation_length) - 1]",
+        [
+            f"{DIAGNOSTICS}test_gradient_report.py::test_the_noise_of_look_backs_is_that_of_all_look_backs"
+        ],
+        "A window ends with its last step.",
+    ),
+    Fault(
+        "look-back-noise-of-all-losses",
+        "artbp/diagnostics/lag_gradients.py",
+        "return (t >= first).astype(jnp.result_type(float))",
+        "return (t >= 0 * first).astype(jnp.result_type(float))",
+        [f"{LAW_OF_LOOK_BACKS}test_the_variance_is_that_of_all_look_backs[linear]"],
+        "Only the losses of the newest window are backpropagated.",
+    ),
+    Fault(
+        "report-of-the-history",
+        "artbp/stream.py",
+        "steps = slice(stream.history + first, stream.history + first + count)",
+        "steps = slice(first, first + count)",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_only_the_steps_to_run_are_measured"],
+        "The steps of the history have been run.",
+    ),
+    Fault(
+        "recommends-the-dearest-law",
+        "artbp/diagnostics/report.py",
+        "best = min(cheap, key=lambda row: (row.extra_work, row.variance_to_data))",
+        "best = min(cheap, key=lambda row: row.variance_to_data)",
+        [f"{DIAGNOSTICS}test_figure.py::test_the_recommendation_follows_from_the_rows"],
+        "Where the added variance is small, work decides.",
     ),
     Fault(
         "lag-profile-one-lag-late",
@@ -1047,6 +1081,38 @@ LIBRARY_FAULTS = [
         "The window may reach beyond the stream; those steps have no loss.",
     ),
     # Look-backs over windows, and sequences in chunks.
+    Fault(
+        "uoro-signs-of-the-stream",
+        "artbp/estimators/online.py",
+        "key = jax.random.fold_in(rng_key, t - first)",
+        "key = jax.random.fold_in(rng_key, t)",
+        [f"{CHUNKS}test_the_same_numbers_as_from_one_array[uoro-7]"],
+        "A step has another place in a chunk than in the whole sequence.",
+    ),
+    Fault(
+        "segment-that-is-cut-at-the-limit",
+        "artbp/stream_chunks.py",
+        "        if goes_on and last == limit:",
+        "        if False:",
+        [f"{CHUNKS}test_segments_that_never_end"],
+        "What follows would be another segment, which the law did not draw.",
+    ),
+    Fault(
+        "params-checked-after-their-sensitivity",
+        "artbp/estimators/stepwise.py",
+        "        check_params(params)\n        inner_state",
+        "        inner_state",
+        ["tests/estimators/test_bad_input.py::test_init_refuses_integer_params_first"],
+        "Whoever passes integers should read why there is no gradient.",
+    ),
+    Fault(
+        "work-without-the-tail",
+        "artbp/truncation/look_back.py",
+        "    return sum_of_survival(law, hazard, log_survival) - 1",
+        "    return float(np.exp(log_survival[1:]).sum())",
+        [f"{LAW_OF_LOOK_BACKS}test_the_work_of_every_law"],
+        "The sum over windows may converge slowly.",
+    ),
     Fault(
         "look-back-without-compensation",
         "artbp/unrolls/look_back.py",

@@ -1,8 +1,8 @@
 """Diagnostics: the bias and the noise of truncated gradients on your own model.
 
-gradient_report        measures TBPTT's bias, ARTBP's noise and data noise of one model;
-                       `describe` gives them in words, `report_table` in numbers, and
-                       `plot_report` as a figure
+gradient_report        measures the bias of TBPTT, the noise of ARTBP and of unbiased TBPTT, and the
+                       noise of the data for one model; `describe` gives them in words,
+                       `report_table` in numbers, and `plot_report` as a figure
 lag_profile            measures how gradients shrink with lag and how perturbations grow;
                        `plot_lag_profile` draws it
 look_back_profile      measures how far back the gradient of a window reaches, for the look-backs
@@ -23,6 +23,7 @@ from artbp.diagnostics.lag_profile import LagProfile, lag_profile
 from artbp.diagnostics.look_back_profile import LookBackProfile, look_back_profile
 from artbp.diagnostics.report import (
     GradientReport,
+    LookBackNoise,
     TruncationBias,
     TruncationNoise,
     describe,
@@ -41,6 +42,7 @@ __all__ = [
     "ExactExpectation",
     "GradientReport",
     "LagProfile",
+    "LookBackNoise",
     "LookBackProfile",
     "TruncationBias",
     "TruncationNoise",

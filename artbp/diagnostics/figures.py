@@ -8,10 +8,17 @@ from typing import Any
 import numpy as np
 
 from artbp.diagnostics.lag_profile import LagProfile
-from artbp.diagnostics.report import GradientReport, TruncationNoise, describe, law_name
+from artbp.diagnostics.report import (
+    GradientReport,
+    TruncationNoise,
+    describe,
+    law_name,
+    look_back_name,
+)
 
 # Okabe and Ito's colours, which readers with any colour vision can tell apart.
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
+_PINK = "#CC79A7"
 # Line and marker of a family of laws, and the same as text in a label.
 _STYLES = (("-", "D", "—◆—"), ("--", "s", "-■-"), (":", "^", "··▲··"), ("-.", "v", "-·▼·-"))
 # Smaller values are cut off; they would squeeze the range in which K is chosen.
@@ -19,11 +26,12 @@ _LOWEST = 1e-6
 
 
 def plot_report(report: GradientReport, axes: Any) -> Any:
-    """Draws TBPTT's bias, ARTBP's noise and data noise against memory; returns the axes.
+    """Draws bias, noise of unbiased estimators and data noise against memory; returns the axes.
 
     Sizes are relative to the norm of the gradient of one window. An error below the dashed line is
     smaller than the data noise of one window. An error above the dotted line is larger than the
-    data noise of an average over 100 windows. Laws of infinite mean memory are omitted.
+    data noise of an average over 100 windows. Laws of infinite mean memory are omitted, and so is
+    noise of unbiased TBPTT that is above everything else in the figure.
 
     Args:
       report: from `gradient_report`.
@@ -51,18 +59,36 @@ def plot_report(report: GradientReport, axes: Any) -> Any:
         draw(members, x, y, {"color": _ORANGE, "linestyle": dashes, "marker": marker})
         labels.append((y[-1], _ORANGE, f"{sample} noise of ARTBP, {family}"))
 
+    heights = [label[0] for label in labels]
+    heights += [bias.relative_bias for bias in biases] + [n.relative_noise for n in noises]
+    look_backs: dict[str, list[Any]] = {}
+    for row in report.look_backs:
+        own = look_backs.setdefault(look_back_name(row), [])  # also if it is not drawn: one style
+        if 0 < row.relative_noise <= max(heights):
+            own.append(row)
+    styled = zip(look_backs.items(), itertools.cycle(_STYLES), strict=False)
+    drawn = [(name, rows, style) for (name, rows), style in styled if rows]
+    for name, rows, (dashes, marker, sample) in drawn:
+        x, y = [row.memory for row in rows], [row.relative_noise for row in rows]
+        draw(rows, x, y, {"color": _PINK, "linestyle": dashes, "marker": marker})
+        labels.append((y[-1], _PINK, f"{sample} unbiased TBPTT, {name}"))
+        heights += y
+
     axes.set(xscale="log", yscale="log", ylabel=f"÷ gradient of {report.window_length} steps")
-    axes.set_xlabel("memory in time steps (TBPTT: K, ARTBP: mean segment around a step)")
+    axes.set_xlabel(
+        "memory in time steps\n"
+        "(TBPTT: K; ARTBP: mean segment around a step; unbiased TBPTT: stored steps)",
+        loc="left",
+    )
     lengths = [bias.truncation_length for bias in report.biases]
     memories = [noise.mean_memory for noise in noises]
+    memories += [row.memory for _, rows, _ in drawn for row in rows]
     farthest = max([*lengths, *memories], default=1)
     beyond = max(lengths, default=min(memories, default=1))
     ticks = [*lengths, *(2**i for i in range(64) if 1.4 * beyond < 2**i <= 1.1 * farthest)]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     # Intervals do not set the range: on a logarithmic axis one that contains 0 has no lower end.
-    heights = [label[0] for label in labels]
-    heights += [bias.relative_bias for bias in biases] + [n.relative_noise for n in noises]
     axes.set_ylim(0.6 * min(heights), 1.7 * max(heights))
     _label_lines(axes, labels, gap=0.06)
     axes.set_title("\n".join(textwrap.wrap(describe(report), 80)), fontsize=9, loc="left")
@@ -146,13 +172,18 @@ def _draw_cosines(profile: LagProfile, axes: Any, figure: Any) -> None:
 def _label_lines(axes: Any, labels: Sequence[tuple[Any, ...]], gap: float) -> None:
     """Writes (height, colour, text) at the right edge of axes with a logarithmic height.
 
-    Labels are moved up to stay `gap` apart, as a share of the height of the axes.
+    Labels are moved up, and down from the top, to stay `gap` apart, as a share of the height of the
+    axes.
     """
     low, high = axes.get_ylim()
     heights = np.clip(np.nan_to_num([label[0] for label in labels], nan=high), low, high)
     places = np.log(heights / low) / np.log(high / low)
-    for below, above in itertools.pairwise(np.argsort(places)):
+    order = np.argsort(places)
+    for below, above in itertools.pairwise(order):
         places[above] = max(places[above], places[below] + gap)
+    places[order[-1]] = min(places[order[-1]], 1.0)
+    for above, below in itertools.pairwise(order[::-1]):
+        places[below] = min(places[below], places[above] - gap)
     style = {"fontweight": "bold", "fontsize": 9, "va": "center", "transform": axes.transAxes}
     for place, (_, colour, text) in zip(places, labels, strict=True):
         axes.text(1.02, place, text, color=colour, **style)

@@ -1,8 +1,7 @@
-"""The gradient report: TBPTT's bias, ARTBP's noise and data noise of one model, in one unit."""
+"""The gradient report: bias and noise of truncated gradients, and data noise, in one unit."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import jax
@@ -13,10 +12,12 @@ from jax import flatten_util
 from artbp import _tree
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.diagnostics.interval import check_confidence
+from artbp.diagnostics.lag_gradients import unroll_window
+from artbp.diagnostics.look_back_profile import summed_remainders
 from artbp.diagnostics.report import GradientReport
 from artbp.diagnostics.report_statistics import GradientSums, summarise
 from artbp.diagnostics.variance import truncation_variance
-from artbp.stream import Stream
+from artbp.stream import Stream, new_steps
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.checks import Cell, check_params, check_positive
 from artbp.unrolls.readout import LossFn
@@ -49,6 +50,7 @@ def gradient_report(
             g        = gradient of the window's summed losses, through the whole window
             ĝ(K)     = the same with boundaries every K steps    bias: mean of ĝ(K) − g
             Cov(law) = covariance of ARTBP's gradient            noise: √trace, by its exact formula
+        the same for unbiased TBPTT(K), whose look-backs end where the window before begins
         data noise: spread of g over windows
 
     All are relative to the norm of the gradient, the mean of g. Dependencies longer than W are not
@@ -58,19 +60,24 @@ def gradient_report(
     Intervals are Student's t with a jackknife over 16 groups, or one per window if there are fewer.
 
     Cost per window: two forward and 1 + (number of truncation lengths) backward passes. In
-    `num_variance_windows` of the windows, `truncation_variance` with `num_samples` steps is added.
-    Memory: (1 + number of truncation lengths) · 16 gradients, and the residuals of a window.
+    `num_variance_windows` of the windows, `truncation_variance` with `num_samples` steps is added,
+    and for each truncation length up to `num_samples` times a backward pass with and one without
+    weight gradients, over W to 2·W steps. Memory: (1 + number of truncation lengths) · 16
+    gradients, the residuals of a window, and 4·W carries.
 
     Args:
       cell, loss_fn, params: as for `artbp.artbp`.
-      carry: the carry at the beginning of the stream and after its resets.
-      stream: N·W steps, N ≥ 8, then a remainder. NumPy arrays move to the device window by window.
+      carry: the carry that enters the first step to run (that after `stream.history`), and the
+        carry after resets.
+      stream: N·W steps to run, N ≥ 8, then a remainder. NumPy arrays move to the device window by
+        window.
       window_length: W.
-      truncation_lengths: K's of TBPTT, each below W.
+      truncation_lengths: K's of TBPTT and of unbiased TBPTT, each below W. The laws of the latter
+        are those of `GradientReport.look_backs`.
       laws: of ARTBP.
       rng_key: draws offsets and samples; consumed.
       num_variance_windows: number of evenly spaced windows in which the laws' noise is measured.
-      num_samples: sampled steps in each of these windows.
+      num_samples: sampled steps in each of these windows, and sampled windows of K steps.
       confidence: level of each interval.
       on_window: called with (windows done, N) after each window, for a progress bar.
 
@@ -88,12 +95,13 @@ def gradient_report(
     check_lengths(truncation_lengths, window_length)
     check_confidence(confidence)
     stream.check_lengths()
-    num_windows = stream.num_steps // window_length
+    num_steps = int(stream.num_new)
+    num_windows = num_steps // window_length
     if num_windows < _FEWEST_WINDOWS:
         raise ValueError(
             f"The stream has {num_windows} windows of {window_length} steps; expected at least "
             f"{_FEWEST_WINDOWS}. Give a longer stream, or a window_length of "
-            f"{stream.num_steps // _FEWEST_WINDOWS} at most."
+            f"{num_steps // _FEWEST_WINDOWS} at most."
         )
     params, initial_carry = _tree.as_arrays((params, carry))
     lengths = np.array(truncation_lengths, np.int32)
@@ -102,23 +110,27 @@ def gradient_report(
     options = {"num_samples": max(num_samples, 2), "initial_carry": initial_carry}
 
     sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
-    traces, carry = [], initial_carry
+    traces, profiles = [], []
+    before = carry = initial_carry  # before: the carry that entered the window before
     for i in range(num_windows):
-        # Sliced on the host, where the stream may be NumPy arrays larger than the device.
-        steps = slice(i * window_length, (i + 1) * window_length)
-        fields = (stream.xs, stream.targets, stream.resets, stream.mask)
-        window = Stream(*jax.tree.map(itemgetter(steps), fields), num_steps=window_length)
+        window = new_steps(stream, i * window_length, window_length)
         data = params, carry, window
         if i in spread:
             key = jax.random.fold_in(sample_key, i)
             traces.append(truncation_variance(cell, loss_fn, laws, *data, rng_key=key, **options))
+        if i in np.maximum(spread, 1):
+            pair = new_steps(stream, (i - 1) * window_length, 2 * window_length)
+            unrolled = unroll_window(cell, loss_fn, params, before, pair, initial_carry)
+            given = window_length, num_samples
+            profiles.append([summed_remainders(unrolled, int(k), *given) for k in lengths])
         draws = jax.random.uniform(jax.random.fold_in(offset_key, i), lengths.shape)
         gates = tbptt_gates(lengths, window_length, np.floor(np.asarray(draws) * lengths))
+        before = carry
         gradients, carry = _gradients(cell, loss_fn, *data, initial_carry, jnp.asarray(gates))
         sums.add(i, gradients)
         if on_window is not None:
             on_window(i + 1, num_windows)
-    return summarise(sums, lengths, laws, traces, window_length, confidence)
+    return summarise(sums, lengths, laws, traces, profiles, window_length, confidence)
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn"))

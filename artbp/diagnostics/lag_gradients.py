@@ -103,17 +103,27 @@ def _forward_backward(
         return steps.run(params, carry, t)[0], carry
 
     _, carries = lax.scan(forward, carry, jnp.arange(stream.num_steps, dtype=jnp.int32))
-    cotangents = run_backward(
+    end = jnp.int32(stream.num_steps)
+    return carries, _cotangents(steps, params, carries, jnp.zeros_like(end), end)
+
+
+def _cotangents(steps: Steps, params: Any, carries: Any, first: jax.Array, end: jax.Array) -> Any:
+    """The cotangents of all carries for the losses of steps first, …, end − 1, `[T, ...]`."""
+    return run_backward(
         steps,
         lambda t: params,
         carries,
-        *(jnp.int32(0), jnp.int32(stream.num_steps)),
+        *(jnp.zeros_like(end), end),
         _tree.zeros_like(_tree.partition(carries)[0]),
-        size=stream.num_steps,
-        weight=lambda t: jnp.ones((), jnp.result_type(float)),
+        size=steps.stream.num_steps,
+        weight=lambda t: _counts(t, first),
         collect=lambda cotangents, t, _, entering: _tree.update(cotangents, entering, t),
     )
-    return carries, cotangents
+
+
+def _counts(t: jax.Array, first: jax.Array) -> jax.Array:
+    """The weight of the loss of step t: 1 from step `first` on."""
+    return (t >= first).astype(jnp.result_type(float))
 
 
 def step_at(window: UnrolledWindow, t: jax.Array) -> tuple[Callable[[Any, Any], Any], Any]:
@@ -125,6 +135,40 @@ def step_at(window: UnrolledWindow, t: jax.Array) -> tuple[Callable[[Any, Any], 
         return _tree.partition(steps.run(params, _tree.combine(floats, rest), t)[0])[0]
 
     return step, floats
+
+
+@jax.jit
+def prefix_norms(window: UnrolledWindow, first: jax.Array, end: jax.Array) -> jax.Array:
+    """Computes how much of the gradient of ℓ_first + … + ℓ_{end−1} goes through the older steps.
+
+        ‖Σ_{i≤t} g_i‖² for t = 0, …, T − 1,    g_i: the gradient of these losses through step i
+
+    The sums begin at the oldest step. A small one is therefore not the difference of large ones.
+
+    Args:
+      first, end: int32, 0 ≤ first < end ≤ T.
+
+    Returns:
+      `[T]`, zero for t ≥ end. Time: one backward pass without and one with weight gradients over
+      the steps before `end`. Memory: T carries and one gradient.
+    """
+    steps = Steps(window.cell, window.loss_fn, window.stream, window.initial_carry)
+    params, carries = window.params, window.carries
+    cotangents = _cotangents(steps, params, carries, first, end)
+
+    def through_step(t: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        sums, norms = loop
+        floats, rest = _tree.partition(_tree.index(carries, t))
+        step = steps.differentiable(rest, t)
+        (_, loss), pull_back, _ = jax.vjp(lambda x: step(x, floats), params, has_aux=True)
+        flow = _tree.index(cotangents, jnp.minimum(t + 1, end - 1))
+        flow = _tree.select(t + 1 < end, flow, _tree.zeros_like(flow))
+        (grads,) = pull_back((flow, _counts(t, first).astype(loss.dtype)))
+        sums = _tree.accumulate(sums, grads)
+        return sums, norms.at[t].set(optax.tree.norm(sums, squared=True).astype(norms.dtype))
+
+    loop = (_tree.zero_sums(params), jnp.zeros(window.stream.num_steps))
+    return lax.fori_loop(0, end, through_step, loop)[1]
 
 
 @partial(jax.jit, static_argnames=("num_lags", "per_row"))

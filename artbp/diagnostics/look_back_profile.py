@@ -9,9 +9,10 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
-from artbp.stream import Stream
+from artbp.diagnostics.lag_gradients import UnrolledWindow, prefix_norms, unroll_window
+from artbp.stream import Stream, new_steps
 from artbp.unrolls.checks import Cell, check_params, check_positive
-from artbp.unrolls.readout import LossFn, loss_and_count
+from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
 
 
@@ -53,12 +54,15 @@ def look_back_profile(
     through windows further back than J is missing from all R_j, so choose J so large that the last
     entries are small.
 
-    Cost: one forward pass over the stream, and J + 1 windows forward and backward for each sample.
+    Cost: one forward pass over the stream. Then for each sample, two passes forward and backward
+    over J + 1 windows. Memory: a carry for each window of the stream, two carries for each step of
+    J + 1 windows, and one gradient.
 
     Args:
       cell, loss_fn, params: as for `artbp.artbp`.
-      carry: the carry at the beginning of the stream.
-      stream: at least (J + 1)·K steps; more to average over more windows.
+      carry: the carry that enters the first step to run, which is the first after
+        `stream.history`.
+      stream: at least (J + 1)·K steps to run; more to average over more windows.
       truncation_length: K, the steps of a window.
       num_windows: J ≥ 1, the number of older windows.
       num_samples: the number of windows n; fewer if the stream does not have as many.
@@ -71,7 +75,7 @@ def look_back_profile(
     options = {"truncation_length": truncation_length, "num_windows": num_windows}
     check_positive(integer=True, num_samples=num_samples, **options)
     stream.check_lengths()
-    full = stream.num_steps // truncation_length
+    full = int(stream.num_new) // truncation_length
     if full <= num_windows:
         raise ValueError(
             f"The stream has {full} windows of {truncation_length} steps; expected at least "
@@ -79,77 +83,68 @@ def look_back_profile(
         )
     params, carry = _tree.as_arrays((params, carry))
     initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
-    last = np.unique(np.linspace(num_windows, full - 1, num_samples).round().astype(np.int32))
-    norms = _norms(
-        cell, loss_fn, params, carry, initial_carry, stream, jnp.asarray(last), **options
-    )
-    norms = np.asarray(norms, np.float64)
+    last = np.unique(np.linspace(num_windows, full - 1, num_samples).round().astype(int))
+    whole = new_steps(stream, 0, full * truncation_length)
+    entering = _entering(cell, params, carry, initial_carry, whole, truncation_length)
+    found, size = [], (num_windows + 1) * truncation_length
+    for first in (last - num_windows).tolist():
+        steps = new_steps(stream, first * truncation_length, size)
+        carry = _tree.index(entering, first)
+        window = unroll_window(cell, loss_fn, params, carry, steps, initial_carry)
+        found.append(remainders(window, truncation_length, size - truncation_length))
+    norms = np.array(found)
     spread = norms.std(axis=0, ddof=1) if len(last) > 1 else np.full(norms.shape[1], np.nan)
     mean, errors = norms.mean(axis=0), spread / np.sqrt(len(last))
     return LookBackProfile(mean[1:], float(mean[0]), errors[1:], truncation_length, len(last))
 
 
-@partial(jax.jit, static_argnames=("cell", "loss_fn", "truncation_length", "num_windows"))
-def _norms(
+def summed_remainders(
+    window: UnrolledWindow, truncation_length: int, num_losses: int, num_samples: int
+) -> np.ndarray:
+    """Σ_n ‖R_{n,j}‖² for j = 1, 2, …, over the windows n that make up the last `num_losses` steps.
+
+    Windows have K steps and end where `window` ends; look-backs end where it begins. The sum is
+    estimated from `num_samples` evenly spaced windows n. It is exact if there are no more, and K
+    divides `num_losses`.
+    """
+    num_steps, full = window.stream.num_steps, num_losses // truncation_length
+    count = min(num_samples, full)
+    total = np.zeros(1 + num_steps // truncation_length)
+    for i in range(count):
+        back = 1 + (2 * i + 1) * full // (2 * count)  # 1 is the last window
+        found = remainders(window, truncation_length, num_steps - back * truncation_length)
+        total[: len(found)] += found
+    return total[1:] * num_losses / truncation_length / count
+
+
+def remainders(window: UnrolledWindow, truncation_length: int, first: int) -> np.ndarray:
+    """‖R_0‖², ‖R_1‖², … of the window of K steps that begins with step `first`.
+
+    They go back to the beginning of `window`, where the oldest window may be shorter than K.
+    """
+    end = first + truncation_length
+    norms = np.asarray(prefix_norms(window, np.int32(first), np.int32(end)), np.float64)
+    return norms[np.arange(end - 1, -1, -truncation_length)]
+
+
+@partial(jax.jit, static_argnames=("cell", "truncation_length"))
+def _entering(
     cell: Cell,
-    loss_fn: LossFn,
     params: Any,
     carry: Any,
     initial_carry: Any,
     stream: Stream,
-    last: jax.Array,
-    *,
     truncation_length: int,
-    num_windows: int,
-) -> jax.Array:
-    """‖R_0‖², …, ‖R_J‖² of each window of `last`, `[windows, J + 1]`."""
+) -> Any:
+    """The carry that enters each window of K steps, `[windows, ...]`."""
 
-    def run(params: Any, carry: Any, n: jax.Array) -> tuple[Any, Any]:
+    def run(carry: Any, n: jax.Array) -> tuple[Any, Any]:
         xs, resets = _tree.slice_steps(
             (stream.xs, stream.resets), n * truncation_length, truncation_length
         )
         gates = jnp.ones(truncation_length)  # gives the number of steps if xs is None
-        return unroll(
-            cell, params, carry, xs, gates=gates, resets=resets, initial_carry=initial_carry
-        )
+        options = {"gates": gates, "resets": resets, "initial_carry": initial_carry}
+        return unroll(cell, params, carry, xs, **options)[0], carry
 
-    full = stream.num_steps // truncation_length
-    _, entering = lax.scan(
-        lambda carry, n: (run(params, carry, n)[0], carry), carry, jnp.arange(full, dtype=jnp.int32)
-    )
-
-    def norms(n: jax.Array) -> jax.Array:
-        first = n - num_windows
-        targets, mask = _tree.slice_steps(
-            (stream.targets, stream.mask), n * truncation_length, truncation_length
-        )
-        valid = jnp.ones(truncation_length, bool) if mask is None else mask.astype(bool)
-
-        def loss(params_of: Any) -> jax.Array:
-            """The loss of window n as a function of the params of each window, [J + 1, ...]."""
-            older, newest = _split(params_of)
-            steps = (older, first + jnp.arange(num_windows, dtype=jnp.int32))
-            carry, _ = lax.scan(
-                lambda carry, step: (run(step[0], carry, step[1])[0], None),
-                _tree.index(entering, first),
-                steps,
-            )
-            _, ys = run(newest, carry, n)
-            return loss_and_count(loss_fn, newest, ys, targets, valid)[0]
-
-        gradients = jax.grad(loss)(_tree.repeat(params, num_windows + 1))
-
-        def of_leaf(leaf: jax.Array) -> jax.Array:
-            remainders = jnp.cumsum(leaf.astype(_tree.at_least_float32(leaf.dtype)), axis=0)
-            return jnp.sum(jnp.abs(remainders) ** 2, axis=tuple(range(1, leaf.ndim)))
-
-        total = jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, gradients))
-        return total[::-1]
-
-    return lax.map(norms, last)
-
-
-def _split(params_of: Any) -> tuple[Any, Any]:
-    """(those of all windows but the last, those of the last)."""
-    older = jax.tree.map(lambda leaf: leaf[:-1], params_of)
-    return older, jax.tree.map(lambda leaf: leaf[-1], params_of)
+    num_windows = stream.num_steps // truncation_length
+    return lax.scan(run, carry, jnp.arange(num_windows, dtype=jnp.int32))[1]

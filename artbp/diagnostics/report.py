@@ -1,6 +1,7 @@
 """The gradient report: its contents, its description in words and its table."""
 
 import dataclasses
+import fractions
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,10 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from artbp.truncation.base import TruncationLaw
+from artbp.truncation.geometric import Geometric
+from artbp.truncation.tabulated import Tabulated
+
+# The share of the variance of the data that `describe` lets an estimator add.
+_ACCEPTABLE = 0.1
 
 _HEADER = (
-    "| estimator | update delay, steps | memory, steps | bias ÷ gradient | bias along the gradient "
-    "| cosine | noise ÷ gradient | variance ÷ data variance | windows until noise = bias |"
+    "| estimator | update delay, steps | memory, steps | work | bias ÷ gradient "
+    "| bias along the gradient | cosine | noise ÷ gradient | variance ÷ data variance "
+    "| windows until noise = bias |"
 )
 
 
@@ -68,6 +75,38 @@ class TruncationNoise(NamedTuple):
     mean_memory: float
 
 
+class LookBackNoise(NamedTuple):
+    """The noise that random look-backs add to the gradient of `unbiased_tbptt`; floats.
+
+    It is that of the summed gradients of one window of the report. Look-backs end at the beginning
+    of the window before it.
+
+    Attributes:
+      truncation_length: K in time steps, which is also its update delay.
+      law: of the look-backs, counted in windows of K steps.
+      extra_work: W, the expected number of older windows of an estimate.
+      memory: the steps whose residuals the default mode stores: those of `stored_windows` + 2
+        windows. It also stores carries, which are not counted here.
+      relative_noise, interval: √(variance over look-backs) / ‖E g‖, by the exact formula, and
+        (low, high).
+      variance_to_data, variance_interval: variance ÷ the variance of the data, and (low, high).
+    """
+
+    truncation_length: int
+    law: TruncationLaw
+    extra_work: float
+    memory: int
+    relative_noise: float
+    interval: tuple[float, float]
+    variance_to_data: float
+    variance_interval: tuple[float, float]
+
+    @property
+    def relative_work(self) -> float:
+        """Matrix products ÷ those of TBPTT(K): 1 + 2/3·W."""
+        return 1 + 2 / 3 * self.extra_work
+
+
 class GradientReport(NamedTuple):
     """The result of `gradient_report`, relative to the norm of the gradient of one window.
 
@@ -77,6 +116,10 @@ class GradientReport(NamedTuple):
       data_noise, data_noise_interval: √(trace of the covariance of g) / ‖E g‖, and (low, high).
       biases, noises: of TBPTT for each truncation length, and of ARTBP for each law.
       confidence: level of each single interval.
+      look_backs: of unbiased TBPTT, for each truncation length and four laws: geometric with
+        c = 3/4 and c = 1/2, polynomial(1.5, 4), and the law that is optimal for this model and K at
+        the work of polynomial(1.5, 4). The optimal law is left out where the measured profile is
+        too short for it or does not fall.
     """
 
     window_length: int
@@ -87,10 +130,15 @@ class GradientReport(NamedTuple):
     biases: list[TruncationBias]
     noises: list[TruncationNoise]
     confidence: float
+    look_backs: Sequence[LookBackNoise] = ()
 
 
 def describe(report: GradientReport) -> str:
     """Describes in a few sentences which error dominates, and what truncation adds.
+
+    If the bias of the longest K is significant, the first sentence says at what price
+    `unbiased_tbptt` removes it. The law is the cheapest of those that add at most a tenth to the
+    variance of the data or, if there are none, the one of least variance.
 
     For ARTBP it describes the law of least noise among those with at most the memory of the longest
     K, or among all laws if there are none.
@@ -100,6 +148,7 @@ def describe(report: GradientReport) -> str:
     fair = [noise for noise in report.noises if noise.mean_memory <= longest_length]
     law = min(fair or report.noises, key=lambda noise: noise.relative_noise, default=None)
     sentences = [
+        *_recommendation(report),
         _dominance(report, law),
         f"Data noise is {report.data_noise:.3g} times the gradient of one window of "
         f"{report.window_length} steps.",
@@ -148,35 +197,78 @@ def _dominance(report: GradientReport, law: TruncationNoise | None) -> str:
     return f"For updates of one window, {'; '.join(parts) or 'only data noise was measured'}."
 
 
+def _recommendation(report: GradientReport) -> list[str]:
+    """What it costs to remove the bias of the longest K, if this bias is significant."""
+    longest = max(report.biases, key=lambda bias: bias.truncation_length, default=None)
+    if longest is None or not longest.is_significant:
+        return []
+    rows = [row for row in report.look_backs if row.truncation_length == longest.truncation_length]
+    cheap = [row for row in rows if row.variance_to_data <= _ACCEPTABLE]
+    if cheap:
+        best = min(cheap, key=lambda row: (row.extra_work, row.variance_to_data))
+    else:
+        best = min(rows, key=lambda row: row.variance_to_data, default=None)
+    if best is None or not np.isfinite(best.variance_to_data):
+        return []
+    work, variance = best.relative_work - 1, best.variance_to_data
+    added = f"{_percent(variance)} more variance"
+    if variance > 5:
+        added = f"{variance:,.0f} times the variance of the data on top"
+    price = f"{_percent(work)} more work, {added}"
+    name = f"unbiased TBPTT {best.truncation_length}, {look_back_name(best)}"
+    return [f"To remove the bias of TBPTT, take {name}: {price}."]
+
+
 def _lengths(biases: Sequence[TruncationBias]) -> str:
     return ", ".join(str(bias.truncation_length) for bias in biases)
+
+
+def look_back_name(row: LookBackNoise) -> str:
+    """Names the law of a row, such as "c = 3/4" for geometric(4/3)."""
+    if isinstance(row.law, Geometric):
+        return f"c = {fractions.Fraction(1 / row.law.mean_length).limit_denominator(100)}"
+    if isinstance(row.law, Tabulated):
+        return f"optimal law at W = {row.extra_work:.2g}"
+    return law_name(row.law)
 
 
 def report_table(report: GradientReport) -> str:
     """Formats the report as Markdown: one row per estimator, intervals in brackets.
 
     The update delay is the mean number of steps from one update to the next. The memory is K for
-    TBPTT, the window for BPTT, and E[L²]/E[L] for ARTBP. Bias and noise are relative to the
-    gradient of one window. BPTT's noise is data noise; ARTBP's is the noise that its boundaries
-    add. The other columns are fields of `TruncationBias` and `TruncationNoise`.
+    TBPTT, the window for BPTT, E[L²]/E[L] for ARTBP, and `LookBackNoise.memory` for unbiased TBPTT.
+    "Work" is in matrix products, relative to TBPTT. Bias and noise are relative to the gradient of
+    one window. BPTT's noise is data noise; for ARTBP and unbiased TBPTT it is what their draws add.
+    The other columns are fields of `TruncationBias`, `TruncationNoise` and `LookBackNoise`.
     """
     window = f"{report.window_length}"
     noise = _with_interval(report.data_noise, report.data_noise_interval)
-    rows = [("BPTT through the window", window, window, "0", "0", "1", noise, "1", "")]
+    rows: list[tuple[str, ...]] = [
+        ("BPTT through the window", window, window, "1", "0", "0", "1", noise, "1", "")
+    ]
     for bias in report.biases:
-        name, length = f"TBPTT {bias.truncation_length}", f"{bias.truncation_length}"
+        length = f"{bias.truncation_length}"
         relative = _with_interval(bias.relative_bias, bias.interval)
         along = f"{bias.projection:+.3f} ± {bias.projection_half_width:.3f}"
         windows = _with_interval(bias.windows_to_matter, bias.windows_interval)
-        rows.append((name, length, length, relative, along, f"{bias.cosine:.3f}", "", "", windows))
+        shown = (relative, along, f"{bias.cosine:.3f}", "", "", windows)
+        rows.append((f"TBPTT {length}", length, length, "1", *shown))
     for law in report.noises:
         name, delay = f"ARTBP, {law_name(law.law)}", f"{law.mean_length:.3g}"
-        memory = _number(law.mean_memory)
-        noise = f"+ {_with_interval(law.relative_noise, law.interval)}"
-        variance = f"+ {_with_interval(law.variance_to_data, law.variance_interval)}"
-        rows.append((name, delay, memory, "0", "0", "1", noise, variance, ""))
-    lines = [_HEADER, "|" + 9 * " --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+        rows.append((name, delay, _number(law.mean_memory), "1", *_noise_cells(law)))
+    for row in report.look_backs:
+        delay, work = f"{row.truncation_length}", f"{row.relative_work:.3g}"
+        name = f"unbiased TBPTT {delay}, {look_back_name(row)}"
+        rows.append((name, delay, f"{row.memory}", work, *_noise_cells(row)))
+    lines = [_HEADER, "|" + 10 * " --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)
+
+
+def _noise_cells(row: TruncationNoise | LookBackNoise) -> tuple[str, ...]:
+    """The cells of an unbiased estimator from "bias" on."""
+    noise = f"+ {_with_interval(row.relative_noise, row.interval)}"
+    variance = f"+ {_with_interval(row.variance_to_data, row.variance_interval)}"
+    return "0", "0", "1", noise, variance, ""
 
 
 def law_name(law: TruncationLaw) -> str:
@@ -196,7 +288,7 @@ def _with_interval(value: float, interval: tuple[float, float]) -> str:
 def _number(value: float) -> str:
     if math.isinf(value):
         return "∞"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if 100 <= value < 1e6 else f"{value:.3g}"
 
 
 def _percent(share: float) -> str:

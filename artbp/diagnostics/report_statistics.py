@@ -1,5 +1,6 @@
 """The statistics of the gradient report: unbiased squared norms and jackknife intervals."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,9 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp.diagnostics.interval import jackknife_error, student_t_quantile
-from artbp.diagnostics.report import GradientReport, TruncationBias, TruncationNoise
+from artbp.diagnostics.report import (
+    GradientReport,
+    LookBackNoise,
+    TruncationBias,
+    TruncationNoise,
+)
 from artbp.diagnostics.variance import TruncationVariance
+from artbp.estimators.unbiased_tbptt import default_stored_windows
 from artbp.truncation.base import TruncationLaw
+from artbp.truncation.geometric import geometric
+from artbp.truncation.look_back import look_back_variance, look_back_work, optimal_look_back
+from artbp.truncation.polynomial import polynomial
+
+# The laws of look-backs that are reported, beside the optimal one at the work of the last.
+LOOK_BACK_LAWS = (geometric(4 / 3), geometric(2), polynomial(1.5, 4))
 
 
 class GradientSums:
@@ -79,6 +92,7 @@ def summarise(
     lengths: np.ndarray,
     laws: Sequence[TruncationLaw],
     traces: Sequence[Sequence[TruncationVariance]],
+    profiles: Sequence[Sequence[np.ndarray]],
     window_length: int,
     confidence: float,
 ) -> GradientReport:
@@ -87,6 +101,7 @@ def summarise(
     Args:
       sums: of all windows; after the pattern without cuts, one pattern for each K of `lengths`.
       traces: for each window in which they were measured, the trace of each law.
+      profiles: for each of these windows and each K, Σ_n ‖R_{n,1}‖², Σ_n ‖R_{n,2}‖², …
       The others: as for `gradient_report`.
 
     Raises:
@@ -111,6 +126,10 @@ def summarise(
         _noise(jackknife, law, norm2, data, [trace[i] for trace in traces], confidence)
         for i, law in enumerate(laws)
     ]
+    look_backs = []
+    for i, length in enumerate(lengths.tolist()):
+        own, num_complete = [found[i] for found in profiles], window_length // length
+        look_backs += _look_backs(jackknife, length, norm2, data, own, num_complete, confidence)
     return GradientReport(
         window_length=window_length,
         num_windows=int(sums.counts.sum()),
@@ -120,6 +139,7 @@ def summarise(
         biases=biases,
         noises=noises,
         confidence=confidence,
+        look_backs=look_backs,
     )
 
 
@@ -149,22 +169,59 @@ def _noise(
     jackknife: Jackknife, law: TruncationLaw, norm2: Any, data: Any, traces: Any, confidence: float
 ) -> TruncationNoise:
     """Makes the entry of a law from its traces, one for each window that was sampled."""
-    samples = np.array([trace.trace for trace in traces])
-    mean, width = samples.mean(), traces[0].half_width
-    if len(samples) > 1:
-        error = samples.std(ddof=1) / np.sqrt(len(samples))
-        width = student_t_quantile(confidence, len(samples) - 1) * error
-    low, high = np.sqrt(jackknife.ratio_interval(mean / norm2, width / mean))
+    samples, half_width = [trace.trace for trace in traces], traces[0].half_width
     mean_length, mean_memory = _moments(law)
-    return TruncationNoise(
-        law=law,
-        relative_noise=float(np.sqrt(mean / norm2[-1])),
-        interval=(float(low), float(high)),
-        variance_to_data=float(mean / data[-1]),
-        variance_interval=jackknife.ratio_interval(mean / data, width / mean),
-        mean_length=mean_length,
-        mean_memory=mean_memory,
-    )
+    sizes = _sizes(jackknife, norm2, data, samples, half_width, confidence)
+    return TruncationNoise(law=law, mean_length=mean_length, mean_memory=mean_memory, **sizes)
+
+
+def _look_backs(
+    jackknife: Jackknife,
+    length: int,
+    norm2: Any,
+    data: Any,
+    profiles: Any,
+    num_complete: int,
+    confidence: float,
+) -> list[LookBackNoise]:
+    """Makes the entries of unbiased TBPTT(K) from its profiles, one for each sampled window.
+
+    num_complete: the first entries of a profile, to which all losses of the window contribute.
+    """
+    profiles = np.array(profiles)
+    laws: list[TruncationLaw] = [*LOOK_BACK_LAWS]
+    # Too short a profile, or one of zeros, as of a cell without memory, has no optimal law.
+    with contextlib.suppress(ValueError):
+        mean, work = profiles.mean(axis=0)[:num_complete], look_back_work(LOOK_BACK_LAWS[-1])
+        laws.append(optimal_look_back(mean, extra_work=work))
+    rows = []
+    for law in laws:
+        samples = [look_back_variance(law, profile) for profile in profiles]
+        sizes = _sizes(jackknife, norm2, data, samples, np.inf, confidence)
+        memory = (default_stored_windows(law) + 2) * length
+        work = look_back_work(law)
+        rows.append(LookBackNoise(length, law, extra_work=work, memory=memory, **sizes))
+    return rows
+
+
+def _sizes(
+    jackknife: Jackknife, norm2: Any, data: Any, samples: Any, half_width: float, confidence: float
+) -> dict[str, Any]:
+    """Relative noise and variance, from the variance in each window that was sampled.
+
+    half_width: of the interval of the mean if only one window was sampled.
+    """
+    mean = np.mean(samples)
+    if len(samples) > 1:
+        error = np.std(samples, ddof=1) / np.sqrt(len(samples))
+        half_width = student_t_quantile(confidence, len(samples) - 1) * error
+    low, high = np.sqrt(jackknife.ratio_interval(mean / norm2, half_width / mean))
+    return {
+        "relative_noise": float(np.sqrt(mean / norm2[-1])),
+        "interval": (float(low), float(high)),
+        "variance_to_data": float(mean / data[-1]),
+        "variance_interval": jackknife.ratio_interval(mean / data, half_width / mean),
+    }
 
 
 def _moments(law: TruncationLaw, num_ages: int = 2**20) -> tuple[float, float]:

@@ -67,7 +67,8 @@ def awd_lstm_bptt(
     if not 0 <= half_probability <= 1:
         raise ValueError(f"half_probability={half_probability!r}; expected a number in [0, 1].")
 
-    def length_of(rng_key: jax.Array, n: jax.Array) -> jax.Array:
+    def length_of(rng_key: jax.Array, n: jax.Array, limit: Any) -> jax.Array:
+        del limit
         key_half, key_length = jax.random.split(jax.random.fold_in(rng_key, n))
         is_half = jax.random.uniform(key_half, (), jnp.float32) < half_probability
         mean = jnp.where(is_half, jnp.float32(base / 2), jnp.float32(base))
@@ -75,8 +76,8 @@ def awd_lstm_bptt(
         return jnp.maximum(jnp.floor(drawn).astype(jnp.int32), least)
 
     def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
-        del at_start, limit
-        return length_of(rng_key, n)
+        del at_start
+        return length_of(rng_key, n, limit)
 
     functions, plan = Functions(cell, loss_fn), Plan(length_of)
     summed = segmentwise(functions, next_length, 1.0, policy, block_size, plan)

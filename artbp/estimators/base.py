@@ -74,13 +74,13 @@ class Plan(NamedTuple):
     """The steps of a sequence that each estimate needs. They never depend on data.
 
     Attributes:
-      lengths: the number of steps of every estimate, or a function `lengths(rng_key, n) -> int32`
-        that gives it for estimate number n since `init`. The last estimate of a sequence may have
-        fewer.
+      lengths: the number of steps of every estimate, or a function
+        `lengths(rng_key, n, limit) -> int32` that gives it for estimate number n since `init`; it
+        may return `limit` for any number above it. The last estimate of a sequence may have fewer.
       history: the number of steps before those of the estimate that it may read.
     """
 
-    lengths: int | Callable[[jax.Array, jax.Array], jax.Array]
+    lengths: int | Callable[[jax.Array, jax.Array, Any], jax.Array]
     history: int = 0
 
 

@@ -54,6 +54,8 @@ def online(
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
+        first = jnp.asarray(state.position)
+
         def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
             floats, rest = _tree.partition(loop.carry)
             step = steps.differentiable(rest, t)
@@ -70,7 +72,8 @@ def online(
 
             direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
             derivatives = StepDerivatives(params, floats, step_jvp, step_vjp)
-            key = jax.random.fold_in(rng_key, t)
+            # Steps of the estimate, not of the stream: a sequence in chunks draws the same.
+            key = jax.random.fold_in(rng_key, t - first)
             indirect = sensitivity.gradient(params, loop.inner_state, cotangent)
             new = Advance(
                 grads=_tree.accumulate(_tree.accumulate(loop.grads, direct), indirect),
@@ -82,7 +85,6 @@ def online(
             return _tree.select(valid, new, loop)
 
         loop = before_steps(_tree.zero_sums(params), state.carry, state.inner_state)
-        first = jnp.asarray(state.position)
         return for_steps(steps.at_most(update_every), first, end, body, loop)
 
     plan = Plan(int(update_every))

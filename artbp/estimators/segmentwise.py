@@ -68,6 +68,7 @@ def segmentwise(
     check_positive(block_size=block_size, integer=True)
 
     def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+        check_params(params)
         scratch = ()
         if policy in (None, "dynamic"):
             params, carry = _tree.as_arrays((params, carry))

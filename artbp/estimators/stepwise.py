@@ -115,6 +115,7 @@ def stepwise(
     check_positive(normalizer=normalizer)
 
     def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+        check_params(params)
         inner_state = begin(*_tree.as_arrays((params, carry)))
         return start(params, carry, rng_key, inner_state=inner_state)
 

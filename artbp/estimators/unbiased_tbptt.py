@@ -116,7 +116,7 @@ def unbiased_tbptt(
     if mode not in get_args(Mode):
         raise ValueError(f"mode={mode!r}; expected one of {', '.join(get_args(Mode))}.")
     if stored_windows is None:
-        stored_windows = _rarely_exceeded(law, _RARE, _MOST_RESIDUALS)
+        stored_windows = default_stored_windows(law)
     if stored_carries is None:
         stored_carries = max(2, _rarely_exceeded(law, _VERY_RARE, _MOST_CARRIES))
     check_positive(stored_windows=stored_windows, stored_carries=stored_carries, integer=True)
@@ -163,6 +163,11 @@ def unbiased_tbptt(
     return stepwise(
         cell, loss_fn, length, begin, advance, normalizer, resets_at_end=False, plan=plan
     )
+
+
+def default_stored_windows(law: TruncationLaw) -> int:
+    """The default of `stored_windows` of `unbiased_tbptt`."""
+    return _rarely_exceeded(law, _RARE, _MOST_RESIDUALS)
 
 
 def _rarely_exceeded(law: TruncationLaw, chance: float, most: int) -> int:

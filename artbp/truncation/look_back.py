@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from artbp.truncation.base import TruncationLaw
+from artbp.truncation.streaming import sum_of_survival
 from artbp.truncation.tabulated import Tabulated, tabulated
 
 # The profile is continued until it is below this share of its first entry, for at most so many
@@ -40,13 +41,13 @@ def look_back_variance(law: TruncationLaw, profile: Any) -> float:
     """
     profile = _check(profile)
     survival = law.survival(np.arange(len(profile) + 1))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         inverse = 1 / survival
         terms = np.where(profile == 0, 0, np.diff(inverse) * profile)
     return float(np.sum(np.where(np.isnan(terms), np.inf, terms)))
 
 
-def look_back_work(law: TruncationLaw, num_windows: int = 10_000) -> float:
+def look_back_work(law: TruncationLaw) -> float:
     """Computes W = Σ_{j≥1} S(j), the expected number of older windows of an estimate.
 
     An estimate of `artbp.unbiased_tbptt` takes one window forward and 1 + W windows backward, on
@@ -54,9 +55,21 @@ def look_back_work(law: TruncationLaw, num_windows: int = 10_000) -> float:
 
     Args:
       law: the law of the look-backs.
-      num_windows: where the sum ends.
+
+    Returns:
+      W. It is infinite if the hazard becomes 0, as for `never()`: such look-backs go back to the
+      beginning of the stream, however long it is.
+
+    Raises:
+      ValueError: a law whose tail cannot be summed, because 1/c(j) is not linear in j far back.
     """
-    return float(np.sum(law.survival(np.arange(1, num_windows + 1))))
+    num_ages = max(10_000, 1 + len(law.hazards)) if isinstance(law, Tabulated) else 10_000
+    hazard = np.asarray(law.hazard(np.arange(1, num_ages + 1)), np.float64)
+    with np.errstate(divide="ignore"):  # log 0 = −∞: the survival after a certain boundary
+        log_survival = np.append(0.0, np.cumsum(np.log1p(-hazard)))
+    if hazard[-1] == 0 and np.isfinite(log_survival[-1]):
+        return float("inf")
+    return sum_of_survival(law, hazard, log_survival) - 1
 
 
 def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:

@@ -54,7 +54,7 @@ def streaming_variance(law: TruncationLaw, gram: Any) -> float:
     check_law(law)
     gram = check_gram(gram)
     total, hazard, log_survival = _sum_over_ages(law, gram)
-    mean_length = _mean_length(law, hazard, log_survival)
+    mean_length = sum_of_survival(law, hazard, log_survival)
     _check_lags(law, gram, total)
     return total / mean_length
 
@@ -129,8 +129,11 @@ def _rest(hazard: np.ndarray, log_survival: np.ndarray, gram: np.ndarray) -> tup
     return remaining * now, remaining * abs(spread)
 
 
-def _mean_length(law: TruncationLaw, hazard: np.ndarray, log_survival: np.ndarray) -> float:
-    """Sums S(k); if 1/c is linear, Σ_{j≥n} S(j) = S(n) / (c(n)·(1 − slope of 1/c))."""
+def sum_of_survival(law: TruncationLaw, hazard: np.ndarray, log_survival: np.ndarray) -> float:
+    """The mean length Σ_{k≥0} S(k), from c(1), …, c(n) and log S(0), …, log S(n).
+
+    If 1/c is linear from n on, Σ_{j≥n} S(j) = S(n) / (c(n)·(1 − slope of 1/c)).
+    """
     number = len(hazard)
     ages = np.array([number - 1, number, 2 * number, 16 * number])
     later = np.asarray(law.hazard(ages), np.float64)

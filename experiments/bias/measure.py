@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 import artbp
 from artbp import diagnostics
 from artbp.truncation import TruncationLaw
+from experiments.bias.look_backs import NUM_LAWS, look_back_rows, shown
 from experiments.bias.systems import System
 from experiments.common.arms import Arm, parse
 from experiments.common.report import Row, interval
@@ -30,10 +31,11 @@ def each_confidence(config: Any) -> float:
 
 
 def number_of_intervals(config: Any) -> int:
-    """On bias: of TBPTT its size and its part along g; of ARTBP; of online arms that are random."""
+    """On bias: of TBPTT its size and its part along g; of ARTBP; of unbiased TBPTT with its laws;
+    of online arms that are random."""
     random = sum(parse(text).claims.random for text in config.online_arms)
     of_tbptt = 2 * len(truncation_lengths(config))
-    return len(config.systems) * (of_tbptt + len(config.tested_arms) + random)
+    return len(config.systems) * (of_tbptt + len(config.tested_arms) + NUM_LAWS + random)
 
 
 def measure(
@@ -67,11 +69,29 @@ def measure(
         row |= {"estimator": f"TBPTT {length}", "kind": "tbptt", "on_window": given}
         row |= {"length": length, "mean_memory": length, "bias_interval": row.pop("interval")}
         tbptt.append(row)
-    rows = [bptt, *tbptt, *artbp_rows(config, system, window, report, tbptt, draw_key)]
+    tested_length = int(parse(config.tested_arms[0]).length)
+    nearest = min(tbptt, key=lambda row: abs(row["length"] - tested_length))
+    rows = [bptt, *tbptt, *artbp_rows(config, system, window, report, nearest, draw_key)]
+    rows += look_back_rows(
+        system,
+        window,
+        gradient,
+        report,
+        nearest,
+        _target(config, nearest),
+        config.max_draws,
+        each_confidence(config),
+        jax.random.fold_in(draw_key, 1),
+    )
     if system.is_small:
         online = map(parse, config.online_arms)
         rows += [online_row(config, arm, system, window, gradient, online_key) for arm in online]
-    return [{"system": name} | row for row in rows], report
+    return [{"system": name} | row for row in rows], shown(report)
+
+
+def _target(config: Any, nearest: Row) -> float:
+    """The half-width of an interval on bias at which no more is drawn."""
+    return 0.9 * config.half_width_share * abs(nearest["on_window"])
 
 
 def first_window(system: System, length: int) -> artbp.Stream:
@@ -118,12 +138,14 @@ def artbp_rows(
     system: System,
     window: artbp.Stream,
     report: diagnostics.GradientReport,
-    tbptt: Sequence[Row],
+    nearest: Row,
     rng_key: jax.Array,
 ) -> list[Row]:
-    """Noise for every law; for `tested_arms` the bias on one window with its interval."""
+    """Noise for every law; for `tested_arms` the bias on one window with its interval.
+
+    nearest: the row of TBPTT with the length nearest to theirs.
+    """
     tested = [parse(text) for text in config.tested_arms]
-    nearest = min(tbptt, key=lambda row: abs(row["length"] - tested[0].length))
     laws: list[Any] = [arm.law for arm in tested]
     given = system.params, system.carry, window, rng_key
     biases = artbp.contrib.sampled_bias(
@@ -132,7 +154,7 @@ def artbp_rows(
         laws,
         *given,
         num_draws=config.max_draws,
-        half_width=0.9 * config.half_width_share * abs(nearest["on_window"]) or None,
+        half_width=_target(config, nearest) or None,
         confidence=each_confidence(config),
     )
     found = dict(zip(laws, biases, strict=True))

@@ -45,19 +45,21 @@ COLUMNS: list[Column] = [
     ("noise ÷ gradient", _with_interval("relative_noise", "noise_interval")),
     ("variance ÷ that of the data", _with_interval("variance_to_data", "variance_interval")),
     ("bias by enumeration", _first("{enumeration_error:.0e}")),
+    ("work", _first("{relative_work:.3g}")),
 ]
 
 
 def verdicts(rows: Sequence[Row], share: float) -> list[Row]:
     """Counts for the note under the table, for each system.
 
-    At how many K up to the mean length TBPTT's bias is told from zero; how many of ARTBP's
-    intervals hold zero, and how many have a half-width below `share` of TBPTT's bias there.
+    At how many K up to the mean length TBPTT's bias is told from zero; how many intervals of ARTBP
+    and of unbiased TBPTT hold zero, and how many have a half-width below `share` of TBPTT's bias
+    there.
     """
     found = []
     for system in dict.fromkeys(row["system"] for row in rows):
         own = select(rows, system=system)
-        tested = [row for row in own if row["kind"] == "artbp" and "on_window" in row]
+        tested = [row for row in own if "tbptt_on_window" in row]
         longest = max((row["length"] for row in tested), default=0)
         short = [row for row in own if row["kind"] == "tbptt" and row["length"] <= longest]
         unbiased = [abs(row["on_window"]) <= row["on_window_half_width"] for row in tested]
@@ -74,8 +76,8 @@ def notes(config: Any, rows: Sequence[Row], sentences: Mapping[str, str]) -> str
     length, share = parse(config.tested_arms[0]).length, config.half_width_share
     words = (
         "- {system}: TBPTT's bias is told from zero at {biased} of {short} lengths up to {length:g}"
-        "; zero lies in {unbiased} of {tested} intervals of ARTBP, of which {narrow} have a "
-        "half-width below {share:g} times the bias of TBPTT {length:g}."
+        "; zero lies in {unbiased} of {tested} intervals of ARTBP and unbiased TBPTT, of which "
+        "{narrow} have a half-width below {share:g} times the bias of TBPTT {length:g}."
     )
     counts = [{"length": length, "share": share} | one for one in verdicts(rows, share)]
     found = "\n".join(map(words.format_map, counts))
@@ -84,12 +86,16 @@ def notes(config: Any, rows: Sequence[Row], sentences: Mapping[str, str]) -> str
 Windows of {config.window_length} steps, {config.num_windows} of them. "Bias ÷ gradient": of the \
 mean over windows, with the interval over windows (jackknife); "along the gradient": its part in \
 that direction, −1 where nothing is left, below −1 where the sign is wrong. "On one window": the \
-same for the first window, over boundaries (TBPTT: 16 offsets of the cuts); ARTBP's interval is \
-made from its exact variance. "Noise": of one window's gradient; ARTBP's from sampled steps, \
-BPTT's is that of the data. "Memory": of ARTBP, the mean length of the segment that a random step \
-is in. "By enumeration": ‖E ĝ − g‖ ÷ ‖g‖ over all boundary patterns of 9 steps. Each interval is \
-at the level {each_confidence(config):.4%}, so that all {number_of_intervals(config)} on bias hold \
-together at {config.family_level:.0%}.
+same for the first window, over boundaries or look-backs (TBPTT: 16 offsets of the cuts); the \
+intervals of ARTBP and unbiased TBPTT are made from their exact variance. "Noise": of one \
+window's gradient; ARTBP's from sampled steps, unbiased TBPTT's from sampled windows of K steps \
+by the exact formula, with look-backs over {config.window_length} to {2 * config.window_length} \
+steps; BPTT's is that of the data. "Memory": of ARTBP, the mean length of the segment that a \
+random step is in; of unbiased TBPTT, the steps whose residuals it stores, beside a few carries. \
+"By enumeration": ‖E ĝ − g‖ ÷ ‖g‖, of ARTBP over all boundary patterns of 9 steps, of unbiased \
+TBPTT over all look-backs of the first window. "Work": matrix products ÷ those of TBPTT. Each \
+interval is at the level {each_confidence(config):.4%}, so that all \
+{number_of_intervals(config)} on bias hold together at {config.family_level:.0%}.
 
 {found}
 
@@ -99,10 +105,10 @@ What limits each system:
 
 
 def make_figure(panels: Sequence[tuple[str, diagnostics.GradientReport]]) -> Figure:
-    """A panel for each (label, report): bias of TBPTT, noise of ARTBP, and noise of the data."""
+    """A panel for each (label, report): bias of TBPTT, noise of the others and of the data."""
     num_rows = -(-len(panels) // 2)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(14, 1 + 4.4 * num_rows), layout="constrained")
+        figure = Figure(figsize=(16, 1 + 4.9 * num_rows), layout="constrained")
         grid = figure.subplots(num_rows, 2, squeeze=False).ravel()
         for axes, (label, report) in zip(grid, panels, strict=False):
             diagnostics.plot_report(report, axes)

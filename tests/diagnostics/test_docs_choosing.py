@@ -54,7 +54,7 @@ def test_its_numbers_of_the_bias_experiment_are_those_of_the_table():
     rows = {
         tuple(cells[:2]): cells
         for cells in ([c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines())
-        if len(cells) == 12
+        if len(cells) == 13
     }
 
     def bias(estimator):

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from artbp import truncation
 from artbp.diagnostics import (
     GradientReport,
+    LookBackNoise,
     TruncationBias,
     TruncationNoise,
     describe,
@@ -113,15 +114,71 @@ def test_what_dominates():
     assert "No bias of TBPTT is significant" in describe(report._replace(biases=unseen))
 
 
+def with_look_backs(report):
+    """Rows of unbiased TBPTT 8 and 32; at 32, c = 3/4 is cheapest and c = 1/2 least noisy."""
+    laws = [truncation.geometric(4 / 3), truncation.geometric(2), truncation.tabulated([0.6, 0.5])]
+    rows = [
+        LookBackNoise(
+            length, law, work, 5 * length, noise, (noise / 2, 2 * noise), variance, (0.01, 9)
+        )
+        for length, noises in ((8, ((0.4, 0.4), (0.3, 0.2), (0.31, 0.2))), (32, LOOK_BACKS))
+        for law, work, (noise, variance) in zip(laws, (1 / 3, 1, 0.5), noises, strict=True)
+    ]
+    return report._replace(look_backs=rows)
+
+
+LOOK_BACKS = ((0.11, 0.04), (0.05, 0.01), (0.09, 0.03))
+
+
+def test_the_recommendation_follows_from_the_rows():
+    report = with_look_backs(make_report())
+    # The bias of TBPTT 32 is not significant, so nothing is to be removed.
+    assert describe(report) == describe(make_report())
+    *shorter, last = report.biases
+    biased = report._replace(biases=[*shorter, last._replace(interval=(0.01, 0.02))])
+    words = "To remove the bias of TBPTT, take unbiased TBPTT 32, "
+    assert describe(biased).startswith(
+        f"{words}c = 3/4: 22 % more work, 4 % more variance. For updates of one window, "
+    )
+    # More than a tenth of the variance of the data is not accepted where less can be had.
+    dear = [row._replace(variance_to_data=4 * row.variance_to_data) for row in report.look_backs]
+    assert describe(biased._replace(look_backs=dear)).startswith(
+        f"{words}c = 1/2: 67 % more work, 4 % more variance."
+    )
+    # If no law is good, the least noisy one is described.
+    bad = [row._replace(variance_to_data=600 * row.variance_to_data) for row in report.look_backs]
+    assert describe(biased._replace(look_backs=bad)).startswith(
+        f"{words}c = 1/2: 67 % more work, 6 times the variance of the data on top."
+    )
+    endless = [row._replace(variance_to_data=float("inf")) for row in report.look_backs]
+    assert describe(biased._replace(look_backs=endless)).startswith("For updates of one window")
+
+
+def test_look_backs_are_drawn_where_they_fit():
+    axes = plot_report(with_look_backs(make_report()), Figure().add_subplot())
+    drawn = [np.transpose(line.get_data()).tolist() for line in axes.get_lines()]
+    assert any(np.allclose(line, [[40, 0.4], [160, 0.11]]) for line in drawn if len(line) == 2)
+    texts = [text.get_text() for text in axes.texts]
+    for words in ("c = 3/4", "c = 1/2", "optimal law at W = 0.5"):
+        assert any(text.endswith(f"unbiased TBPTT, {words}") for text in texts)
+    report = with_look_backs(make_report())
+    huge = [row._replace(relative_noise=1e9) for row in report.look_backs]
+    top = plot_report(report._replace(look_backs=huge), Figure().add_subplot()).get_ylim()[1]
+    assert top == plot_report(make_report(), Figure().add_subplot()).get_ylim()[1]
+
+
 def test_the_table_holds_everything():
     lines = [
         [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in report_table(make_report()).splitlines()
+        for line in report_table(with_look_backs(make_report())).splitlines()
     ]
     assert len({len(line) for line in lines}) == 1
     by_name = {line[0]: line[1:] for line in lines}
-    assert by_name["BPTT through the window"][5:7] == ["0.5 [0.4, 0.6]", "1"]
-    tbptt = ["8", "8", "0.2 [0.1, 0.3]", "-0.200 ± 0.100", "0.500", "", "", "6.25 [1, ∞]"]
+    assert by_name["BPTT through the window"][6:8] == ["0.5 [0.4, 0.6]", "1"]
+    tbptt = ["8", "8", "1", "0.2 [0.1, 0.3]", "-0.200 ± 0.100", "0.500", "", "", "6.25 [1, ∞]"]
     assert by_name["TBPTT 8"] == tbptt
-    artbp = ["32", "125", "0", "0", "1", "+ 0.1 [0.0667, 0.133]", "+ 0.04 [0.1, 1.2]", ""]
+    artbp = ["32", "125", "1", "0", "0", "1", "+ 0.1 [0.0667, 0.133]", "+ 0.04 [0.1, 1.2]", ""]
     assert by_name["ARTBP, polynomial(32, 4)"] == artbp
+    look_back = ["32", "160", "1.22", "0", "0", "1", "+ 0.11 [0.055, 0.22]", "+ 0.04 [0.01, 9]", ""]
+    assert by_name["unbiased TBPTT 32, c = 3/4"] == look_back
+    assert "unbiased TBPTT 8, optimal law at W = 0.5" in by_name

@@ -143,7 +143,7 @@ def test_the_intervals_of_the_noise_include_the_error_of_the_gradient():
         sums = GradientSums(16, 16)
         for i, gradient in enumerate(scale * gradients):
             sums.add(i, jnp.asarray(gradient[None]))
-        return summarise(sums, np.array([], np.int32), [LAW], [[trace]] * 4, 10, 0.95)
+        return summarise(sums, np.array([], np.int32), [LAW], [[trace]] * 4, [], 10, 0.95)
 
     found = summarised(1.0)
     (noise,) = found.noises
@@ -164,12 +164,12 @@ def test_the_intervals_of_the_noise_include_its_sampling_error():
     for i in range(16):
         sums.add(i, jnp.ones((1, 3)))
     traces = [[TruncationVariance(x, 0.0, 0.0, None, None, 2, 0.95)] for x in (1.0, 2.0, 3.0, 2.0)]
-    (noise,) = summarise(sums, np.array([], np.int32), [LAW], traces, 10, 0.95).noises
+    (noise,) = summarise(sums, np.array([], np.int32), [LAW], traces, [], 10, 0.95).noises
     factor = np.exp(3.18245 * np.sqrt(2 / 3) / 2 / 2 / 2)
     expected = np.array([1 / factor, factor]) * np.sqrt(2 / 3)
     np.testing.assert_allclose(noise.interval, expected, rtol=1e-5)
     one = [[traces[0][0]._replace(half_width=0.5)]]
-    (noise,) = summarise(sums, np.array([], np.int32), [LAW], one, 10, 0.95).noises
+    (noise,) = summarise(sums, np.array([], np.int32), [LAW], one, [], 10, 0.95).noises
     np.testing.assert_allclose(noise.interval, np.sqrt(np.exp([-0.5, 0.5]) / 3), rtol=1e-6)
     noisy = GradientSums(16, 16)
     rng = np.random.default_rng(0)
@@ -177,7 +177,7 @@ def test_the_intervals_of_the_noise_include_its_sampling_error():
         noisy.add(i, jnp.asarray(3.0 + rng.standard_normal((1, 3))))
 
     def of(traces):
-        (noise,) = summarise(noisy, np.array([], np.int32), [LAW], traces, 10, 0.95).noises
+        (noise,) = summarise(noisy, np.array([], np.int32), [LAW], traces, [], 10, 0.95).noises
         return np.log(noise.variance_interval)
 
     alike = [[trace[0]._replace(trace=2.0)] for trace in traces]
@@ -217,6 +217,68 @@ def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
     assert "ARTBP with" in describe(found)
 
 
+def look_back_variances(problem, carry, steps, law, length):
+    """The variance over all look-backs of each window of a stream, [windows]."""
+    num_windows = steps.num_steps // length
+    estimates = []
+    for a in range(1, num_windows + 1):
+        estimator = artbp.unbiased_tbptt(
+            problem.cell, problem.loss_fn, truncation.replay([a], law), truncation_length=length
+        )
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        state, found = state._replace(carry=carry), []
+        for _ in range(num_windows):
+            grads, state, _ = estimator.estimate(problem.params, state, steps)
+            found.append(flatten_util.ravel_pytree(grads)[0])
+        estimates.append(found)
+    estimates = np.array(estimates)
+    survival = law.survival(np.arange(num_windows))
+    variances = []
+    for n in range(num_windows):  # which has n older windows
+        chance = np.append(-np.diff(survival[: n + 1]), survival[n])
+        own = estimates[: n + 1, n]
+        variances.append(chance @ np.sum((own - chance @ own) ** 2, axis=1))
+    return np.array(variances)
+
+
+def test_the_noise_of_look_backs_is_that_of_all_look_backs(problem, float64):
+    """Two windows of the report, each with all the look-backs into the window before it."""
+    found = report(problem, truncation_lengths=(4,), num_samples=3, num_variance_windows=2)
+    assert [row.truncation_length for row in found.look_backs] == [4] * 4
+    work = [row.extra_work for row in found.look_backs]
+    np.testing.assert_allclose(work, [1 / 3, 1, 0.5, 0.5], rtol=1e-6)
+    entering = [carry for carry, _ in windows(problem)]
+    fields = problem.stream.xs, problem.stream.targets, problem.stream.resets, problem.stream.mask
+    for row in found.look_backs:
+        variances = []
+        for i in (1, WINDOWS - 1):
+            steps = slice((i - 1) * WINDOW, (i + 1) * WINDOW)
+            pair = artbp.Stream(*(leaf[steps] for leaf in fields))
+            of_windows = look_back_variances(problem, entering[i - 1], pair, row.law, 4)
+            variances.append(of_windows[3:].sum())
+        expected = np.mean(variances) / found.gradient_norm**2
+        np.testing.assert_allclose(row.relative_noise**2, expected, rtol=1e-10)
+        to_data = expected / found.data_noise**2
+        np.testing.assert_allclose(row.variance_to_data, to_data, rtol=1e-10)
+        assert row.interval[0] < row.relative_noise < row.interval[1]
+    *_, polynomial, optimal = found.look_backs
+    assert optimal.relative_noise < polynomial.relative_noise  # at the same work
+
+
+def test_only_the_steps_to_run_are_measured(problem, float64):
+    """History and padding of a stream from a loader change nothing."""
+    whole = problem.stream
+    fields = [
+        np.concatenate([leaf[:7], leaf, leaf[:3]])
+        for leaf in (whole.xs, whole.targets, whole.resets, whole.mask)
+    ]
+    stop = np.int32(7 + whole.num_steps)
+    chunk = artbp.Stream(*fields, history=7, stop=stop, ends=False)
+    found, expected = report(problem._replace(stream=chunk)), report(problem)
+    assert found._replace(look_backs=()) == expected._replace(look_backs=())
+    assert found.look_backs == expected.look_backs
+
+
 def test_no_bias_without_memory(float64):
     """If a cell has no memory, cuts do not change the gradient."""
     keys = jax.random.split(jax.random.key(0))
@@ -240,6 +302,9 @@ def test_no_bias_without_memory(float64):
     assert noise.relative_noise == 0
     assert noise.interval == noise.variance_interval == (0.0, 0.0)
     assert "data noise dominates ARTBP's noise with polynomial(4, 4)" in describe(found)
+    assert len(found.look_backs) == 6  # no law is optimal
+    assert all(row.relative_noise == row.variance_to_data == 0 for row in found.look_backs)
+    assert "unbiased TBPTT" not in describe(found)
 
 
 @pytest.mark.parametrize(

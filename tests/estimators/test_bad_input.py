@@ -50,6 +50,15 @@ def test_integer_params():
         estimate(make_problem()._replace(params=params))
 
 
+@pytest.mark.parametrize("name", artbp.REGISTRY)
+def test_init_refuses_integer_params_first(name):
+    """Before anything is made of them that fails in another way."""
+    problem = make_problem()
+    estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, mean_length=3)
+    with pytest.raises(TypeError, match=r"params has dtype int32: a gradient exists for float"):
+        estimator.init(jnp.arange(3, dtype=jnp.int32), problem.carry, rng_key=jax.random.key(0))
+
+
 def test_nan_params():
     params = {**make_problem().params, "readout": jnp.full(4, jnp.nan)}
     with pytest.raises(ValueError, match=r"\['readout'\] holds NaN"):

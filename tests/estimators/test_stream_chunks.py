@@ -24,6 +24,14 @@ ESTIMATORS = {
     "rtrl": lambda problem: artbp.rtrl(problem.cell, problem.loss_fn, update_every=4),
 }
 
+# Their random numbers are the same in chunks too.
+WITH_RANDOM_NUMBERS = {
+    "uoro": lambda problem: artbp.uoro(problem.cell, problem.loss_fn, update_every=4),
+    "pes": lambda problem: artbp.pes(
+        problem.cell, problem.loss_fn, truncation_length=5, num_pairs=2
+    ),
+}
+
 
 def make(num_steps=NUM_STEPS):
     return make_problem("gru", num_steps, resets=True, mask=True)
@@ -57,11 +65,11 @@ def chunks_of(stream, size):
 
 
 @pytest.mark.parametrize("size", [7, 1000])
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", [*ESTIMATORS, *WITH_RANDOM_NUMBERS])
 def test_the_same_numbers_as_from_one_array(name, size):
     """Two passes; the second goes on from the params and the state behind the first."""
     problem = make()
-    estimator = ESTIMATORS[name](problem)
+    estimator = (ESTIMATORS | WITH_RANDOM_NUMBERS)[name](problem)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
     whole = chunked = problem, state
     for _ in range(2):
@@ -286,6 +294,42 @@ def test_look_backs_beyond_the_history_are_not_a_gradient():
     assert not any(finite[3:])
 
 
+class SeldomEnding(truncation.TruncationLaw):
+    """Half of the segments have one step, the others never end."""
+
+    def hazard(self, k):
+        return jnp.where(jnp.asarray(k) == 1, 0.5, 0.0)
+
+
+def test_segments_that_never_end(monkeypatch):
+    """The last one may outlast the sequence. Behind one that is too long, nothing may follow."""
+    problem = make(40)
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, SeldomEnding(), compensate=False)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(5))
+    module = sys.modules["artbp.stream_chunks"]
+    monkeypatch.setattr(module, "_LONGEST", 50)
+    streams = artbp.stream_chunks(chunks_of(problem.stream, 7), estimator, state, num_steps=10)
+    expected, _, _ = train(estimator, problem, state, [problem.stream])
+    found, _, _ = train(estimator, problem, state, streams)
+    assert found == expected
+    monkeypatch.setattr(module, "_LONGEST", 20)
+    streams = artbp.stream_chunks(chunks_of(problem.stream, 7), estimator, state, num_steps=10)
+    with pytest.raises(ValueError, match="has 20 steps or more"):
+        list(streams)
+
+
+def test_the_state_of_several_runs():
+    problem = make(20)
+    estimator = ESTIMATORS["tbptt"](problem)
+    keys = jax.random.split(jax.random.key(0), 3)
+    state = jax.vmap(lambda key: estimator.init(problem.params, problem.carry, rng_key=key))(keys)
+    with pytest.raises(ValueError, match=r"several runs: its position has shape \(3,\)"):
+        artbp.stream_chunks([], estimator, state, num_steps=10)
+    first = jax.tree.map(lambda leaf: leaf[0], state)
+    chunks = chunks_of(problem.stream, 7)
+    assert len(list(artbp.stream_chunks(chunks, estimator, first, num_steps=10))) == 2
+
+
 def test_bad_input():
     problem = make(20)
     estimator = ESTIMATORS["tbptt"](problem)
@@ -301,6 +345,8 @@ def test_bad_input():
         list(artbp.stream_chunks([xs], estimator, state, num_steps=10))
     with pytest.raises(ValueError, match="targets has shape"):
         list(artbp.stream_chunks([(xs, xs[:4])], estimator, state, num_steps=10))
+    with pytest.raises(ValueError, match=r"Chunk 1 of the loader .* has no steps"):
+        list(artbp.stream_chunks([(xs, xs), (xs[:0], xs[:0])], estimator, state, num_steps=10))
     with pytest.raises(ValueError, match="ends=False"):
         chunk = artbp.Stream(xs, xs, ends=False)
         list(artbp.stream_chunks([chunk], estimator, state, num_steps=10))

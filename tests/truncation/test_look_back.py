@@ -133,6 +133,20 @@ def test_a_law_that_cannot_reach_a_window_has_infinite_variance():
     np.testing.assert_allclose(truncation.look_back_work(truncation.geometric(4 / 3)), 1 / 3)
 
 
+@pytest.mark.filterwarnings("ignore:alpha=2.1")
+def test_the_work_of_every_law():
+    """W = E[A] − 1, also where the sum over windows converges slowly or not at all."""
+    for law, work in (
+        (truncation.polynomial(1.5, 4), 0.5),
+        (truncation.polynomial(3, 2.1), 2),  # half of the sum lies beyond 10,000 windows
+        (truncation.fixed(3), 2),
+        (truncation.tabulated([0.5, 0.5, 0.25]), 0.5 + 0.25 / 0.25),
+        (truncation.never(), np.inf),
+        (truncation.tabulated([0.5, 0.0]), np.inf),
+    ):
+        np.testing.assert_allclose(truncation.look_back_work(law), work, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("profile", "work"),
     [([1.0], 1), ([1.0, 2.0], 1), ([1.0, 0.0], 1), ([[1.0]], 1), ([2, 1.0], 0), ([2, np.nan], 1)],
@@ -154,3 +168,19 @@ def test_a_stream_that_is_too_short():
             truncation_length=2,
             num_windows=2,
         )
+
+
+def test_a_profile_of_the_steps_to_run():
+    """History and padding of a stream from a loader change nothing."""
+    problem = make_problem("rnn", 12, resets=True, mask=True)
+    stream = problem.stream
+    fields = (stream.xs, stream.targets, stream.resets, stream.mask)
+    longer = [np.concatenate([leaf[5:9], leaf, leaf[:3]]) for leaf in fields]
+    chunk = artbp.Stream(*longer, history=4, stop=np.int32(16), ends=False)
+    found = [
+        artbp.diagnostics.look_back_profile(
+            *problem[:4], given, truncation_length=2, num_windows=2, num_samples=2
+        )
+        for given in (stream, chunk)
+    ]
+    np.testing.assert_array_equal(found[1].remainders, found[0].remainders)

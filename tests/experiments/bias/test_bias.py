@@ -10,7 +10,7 @@ import numpy as np
 
 import artbp
 from artbp import truncation
-from experiments.bias import measure, report, systems
+from experiments.bias import look_backs, measure, report, systems
 from experiments.bias.__main__ import STUDY
 from experiments.bias.config import NAMES
 from experiments.common.cli import CommandLine
@@ -61,6 +61,8 @@ def test_writes_its_files(tmp_path, capsys, monkeypatch):
     assert abs(by_name["RTRL"]["on_window"]) < 1e-12
     assert abs(by_name["SnAp-1"]["on_window"]) < 1e-12  # one state a row: nothing is left out
     assert by_name["UORO"]["relative_noise"] > 0
+    unbiased = [row for row in rows if row["kind"] == "unbiased tbptt"]
+    assert [row["length"] for row in unbiased] == [8] * 4
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert table in capsys.readouterr().out
     assert "Data noise is" in table
@@ -72,6 +74,33 @@ def test_enumeration_finds_no_bias(float64):
     law = truncation.polynomial(4, 4)
     assert measure.enumeration_error(system, law, gradient) < 1e-12
     assert measure.enumeration_error(system, law, 1.01 * gradient) > 5e-3  # the control
+
+
+def test_look_backs_have_no_bias(float64):
+    """Over all look-backs of a window of 4·8 steps, and over drawn ones."""
+    system = systems.SYSTEMS["short memory"](load(), jax.random.key(0))
+    window = measure.first_window(system, 32)
+    gradient = measure.flat_gradient(system, window)
+    law = truncation.geometric(4 / 3)
+    estimates = look_backs.all_estimates(system, window, law, 8)
+    assert estimates.shape == (4, 4, 1)
+    assert look_backs.enumeration_error(estimates, law, gradient) < 1e-12
+    other = truncation.geometric(2)  # the control: weights of another law
+    assert look_backs.enumeration_error(estimates, other, gradient) > 1e-2
+    along = estimates @ gradient / (gradient @ gradient)
+    drawn = look_backs.drawn_bias(along, law, 0.05, 10**6, 0.999, jax.random.key(1))
+    bias, half_width, num_draws = drawn
+    assert abs(bias) < half_width <= 0.05
+    assert num_draws < 10**6
+    # The exact deviation: that of the draws, within the error of a sample of this size.
+    again = [
+        look_backs.drawn_bias(along, law, 0.05, 10**6, 0.999, jax.random.key(i))[0]
+        for i in range(2, 52)
+    ]
+    np.testing.assert_allclose(np.std(again), half_width / 3.29, rtol=0.4)
+    # A law that reaches less far than its weights say is seen.
+    shorter = truncation.replay([1], law)
+    assert look_backs.drawn_bias(along, shorter, 0.05, 10**6, 0.999, jax.random.key(1))[0] < -0.05
 
 
 def test_bias_on_a_window_in_closed_form(float64):
@@ -121,5 +150,5 @@ def test_the_levels_hold_together():
     fields = (f"noisy_arms={arms}", f"tested_arms={arms}", "family_level=0.9")
     config = load("systems=('short memory', 'long memory')", *fields)
     assert len(measure.truncation_lengths(config)) == 4
-    np.testing.assert_allclose(measure.each_confidence(config), 1 - 0.1 / (2 * (2 * 4 + 3 + 1)))
+    np.testing.assert_allclose(measure.each_confidence(config), 1 - 0.1 / (2 * (2 * 4 + 3 + 4 + 1)))
     assert STUDY.default_config().systems == NAMES
