@@ -1,0 +1,17 @@
+"""What unbiased TBPTT costs on a character LSTM: older parameters, laws, rows.
+
+    ARTBP_DATA_DIR=FOLDER python -m experiments.look_back --config configs/look_back/default.py \
+        --workdir DIR
+
+with the Penn Treebank files in FOLDER; without ARTBP_DATA_DIR it runs on generated text.
+
+Expected time: TIME.
+Expected result: experiments/results/look_back/table.md.
+"""
+
+import ml_collections
+
+
+def get_config():
+    """The defaults of `experiments.look_back.config`."""
+    return ml_collections.ConfigDict()
