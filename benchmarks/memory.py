@@ -72,12 +72,15 @@ def peaks(hidden_size: int, batch: int, longest: int) -> list[dict[str, Any]]:
     stream, params = layer.stream, layer.params
     rows = []
     for cell in CELLS:
-        for method, length in (("artbp", 50), ("tbptt", 50), ("tbptt", 200)):
+        methods = ("artbp", 50), ("tbptt", 50), ("tbptt", 200), ("stored", 50), ("reforward", 50)
+        for method, length in methods:
             estimator = _estimator(method, length, cell)
             state = _state(estimator, params, batch)
             program = jax.jit(estimator.estimate, donate_argnums=1)
             temporaries = _temporaries(program, params, state, stream)
             name = f"artbp.{method} {length}, dynamic, {cell}"
+            if method in ("stored", "reforward"):
+                name = f"artbp.unbiased_tbptt {length}, c = 3/4, {method}, {cell}"
             rows.append(_peak(name, temporaries, _float_bytes(state)))
     for name, unroll in (("lax.scan", scan), ("artbp.fused_unroll", fused_unroll)):
         for length in (50, 200, longest):
@@ -135,6 +138,12 @@ def _peak(name: str, temporaries: int, state: int) -> dict[str, Any]:
 
 
 def _estimator(method: str, length: int, cell: str) -> artbp.GradientEstimator:
+    if method in ("stored", "reforward"):
+        law = artbp.truncation.geometric(4 / 3)
+        mode: Any = method
+        return artbp.unbiased_tbptt(
+            CELLS[cell], character_loss, law, truncation_length=length, mode=mode
+        )
     options: dict[str, Any] = {"policy": "dynamic", "block_size": _BLOCK_SIZE}
     if method == "tbptt":
         return artbp.tbptt(CELLS[cell], character_loss, truncation_length=length, **options)

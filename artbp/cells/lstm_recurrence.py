@@ -34,7 +34,9 @@ class LSTMCarry(NamedTuple):
     hidden: jax.Array
 
 
-class _Residuals(NamedTuple):
+class LSTMResiduals(NamedTuple):
+    """What the forward pass of a step stores."""
+
     input_gate: jax.Array
     forget_gate: jax.Array
     candidate: jax.Array
@@ -42,7 +44,9 @@ class _Residuals(NamedTuple):
     memory: jax.Array  # that entered the step
 
 
-class _Local(NamedTuple):
+class LSTMLocal(NamedTuple):
+    """The local derivatives of a step."""
+
     input_gate: jax.Array  # ∂c'/∂z_i, and so on
     forget_gate: jax.Array
     candidate: jax.Array
@@ -55,7 +59,7 @@ class _Local(NamedTuple):
 class LSTMRecurrence(AffineRecurrence):
     """The `Recurrence` of the LSTM; for its methods see there."""
 
-    def step(self, carry: LSTMCarry, u: Any) -> tuple[LSTMCarry, jax.Array, _Residuals]:
+    def step(self, carry: LSTMCarry, u: Any) -> tuple[LSTMCarry, jax.Array, LSTMResiduals]:
         z = self._projected(u) + product(carry.hidden, self._params["recurrent"])
         z_i, z_f, z_g, z_o = jnp.split(z, 4, axis=-1)
         i, f, o = jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), jax.nn.sigmoid(z_o)
@@ -64,18 +68,18 @@ class LSTMRecurrence(AffineRecurrence):
         memory = lax.optimization_barrier(f * carry.memory.astype(z.dtype) + i * g)
         hidden = (o * jnp.tanh(memory)).astype(carry.hidden.dtype)
         i, f, g, o = (gate.astype(self._dtype) for gate in (i, f, g, o))
-        residuals = _Residuals(i, f, g, o, carry.memory)
+        residuals = LSTMResiduals(i, f, g, o, carry.memory)
         return LSTMCarry(memory.astype(carry.memory.dtype), hidden), hidden, residuals
 
-    def residuals_like(self, carry: LSTMCarry) -> _Residuals:
+    def residuals_like(self, carry: LSTMCarry) -> LSTMResiduals:
         gate = carry.hidden.astype(self._dtype)
-        return _Residuals(gate, gate, gate, gate, carry.memory)
+        return LSTMResiduals(gate, gate, gate, gate, carry.memory)
 
-    def linearize(self, chunk: Chunk) -> tuple[jax.Array, _Local]:
+    def linearize(self, chunk: Chunk) -> tuple[jax.Array, LSTMLocal]:
         i, f, g, o, c = (leaf.astype(self._wide) for leaf in chunk.residuals)
         tanh = lax.optimization_barrier(jnp.tanh(f * c + i * g))
         ys = (o * tanh).astype(chunk.entering.hidden.dtype)
-        local = _Local(
+        local = LSTMLocal(
             input_gate=g * i * (1 - i),
             forget_gate=c * f * (1 - f),
             candidate=i * (1 - g * g),
@@ -87,7 +91,7 @@ class LSTMRecurrence(AffineRecurrence):
         return ys, lax.optimization_barrier(local)
 
     def pull_back(
-        self, local: _Local, cotangent: LSTMCarry, y_cotangent: jax.Array
+        self, local: LSTMLocal, cotangent: LSTMCarry, y_cotangent: jax.Array
     ) -> tuple[jax.Array, LSTMCarry]:
         d_hidden = cotangent.hidden.astype(self._wide) + y_cotangent.astype(self._wide)
         d_memory = cotangent.memory.astype(self._wide) + local.memory * d_hidden

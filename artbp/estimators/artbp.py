@@ -8,7 +8,7 @@ plain scan.
 import jax
 
 from artbp.estimators.base import GradientEstimator, Plan
-from artbp.estimators.segmentwise import segmentwise
+from artbp.estimators.segmentwise import SegmentStart, segmentwise
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import Never
 from artbp.unrolls.checks import Cell
@@ -23,6 +23,7 @@ def artbp(
     law: TruncationLaw,
     *,
     compensate: bool = True,
+    segment_start: SegmentStart = "carried",
     normalizer: float = 1.0,
     policy: Policy | None = None,
     block_size: int = 256,
@@ -51,6 +52,13 @@ def artbp(
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
       compensate: False leaves the gate at 1 between the same random boundaries. This is biased. It
         is a control that separates the effect of compensation from that of random lengths.
+      segment_start: "carried" starts a segment with the carry at the end of the one before it.
+        "initial" starts each segment with the initial carry, so that segments are independent
+        short sequences. Nothing is then unbiased for the gradient of the whole stream. With
+        compensate=False the estimate is the exact gradient of the losses of these short sequences,
+        and so unbiased for their expected loss. With compensation it is not the gradient of one
+        loss: the expectation has, for each step, its effect on all later losses of a run that
+        starts where the segment of that step starts and is never cut.
       normalizer: a constant that divides the gradient, for instance L0 times the batch size.
         Dividing by the sampled length would be a bias: it is correlated with the gradient.
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`
@@ -82,4 +90,4 @@ def artbp(
 
     functions = Functions(cell, loss_fn, law.compensation if compensate else None)
     plan = None if isinstance(law, Never) else Plan(law.length_of)
-    return segmentwise(functions, next_length, normalizer, policy, block_size, plan)
+    return segmentwise(functions, next_length, normalizer, policy, block_size, plan, segment_start)

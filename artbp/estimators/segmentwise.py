@@ -6,7 +6,7 @@ They differ in two functions: how long the next segment is, and the gate of a st
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 # this many segments.
 _PLAN = 256
 
+SegmentStart = Literal["carried", "initial"]
+
 
 def segmentwise(
     functions: Functions,
@@ -44,6 +46,7 @@ def segmentwise(
     policy: Policy | None,
     block_size: int,
     plan: Plan | None = None,
+    segment_start: SegmentStart = "carried",
 ) -> GradientEstimator:
     """Builds an estimator from the functions of a segment and a way to choose lengths.
 
@@ -53,8 +56,14 @@ def segmentwise(
         whether the segment begins the stream; lengths above `limit` may be returned as `limit`.
       plan: as in `ChunkedEstimator`, its lengths those of `next_length`; None for an estimator that
         needs the whole sequence.
+      segment_start: as for `artbp.artbp`.
     """
     check_policy(policy)
+    if segment_start not in get_args(SegmentStart):
+        raise ValueError(
+            f"segment_start={segment_start!r}; expected 'carried', to start a segment with the "
+            "carry of the one before it, or 'initial', to start it with the initial carry."
+        )
     check_positive(normalizer=normalizer)
     check_positive(block_size=block_size, integer=True)
 
@@ -64,6 +73,8 @@ def segmentwise(
             params, carry = _tree.as_arrays((params, carry))
             scratch = make_scratch(functions.cell, params, carry, block_size)
         return start(params, carry, rng_key, scratch=scratch)
+
+    finish = functools.partial(_finish, normalizer, segment_start == "initial")
 
     @jax.jit
     def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
@@ -83,7 +94,7 @@ def segmentwise(
         if not stream.ends:  # a segment that is cut off must not pass for one
             is_cut = drawn > length
             result = result._replace(grads=_tree.nan_where(is_cut, result.grads))
-        return _finish(normalizer, result, state, stream.ends, num_steps, length)
+        return finish(result, state, stream.ends, num_steps, length)
 
     @functools.cache
     def host_kernel(policy: Policy) -> Callable[..., SegmentResult]:
@@ -130,7 +141,7 @@ def segmentwise(
         start = stream.history + int(position)
         result = kernel(params, *carries, state.scratch, stream, start, length)
         of_stream = stream.ends, np.int32(num_steps)
-        return _finish(normalizer, result, state, *of_stream, np.int32(length))
+        return finish(result, state, *of_stream, np.int32(length))
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
@@ -148,6 +159,7 @@ def segmentwise(
 
 def _finish(
     normalizer: float,
+    starts_anew: bool,
     result: SegmentResult,
     state: EstimatorState,
     ends: bool,
@@ -157,7 +169,7 @@ def _finish(
     """What `estimate` returns, from the result of a segment of a stream of `num_steps` steps."""
     position = (state.position + length) % num_steps
     at_end = jnp.asarray(position == 0)
-    resets = at_end & ends
+    resets = (at_end & ends) | starts_anew
     grads, carry = _normalize(normalizer, result.grads, result.carry, state.initial_carry, resets)
     new_state = state._replace(
         position=position,

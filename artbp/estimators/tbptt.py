@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp.estimators.base import GradientEstimator, Plan
-from artbp.estimators.segmentwise import segmentwise
+from artbp.estimators.segmentwise import SegmentStart, segmentwise
 from artbp.truncation.deterministic import check_length
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.functions import Functions
@@ -18,6 +18,7 @@ def tbptt(
     *,
     truncation_length: int,
     draw_offset: bool = False,
+    segment_start: SegmentStart = "carried",
     normalizer: float = 1.0,
     policy: Policy | None = None,
     block_size: int = 256,
@@ -35,6 +36,10 @@ def tbptt(
       truncation_length: K, in time steps.
       draw_offset: if True, the first segment of each pass has a random length, uniform on 1, …, K,
         and all boundaries of the pass are shifted with it. Otherwise every pass has the same ones.
+      segment_start: "carried" starts a segment with the carry at the end of the one before it.
+        "initial" starts each segment with the initial carry: segments are independent short
+        sequences, and the gradient is exactly that of their losses. It is still not the gradient of
+        the losses of the whole stream.
 
     Raises:
       ValueError: truncation_length is not an integer ≥ 1.
@@ -52,4 +57,4 @@ def tbptt(
         return jnp.where(at_start, drawn, whole)
 
     functions, plan = Functions(cell, loss_fn), None if draw_offset else Plan(period)
-    return segmentwise(functions, next_length, normalizer, policy, block_size, plan)
+    return segmentwise(functions, next_length, normalizer, policy, block_size, plan, segment_start)

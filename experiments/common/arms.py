@@ -21,11 +21,12 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 
 from artbp import REGISTRY, EstimatorSpec, GradientEstimator, estimators, truncation
+from artbp.estimators.segmentwise import SegmentStart
 from artbp.estimators.tbptt_k1_k2 import Losses, Mode
 from artbp.estimators.unbiased_tbptt import Mode as LookBackMode
 from experiments.common.errors import ConfigError
@@ -201,6 +202,12 @@ def _arm(
     return Arm(length=length, chain=chain, law=law, **(defaults | given))
 
 
+def _start_words(segment_start: SegmentStart) -> str:
+    if segment_start not in get_args(SegmentStart):
+        raise ValueError(f"segment_start={segment_start!r}, expected 'carried' or 'initial'")
+    return ", from zero" if segment_start == "initial" else ""
+
+
 @_estimator
 def bptt(length: int | None = None) -> Arm:
     """Full BPTT: one update per stream or, with `length`, one per sequence of a stream that is
@@ -211,12 +218,17 @@ def bptt(length: int | None = None) -> Arm:
 
 
 @_estimator
-def tbptt(length: int, draw_offset: bool = False) -> Arm:
+def tbptt(length: int, draw_offset: bool = False, segment_start: SegmentStart = "carried") -> Arm:
     """Truncated BPTT with segments of `length` steps."""
+    claims = "tbptt_drawn_offset" if draw_offset else "tbptt"
+    offset = ", offset drawn" if draw_offset else ""
     return _arm(
-        "tbptt_drawn_offset" if draw_offset else "tbptt",
+        claims,
         length,
-        label=f"TBPTT {length}{', offset drawn' if draw_offset else ''}",
+        make=functools.partial(
+            REGISTRY[claims].build, mean_length=length, segment_start=segment_start
+        ),
+        label=f"TBPTT {length}{offset}{_start_words(segment_start)}",
         color=_VERMILLION,
         law=truncation.fixed(length),
     )
@@ -268,7 +280,12 @@ def awd_lstm_bptt(length: int) -> Arm:
 
 
 @_estimator
-def artbp(length: float, alpha: float | None = None, law: str | None = None) -> Arm:
+def artbp(
+    length: float,
+    alpha: float | None = None,
+    law: str | None = None,
+    segment_start: SegmentStart = "carried",
+) -> Arm:
     """ARTBP with mean length `length`: the polynomial law with `alpha`, or `law="geometric"`."""
     if alpha is not None and law is None:
         lengths, words = truncation.polynomial(length, alpha), f"α = {alpha:g}"
@@ -282,17 +299,22 @@ def artbp(length: float, alpha: float | None = None, law: str | None = None) -> 
     return _arm(
         "artbp_geometric" if law else "artbp_polynomial_4",
         length,
-        make=lambda cell, loss_fn, **options: estimators.artbp(cell, loss_fn, lengths, **options),
-        label=f"ARTBP {length:g}, {words}",
+        make=functools.partial(estimators.artbp, law=lengths, segment_start=segment_start),
+        label=f"ARTBP {length:g}, {words}{_start_words(segment_start)}",
         color=_SKY if law else _BLUE,
         law=lengths,
     )
 
 
 @_estimator
-def uncompensated(length: float, alpha: float | None = None, law: str | None = None) -> Arm:
+def uncompensated(
+    length: float,
+    alpha: float | None = None,
+    law: str | None = None,
+    segment_start: SegmentStart = "carried",
+) -> Arm:
     """The random boundaries of ARTBP without the compensation: a control."""
-    arm = artbp(length, alpha, law)
+    arm = artbp(length, alpha, law, segment_start)
     return replace(
         arm,
         make=functools.partial(arm.make, compensate=False),

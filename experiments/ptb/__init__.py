@@ -2,9 +2,11 @@
 
 python -m experiments.ptb --config configs/ptb/small.py --workdir DIR         one run
 python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR   the comparison
+python -m experiments.ptb_authors --config configs/ptb/authors.py --workdir DIR   their protocol
 python -m experiments.sample --workdir DIR                                    text from a run
 
 data, generated     the text, its symbols, and rows for training
+authors_cell        the cell of the ARTBP paper's authors
 model               one recurrent layer, a readout, cross-entropy; bits per character of a text
 config              every field of a configuration; the estimator and the measurements it names
 run                 one run, from a configuration to results.json

@@ -27,8 +27,12 @@ def default_config() -> ml_collections.ConfigDict:
             "data": {
                 "source": "ptb",  # or "generated": made-up text, to try the code without the data
                 "generated_lines": 2000,  # of training text, for source "generated" only
+                "keep_line_spaces": False,  # see experiments.ptb.data
             },
-            "model": {"cell": "lstm", "hidden_size": 128},  # or "gru"
+            "model": {"cell": "lstm", "hidden_size": 128},  # or "gru", "authors_lstm"
+            # How the validation text is scored after each epoch: as one column, or as more, side by
+            # side, which is faster. At the end it is scored as one column in any case.
+            "columns": 1,
             "optimizer": {
                 "name": "adam",  # see experiments.common.optimizers
                 "learning_rate": 2e-3,

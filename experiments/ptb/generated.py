@@ -29,13 +29,14 @@ def generated_text(seed: int, num_lines: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def generated_corpus(seed: int, num_lines: int) -> Corpus:
+def generated_corpus(seed: int, num_lines: int, *, keep_line_spaces: bool = False) -> Corpus:
     """A Corpus with `num_lines` lines of training text, a tenth of it (or 2) per other split."""
     few = max(num_lines // 10, 2)
     return corpus_from_texts(
         train=generated_text(3 * seed, num_lines),
         valid=generated_text(3 * seed + 1, few),
         test=generated_text(3 * seed + 2, few),
+        keep_line_spaces=keep_line_spaces,
     )
 
 

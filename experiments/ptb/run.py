@@ -1,6 +1,7 @@
 """One run: train on the rows of the text, save the best params, score the test text."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -52,15 +53,18 @@ def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
     source = config.data.source
     if source not in ("ptb", "generated"):
         raise ConfigError(f"data.source is {source!r}: expected 'ptb' or 'generated'.")
+    keep = config.data.keep_line_spaces
     if source == "ptb":
-        return data.penn_treebank(data_dir)
+        return data.penn_treebank(data_dir, keep_line_spaces=keep)
     # The same text for every seed: a seed draws params and boundaries only.
-    return generated_corpus(0, config.data.generated_lines)
+    return generated_corpus(0, config.data.generated_lines, keep_line_spaces=keep)
 
 
 def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
     """Makes everything that can be refused, before the first file is written: ExperimentError."""
     check_seed("seed", config.seed)
+    if config.columns < 1:
+        raise ConfigError(f"columns is {config.columns}: expected 1 or more.")
     corpus = load_corpus(config, data_dir)
     rows = data.batch_rows(corpus.train, config.batch)
     num_symbols = len(corpus.vocabulary)
@@ -84,8 +88,10 @@ def run(
     """Trains, evaluates, and writes `results.json` and `vocabulary.json` into the workdir.
 
     The best params are those with the fewest bits per character on the validation text, evaluated
-    after each epoch. The test text is scored once, at the end, with these. Two arms with the same
-    seed start from the same params and read the same rows. Bad input leaves no workdir behind.
+    after each epoch in `config.columns` columns. At the end both texts are scored with these, as
+    one column and, where there are more, in these too ("in_columns" of the results). Two arms with
+    the same seed start from the same params and read the same rows. Bad input leaves no workdir
+    behind.
     """
     prepared = prepare(config, data_dir)
     corpus, model, xs = prepared.corpus, prepared.model, prepared.xs
@@ -107,12 +113,13 @@ def run(
     shown = {name: getattr(command_line, name) for name in ("tensorboard", "progress_bar")}
     stream = artbp.Stream(jnp.asarray(xs), jnp.asarray(prepared.targets))
     carry = model.initial_carry(params, config.batch)
+    score = functools.partial(bits_per_character, model, newline=newline)
     result = train(
         *(prepared.estimator, prepared.optimizer, stream, params, carry),
         rng_key=boundary_key,
         workdir=workdir,
         options=dataclasses.replace(prepared.options, **shown),
-        evaluate=lambda p: {"valid_bpc": bits_per_character(model, p, corpus.valid, newline)},
+        evaluate=lambda p: {"valid_bpc": score(p, corpus.valid, columns=config.columns)},
         measure=prepared.measure,
     )
     with Checkpoints(workdir.checkpoints_path) as checkpoints:
@@ -120,7 +127,11 @@ def run(
     results = {name: config[name] for name in ("arm", "seed")}
     results["learning_rate"] = config.optimizer.learning_rate
     results["valid_bpc"] = record["valid_bpc"]
-    results["test_bpc"] = bits_per_character(model, best_params, corpus.test, newline)
+    results["test_bpc"] = score(best_params, corpus.test)
+    if config.columns > 1:
+        test_bpc = score(best_params, corpus.test, columns=config.columns)
+        results["in_columns"] = {"valid_bpc": record["valid_bpc"], "test_bpc": test_bpc}
+        results["valid_bpc"] = score(best_params, corpus.valid)
     results |= {"best_epoch": record["epoch"], "num_epochs": config.num_epochs}
     results["updates"] = result.progress.updates
     results["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,11 +1,12 @@
 """The arms of the study, and their runs as processes: which are left to run, and their results."""
 
 import dataclasses
+import itertools
 import json
 import math
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from experiments.common import fields
@@ -100,8 +101,12 @@ class Study:
         return [Run("tune", name, rate, seed) for seed in self.tuning_seeds for rate in rates]
 
     def runs(self, rows: Sequence[Row]) -> list[Run]:
-        """All runs known so far: the comparison of an arm comes after its own tuning."""
-        runs = [run for name in self.arms for run in self.tuning_runs(name)]
+        """All runs known so far: the comparison of an arm comes after its own tuning.
+
+        Every arm is tried at its first rate before any is tried at its second.
+        """
+        turns = itertools.zip_longest(*map(self.tuning_runs, self.arms))
+        runs = [run for turn in turns for run in turn if run is not None]
         rates = {name: self._chosen_rate(name, rows) for name in self.arms}
         for seed in self.seeds:
             runs += [Run("compare", n, rate, seed) for n, rate in rates.items() if rate is not None]
@@ -134,7 +139,7 @@ class Study:
 
     def run_overrides(self, run: Run) -> list[str]:
         """`--set` values that turn the base configuration into the one of the run."""
-        arm = ARMS[run.arm]
+        arm = self.arms[run.arm]
         unwatched = ["shadow.every=0"] if run.purpose == "tune" else []
         own = f"optimizer.learning_rate={run.learning_rate!r}", f"seed={run.seed}"
         return [*self.overrides, f"arm={arm.arm}", *arm.overrides, *unwatched, *own]
@@ -181,8 +186,12 @@ class Study:
         )
 
 
-def run_study(study: Study, *, jobs: int) -> list[Row]:
+def run_study(
+    study: Study, *, jobs: int, write_report: Callable[[Sequence[Row]], None] | None = None
+) -> list[Row]:
     """Runs what is missing, up to `jobs` processes at the same time, and returns all rows.
+
+    `write_report` is called with the rows after every run; by default, that of the study.
 
     Runs that fail are reported in the table and do not stop the others; the next call tries them
     again. TrainingInterruptedError on Ctrl-C or SIGTERM: those running have saved a checkpoint.
@@ -198,10 +207,17 @@ def run_study(study: Study, *, jobs: int) -> list[Row]:
             for run in missing[: processes.num_idle]:
                 print(f"start   {run.name}", flush=True)
                 processes.start(run, study.command(run), study.folder / "logs" / f"{run.name}.log")
-            study.write_report(rows)
+            (write_report or study.write_report)(rows)
             if not processes.running:
                 return rows
             processes.wait_for_one()
+
+
+def finished_rows(study: Study) -> list[Row]:
+    """The rows of the runs whose results are on disk."""
+    rows: list[Row] = []
+    _missing(study, rows, frozenset())
+    return rows
 
 
 def _missing(study: Study, rows: list[Row], running: Set[Run]) -> list[Run]:

@@ -49,7 +49,7 @@ def test_texts_with_one_meaning_are_one_arm():
     ("text", "words"),
     [
         ("artpb(16)", "'artpb', which is unknown. Did you mean artbp?.*tbptt"),
-        ("tbptt(k=3)", r"The arguments are tbptt\(length, draw_offset=False\)"),
+        ("tbptt(k=3)", r"The arguments are tbptt\(length, draw_offset=False, segment_start="),
         ("tbptt(2.5)", "expected an integer"),
         ("tbptt(0)", "length=0"),
         ("artbp(16)", "expected alpha"),

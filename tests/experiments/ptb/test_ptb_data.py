@@ -41,6 +41,22 @@ def test_character_convention_by_hand():
     assert corpus.vocabulary.symbols == "\n<>N_abehkntu"
 
 
+def test_line_spaces_by_hand():
+    texts = " the <unk> N \n a b \n", "a b\nthe\n", "b a\n\nN"
+    corpus = data.corpus_from_texts(*texts, keep_line_spaces=True)
+    assert corpus.vocabulary.decode(corpus.train) == "_the_<unk>_N_\n_a_b_\n"
+    assert corpus.vocabulary.decode(corpus.valid) == "_a_b_\n_the_\n"
+
+
+def test_with_line_spaces_a_text_is_the_file(known_text, known_counts):
+    corpus = data.penn_treebank(known_text, keep_line_spaces=True)
+    for split in data.SPLITS:
+        content = (known_text / f"ptb.{split}.txt").read_text()
+        assert corpus.vocabulary.decode(getattr(corpus, split)) == content.replace(" ", "_")
+        spaces = 2 * content.count("\n")
+        assert corpus.counts()[split] == len(content) == known_counts[split] + spaces
+
+
 def test_the_vocabulary_is_that_of_the_training_text():
     with pytest.raises(DataError, match="valid text contains 'x', 'z'"):
         data.corpus_from_texts("a b\nb a\n", "a z\nx b\n", "a\nb\n")

@@ -39,6 +39,18 @@ def test_equals_the_naive_loop(model_and_params, chunk):
     assert bits == pytest.approx(_naive_bits(model, params, SYMBOLS, NEWLINE), rel=1e-5)
 
 
+@pytest.mark.parametrize("columns", [2, 3, 7, 45, 50])
+def test_columns_are_read_side_by_side_each_from_zeros(model_and_params, columns):
+    model, params = model_and_params
+    bits = bits_per_character(model, params, SYMBOLS, NEWLINE, 12, columns=columns)
+    length, before = -(-len(SYMBOLS) // columns), [NEWLINE, *SYMBOLS]
+    expected = sum(
+        len(part := SYMBOLS[i : i + length]) * _naive_bits(model, params, part, before[i])
+        for i in range(0, len(SYMBOLS), length)
+    )
+    assert bits == pytest.approx(expected / len(SYMBOLS), rel=1e-5)
+
+
 def test_the_first_symbol_is_scored_after_a_newline(model_and_params):
     model, params = model_and_params
     for symbols in (SYMBOLS, SYMBOLS[:1]):

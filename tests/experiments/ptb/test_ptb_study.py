@@ -22,7 +22,7 @@ def _study(arms=(TBPTT, ARTBP), rates=(1e-3, 2e-3), tuning_seeds=(0,), seeds=(1,
 
 def test_the_comparison_of_an_arm_comes_after_its_tuning():
     study = _study()
-    tuning = [run for name in study.arms for run in study.tuning_runs(name)]
+    tuning = [Run("tune", name, rate, 0) for rate in (1e-3, 2e-3) for name in (TBPTT, ARTBP)]
     assert study.runs([]) == tuning
     assert {(run.arm, run.learning_rate, run.seed) for run in tuning} == {
         (name, rate, 0) for name in (TBPTT, ARTBP) for rate in (1e-3, 2e-3)
@@ -129,7 +129,7 @@ def test_no_rate_is_chosen_while_a_tuning_run_has_failed_otherwise_than_by_diver
 
 
 def test_arms_differ_in_what_their_names_say_and_each_is_paired_with_its_own_optimiser(tmp_path):
-    study = _study(folder=tmp_path, config_path=str(ROOT / "configs" / "ptb" / "small.py"))
+    study = _study(ARMS, folder=tmp_path, config_path=str(ROOT / "configs" / "ptb" / "small.py"))
     configs = {name: study.config(Run("compare", name, 1e-3, 1)) for name in ARMS}
     told = {name: (config.arm, config.optimizer.name) for name, config in configs.items()}
     assert told == {

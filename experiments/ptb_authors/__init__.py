@@ -1,0 +1,11 @@
+"""Penn Treebank as the paper's authors ran it, and what their gain is made of.
+
+python -m experiments.ptb_authors --config configs/ptb/authors.py --set model.hidden_size=256
+    --workdir DIR --jobs 2
+
+arms        who starts each segment from the zero state, who carries the state on, at which rate
+rows        a row per run, finished or not; the authors' own curves
+since_zero  bits of a trained model against the number of steps since a zero state
+report      the table: paired differences, the epochs at which curves cross, every run
+figure      curves beside the authors' own, and bits since the zero state
+"""

@@ -1,0 +1,39 @@
+"""The arms: who starts from the zero state, who carries the state on, and at which rate."""
+
+from experiments.ptb_study.study import Compared
+
+AUTHORS_RATE = 1e-4  # Adam's, in the authors' logs
+AT_AUTHORS_RATE = "-1e-4"  # ends the names of the arms at this rate
+_RATES = (1e-3, 3e-3, 3e-4)
+
+_ESTIMATORS = {
+    "tbptt-zero": "tbptt(50, segment_start='initial')",
+    "artbp-zero": "artbp(50, alpha=4, segment_start='initial')",
+    "tbptt-carried": "tbptt(50)",
+    "artbp-carried": "artbp(50, alpha=4)",
+    # The boundaries of ARTBP, so the same contexts in training, with a biased gradient.
+    "uncompensated-zero": "uncompensated(50, alpha=4, segment_start='initial')",
+    "uncompensated-carried": "uncompensated(50, alpha=4)",
+    "unbiased-carried": "unbiased_tbptt(50, hazard=0.75)",
+}
+
+ARMS = {
+    # Each at a rate tuned for it.
+    **{name: Compared(text, _RATES, (), None) for name, text in _ESTIMATORS.items()},
+    **{
+        name + AT_AUTHORS_RATE: Compared(text, (AUTHORS_RATE,), (), None)
+        for name, text in _ESTIMATORS.items()
+    },
+}
+
+# What each difference between two arms says.
+PAIRS = (
+    ("artbp-zero", "tbptt-zero", "the paper's comparison"),
+    ("uncompensated-zero", "tbptt-zero", "random lengths alone"),
+    ("artbp-zero", "uncompensated-zero", "compensation alone"),
+    ("tbptt-carried", "tbptt-zero", "carrying the state in training"),
+    ("artbp-carried", "tbptt-carried", "the paper's comparison, state carried"),
+    ("uncompensated-carried", "tbptt-carried", "random lengths alone, state carried"),
+    ("artbp-carried", "uncompensated-carried", "compensation alone, state carried"),
+    ("unbiased-carried", "tbptt-carried", "unbiased, on TBPTT's clock"),
+)

@@ -1,0 +1,125 @@
+"""Curves beside the authors' own, and bits against the number of steps since a zero state."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.common import figures
+from experiments.common.figures import COLOURS
+from experiments.common.report import Row
+from experiments.ptb_authors.report import of_arm
+from experiments.ptb_authors.rows import authors_curves
+from experiments.ptb_authors.since_zero import EDGES, SEGMENT
+
+_BLUE, _GREEN, _SKY, _VERMILLION, _ORANGE, _PINK, _BLACK, _GREY = COLOURS
+# Colour by estimator; solid from the zero state, dashed with a carried one.
+_ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tbptt-zero": ("TBPTT 50, from zero", {"color": _VERMILLION, "linestyle": "-"}),
+    "artbp-zero": ("ARTBP 50, from zero", {"color": _BLUE, "linestyle": "-"}),
+    "uncompensated-zero": ("not compensated, from zero", {"color": _ORANGE, "linestyle": "-"}),
+    "tbptt-carried": ("TBPTT 50, carried", {"color": _VERMILLION, "linestyle": "--"}),
+    "artbp-carried": ("ARTBP 50, carried", {"color": _BLUE, "linestyle": "--"}),
+    "uncompensated-carried": ("not compensated, carried", {"color": _ORANGE, "linestyle": "--"}),
+    "unbiased-carried": ("unbiased TBPTT 50, carried", {"color": _PINK, "linestyle": "--"}),
+}
+
+
+def draw(rows: Sequence[Row], where: str, description: str) -> Figure:
+    """Four panels of the runs in one setting, as `report.setting` names it."""
+    figure, axes = figures.new_figure(
+        (13, 9.4),
+        "Penn Treebank characters as the authors of ARTBP trained",
+        description,
+        [
+            (0.06, 0.54, 0.27, 0.36),
+            (0.59, 0.54, 0.25, 0.36),
+            (0.06, 0.07, 0.27, 0.36),
+            (0.59, 0.07, 0.25, 0.36),
+        ],
+    )
+    found = {arm: list(of_arm(rows, arm, where).values()) for arm in _ARMS}
+    found = {arm: runs for arm, runs in found.items() if runs}
+    _curves(axes[0], found)
+    _differences(axes[1], rows, where)
+    scored = {a: [row for row in runs if row["scores"]] for a, runs in found.items()}
+    scored = {arm: runs for arm, runs in scored.items() if runs}
+    for panel, text in ((axes[2], "valid"), (axes[3], "train")):
+        _since_zero(panel, scored, text)
+    return figure
+
+
+def _mean(curves: Sequence[Sequence[float]]) -> np.ndarray:
+    """The mean over runs, as far as all of them got."""
+    shortest = min(map(len, curves))
+    return np.mean([curve[:shortest] for curve in curves], axis=0)
+
+
+def _curves(axes: Any, found: dict[str, list[Row]]) -> None:
+    ends, highest = [], 0.0
+    for method, color in (("tbptt", _VERMILLION), ("artbp", _BLUE)):
+        runs = authors_curves()[method]["valid"]
+        epochs, mean, spread = 1 + np.arange(runs.shape[1]), runs.mean(0), runs.std(0, ddof=1)
+        axes.fill_between(epochs, mean - spread, mean + spread, color=color, alpha=0.25, lw=0)
+        ends.append((mean[-1], f"{method.upper()}, the authors' 6 runs", {"color": color}))
+        highest = max(highest, mean[1])
+    for arm, runs in found.items():
+        words, pen = _ARMS[arm]
+        mean = _mean([row["valid_bpc"] for row in runs])
+        axes.plot(1 + np.arange(len(mean)), mean, linewidth=1.8, **pen)
+        ends.append((mean[-1], words, pen))
+        highest = max(highest, mean[min(1, len(mean) - 1)])
+    axes.set(xlabel="epoch", ylabel="bits per character", xlim=(1, 20), title="Validation text")
+    axes.set_ylim(top=highest)
+    figures.plain_ticks(axes.xaxis, (1, 5, 10, 15, 20))
+    figures.grid(axes)
+    figures.label_ends(axes, ends)
+
+
+def _differences(axes: Any, rows: Sequence[Row], where: str) -> None:
+    ends = []
+    authors = authors_curves()
+    for text, pen in (("valid", {"linestyle": "-"}), ("train", {"linestyle": ":"})):
+        mean = authors["artbp"][text].mean(0) - authors["tbptt"][text].mean(0)
+        axes.plot(1 + np.arange(len(mean)), mean, color=_GREY, linewidth=2, **pen)
+        words = {"valid": "validation", "train": "training"}[text]
+        ends.append((mean[-1], f"the authors, {words}", {"color": _GREY} | pen))
+        for start, color in (("zero", _BLACK), ("carried", _GREEN)):
+            ours, theirs = (of_arm(rows, f"{arm}-{start}", where) for arm in ("artbp", "tbptt"))
+            field = {"valid": "valid_bpc", "train": "train_bits"}[text]
+            curves = [
+                [a - b for a, b in zip(ours[seed][field], theirs[seed][field], strict=False)]
+                for seed in sorted(ours.keys() & theirs)
+            ]
+            for curve in curves:
+                axes.plot(1 + np.arange(len(curve)), curve, color=color, linewidth=1.2, **pen)
+            if curves:
+                of_start = {"zero": "from zero", "carried": "carried"}[start]
+                ends.append((_mean(curves)[-1], f"{of_start}, {words}", {"color": color} | pen))
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.set(xlabel="epoch", xlim=(1, 20), ylim=(-0.1, 0.1), title="ARTBP 50 − TBPTT 50")
+    figures.plain_ticks(axes.xaxis, (1, 5, 10, 15, 20))
+    figures.grid(axes)
+    figures.label_ends(axes, ends)
+
+
+def _since_zero(axes: Any, scored: dict[str, list[Row]], text: str) -> None:
+    ends = []
+    for arm, runs in scored.items():
+        words, pen = _ARMS[arm]
+        mean = _mean([row["scores"][text]["since_zero"] for row in runs])
+        middles = [(low + 1 + high) / 2 for low, high in itertools.pairwise(EDGES)]
+        axes.plot(middles[: len(mean)], mean, "o", markersize=3, linewidth=1.6, **pen)
+        ends.append((mean[-1], words, pen))
+    axes.axvline(SEGMENT, color="0.5", linewidth=0.8)
+    title = {"valid": "Validation text", "train": "Training text"}[text]
+    axes.set(xscale="log", xlabel="steps since the zero state", ylabel="bits per character")
+    axes.set_title(title)
+    if ends:
+        last = [height for height, *_ in ends]
+        axes.set_ylim(min(last) - 0.05, max(last) + 0.25)
+    figures.plain_ticks(axes.xaxis, (1, 10, 50, 200, 1000))
+    figures.grid(axes)
+    figures.label_ends(axes, ends)

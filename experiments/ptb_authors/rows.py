@@ -1,0 +1,69 @@
+"""One row per run, finished or not: its curves and, at the end, its scores."""
+
+import csv
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.common.report import Row
+from experiments.common.workdir import write_atomically
+from experiments.ptb_authors import since_zero
+from experiments.ptb_study.report import Run
+from experiments.ptb_study.study import Study
+
+# Numbers of github.com/ctallec/bigart at dd508e3, logs of May 2017 (MIT licence): bits per
+# character after each of 20 epochs, 6 runs of each method with 1000 units.
+_AUTHORS = pathlib.Path(__file__).parents[1] / "results" / "ptb_authors" / "authors_curves.csv"
+
+
+def authors_curves() -> dict[str, dict[str, np.ndarray]]:
+    """{"artbp" and "tbptt": {"train" and "valid": bits, [runs, epochs]}} of the authors' logs."""
+    found: dict[str, dict[str, dict[int, list[float]]]] = {}
+    with _AUTHORS.open(encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            curves = found.setdefault(line["method"], {"train": {}, "valid": {}})
+            for text, of_run in curves.items():
+                of_run.setdefault(int(line["run"]), []).append(float(line[f"{text}_bpc"]))
+    return {
+        method: {text: np.array(list(runs.values())) for text, runs in curves.items()}
+        for method, curves in found.items()
+    }
+
+
+def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
+    """The rows of these runs, without those that have finished no epoch.
+
+    A row has the fields of `Run`, "train_bits" and "valid_bpc" for each finished epoch and, if the
+    run is finished, "scores" (see `since_zero.scores`), "results" (bits at batch 1 and in columns)
+    and the number of characters of each text; otherwise these are None.
+    """
+    rows = []
+    for run in dict.fromkeys(runs):
+        folder = study.folder / "runs" / run.name
+        written = folder / "metrics.jsonl"
+        lines = written.read_text(encoding="utf-8").splitlines() if written.is_file() else []
+        epochs = [row for row in map(json.loads, lines) if row["kind"] == "evaluation"]
+        if not epochs:
+            continue
+        row = run._asdict() | {"units": study.config(run).model.hidden_size}
+        row |= {name: [epoch[name] for epoch in epochs] for name in ("train_bits", "valid_bpc")}
+        row |= {"results": None, "scores": None}
+        if study.finished(run) is not None:
+            results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            names = ("valid_bpc", "test_bpc", "in_columns", "best_epoch", "characters")
+            row |= {"results": {name: results.get(name) for name in names}}
+            row |= {"scores": _scores(folder, study.data_dir)}
+        rows.append(row)
+    return rows
+
+
+def _scores(folder: pathlib.Path, data_dir: str | None) -> Any:
+    """`since_zero.scores`, computed once and stored in the folder of the run."""
+    path = folder / "since_zero.json"
+    if not path.is_file():
+        scores = since_zero.scores(folder, data_dir)
+        write_atomically(path, json.dumps(scores) + "\n")
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,81 @@
+"""Bits per character of a trained model, against the number of steps since a zero state."""
+
+import functools
+import itertools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+import artbp
+from experiments.common.checkpoints import Checkpoints
+from experiments.common.workdir import read_workdir
+from experiments.ptb import data
+from experiments.ptb.model import CharacterModel, bits, bits_per_character
+from experiments.ptb.run import prepare
+
+LENGTH, SEGMENT = 2000, 50
+# Steps since the zero state, counted from 1: the bins (0, 1], (1, 2], (2, 5], …
+EDGES = (0, 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000, 2000)
+_SYMBOLS = 400_000  # of each text, from its beginning; the validation text has no more
+_COLUMNS = 64
+
+
+def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
+    """Scores the best params of a finished run on both texts.
+
+    Returns:
+        {"train" and "valid": {"carried": bits, "reset": bits with the state set to zero every
+        `SEGMENT` steps, "since_zero": [bits in each bin of `EDGES`], "counting": the factor from
+        bits per character to bits per character without the spaces at line ends}}
+    """
+    workdir, values = read_workdir(folder)
+    config = ml_collections.FrozenConfigDict(values)
+    prepared = prepare(config, data_dir)
+    model, corpus = prepared.model, prepared.corpus
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
+        params, _ = checkpoints.restore_best(like)
+    newline = corpus.vocabulary.symbols.index(data.NEWLINE)
+    result = {}
+    for split in ("train", "valid"):
+        symbols = getattr(corpus, split)[:_SYMBOLS]
+        score = functools.partial(bits_per_character, model, params, symbols, newline)
+        line_spaces = 2 if config.data.keep_line_spaces else 0
+        num_spaces = line_spaces * int(np.sum(symbols == newline))
+        by_step = bits_by_step(model, params, symbols, newline, min(LENGTH, len(symbols) // 2))
+        pairs = itertools.pairwise(EDGES)
+        in_bins = [by_step[low:high].mean() for low, high in pairs if low < len(by_step)]
+        result[split] = {
+            "carried": score(columns=_COLUMNS),
+            "reset": score(columns=-(-len(symbols) // SEGMENT)),
+            "since_zero": [float(value) for value in in_bins],
+            "counting": len(symbols) / (len(symbols) - num_spaces),
+        }
+    return result
+
+
+def bits_by_step(
+    model: CharacterModel, params: Any, symbols: np.ndarray, newline: int, length: int
+) -> np.ndarray:
+    """Mean bits of the k-th symbol since a zero state, [length].
+
+    The text is cut into contiguous parts of `length` symbols, each read from a carry of zeros; the
+    first input of a part is the symbol before it. Symbols after the last whole part are left out.
+    """
+    used = len(symbols) // length * length
+    before = np.concatenate([[newline], symbols[: used - 1]])
+    xs, targets = (part.reshape(-1, length).T for part in (before, symbols[:used]))
+    nats = _nats_by_step(model, params, jnp.asarray(xs, jnp.int32), jnp.asarray(targets, jnp.int32))
+    return np.array([bits(value) for value in np.asarray(nats, np.float64)])
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _nats_by_step(model: CharacterModel, params: Any, xs: jax.Array, targets: jax.Array) -> Any:
+    carry = model.initial_carry(params, xs.shape[1])
+    _, ys = artbp.unroll(model.cell, params, carry, xs)
+    # One step at a time: the logits of all steps would take too much memory.
+    return jax.lax.map(lambda of_step: jnp.mean(model.loss_fn(params, *of_step)), (ys, targets))

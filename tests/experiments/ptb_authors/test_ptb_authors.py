@@ -1,0 +1,132 @@
+"""The study of the authors' protocol: one small study as processes, its rows, table and figure."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.common.arms import parse
+from experiments.ptb.model import bits_per_character, character_model
+from experiments.ptb_authors import figure, report, rows, since_zero
+from experiments.ptb_authors.arms import ARMS, PAIRS
+from experiments.ptb_study.report import Run
+from experiments.ptb_study.study import Study, finished_rows, run_study
+
+NEWLINE = 0
+SYMBOLS = np.random.default_rng(1).integers(0, 6, 47).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study whose runs have finished: two arms, one tuning rate each, one seed."""
+    folder = tmp_path_factory.mktemp("authors")
+    config = folder / "tiny.py"
+    config.write_text("def get_config():\n    return {'num_epochs': 2, 'columns': 4, 'batch': 4}\n")
+    overrides = ["data.source=generated", "data.generated_lines=60", "data.keep_line_spaces=True"]
+    overrides += ["model.cell=authors_lstm", "model.hidden_size=8"]
+    arms = {name: ARMS[name] for name in ("tbptt-zero-1e-4", "artbp-zero-1e-4")}
+    given = {"config_path": str(config), "overrides": overrides}
+    study = Study(arms, [0], [1], folder / "study", **given)
+    run_study(study, jobs=2, write_report=lambda finished: None)
+    return study
+
+
+@pytest.fixture(scope="module")
+def collected(study):
+    return rows.collect(study, study.runs(finished_rows(study)))
+
+
+def test_arms_start_as_they_say():
+    for name, compared in ARMS.items():
+        start = parse(compared.arm).arguments.get("segment_start", "carried")
+        assert start == ("initial" if "-zero" in name else "carried")
+    assert all({first, second} <= ARMS.keys() for first, second, _ in PAIRS)
+
+
+def test_a_row_has_the_curves_and_the_scores_of_a_run(study, collected):
+    assert [(row["arm"], row["seed"]) for row in collected] == [
+        ("tbptt-zero-1e-4", 1),
+        ("artbp-zero-1e-4", 1),
+    ]
+    for row in collected:
+        assert len(row["valid_bpc"]) == len(row["train_bits"]) == 2
+        results, scores = row["results"], row["scores"]
+        assert results["in_columns"]["valid_bpc"] == min(row["valid_bpc"])
+        assert results["valid_bpc"] != results["in_columns"]["valid_bpc"]
+        # Every line of the generated text lost two spaces to the usual counting.
+        assert 1.0 < scores["valid"]["counting"] < 1.2
+        assert scores["valid"]["reset"] != scores["valid"]["carried"]
+
+
+def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path):
+    [run, _] = study.runs(finished_rows(study))
+    other = Study(study.arms, [0], [1], tmp_path, study.config_path, study.overrides)
+    assert rows.collect(other, [run]) == []
+    copied = tmp_path / "runs" / run.name
+    copied.mkdir(parents=True)
+    whole = (study.folder / "runs" / run.name / "metrics.jsonl").read_text().splitlines()
+    cut = next(i for i, line in enumerate(whole) if json.loads(line)["kind"] == "evaluation")
+    (copied / "metrics.jsonl").write_text("\n".join(whole[: cut + 1]) + "\n")
+    [row] = rows.collect(other, [run])
+    assert row["results"] is None and row["scores"] is None
+    assert row["valid_bpc"] == collected[0]["valid_bpc"][:1]
+
+
+def test_table_and_figure(collected):
+    text = report.markdown(collected, "tiny")
+    difference = collected[1]["results"]["valid_bpc"] - collected[0]["results"]["valid_bpc"]
+    assert f"| artbp-zero − tbptt-zero | the paper's comparison | {difference:+.4f} |" in text
+    assert "it is 11 for ARTBP and TBPTT from zero" in text
+    assert "Differences, rate 1e-4" in text and "tuned rates" not in text
+    assert len(figure.draw(collected, "rate 1e-4", "tiny").axes) == 4
+
+
+def test_settings_keep_tuning_and_comparison_apart():
+    run = Run("tune", "tbptt-zero", 1e-3, 0)
+    assert report.setting(run._asdict()) == "rate 0.001, tuning seed"
+    assert report.setting(run._replace(purpose="compare")._asdict()) == "tuned rates"
+    other = Run("compare", "tbptt-zero-1e-4", 1e-4, 1)._asdict()
+    assert (report.setting(other), report.name(other)) == ("rate 1e-4", "tbptt-zero")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "epoch"),
+    [
+        ([3, 2, 1], [2, 2, 2], 3),
+        ([3, 1, 3, 1, 0], [2, 2, 2, 2, 2], 4),
+        ([1, 1], [2, 2], 1),
+        ([1, 3], [2, 2], None),
+        ([3, 1], [2, 2, 0], 2),
+        ([], [], None),
+    ],
+)
+def test_crossing(ours, theirs, epoch):
+    assert report.crossing(ours, theirs) == epoch
+
+
+def test_the_authors_curves_say_what_the_paper_says():
+    curves = rows.authors_curves()
+    for method, best, worse_at_3 in (("artbp", 1.434, 1.689), ("tbptt", 1.472, 1.639)):
+        valid = curves[method]["valid"]
+        assert valid.shape == (6, 20)
+        assert valid.mean(axis=0).min() == pytest.approx(best, abs=5e-4)
+        assert valid[:, 2].mean() == pytest.approx(worse_at_3, abs=5e-4)
+
+
+def test_bits_by_step_are_those_of_parts_read_from_zero():
+    model = character_model("authors_lstm", num_symbols=6, hidden_size=5)
+    params = model.init(jax.random.key(0))
+    found = since_zero.bits_by_step(model, params, SYMBOLS, NEWLINE, 15)
+    before, nats = [NEWLINE, *SYMBOLS], np.zeros(15)
+    for first in (0, 15, 30):
+        carry = model.initial_carry(params, 1)
+        for k in range(15):
+            carry, y = model.cell(params, carry, jnp.asarray([before[first + k]]))
+            target = jnp.asarray([SYMBOLS[first + k]])
+            nats[k] += float(model.loss_fn(params, y, target)[0]) / 3
+    np.testing.assert_allclose(found, nats / math.log(2), rtol=1e-5)
+    columns = bits_per_character(model, params, SYMBOLS[:45], NEWLINE, columns=3)
+    assert found.mean() == pytest.approx(columns, rel=1e-6)
