@@ -61,6 +61,7 @@ COMMON = "tests/experiments/common/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
 K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
+LOOK_BACK_STUDY = "tests/experiments/look_back/test_look_back.py::"
 LAW_OF_LOOK_BACKS = "tests/truncation/test_look_back.py::"
 STREAMING = "tests/estimators/test_streaming.py::"
 REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
@@ -1273,6 +1274,30 @@ EXPERIMENT_FAULTS = [
         "curves[..., -(curves.shape[-1] // 2) :]",
         [f"{K1K2}test_the_last_quarter_and_the_first_tenth"],
         "A table says what it averages over.",
+    ),
+    Fault(
+        "look-back-study-subset-drawn-with-replacement",
+        "experiments/look_back/variances.py",
+        "centred = (within - shared / batch) * batch / (batch - 1)",
+        "centred = within - shared / batch",
+        [f"{LOOK_BACK_STUDY}test_the_variance_of_a_subset_of_the_rows_is_that_of_all_subsets"],
+        "A subset is drawn without replacement.",
+    ),
+    Fault(
+        "look-back-study-remainders-from-the-wrong-end",
+        "experiments/look_back/gradients.py",
+        "jnp.cumsum(rows[:, ::-1], axis=1)[:, ::-1]",
+        "jnp.cumsum(rows, axis=1)",
+        [f"{LOOK_BACK_STUDY}test_remainders_of_the_batch_are_sums_over_rows"],
+        "R_j is what goes through the windows j and more back.",
+    ),
+    Fault(
+        "look-back-study-error-of-the-carry-counted-twice",
+        "experiments/look_back/staleness.py",
+        "stored - live - remainder",
+        "stored - own - remainder",
+        [f"{LOOK_BACK_STUDY}test_the_errors_are_those_of_the_estimator"],
+        "The error of older windows is without that of the carry, which TBPTT has too.",
     ),
     Fault(
         "teacher-forcing-one-series-for-all-seeds",

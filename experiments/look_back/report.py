@@ -105,12 +105,13 @@ beyond edge j. Windows in sequence: windows backward of an update on average, on
 
 
 def make_figure(config: Any, text: Text, rows: Sequence[Row]) -> Figure:
-    """Draws two panels: the mean errors, and the variances of the laws after the last update."""
+    """Draws two panels: the errors, and the variances of the laws after the last update."""
     figure, (errors, laws) = new_figure(
         (12.6, 5.2),
         "Unbiased TBPTT: the error of older parameters, and laws at equal work",
         f"{text.name}, LSTM with {config.hidden_size} units, batch {config.batch}, windows of "
-        f"{config.truncation_length} steps, trained with c = {config.hazard:g}.",
+        f"{config.truncation_length} steps, trained with c = {config.hazard:g}.\n"
+        "Left: ● error of one window, ▽ upper end of the 95 % interval of the mean error.",
         [(0.06, 0.135, 0.36, 0.65), (0.63, 0.135, 0.24, 0.65)],
     )
     _draw_errors(errors, select(rows, part="staleness"))
@@ -122,34 +123,33 @@ def make_figure(config: Any, text: Text, rows: Sequence[Row]) -> Figure:
 
 def _draw_errors(axes: Axes, rows: Sequence[Row]) -> None:
     rows = sorted(rows, key=lambda row: (row["learning_rate"], row["updates"]))
-    labels = []
+    labels, places = [], np.arange(len(rows))
     for i, (name, words, color) in enumerate(zip(ERRORS, _WORDS, _COLOURS, strict=True)):
-        places = np.arange(len(rows)) + 0.16 * (i - 1.5)
-        mean = 100 * np.array([row[name]["mean"] for row in rows])
-        low, high = 100 * np.array([row[name]["interval"] for row in rows]).T
-        axes.vlines(places, np.maximum(low, 1e-3), high, color=color, linewidth=2)
-        axes.plot(places, mean, "o", color=color, markersize=5)
-        labels.append((high[-1], words.replace(", ", ",\n"), {"color": color}))
-    axes.set(yscale="log", ylim=(0.02, 60), xlim=(-0.6, len(rows) - 0.4))
-    axes.set_title("Mean error with 95 % interval, % of the gradient", loc="left")
-    plain_ticks(axes.yaxis, [0.03, 0.1, 0.3, 1, 3, 10, 30])
+        at = places + 0.16 * (i - 1.5)
+        one = [100 * row[name]["one_window"] for row in rows]
+        most = [100 * row[name]["interval"][1] for row in rows]
+        axes.plot(at, one, "o", color=color, markersize=7)
+        axes.plot(at, most, "v", color=color, markersize=6, markerfacecolor="white")
+        labels.append((one[-1], words.replace(", ", ",\n"), {"color": color}))
+    axes.set(yscale="log", xlim=(-0.6, len(rows) - 0.4))
+    axes.set_title("Error, % of one window's gradient", loc="left")
+    plain_ticks(axes.yaxis, [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30])
     ticks = [f"{row['updates']:,}\n{row['learning_rate']:g}" for row in rows]
-    axes.set_xticks(range(len(rows)), ticks, fontsize=9)
+    axes.set_xticks(places, ticks, fontsize=9)
     axes.set_xlabel("updates, and learning rate")
     grid(axes, "y")
     label_ends(axes, labels, gap=0.11)
 
 
 def _draw_laws(axes: Axes, rows: Sequence[Row]) -> None:
-    labels = []
+    labels, works = [], sorted({row["extra_work"] for row in rows})
     for name, color in zip(LAWS, _LAW_COLOURS, strict=True):
-        of_law = select(rows, law=name)
-        works = [row["extra_work"] for row in of_law]
-        variances = [100 * row["variance"] for row in of_law]
+        variances = [100 * row["variance"] for row in select(rows, law=name)]
         axes.plot(works, variances, "o-", color=color)
         labels.append((variances[-1], name.replace(", ", ",\n"), {"color": color}))
     axes.set(xscale="log", yscale="log", xlabel="W, older windows an update")
     axes.set_title("Variance, % of that of the data", loc="left")
     plain_ticks(axes.xaxis, works, "{:.2g}")
+    plain_ticks(axes.yaxis, [10.0**power for power in range(-6, 5)])
     grid(axes)
     label_ends(axes, labels, gap=0.11)
