@@ -28,21 +28,18 @@ def _of_error(name: str, words: str) -> Column:
 
 def _of_law(name: str) -> Column:
     def text(row: Row) -> str:
-        factor = " × {:.2f} ± {:.2f}".format(*row[name]["ratio"]) if name != LAWS[0] else ""
-        return f"{100 * row[name]['variance']:.2g} %{factor}"
+        factor = " (× {:.3g} ± {:.1g})".format(*row[name]["ratio"]) if name != LAWS[0] else ""
+        return f"{row[name]['variance']:.3g}{factor}"
 
     return name, text
 
 
-def _percent(words: str, name: str, form: str = "{:.2g}") -> Column:
-    return words, lambda row: form.format(100 * row[name])
-
-
+_DATA: Column = ("data, one window", lambda row: f"{100 * row['data_noise']:.0f}")
 COLUMNS: list[Column] = [
     ("learning rate", "{learning_rate:g}"),
     ("updates", "{updates:,}"),
     ("bits per character", "{bits:.2f}"),
-    _percent("data, one window", "data_noise", "{:.0f}"),
+    _DATA,
     *map(_of_error, ERRORS, _WORDS),
 ]
 _LAW_COLUMNS: list[Column] = [
@@ -52,9 +49,9 @@ _LAW_COLUMNS: list[Column] = [
 ]
 _ROW_COLUMNS: list[Column] = [
     ("updates", "{updates:,}"),
-    _percent("data, one window", "data_noise", "{:.0f}"),
-    _percent("variance, one look-back", "shared"),
-    _percent("variance, subset", "subset"),
+    _DATA,
+    ("variance, one look-back", "{shared:.3g}"),
+    ("variance, subset", "{subset:.3g}"),
     ("ratio", "{ratio[0]:.2f} ± {ratio[1]:.2f}"),
     ("windows in sequence, one look-back", "{chains[0]:.2f}"),
     ("windows in sequence, subset", "{chains[1]:.2f}"),
@@ -89,8 +86,8 @@ mean does not average out over updates.
 
 ## Laws at equal work
 
-The exact variance over look-backs in % of the variance of the data, both of one window, and its \
-ratio to that of the optimal law ± half-width of the 95 % interval. W: the expected number of \
+The exact variance over look-backs ÷ the variance of the data, both of one window, and its ratio \
+to that of the optimal law ± half-width of the 95 % interval. W: the expected number of \
 older windows. Frozen params of the training at learning rate {config.learning_rates[0]:g}. The \
 optimal law was fitted on {config.num_windows} windows, and all laws were tested on \
 {config.num_windows} others.
