@@ -63,6 +63,7 @@ K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
 PHASE = "tests/experiments/phase/test_phase.py::"
 HYPER = "tests/experiments/hyperparameters/test_hyperparameters.py::"
+LOOK_BACK_STUDY = "tests/experiments/look_back/test_look_back.py::"
 LAW_OF_LOOK_BACKS = "tests/truncation/test_look_back.py::"
 STREAMING = "tests/estimators/test_streaming.py::"
 REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
@@ -1220,10 +1221,18 @@ LIBRARY_FAULTS = [
     Fault(
         "chunks-reset-the-carry",
         "artbp/estimators/segmentwise.py",
-        "resets = at_end & ends",
-        "resets = at_end",
+        "resets = (at_end & ends) | starts_anew",
+        "resets = at_end | starts_anew",
         [f"{CHUNKS}test_the_same_numbers_as_from_one_array[tbptt-7]"],
         "Where a stream goes on, so does its carry.",
+    ),
+    Fault(
+        "segments-never-start-anew",
+        "artbp/estimators/segmentwise.py",
+        "resets = (at_end & ends) | starts_anew",
+        "resets = at_end & ends",
+        ["tests/estimators/test_segment_start.py::test_tbptt_is_the_gradient_of_short_sequences"],
+        "With segment_start='initial' every segment starts with the initial carry.",
     ),
     Fault(
         "chunks-reset-the-online-state",
@@ -1341,6 +1350,30 @@ EXPERIMENT_FAULTS = [
         "curves[..., -(curves.shape[-1] // 2) :]",
         [f"{K1K2}test_the_last_quarter_and_the_first_tenth"],
         "A table says what it averages over.",
+    ),
+    Fault(
+        "look-back-study-subset-drawn-with-replacement",
+        "experiments/look_back/variances.py",
+        "centred = (within - shared / batch) * batch / (batch - 1)",
+        "centred = within - shared / batch",
+        [f"{LOOK_BACK_STUDY}test_the_variance_of_a_subset_of_the_rows_is_that_of_all_subsets"],
+        "A subset is drawn without replacement.",
+    ),
+    Fault(
+        "look-back-study-remainders-from-the-wrong-end",
+        "experiments/look_back/gradients.py",
+        "jnp.cumsum(rows[:, ::-1], axis=1)[:, ::-1]",
+        "jnp.cumsum(rows, axis=1)",
+        [f"{LOOK_BACK_STUDY}test_remainders_of_the_batch_are_sums_over_rows"],
+        "R_j is what goes through the windows j and more back.",
+    ),
+    Fault(
+        "look-back-study-error-of-the-carry-counted-twice",
+        "experiments/look_back/staleness.py",
+        "stored - live - remainder",
+        "stored - own - remainder",
+        [f"{LOOK_BACK_STUDY}test_the_errors_are_those_of_the_estimator"],
+        "The error of older windows is without that of the carry, which TBPTT has too.",
     ),
     Fault(
         "teacher-forcing-one-series-for-all-seeds",

@@ -16,6 +16,7 @@ EXPERIMENTS = (
     "hyperparameters",
     "influence_balancing",
     "k1k2",
+    "look_back",
     "memory",
     "phase",
     "stability",
@@ -86,6 +87,15 @@ BAD = {
         ("learning_rates=(-1.0,)", r"learning_rates was given \(-1\.0,\)"),
         ("num_bins=6", "a multiple of 4"),
         ("k1_sweep=(160,)", "expected at least 6400"),
+    ],
+    "look_back": [
+        ("hazard=0.6", "integers down to 1"),
+        ("batch=32", "integers down to 1"),
+        ("points=(11,)", "expected window 12"),
+        ("points=(1400,)", "to 1376"),
+        ("points=(100, 291)", "192 updates or more"),
+        ("num_windows=2", "num_windows was given 2"),
+        ("learning_rates=(0.0,)", "expected numbers above 0"),
     ],
     "memory": [
         ("seed=-1", "seed is -1"),

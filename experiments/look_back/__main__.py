@@ -1,0 +1,36 @@
+"""python -m experiments.look_back [--config FILE] [--set field=value] [--workdir DIR]."""
+
+from typing import Any
+
+from experiments.common.report import Report, select, table
+from experiments.common.study import Say, Study
+from experiments.look_back import report, variances
+from experiments.look_back.config import FIELDS, GENERATED, check, read_text
+from experiments.look_back.staleness import Training
+from experiments.ptb.data import DATA_DIR_VARIABLE
+
+
+def run(config: Any, say: Say) -> Report:
+    """Trains and measures at each learning rate; variances are those at the first rate."""
+    text = read_text(config)
+    training, rows = Training(config, text), []
+    models = {0: training.first_params}
+    for i, rate in enumerate(config.learning_rates):
+        say(f"Training on {text.name} at learning rate {rate:g}.")
+        found, params = training.run(rate)
+        rows += found
+        if i == 0:
+            models |= params
+    for updates, params in models.items():
+        say(f"Measuring variances after {updates} updates.")
+        rows += variances.measure(config, text, updates, params)
+    words = table(select(rows, part="staleness"), report.COLUMNS, report.notes(config, text, rows))
+    environment = "" if text.name == GENERATED else f"{DATA_DIR_VARIABLE}=FOLDER "
+    figure = report.make_figure(config, text, rows)
+    return Report(words, rows, {"look_back": figure}, environment=environment)
+
+
+STUDY = Study("look_back", FIELDS, run, check)
+
+if __name__ == "__main__":
+    STUDY.start()
