@@ -192,11 +192,11 @@ def _finish(
 # On the host-driven path this is one program instead of one for each leaf.
 @jax.jit
 def _normalize(
-    normalizer: Any, grads: Any, carry: Any, initial_carry: Any, end_of_stream: jax.Array
+    normalizer: Any, grads: Any, carry: Any, initial_carry: Any, resets: jax.Array
 ) -> tuple[Any, Any]:
     """(the gradients divided by `normalizer`, the carry that enters the next segment)."""
     grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
-    return grads, _tree.select(end_of_stream, initial_carry, carry)
+    return grads, _tree.select(resets, initial_carry, carry)
 
 
 def _host_device() -> jax.Device:

@@ -1,4 +1,4 @@
-"""The arms: who starts from the zero state, who carries the state on, and at which rate."""
+"""Declares the arms: the estimator, the carry that enters each segment, and the rates."""
 
 from experiments.ptb_study.study import Compared
 

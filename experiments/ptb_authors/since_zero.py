@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-import artbp
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.workdir import read_workdir
 from experiments.ptb import data
@@ -75,7 +74,9 @@ def bits_by_step(
 
 @functools.partial(jax.jit, static_argnames="model")
 def _nats_by_step(model: CharacterModel, params: Any, xs: jax.Array, targets: jax.Array) -> Any:
-    carry = model.initial_carry(params, xs.shape[1])
-    _, ys = artbp.unroll(model.cell, params, carry, xs)
-    # One step at a time: the logits of all steps would take too much memory.
-    return jax.lax.map(lambda of_step: jnp.mean(model.loss_fn(params, *of_step)), (ys, targets))
+    def step(carry: Any, given: Any) -> tuple[Any, jax.Array]:
+        x, target = given
+        carry, y = model.cell(params, carry, x)
+        return carry, jnp.mean(model.loss_fn(params, y, target))
+
+    return jax.lax.scan(step, model.initial_carry(params, xs.shape[1]), (xs, targets))[1]
