@@ -12,8 +12,8 @@ import pytest
 import tiny_ptb
 
 import artbp
-from experiments.common.checkpoints import Checkpoints
 from experiments.common.arms import parse
+from experiments.common.checkpoints import Checkpoints
 from experiments.common.config import load_config
 from experiments.common.errors import (
     ConfigError,
