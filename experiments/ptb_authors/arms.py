@@ -4,7 +4,7 @@ from experiments.ptb_study.study import Compared
 
 AUTHORS_RATE = 1e-4  # Adam's, in the authors' logs
 AT_AUTHORS_RATE = "-1e-4"  # ends the names of the arms at this rate
-_RATES = (1e-3, 3e-3, 3e-4)
+_RATES = (1e-3, 3e-4, 1e-4)
 
 _ESTIMATORS = {
     "tbptt-zero": "tbptt(50, segment_start='initial')",
