@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.unrolls.checks import Cell
+from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.unroll import unroll
 
 
@@ -93,9 +93,10 @@ def unroll_layer(
     """`artbp.unroll` for the RNN layers; `carry` None is `initial_carry`.
 
     Raises:
-      ValueError: both gates and a truncation length.
+      ValueError: both gates and a truncation length, or one that is no integer ≥ 1.
     """
     if truncation_length is not None:
+        check_positive(truncation_length=truncation_length, integer=True)
         if gates is not None:
             raise ValueError("Got gates and truncation_length; expected one of them, or neither.")
         num_steps = jax.tree.leaves(xs)[0].shape[0]

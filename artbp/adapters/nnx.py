@@ -62,7 +62,7 @@ class RNN(nnx.Module):
         as in TBPTT. In place of gates.
     """
 
-    def __init__(self, cell: nnx.Module, *, truncation_length: int | None = None):
+    def __init__(self, cell: Any, *, truncation_length: int | None = None):
         self.cell = cell
         self.truncation_length = truncation_length
 

@@ -179,6 +179,8 @@ def haiku_model():
 
     xs = symbols_and_keys()
     model = artbp.adapters.haiku.adapt(haiku_core, xs[0][0], rng_key=jax.random.key(0))
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), model.params)
+    model = model._replace(params=wide)  # hk.Embed makes float32, and so all that reads it
     transformed = hk.transform(lambda x, carry: haiku_core()(x, carry))
 
     def step(params, carry, x, key):

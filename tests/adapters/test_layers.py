@@ -118,6 +118,9 @@ def test_truncation_length_is_a_gate_of_zero_at_each_kth_step(make, float64):
     assert relative_error(gradient(run, params, xs), expected) < 1e-12
     with pytest.raises(ValueError, match="expected one of them"):
         run(params, xs, gates=gates)
+    with pytest.raises(ValueError, match="truncation_length=0"):
+        _, run, _, _ = make(truncation_length=0)
+        run(params, xs)
 
 
 def test_dropout_in_a_linen_layer_takes_its_keys_from_xs():
