@@ -1,5 +1,7 @@
 """Adapted modules: the same gradients as by their library, and under every estimator."""
 
+import functools
+
 import adapted_problems
 import chex
 import jax
@@ -51,33 +53,46 @@ def test_a_cell_keeps_bfloat16(library):
         assert leaf.dtype == jnp.bfloat16
 
 
-@libraries
-def test_a_model_has_the_gradient_of_its_own_library_under_every_estimator(library, float64):
-    """Embedding, two cells, dropout and readout: one pass of each row of the registry."""
+def loss_fn(params, y, target):
+    return -jnp.take_along_axis(jax.nn.log_softmax(y), target[..., None], -1)[..., 0]
+
+
+@functools.cache
+def model_and_gradient(library):
+    """(the model, a stream, its summed loss and their gradient by the library alone)."""
     model, xs, native = adapted_problems.model(library)
     targets = jnp.arange(STEPS * ROWS).reshape(STEPS, ROWS) % adapted_problems.SYMBOLS
 
-    def loss_fn(params, y, target):
-        return -jnp.take_along_axis(jax.nn.log_softmax(y), target[..., None], -1)[..., 0]
-
-    def native_loss(params):
+    def loss(params):
         return jnp.sum(jax.vmap(loss_fn, (None, 0, 0))(params, native(params, xs), targets))
 
-    expected, gradient = jax.jit(jax.value_and_grad(native_loss))(model.params)
-    stream = artbp.Stream(xs, targets)
-    for name, row in artbp.REGISTRY.items():
-        estimator = row.build(model.cell, loss_fn, 3)
-        estimate = jax.jit(estimator.estimate)
-        state = estimator.init(model.params, model.carry, rng_key=jax.random.key(0))
-        total, losses, info = jax.tree.map(jnp.zeros_like, model.params), 0.0, None
-        while info is None or not info.end_of_stream:
-            grads, state, info = estimate(model.params, state, stream)
-            chex.assert_trees_all_equal_shapes_and_dtypes(grads, model.params)
-            total = jax.tree.map(jnp.add, total, grads)
-            losses += float(info.loss_sum)
-        np.testing.assert_allclose(losses, expected, rtol=1e-12, err_msg=name)
-        error = relative_error(total, gradient)
-        assert error < 1e-12 if row.exact else np.isfinite(error), name
+    return model, artbp.Stream(xs, targets), *jax.jit(jax.value_and_grad(loss))(model.params)
+
+
+# One for each driver and kernel; the others take the same cell through the same code.
+CORE = ("bptt", "artbp_polynomial_4", "tbptt_stored", "unbiased_tbptt", "rtrl", "pes")
+NAMES = [pytest.param(n, marks=[] if n in CORE else pytest.mark.slow) for n in artbp.REGISTRY]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@libraries
+def test_a_model_has_the_gradient_of_its_own_library_under_every_estimator(library, name, float64):
+    """Embedding, two cells, dropout and readout, over one pass."""
+    adapted_problems.require(library)
+    model, stream, expected, gradient = model_and_gradient(library)
+    row = artbp.REGISTRY[name]
+    estimator = row.build(model.cell, loss_fn, 3)
+    estimate = jax.jit(estimator.estimate)
+    state = estimator.init(model.params, model.carry, rng_key=jax.random.key(0))
+    total, losses, info = jax.tree.map(jnp.zeros_like, model.params), 0.0, None
+    while info is None or not info.end_of_stream:
+        grads, state, info = estimate(model.params, state, stream)
+        chex.assert_trees_all_equal_shapes_and_dtypes(grads, model.params)
+        total = jax.tree.map(jnp.add, total, grads)
+        losses += float(info.loss_sum)
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+    error = relative_error(total, gradient)
+    assert error < 1e-12 if row.exact else np.isfinite(error)
 
 
 @libraries
