@@ -4,19 +4,20 @@
     estimator = artbp.artbp(model.cell, loss_fn, law)
     state = estimator.init(model.params, model.carry, rng_key=rng_key)
 
-`adapt` returns an `AdaptedModule`: a cell, its params, a first carry, and the way back to the
-module. `stack` puts several of them on top of each other.
+`adapt` returns an `AdaptedModule`: a cell, its params, a first carry, and a function that turns
+params into a module again. `stack` puts several of them on top of each other.
 
 **Random numbers** (dropout) come from keys in the stream. Where xs is a pair (inputs, keys), with
 one typed key a step, the module draws from the key of the step::
 
     stream = artbp.Stream((inputs, jax.random.split(rng_key, num_steps)), targets)
 
-Each pass of the stream has the keys, and so the masks, that the stream holds. Pass a stream with
-other keys for other masks.
+The masks are those of the keys in the stream, so they repeat in each pass. For other masks, pass a
+stream with other keys. (A key in the carry would return to its first value at each reset and at the
+end of each pass, and resets by row would be refused, because a key has no rows.)
 
 **Batch statistics** are refused, as is any other variable that a step would change: a cell is a
-pure function, and what it remembers is in its carry.
+pure function, and its only state is the carry.
 
 `import artbp` imports none of these libraries. flax is imported by the first use of
 `adapters.linen` or `adapters.nnx`, haiku and equinox by the first call of their `adapt`.

@@ -1,4 +1,4 @@
-"""What the adapters share: their result, keys for random numbers, stacks, and the RNN layer."""
+"""Shared parts of the adapters: their result, the key of a step, stacks, and the RNN layer."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -40,8 +40,8 @@ def changes_variables(which: Any) -> str:
     """The error message for a module that changes a variable in a step."""
     return (
         f"A step of the module changes {which}. A cell is a pure function, so batch statistics "
-        "cannot be updated in it: use running averages as they are (use_running_average=True), or "
-        "a LayerNorm. What the module remembers from step to step belongs in its carry."
+        "cannot be updated in it: use the running averages without an update, or a LayerNorm. "
+        "Any other state belongs in the carry."
     )
 
 

@@ -20,8 +20,8 @@ def adapt(module: Any, carry: Any) -> AdaptedModule:
       carry: a first carry, every leaf `[B, ...]`.
 
     Returns:
-      An `AdaptedModule`. Its params are the float arrays of the module, in a module with None in
-      the place of all else (`eqx.partition`); the rest is constant.
+      An `AdaptedModule`. Its params are the module with None in place of all leaves but the float
+      arrays (`eqx.partition`). The other leaves are constants.
 
     Raises:
       ValueError: the module has a state (`eqx.nn.State`), such as batch statistics.
@@ -46,8 +46,8 @@ def adapt(module: Any, carry: Any) -> AdaptedModule:
                 return carry, carry[0] if isinstance(carry, tuple) else carry
             return own(carry, x) if key is None else own(carry, x, key=key)
 
-        rows = jax.tree.leaves(carry)[0].shape[0]
-        keys = None if key is None else jax.random.split(key, rows)
-        return jax.vmap(of_row)(carry, x, keys)
+        if key is not None:
+            key = jax.random.split(key, jax.tree.leaves(carry)[0].shape[0])
+        return jax.vmap(of_row)(carry, x, key)
 
     return AdaptedModule(cell, params, carry, to_module)

@@ -12,8 +12,8 @@ from artbp.adapters.base import NO_KEY, AdaptedModule, changes_variables, split_
 def adapt(module: nnx.Module, carry: Any) -> AdaptedModule:
     """Turns an nnx module into a cell.
 
-    The module is split once, here. The cell is pure: it merges a module of its own in each step,
-    and the module that came in never changes.
+    The module is split once, here. The cell is pure: each step merges a new module, so the given
+    module never changes.
 
     Args:
       module: `module(carry, x) -> (carry, y)`: a cell of nnx, such as `nnx.LSTMCell`, or a module
@@ -97,7 +97,7 @@ class RNN(nnx.Module):
 
 
 def _draw_from(module: nnx.Module, key: jax.Array) -> None:
-    """Lets each random stream of the module begin with a key of its own."""
+    """Sets the key of each random stream of the module to the key folded with its number."""
     streams = [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.RngStream)]
     for i, stream in enumerate(streams):
         stream.key[...] = jax.random.fold_in(key, i)
