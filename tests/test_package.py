@@ -137,6 +137,7 @@ def test_the_library_imports_only_what_it_declares():
     [
         ("unrolls", ("artbp.estimators", "artbp.diagnostics", "artbp.cells")),
         ("truncation", ("artbp.estimators", "artbp.diagnostics", "artbp.unrolls")),
+        ("adapters", ("artbp.estimators", "artbp.diagnostics", "artbp.cells")),
         ("estimators", ("artbp.diagnostics", "artbp.cells")),
     ],
 )
