@@ -5,7 +5,7 @@ and ARTBP (Tallec & Ollivier, arXiv 1705.08209), whose random boundaries and com
 flow make the truncated gradient unbiased.
 """
 
-from artbp import cells, contrib, diagnostics, truncation, unrolls
+from artbp import adapters, cells, contrib, diagnostics, truncation, unrolls
 from artbp.estimators import (
     REGISTRY,
     EstimatorInfo,
@@ -30,7 +30,7 @@ from artbp.estimators import (
 )
 from artbp.stream import Stream
 from artbp.stream_chunks import stream_chunks
-from artbp.unrolls import fused_unroll, gate, unroll
+from artbp.unrolls import fused_unroll, gate, scan, unroll
 
 __version__ = "0.1.0"
 
@@ -41,6 +41,7 @@ __all__ = [
     "EstimatorState",
     "GradientEstimator",
     "Stream",
+    "adapters",
     "adaptive_tbptt",
     "artbp",
     "awd_lstm_bptt",
@@ -55,6 +56,7 @@ __all__ = [
     "rtrl",
     "run_pass",
     "scale_by_learning_rate_factor",
+    "scan",
     "snap1",
     "stream_chunks",
     "tbptt",

@@ -83,6 +83,7 @@ FUSED = "tests/unrolls/test_fused.py::"
 UNROLL = "tests/unrolls/test_unroll.py::"
 GATE = "tests/unrolls/test_gate.py::"
 CHECKPOINT = "tests/unrolls/test_checkpoint.py::"
+ADAPTERS = "tests/adapters/test_adapters.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
 DIAGNOSTICS = "tests/diagnostics/"
@@ -522,6 +523,47 @@ LIBRARY_FAULTS = [
         "pass",
         [f"{FUSED}test_rows_that_interact"],
         "Inputs beyond a row's length have no gradient.",
+    ),
+    Fault(
+        "scan-without-its-gate",
+        "artbp/unrolls/scan.py",
+        "        return gate(carry, gate_t), y\n",
+        "        return carry, y\n",
+        ["tests/unrolls/test_scan.py::test_its_gates_are_those_of_unroll"],
+        "Gates of `scan` would have no effect.",
+    ),
+    # The adapters.
+    Fault(
+        "layer-resets-to-the-first-carry",
+        "artbp/adapters/base.py",
+        "    carry = initial_carry if carry is None else carry\n",
+        "    carry = initial_carry = initial_carry if carry is None else carry\n",
+        ["tests/adapters/test_layers.py::test_gates_and_resets_are_those_of_unroll"],
+        "After a reset the cell's initial carry enters, not the carry that entered the first step.",
+    ),
+    Fault(
+        "nnx-draws-without-a-key",
+        "artbp/adapters/nnx.py",
+        "        if not has_key:\n            raise ValueError(NO_KEY)\n",
+        "        pass\n",
+        [f"{ADAPTERS}test_keys_choose_the_random_numbers[nnx]"],
+        "Each step would draw the same dropout mask, from the key that the module held when split.",
+    ),
+    Fault(
+        "nnx-module-shares-the-params",
+        "artbp/adapters/nnx.py",
+        "return nnx.merge(graphdef, params, rest, copy=True)",
+        "return nnx.merge(graphdef, params, rest, recreate_variables=False)",
+        [f"{ADAPTERS}test_a_module_comes_back[nnx]"],
+        "A change of the module that came back would change the params.",
+    ),
+    Fault(
+        "stack-draws-with-one-key",
+        "artbp/adapters/base.py",
+        "(x, jax.random.fold_in(key, i))",
+        "(x, key)",
+        [f"{ADAPTERS}test_a_stack_is_a_chain_of_cells"],
+        "All cells of a stack would have the same dropout mask.",
     ),
     # The recurrences of the cells, written by hand.
     Fault(
