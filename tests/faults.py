@@ -431,7 +431,7 @@ LIBRARY_FAULTS = [
         "any-flags-pass",
         "artbp/unrolls/checks.py",
         "    if flags is not None and flags.dtype != bool:",
-        "    if flags is None:",
+        "    if False:",
         [f"{BAD_INPUT}test_lists_and_flags_of_another_dtype_in_a_stream[tbptt]"],
         "Resets of 0.5, or a mask of indices, are not flags.",
     ),
