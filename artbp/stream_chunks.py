@@ -20,7 +20,7 @@ from artbp.estimators.base import (
     Plan,
 )
 from artbp.stream import Stream
-from artbp.unrolls.checks import check_positive
+from artbp.unrolls.checks import check_positive, check_stream
 
 # Lengths that are drawn in one call.
 _AHEAD = 256
@@ -192,7 +192,7 @@ def _as_stream(number: int, chunk: Any) -> Stream:
             "with k ≥ 1. Skip empty chunks in the loader."
         )
     stream = Stream(*fields)
-    stream.check_lengths()
+    check_stream(stream)
     return stream
 
 

@@ -173,6 +173,42 @@ def test_the_python_of_the_readme_runs():
     assert float(loss[1]) < 0.1
 
 
+DATA = {"stream", "window", "xs", "inputs", "targets", "bits", "data", "batch"}
+
+
+def data_in_closures(code):
+    """Names of data that jitted functions of a program close over."""
+    tree, found = ast.parse(code), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            jitted = [node] * any("jit" in ast.unparse(d) for d in node.decorator_list)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("jit"):
+            jitted = [argument for argument in node.args if isinstance(argument, ast.Lambda)]
+        else:
+            continue
+        for function in jitted:
+            loaded = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
+            found |= loaded & DATA - {argument.arg for argument in function.args.args}
+    return found
+
+
+def test_no_program_of_a_page_closes_over_its_data():
+    """A jitted function takes the data as an argument: constants cost memory and compile time."""
+    programs = [
+        block
+        for page in PAGES
+        if page == "README.md" or page.startswith("docs/")
+        for block in re.findall(
+            r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+        )
+    ]
+    assert sum("@jax.jit" in code or "jax.jit," in code for code in programs) >= 2
+    assert not set().union(*map(data_in_closures, programs))
+    closing = "@jax.jit\ndef update(params, state):\n    return estimate(params, state, stream)"
+    assert data_in_closures(closing) == {"stream"}
+    assert data_in_closures("f = jax.jit(lambda params: loss(params, xs))") == {"xs"}
+
+
 PAGES = ["README.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md"]
 PAGES += [f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))]
 

@@ -13,8 +13,8 @@ from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, 
 from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
-from artbp.unrolls.checks import Cell, check_positive
-from artbp.unrolls.readout import LossFn
+from artbp.unrolls.checks import Cell, check_positive, check_stream
+from artbp.unrolls.readout import LossFn, masked
 from artbp.unrolls.unroll import unroll
 
 Measure = Callable[[Any, EstimatorState, Stream, jax.Array], dict[str, jax.Array]]
@@ -77,6 +77,7 @@ def shadow(
     def measure(
         params: Any, state: EstimatorState, stream: Stream, rng_key: jax.Array
     ) -> dict[str, jax.Array]:
+        check_stream(stream)
         carry, initial_carry = _first_rows((state.carry, state.initial_carry), num_rows, axis=0)
         position = jnp.asarray(state.position)
         window = _window(stream, position, window_length, num_rows)
@@ -131,9 +132,8 @@ def _window(stream: Stream, start: jax.Array, length: int, num_rows: int | None)
     fields = (stream.xs, stream.targets, stream.resets, stream.mask)
     fields = _tree.as_arrays(_first_rows(fields, num_rows, axis=1))
     xs, targets, resets, mask = _tree.gather(fields, index)
-    if mask is not None:
-        exists = mask & _tree.align(exists, mask)
-    return Stream(xs, targets, resets, exists, num_steps=length)
+    mask = exists if mask is None else masked(mask, exists)
+    return Stream(xs, targets, resets, mask, num_steps=length)
 
 
 def _first_rows(tree: Any, num_rows: int | None, *, axis: int) -> Any:

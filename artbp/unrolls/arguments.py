@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.unrolls.checks import Cell, check_cell
+from artbp.unrolls.checks import Cell, check_cell, check_flags
 
 
 class Arguments(NamedTuple):
@@ -31,7 +31,8 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
     params, carry, xs, gates, resets, initial_carry, lengths = given
     carry = _tree.as_arrays(carry)
     gates = None if gates is None else jnp.asarray(gates)
-    resets = None if resets is None else jnp.asarray(resets, dtype=bool)
+    resets = None if resets is None else jnp.asarray(resets)
+    check_flags("resets", resets)
     lengths = None if lengths is None else jnp.asarray(lengths)
     num_steps = _num_steps(xs, gates, resets)
     check_rows(carry, xs, gates, resets, lengths)
