@@ -110,8 +110,11 @@ def repeat(tree: PyTree, n: int) -> PyTree:
 
 
 def nan_where(flag: jax.Array, tree: PyTree) -> PyTree:
-    """NaN in every entry if `flag` is True, else the tree: for what must not pass for a result."""
-    return jax.tree.map(lambda leaf: jnp.where(flag, jnp.full_like(leaf, jnp.nan), leaf), tree)
+    """NaN in every entry if `flag` is True, else the tree: for what must not pass for a result.
+
+    With a flag per row, the entries of a row.
+    """
+    return select(flag, jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree), tree)
 
 
 def zeros_like(tree: PyTree) -> PyTree:

@@ -49,7 +49,7 @@ from benchmarks.model import (
     reference_gradient,
 )
 from benchmarks.peers import Contender, autodiff, one_hot, peers
-from benchmarks.walks import Walk
+from benchmarks.walks import Walk, scan
 
 BATCH = 64
 # Float32 products on a GPU are rounded to TF32, which has as many digits as float16.
@@ -74,14 +74,19 @@ SMALL = Sizes((8, 50), (8, 50), (8, 20, 2), 200, 1)
 
 def steps(sizes: Sizes) -> list[Row]:
     """A pass of one stream with an update per segment, all contenders in turn."""
-    hidden_size, num_steps = sizes.walk
-    layer = make_layer(character_loss, hidden_size, num_steps, BATCH)
     names = [name for name in MAKERS if name != "tbptt, exact"]
+    return _walks(names, sizes.walk, sizes.rounds, base="tbptt, lax.scan")
+
+
+def _walks(names: list[str], size: tuple[int, int], rounds: int, base: str) -> list[Row]:
+    """Passes of one stream with an update per segment; size: (hidden size, time steps)."""
+    hidden_size, num_steps = size
+    layer = make_layer(character_loss, hidden_size, num_steps, BATCH)
     walks = {name: MAKERS[name]("cells.lstm", layer) for name in names}
     return _timed(
         {name: functools.partial(_one_pass, walk) for name, walk in walks.items()},
-        sizes.rounds,
-        base="tbptt, lax.scan",
+        rounds,
+        base=base,
         hidden_size=hidden_size,
         per=("us_per_step", 1e6 / num_steps),
     )
@@ -107,17 +112,9 @@ def long(sizes: Sizes) -> list[Row]:
 
 def characters(sizes: Sizes) -> list[Row]:
     """Trainings with a readout to the symbols."""
-    hidden_size, num_steps = sizes.characters
-    layer = make_layer(character_loss, hidden_size, num_steps, BATCH)
-    names = ("tbptt, dynamic", "artbp, dynamic", "artbp, pow2", "unbiased_tbptt, stored")
-    walks = {name: MAKERS[name]("cells.lstm", layer) for name in names}
-    rows = _timed(
-        {name: functools.partial(_one_pass, walk) for name, walk in walks.items()},
-        max(1, sizes.rounds // 3),
-        base="tbptt, dynamic",
-        hidden_size=hidden_size,
-        per=("us_per_step", 1e6 / num_steps),
-    )
+    names = ["tbptt, dynamic", "artbp, dynamic", "artbp, pow2", "unbiased_tbptt, stored"]
+    rounds = max(1, sizes.rounds // 3)
+    rows = _walks(names, sizes.characters, rounds, base="tbptt, dynamic")
     return [row | {"characters_per_s": 1e6 * BATCH / row["us_per_step"]} for row in rows]
 
 
@@ -187,9 +184,6 @@ def _ours(layer: Layer, cell: cells.ReferenceCell) -> dict[str, Contender]:
             return unroll(cell, params, carry, xs)[1]
 
         return autodiff(layer, hidden_states, layer.params["cell"], layer.symbols)
-
-    def scan(cell: Any, params: Any, carry: Any, xs: Any) -> Any:
-        return jax.lax.scan(functools.partial(cell, params), carry, xs)
 
     def estimated(policy: artbp.unrolls.Policy) -> Contender:
         estimator = artbp.tbptt(cell, layer.loss_fn, truncation_length=num_steps, policy=policy)

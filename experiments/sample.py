@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from absl import flags
 
 import artbp
-from experiments.common.checkpoints import Checkpoints
 from experiments.common.config import check_seed
 from experiments.common.errors import ExperimentError, run_guarded
 from experiments.common.workdir import read_workdir
 from experiments.ptb.data import NEWLINE, SPACE, read_vocabulary
 from experiments.ptb.model import CharacterModel, character_model
+from experiments.ptb.trained import best_params
 from experiments.tasks import losses
 
 
@@ -64,9 +64,7 @@ def sample(workdir_path: str, *, prompt: str, length: int, temperature: float, s
     model = character_model(num_symbols=len(vocabulary), **values["model"])
     # A line begins after the end of the one before, as in evaluation.
     symbols = vocabulary.encode(NEWLINE + prompt.replace(" ", SPACE), "--prompt")
-    like = jax.eval_shape(model.init, jax.random.key(0))
-    with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
-        params, _ = checkpoints.restore_best(like)
+    params = best_params(workdir, model)
     rng_key, warmth = jax.random.key(seed), jnp.float32(temperature)
     text = generate(model, params, jnp.asarray(symbols), rng_key, warmth, length=length)
     return vocabulary.decode(jax.device_get(text)).replace(SPACE, " ")

@@ -1369,7 +1369,7 @@ LIBRARY_FAULTS = [
     Fault(
         "run-beyond-the-stream-passes",
         "artbp/contrib/independent_runs.py",
-        "_tree.select(is_beyond, nan, params)",
+        "_tree.nan_where(is_beyond, params)",
         "params",
         [f"{WEIGHTS}test_only_the_runs_beyond_their_stream_are_nan"],
         "A run that stands beyond the stream must not pass for a training.",
@@ -1537,7 +1537,7 @@ EXPERIMENT_FAULTS = [
         "jnp.cumsum(rows[:, ::-1], axis=1)[:, ::-1]",
         "jnp.cumsum(rows, axis=1)",
         [f"{LOOK_BACK_STUDY}test_remainders_of_the_batch_are_sums_over_rows"],
-        "R_j is what goes through the windows j and more back.",
+        "R_j is the gradient through the windows j and more back.",
     ),
     Fault(
         "look-back-study-error-of-the-carry-counted-twice",

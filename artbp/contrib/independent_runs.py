@@ -145,8 +145,7 @@ def independent_runs(
         num_steps = stream.num_steps
         check_position(state, stream)
         position, is_beyond = clip_position(state.position, num_steps)
-        nan = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
-        state, params = state._replace(position=position), _tree.select(is_beyond, nan, params)
+        state, params = state._replace(position=position), _tree.nan_where(is_beyond, params)
 
         def draw(state: EstimatorState) -> tuple[jax.Array, jax.Array]:
             """Draws (first `[R]`, lengths `[n, R]` of segments first, …) as `artbp.artbp` does."""

@@ -9,5 +9,6 @@ data, generated     the text, its symbols, and rows for training
 authors_cell        the cell of the ARTBP paper's authors
 model               one recurrent layer, a readout, cross-entropy; bits per character of a text
 config              every field of a configuration; the estimator and the measurements it names
+trained             the params of a run
 run                 one run, from a configuration to results.json
 """

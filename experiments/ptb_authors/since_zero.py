@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments.common.checkpoints import Checkpoints
 from experiments.common.workdir import read_workdir
 from experiments.ptb import data
 from experiments.ptb.model import CharacterModel, bits, bits_per_character
 from experiments.ptb.run import prepare
+from experiments.ptb.trained import best_params
 
 LENGTH, SEGMENT = 2000, 50
 # Steps since the zero state, counted from 1: the bins (0, 1], (1, 2], (2, 5], …
@@ -36,9 +36,7 @@ def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
     config = ml_collections.FrozenConfigDict(values)
     prepared = prepare(config, data_dir)
     model, corpus = prepared.model, prepared.corpus
-    like = jax.eval_shape(model.init, jax.random.key(0))
-    with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
-        params, _ = checkpoints.restore_best(like)
+    params = best_params(workdir, model)
     newline = corpus.vocabulary.symbols.index(data.NEWLINE)
     result = {}
     for split in ("train", "valid"):

@@ -15,11 +15,11 @@ from artbp import diagnostics, truncation
 from artbp.contrib.clipping import LengthBins, clipping_reports
 from artbp.diagnostics.interval import student_t_quantile
 from experiments.common.arms import Arm, parse
-from experiments.common.checkpoints import Checkpoints
 from experiments.common.report import Column, Row, markdown_table
 from experiments.common.workdir import read_workdir
 from experiments.ptb.model import CharacterModel
 from experiments.ptb.run import prepare
+from experiments.ptb.trained import best_params
 
 _SETTLING = 500  # steps before the measured ones, from a carry of zeros
 _FEWEST_WINDOWS = 8  # without these there is no interval
@@ -61,9 +61,7 @@ def trained(folder: pathlib.Path, data_dir: str | None) -> Trained:
     config = ml_collections.FrozenConfigDict(values)
     prepared = prepare(config, data_dir)
     model = prepared.model
-    like = jax.eval_shape(model.init, jax.random.key(0))
-    with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
-        params, _ = checkpoints.restore_best(like)
+    params = best_params(workdir, model)
     settling, xs = np.split(prepared.xs, [_SETTLING])
     carry, _ = jax.jit(lambda *given: artbp.unroll(model.cell, *given))(
         params, model.initial_carry(params, xs.shape[1]), jnp.asarray(settling)

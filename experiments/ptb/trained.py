@@ -1,0 +1,16 @@
+"""The params of a run that has been trained."""
+
+from typing import Any
+
+import jax
+
+from experiments.common.checkpoints import Checkpoints
+from experiments.common.workdir import Workdir
+from experiments.ptb.model import CharacterModel
+
+
+def best_params(workdir: Workdir, model: CharacterModel) -> Any:
+    """The params of the best epoch by validation; the run may still be going on."""
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
+        return checkpoints.restore_best(like)[0]
