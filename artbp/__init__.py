@@ -28,8 +28,10 @@ from artbp.estimators import (
     unbiased_tbptt,
     uoro,
 )
+from artbp.evaluation import Evaluation, evaluate
 from artbp.stream import Stream
 from artbp.stream_chunks import stream_chunks
+from artbp.time_steps import scale_by_time_step_schedule
 from artbp.unrolls import fused_unroll, gate, unroll
 
 __version__ = "0.1.0"
@@ -39,6 +41,7 @@ __all__ = [
     "EstimatorInfo",
     "EstimatorSpec",
     "EstimatorState",
+    "Evaluation",
     "GradientEstimator",
     "Stream",
     "adaptive_tbptt",
@@ -48,6 +51,7 @@ __all__ = [
     "cells",
     "contrib",
     "diagnostics",
+    "evaluate",
     "fused_unroll",
     "gate",
     "pes",
@@ -55,6 +59,7 @@ __all__ = [
     "rtrl",
     "run_pass",
     "scale_by_learning_rate_factor",
+    "scale_by_time_step_schedule",
     "snap1",
     "stream_chunks",
     "tbptt",

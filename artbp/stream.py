@@ -19,8 +19,9 @@ class Stream:
         None for a cell without input. Randomness for the cell travels here too, as keys.
       targets: what `loss_fn` compares with, any pytree of arrays `[T, ...]`, or None.
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
-        that step is the initial carry. A reset is no truncation. The true gradient does not cross
-        it either, so it adds no bias. A segment goes on through it.
+        that step is the `initial_carry` of the estimator's `init`, by default zeros. A reset
+        is no truncation. The true gradient does not cross it either, so it adds no bias. A segment
+        goes on through it.
       mask: bool `[T]` or `[T, B]`. False where a loss does not count; a float target there may
         be NaN.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the

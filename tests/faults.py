@@ -56,6 +56,7 @@ class Fault(NamedTuple):
 
 UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
+EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 COMMON = "tests/experiments/common/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
@@ -193,10 +194,58 @@ LIBRARY_FAULTS = [
     Fault(
         "carry-not-restarted-at-the-end",
         "artbp/estimators/segmentwise.py",
-        "return grads, _tree.select(end_of_stream, initial_carry, carry)",
+        "return grads, _tree.select(begins, first_carry, carry)",
         "return grads, carry",
         [f"{REPLAY}[linear-dynamic-3]"],
-        "A new pass begins with the initial carry.",
+        "A new pass begins with the carry that `init` was given.",
+    ),
+    Fault(
+        "pass-begins-with-the-initial-carry",
+        "artbp/estimators/stepwise.py",
+        "carry = _tree.select(end_of_stream, state.first_carry, carry)",
+        "carry = _tree.select(end_of_stream, state.initial_carry, carry)",
+        ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-rtrl]"],
+        "The carry after a reset is not that at the beginning of a pass.",
+    ),
+    Fault(
+        "resets-to-the-first-carry",
+        "artbp/estimators/base.py",
+        "complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)",
+        "carry, jnp.zeros((), jnp.int32)",
+        ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-tbptt]"],
+        "A reset puts the carry to zeros, or to the carry that was given for it.",
+    ),
+    Fault(
+        "time-steps-counted-as-estimates",
+        "artbp/estimators/segmentwise.py",
+        "        num_steps=state.num_steps + length,\n",
+        "        num_steps=state.num_steps + np.int32(1),\n",
+        ["tests/estimators/test_time_steps.py::test_the_rate_is_that_of_the_time_step"],
+        "The schedule counts time steps, of which a segment has many.",
+    ),
+    Fault(
+        "evaluation-drops-the-rest",
+        "artbp/evaluation.py",
+        "run_chunk(sums, stream.num_steps - rest, rest) if rest else sums",
+        "sums",
+        [f"{EVALUATION}test_the_sums_are_those_of_the_estimates_of_a_pass[4-linear]"],
+        "The steps behind the last whole chunk have losses too.",
+    ),
+    Fault(
+        "evaluation-ignores-the-mask",
+        "artbp/evaluation.py",
+        "valid = mask.astype(bool) & _tree.align(exists, mask)",
+        "valid = jnp.ones_like(mask, dtype=bool) & _tree.align(exists, mask)",
+        [f"{EVALUATION}test_the_sums_are_those_of_the_estimates_of_a_pass[256-linear]"],
+        "A masked loss does not count.",
+    ),
+    Fault(
+        "evaluation-runs-the-padding",
+        "artbp/evaluation.py",
+        "return _tree.select(exists, new_carry, carry), y",
+        "return new_carry, y",
+        [f"{EVALUATION}test_pieces_and_streams_of_a_loader"],
+        "The carry stays where the stream ends; padding is no data.",
     ),
     Fault(
         "normalizer-ignored",
@@ -1221,24 +1270,24 @@ LIBRARY_FAULTS = [
     Fault(
         "chunks-reset-the-carry",
         "artbp/estimators/segmentwise.py",
-        "resets = (at_end & ends) | starts_anew",
-        "resets = at_end | starts_anew",
+        "begins = (at_end & ends) | starts_anew",
+        "begins = at_end | starts_anew",
         [f"{CHUNKS}test_the_same_numbers_as_from_one_array[tbptt-7]"],
         "Where a stream goes on, so does its carry.",
     ),
     Fault(
         "segments-never-start-anew",
         "artbp/estimators/segmentwise.py",
-        "resets = (at_end & ends) | starts_anew",
-        "resets = at_end & ends",
+        "begins = (at_end & ends) | starts_anew",
+        "begins = at_end & ends",
         ["tests/estimators/test_segment_start.py::test_tbptt_is_the_gradient_of_short_sequences"],
-        "With segment_start='initial' every segment starts with the initial carry.",
+        "With segment_start='initial' every segment starts with the first carry.",
     ),
     Fault(
         "chunks-reset-the-online-state",
         "artbp/estimators/stepwise.py",
-        "        if stream.ends:\n            initial = state.initial_carry",
-        "        if True:\n            initial = state.initial_carry",
+        "        if stream.ends:\n            carry = _tree.select(",
+        "        if True:\n            carry = _tree.select(",
         [f"{CHUNKS}test_the_same_numbers_as_from_one_array[rtrl-7]"],
         "Where a stream goes on, so does the influence of the parameters on the carry.",
     ),

@@ -18,6 +18,7 @@ from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
 from artbp.unrolls.functions import Functions
 from artbp.unrolls.readout import LossFn
@@ -34,8 +35,9 @@ class IndependentRuns(NamedTuple):
     """A trainer of many runs; made by `independent_runs`.
 
     Attributes:
-      init: `init(carry, rng_keys) -> state`, from the carry of one run and keys `[R]`. The state is
-        an `EstimatorState` of arrays `[R, ...]` without scratch.
+      init: `init(carry, rng_keys, initial_carry=None) -> state`, from the carries of one run (see
+        `GradientEstimator`) and keys `[R]`. The state is an `EstimatorState` of arrays `[R, ...]`
+        without scratch.
       run: `run(params, aux, state, stream) -> (params, aux, state)`. Params and aux are trees of
         arrays `[R, ...]`; the state stands between two segments in every run. To be jitted.
     """
@@ -111,12 +113,14 @@ def independent_runs(
     check_positive(block_size=block_size, integer=True)
     functions = Functions(cell, loss_fn, law.compensation if compensate else None)
 
-    def init(carry: Any, rng_keys: jax.Array) -> EstimatorState:
+    def init(carry: Any, rng_keys: jax.Array, initial_carry: Any = None) -> EstimatorState:
         num_runs = rng_keys.shape[0]
-        carry = _tree.repeat(_tree.as_arrays(carry), num_runs)
+        carry = _tree.as_arrays(carry)
+        carries = carry, carry, complete_initial_carry(carry, initial_carry)
+        carries = _tree.repeat(carries, num_runs)
         zero = jnp.zeros((num_runs,), jnp.int32)
         # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
-        parts = jax.tree.map(jnp.copy, (zero, zero, carry, carry, rng_keys))
+        parts = jax.tree.map(jnp.copy, (zero, zero, zero, *carries, rng_keys))
         return EstimatorState(*parts, scratch=())
 
     def run(
@@ -166,10 +170,11 @@ def independent_runs(
             info = segment.info._replace(end_of_stream=end_of_stream)
             grads = jax.tree.map(normalize, segment.grads, params)
             params, aux = update(params, aux, grads, info, finished)
-            next_carry = _tree.select(end_of_stream, state.initial_carry, segment.leaving)
+            next_carry = _tree.select(end_of_stream, state.first_carry, segment.leaving)
             state = state._replace(
                 position=jnp.where(finished, position, state.position),
                 num_estimates=state.num_estimates + finished.astype(jnp.int32),
+                num_steps=state.num_steps + jnp.where(finished, segment.info.length, 0),
                 carry=_tree.select(finished, next_carry, state.carry),
             )
             active = running(params, aux)

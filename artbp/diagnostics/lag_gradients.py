@@ -23,6 +23,7 @@ from artbp import _tree
 from artbp.estimators.carry_ring import run_backward
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
 from artbp.unrolls.readout import LossFn
 
@@ -67,7 +68,7 @@ def unroll_window(
     """Runs one forward and one backward pass over the stream. Memory: 2·T carries.
 
     Args:
-      initial_carry: the carry after a reset. Default: `carry`.
+      initial_carry: the carry after a reset. Default: zeros.
 
     Raises:
       TypeError, ValueError: as `estimate` of `artbp.artbp`; per_row without an axis of rows.
@@ -86,7 +87,7 @@ def unroll_window(
             "per_row=True needs losses of shape [B] and float leaves of the carry [B, ...]; the "
             f"leaves are {[leaf.shape for leaf in leaves]}. Omit per_row if rows share boundaries."
         )
-    initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
+    initial_carry = complete_initial_carry(carry, initial_carry)
     found = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
     rows = int(shape[0]) if has_rows else None
     return UnrolledWindow(cell, loss_fn, params, initial_carry, stream, *found, num_rows=rows)

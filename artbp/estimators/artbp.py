@@ -42,7 +42,8 @@ def artbp(
 
     One estimate is one segment: the steps up to the next boundary, which all rows of the batch
     share. The carry goes on from segment to segment. The end of the stream ends the last segment,
-    and the next one starts at the beginning of the stream with the initial carry.
+    and the next one starts at the beginning of the stream with the carry that `init` was given. A
+    reset replaces the carry by `initial_carry` of `init`, by default zeros.
 
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`; carry any pytree, `[B, ...]` with a batch.
@@ -53,12 +54,12 @@ def artbp(
       compensate: False leaves the gate at 1 between the same random boundaries. This is biased. It
         is a control that separates the effect of compensation from that of random lengths.
       segment_start: "carried" starts a segment with the carry at the end of the one before it.
-        "initial" starts each segment with the initial carry, so that segments are independent
-        short sequences. Nothing is then unbiased for the gradient of the whole stream. With
-        compensate=False the estimate is the exact gradient of the losses of these short sequences,
-        and so unbiased for their expected loss. With compensation it is not the gradient of one
-        loss: the expectation has, for each step, its effect on all later losses of a run that
-        starts where the segment of that step starts and is never cut.
+        "initial" starts each segment with the carry that `init` was given, so that segments are
+        independent short sequences. Nothing is then unbiased for the gradient of the whole stream.
+        With compensate=False the estimate is the exact gradient of the losses of these short
+        sequences, and so unbiased for their expected loss. With compensation it is not the gradient
+        of one loss: the expectation has, for each step, its effect on all later losses of a run
+        that starts where the segment of that step starts and is never cut.
       normalizer: a constant that divides the gradient, for instance L0 times the batch size.
         Dividing by the sampled length would be a bias: it is correlated with the gradient.
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`

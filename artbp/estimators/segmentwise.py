@@ -67,13 +67,15 @@ def segmentwise(
     check_positive(normalizer=normalizer)
     check_positive(block_size=block_size, integer=True)
 
-    def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+    def init(
+        params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
+    ) -> EstimatorState:
         check_params(params)
         scratch = ()
         if policy in (None, "dynamic"):
             params, carry = _tree.as_arrays((params, carry))
             scratch = make_scratch(functions.cell, params, carry, block_size)
-        return start(params, carry, rng_key, scratch=scratch)
+        return start(params, carry, rng_key, initial_carry, scratch=scratch)
 
     finish = functools.partial(_finish, normalizer, segment_start == "initial")
 
@@ -117,7 +119,7 @@ def segmentwise(
             return np.asarray(draw(rng_key, segments, jnp.asarray(at_start), limit))
 
     def from_host(policy: Policy, params: Any, state: EstimatorState, stream: Stream) -> Result:
-        # Position and count stay NumPy scalars: reading them never waits for the device.
+        # Position and counts stay NumPy scalars: reading them never waits for the device.
         position, n = np.int32(state.position), np.int32(state.num_estimates)
         num_steps = int(stream.num_new)
         if position >= num_steps:
@@ -125,7 +127,8 @@ def segmentwise(
                 f"The state stands at step {position}, beyond this stream of {num_steps} "
                 "steps. Go on with the stream it was made on, or start with init."
             )
-        state = state._replace(position=position, num_estimates=n)
+        num_run = np.int32(state.num_steps)
+        state = state._replace(position=position, num_estimates=n, num_steps=num_run)
         first = int(n) - int(n) % _PLAN
         key = _key_bytes(state.rng_key)
         limit = num_steps if stream.ends else num_steps + 1
@@ -170,11 +173,12 @@ def _finish(
     """What `estimate` returns, from the result of a segment of a stream of `num_steps` steps."""
     position = (state.position + length) % num_steps
     at_end = jnp.asarray(position == 0)
-    resets = (at_end & ends) | starts_anew
-    grads, carry = _normalize(normalizer, result.grads, result.carry, state.initial_carry, resets)
+    begins = (at_end & ends) | starts_anew
+    grads, carry = _normalize(normalizer, result.grads, result.carry, state.first_carry, begins)
     new_state = state._replace(
         position=position,
         num_estimates=state.num_estimates + np.int32(1),
+        num_steps=state.num_steps + length,
         carry=carry,
         scratch=result.scratch,
     )
@@ -192,11 +196,11 @@ def _finish(
 # On the host-driven path this is one program instead of one for each leaf.
 @jax.jit
 def _normalize(
-    normalizer: Any, grads: Any, carry: Any, initial_carry: Any, end_of_stream: jax.Array
+    normalizer: Any, grads: Any, carry: Any, first_carry: Any, begins: jax.Array
 ) -> tuple[Any, Any]:
     """(the gradients divided by `normalizer`, the carry that enters the next segment)."""
     grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
-    return grads, _tree.select(end_of_stream, initial_carry, carry)
+    return grads, _tree.select(begins, first_carry, carry)
 
 
 def _host_device() -> jax.Device:

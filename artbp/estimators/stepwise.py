@@ -114,10 +114,12 @@ def stepwise(
     """
     check_positive(normalizer=normalizer)
 
-    def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+    def init(
+        params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
+    ) -> EstimatorState:
         check_params(params)
         inner_state = begin(*_tree.as_arrays((params, carry)))
-        return start(params, carry, rng_key, inner_state=inner_state)
+        return start(params, carry, rng_key, initial_carry, inner_state=inner_state)
 
     @jax.jit
     def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
@@ -133,10 +135,10 @@ def stepwise(
         grads = jax.tree.map(lambda g, x: (g / normalizer).astype(x.dtype), result.grads, params)
         carry, inner_state = result.carry, result.inner_state
         if stream.ends:
-            initial = state.initial_carry
-            carry = _tree.select(end_of_stream, initial, carry)
+            carry = _tree.select(end_of_stream, state.first_carry, carry)
             if resets_at_end:
-                inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)
+                fresh = begin(params, state.first_carry)
+                inner_state = _tree.select(end_of_stream, fresh, inner_state)
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
             loss_sum=result.loss_sum,
@@ -150,6 +152,7 @@ def stepwise(
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end - stream.history),
             num_estimates=state.num_estimates + jnp.ones_like(state.num_estimates),
+            num_steps=state.num_steps + info.length,
             carry=carry,
             inner_state=inner_state,
         )

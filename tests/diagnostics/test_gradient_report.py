@@ -65,6 +65,7 @@ def gradient(problem, carry, window, gates):
 
 def report(problem, **options):
     options = {"truncation_lengths": (1, 4), "laws": (), "num_samples": 2, **options}
+    options = {"initial_carry": problem.carry, **options}
     return gradient_report(
         problem.cell,
         problem.loss_fn,
