@@ -11,7 +11,7 @@ from artbp.stream import Stream
 from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.autodiff_recurrence import hand_written
 from artbp.unrolls.checks import Cell, check_cell, check_positive, check_resets
-from artbp.unrolls.readout import LossFn, loss_and_count
+from artbp.unrolls.readout import LossFn, loss_and_count, nothing_counted
 
 
 class Evaluation(NamedTuple):
@@ -22,11 +22,13 @@ class Evaluation(NamedTuple):
       num_losses: how many losses were summed, without the masked ones. loss_sum / num_losses is the
         mean loss.
       carry: the carry after the last step.
+      extra: the sums of what `loss_fn` returns beside the losses, by name.
     """
 
     loss_sum: jax.Array
     num_losses: jax.Array
     carry: Any
+    extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
 
 
 def evaluate(
@@ -56,7 +58,8 @@ def evaluate(
     call otherwise::
 
         evaluate = jax.jit(functools.partial(artbp.evaluate, cell, loss_fn))
-        loss_sum, num_losses, carry = evaluate(params, carry, stream)
+        result = evaluate(params, carry, stream)
+        mean_loss = result.loss_sum / result.num_losses
 
     To evaluate a sequence in pieces, hand the returned carry to the next call. Of a stream of
     `artbp.stream_chunks`, only the new steps are run.
@@ -102,17 +105,18 @@ def evaluate(
         valid = exists
         if mask is not None:
             valid = mask.astype(bool) & _tree.align(exists, mask)
-        loss, number = loss_and_count(loss_fn, params, ys, targets, valid)
-        loss_sum = sums.loss_sum + loss.astype(sums.loss_sum.dtype)
-        return Evaluation(loss_sum, sums.num_losses + number, carry)
+        loss, counted = loss_and_count(loss_fn, params, ys, targets, valid)
+        new = Evaluation(loss, counted.num_losses, (), counted.extra)
+        return _tree.accumulate(sums._replace(carry=()), new)._replace(carry=carry)
 
     count = stream.num_steps - stream.history
     size = min(chunk_size, count)
     num_chunks, rest = divmod(count, size)
-    no_loss, none = jnp.zeros((), jnp.result_type(float)), jnp.zeros((), jnp.int32)
+    none, extra = nothing_counted(cell, loss_fn, params, carry, stream)
+    before = Evaluation(jnp.zeros((), jnp.result_type(float)), none, carry, extra)
 
     def run_next(i: Any, sums: Evaluation) -> Evaluation:
         return run_chunk(sums, stream.history + i * size, size)
 
-    sums = lax.fori_loop(0, num_chunks, run_next, Evaluation(no_loss, none, carry))
+    sums = lax.fori_loop(0, num_chunks, run_next, before)
     return run_chunk(sums, stream.num_steps - rest, rest) if rest else sums

@@ -408,21 +408,23 @@ LIBRARY_FAULTS = [
     Fault(
         "mask-applied-to-ys",
         "artbp/unrolls/readout.py",
-        "    loss = jnp.sum(jnp.where(valid, losses, jnp.zeros_like(losses)), dtype=dtype)\n",
+        "\n    def total(values: jax.Array) -> jax.Array:\n",
         "    def masked(y):\n"
         "        return jnp.where(_tree.align(valid, y), y, jnp.zeros_like(y))\n\n"
         "    losses = jax.vmap(loss_fn, (None, 0, 0))(params, jax.tree.map(masked, ys), targets)\n"
-        "    loss = jnp.sum(losses, dtype=dtype)\n",
+        "    valid = valid | True\n\n"
+        "    def total(values: jax.Array) -> jax.Array:\n",
         [f"{REGISTRY}test_exactness_is_what_the_row_claims[bptt]"],
         "The loss of a zeroed y need not be zero: the cross-entropy of equal logits is ln V.",
     ),
     Fault(
         "mask-not-counted",
         "artbp/unrolls/readout.py",
-        "    return ReadOut(loss_sum, num_losses, grads, y_cotangents)\n",
+        "    return ReadOut(loss_sum, counted, grads, y_cotangents)\n",
         "    if stream.mask is not None:\n"
-        "        num_losses = num_losses + jnp.sum(~mask, dtype=jnp.int32)\n"
-        "    return ReadOut(loss_sum, num_losses, grads, y_cotangents)\n",
+        "        num_losses = counted.num_losses + jnp.sum(~mask, dtype=jnp.int32)\n"
+        "        counted = counted._replace(num_losses=num_losses)\n"
+        "    return ReadOut(loss_sum, counted, grads, y_cotangents)\n",
         [f"{PERTURBED}test_follows_the_unperturbed_system[truncated_es]"],
         "loss_sum / num_losses is the mean over the losses that were summed.",
     ),

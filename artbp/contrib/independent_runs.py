@@ -21,7 +21,7 @@ from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
 from artbp.unrolls.functions import Functions
-from artbp.unrolls.readout import LossFn
+from artbp.unrolls.readout import LossFn, nothing_counted
 
 # Lengths drawn ahead for a run: drawing a few costs as much as drawing many.
 _PLAN = 32
@@ -135,6 +135,12 @@ def independent_runs(
             stream.check_lengths()
             check_resets(carry, stream.resets)
             check_cell(cell, params, carry, _tree.index(stream.xs, 0))
+            extra = nothing_counted(cell, loss_fn, params, carry, stream).extra
+            if extra:
+                raise ValueError(
+                    f"loss_fn returns values beside the losses, {sorted(extra)}, which "
+                    "independent_runs does not sum. Let loss_fn return the losses alone."
+                )
 
         jax.eval_shape(jax.vmap(check, (0, 0, stream_axes)), params, state.carry, stream)
 

@@ -25,7 +25,7 @@ from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
 from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
-from artbp.unrolls.readout import LossFn
+from artbp.unrolls.readout import LossFn, split_extra
 
 
 @partial(
@@ -79,7 +79,7 @@ def unroll_window(
     check_resets(carry, stream.resets)
     x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
     y = check_cell(cell, params, carry, x)
-    shape = jax.eval_shape(loss_fn, params, y, target).shape
+    shape = split_extra(jax.eval_shape(loss_fn, params, y, target))[0].shape
     leaves = jax.tree.leaves(_tree.partition(carry)[0])
     has_rows = len(shape) == 1 and all(leaf.shape[:1] == shape for leaf in leaves)
     if per_row and not has_rows:

@@ -49,7 +49,10 @@ def artbp(
       cell: `cell(params, carry, x) -> (carry, y)`; carry any pytree, `[B, ...]` with a batch.
         The cells of `artbp.cells`, also `with_params`, have a hand-written backward pass.
       loss_fn: `loss_fn(params, y, target) -> losses` of one step, `[B]` or, without a batch, a
-        scalar. It holds the readout, which then runs over many steps at once.
+        scalar. It holds the readout, which then runs over many steps at once. It may return a pair
+        `(losses, extra)`, where `extra` is a dictionary of further values with the shape of the
+        losses, such as whether a prediction is right. They are masked and summed as the losses are,
+        into `info.extra`, and have no gradient.
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
       compensate: False leaves the gate at 1 between the same random boundaries. This is biased. It
         is a control that separates the effect of compensation from that of random lengths.

@@ -57,7 +57,8 @@ class EstimatorInfo(NamedTuple):
       end_of_stream: bool, whether this was the last segment of the stream. The next one begins the
         stream again, with the carry that `init` was given. If `Stream.ends` is False, it begins the
         next stream instead, and the carry goes on.
-      extra: further scalars of this estimator, by name; see its docstring.
+      extra: further scalars of this estimator, by name; see its docstring. And the sums of what
+        `loss_fn` returns beside the losses.
     """
 
     loss_sum: jax.Array
@@ -164,6 +165,21 @@ def check_chunk(stream: Stream, plan: Plan | None) -> None:
             f"{plan.lengths} steps, so the last one would be cut short. artbp.stream_chunks turns "
             "the chunks of a loader into streams that fit."
         )
+
+
+def join_extra(own: dict[str, jax.Array], of_losses: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What an estimator and the loss function have for `info.extra`.
+
+    Raises:
+      ValueError: both use the same name.
+    """
+    shared = sorted(own.keys() & of_losses.keys())
+    if shared:
+        raise ValueError(
+            f"loss_fn returns values named {shared}, which this estimator has in info.extra. Use "
+            "other names."
+        )
+    return own | of_losses
 
 
 def start(

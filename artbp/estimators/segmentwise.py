@@ -184,11 +184,12 @@ def _finish(
     )
     info = EstimatorInfo(
         loss_sum=result.loss_sum,
-        num_losses=result.num_losses,
+        num_losses=result.counted.num_losses,
         length=jnp.asarray(length, jnp.int32),
         max_compensation=result.max_compensation,
         max_weight=result.max_weight,
         end_of_stream=at_end,
+        extra=result.counted.extra,
     )
     return grads, new_state, info
 

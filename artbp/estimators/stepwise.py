@@ -20,12 +20,13 @@ from artbp.estimators.base import (
     Plan,
     Result,
     check_chunk,
+    join_extra,
     make_estimator,
     start,
 )
 from artbp.stream import Stream
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
-from artbp.unrolls.readout import LossFn, loss_and_count
+from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_counted
 
 
 class Steps(NamedTuple):
@@ -43,8 +44,8 @@ class Steps(NamedTuple):
             carry = _tree.select(reset, self.initial_carry, carry)
         return self.cell(params, carry, _tree.index(self.stream.xs, t))
 
-    def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(the summed losses of step t, their number), without the masked ones."""
+    def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, Counted]:
+        """(the summed losses of step t, what is counted with them), without the masked ones."""
         valid = jnp.ones((), bool)
         if self.stream.mask is not None:
             valid = jnp.asarray(_tree.index(self.stream.mask, t), bool)
@@ -56,16 +57,16 @@ class Steps(NamedTuple):
         return min(count, self.stream.num_steps)
 
     def differentiable(self, rest: Any, t: jax.Array) -> Callable[..., Any]:
-        """Returns `step(params, floats) -> ((floats, loss), (rest, count))`, for `jax.vjp`.
+        """Returns `step(params, floats) -> ((floats, loss), (rest, counted))`, for `jax.vjp`.
 
         It is step t; `floats` are the differentiable leaves of the carry, `rest` are the others.
         """
 
         def step(params: Any, floats: Any) -> tuple[Any, Any]:
             carry, y = self.run(params, _tree.combine(floats, rest), t)
-            loss, count = self.loss(params, y, t)
+            loss, counted = self.loss(params, y, t)
             floats, new_rest = _tree.partition(carry)
-            return (floats, loss), (new_rest, count)
+            return (floats, loss), (new_rest, counted)
 
         return step
 
@@ -77,16 +78,19 @@ class Advance(NamedTuple):
     carry: Any
     inner_state: Any
     loss_sum: jax.Array
-    num_losses: jax.Array
-    extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
+    counted: Counted
+    extra: dict[str, jax.Array] = {}  # noqa: RUF012  # of the estimator; read, never written
     max_compensation: jax.Array | None = None  # None: 1, as the next
     max_weight: jax.Array | None = None
 
 
-def before_steps(grads: Any, carry: Any, inner_state: Any = ()) -> Advance:
+def before_steps(
+    steps: Steps, params: Any, grads: Any, carry: Any, inner_state: Any = ()
+) -> Advance:
     """An `Advance` of no steps, to add steps to."""
-    no_loss, none = jnp.zeros((), jnp.result_type(float)), jnp.zeros((), jnp.int32)
-    return Advance(grads, carry, inner_state, no_loss, none)
+    no_loss = jnp.zeros((), jnp.result_type(float))
+    nothing = nothing_counted(steps.cell, steps.loss_fn, params, carry, steps.stream)
+    return Advance(grads, carry, inner_state, no_loss, nothing)
 
 
 def stepwise(
@@ -142,12 +146,12 @@ def stepwise(
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
             loss_sum=result.loss_sum,
-            num_losses=result.num_losses,
+            num_losses=result.counted.num_losses,
             length=end - state.position,
             max_compensation=one if result.max_compensation is None else result.max_compensation,
             max_weight=one if result.max_weight is None else result.max_weight,
             end_of_stream=end_of_stream,
-            extra=result.extra,
+            extra=join_extra(result.extra, result.counted.extra),
         )
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end - stream.history),
