@@ -29,6 +29,7 @@ from artbp.estimators import (
     uoro,
 )
 from artbp.evaluation import Evaluation, evaluate
+from artbp.keys import with_keys
 from artbp.stream import Stream
 from artbp.stream_chunks import stream_chunks
 from artbp.time_steps import scale_by_time_step_schedule
@@ -70,4 +71,5 @@ __all__ = [
     "unroll",
     "unrolls",
     "uoro",
+    "with_keys",
 ]

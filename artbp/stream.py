@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from artbp.padding import without_padding
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +33,18 @@ class Stream:
         `estimate` raises a ValueError. `artbp.stream_chunks` makes streams that fit.
       history: the number of steps at the beginning of the arrays that have been run already, in
         earlier streams. Estimates begin after them. A look-back may read them.
+      lengths: for a padded batch, int `[B]`: the true number of steps of each row, from 0 to T. Not
+        kept: the stream is made so that the steps from lengths[b] on are as if they were not
+        there. No loss of row b counts there (`mask`), the row begins anew at each of these steps
+        (`resets`), and its entries of `xs` are its first ones. So padding may hold anything, NaN
+        too, and neither losses nor gradients depend on it. Every leaf of the carry must be
+        `[B, ...]`, and every array of `xs` `[T, B, ...]`, or `[T]` where all rows share it.
       stop: int32 scalar, the end of the steps to be run, as an index into the arrays. What follows
         is padding. None means all steps.
 
     Raises:
-      ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps.
+      ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps;
+        `lengths` that do not fit the arrays.
     """
 
     xs: Any
@@ -46,13 +55,14 @@ class Stream:
     ends: bool = dataclasses.field(default=True, metadata={"static": True}, kw_only=True)
     history: int = dataclasses.field(default=0, metadata={"static": True}, kw_only=True)
     stop: Any = dataclasses.field(default=None, kw_only=True)
+    lengths: dataclasses.InitVar[Any] = dataclasses.field(default=None, kw_only=True)
 
     @property
     def num_new(self) -> Any:
         """The number of steps to run: those after the history and before the padding."""
         return (self.num_steps if self.stop is None else self.stop) - self.history
 
-    def __post_init__(self):
+    def __post_init__(self, lengths: Any):
         leaves = jax.tree.leaves((self.xs, self.targets, self.resets, self.mask))
         if not all(hasattr(leaf, "shape") for leaf in leaves):
             return  # A tree of axes or of shardings, made by a JAX transformation.
@@ -74,6 +84,9 @@ class Stream:
                 f"history={self.history} of num_steps={self.num_steps}; expected 0 ≤ history < "
                 "num_steps: a stream has steps that have not been run yet."
             )
+        if lengths is not None:
+            for name, value in without_padding(self, lengths).items():
+                object.__setattr__(self, name, value)
 
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.
