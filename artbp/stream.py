@@ -18,7 +18,8 @@ class Stream:
 
     Attributes:
       xs: inputs of the cell, any pytree of arrays `[T, ...]` (`[T, B, ...]` with a batch), or
-        None for a cell without input. Randomness for the cell travels here too, as keys.
+        None for a cell without input. Randomness for the cell travels here too, as keys, which
+        are the same in every pass; `artbp.with_keys` makes new ones.
       targets: what `loss_fn` compares with, any pytree of arrays `[T, ...]`, or None.
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
         that step is the `initial_carry` of the estimator's `init`, by default zeros. A reset

@@ -104,7 +104,8 @@ class GradientEstimator(NamedTuple):
         `artbp.unroll(cell, params, carry, xs, resets=resets, initial_carry=initial_carry)`.
       estimate: `estimate(params, state, stream) -> (grads, state, info)`, one segment. With frozen
         params, the gradients of one pass of the stream sum to the estimate of the gradient of
-        the whole sequence.
+        the whole sequence. There is a gradient by `params` only, and `jax.grad` cannot go through
+        `estimate`: call an encoder of the inputs in the cell.
     """
 
     init: Callable[..., EstimatorState]
