@@ -46,9 +46,10 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
     lengths = xp.asarray(lengths)
     exists = xp.arange(num_steps, dtype=lengths.dtype)[:, None] < lengths[None, :]
 
-    def by_row(flags: Any) -> Any:
-        flags = xp.asarray(flags).astype(bool)
-        return flags[:, None] if flags.ndim == 1 else flags
+    def by_row(flags: Any, padding: Any) -> Any:
+        flags = xp.asarray(flags)
+        flags = flags[:, None] if flags.ndim == 1 else flags
+        return xp.where(exists, flags, padding(flags))
 
     def replaced(path: Any, leaf: Any) -> Any:
         if np.ndim(leaf) == 1:
@@ -67,6 +68,6 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
 
     return {
         "xs": jax.tree_util.tree_map_with_path(replaced, stream.xs),
-        "resets": ~exists if stream.resets is None else by_row(stream.resets) | ~exists,
-        "mask": exists if stream.mask is None else by_row(stream.mask) & exists,
+        "resets": ~exists if stream.resets is None else by_row(stream.resets, xp.ones_like),
+        "mask": exists if stream.mask is None else by_row(stream.mask, xp.zeros_like),
     }

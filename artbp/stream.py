@@ -38,8 +38,9 @@ class Stream:
         kept: the stream is made so that the steps from lengths[b] on are as if they were not
         there. No loss of row b counts there (`mask`), the row begins anew at each of these steps
         (`resets`), and its entries of `xs` are its first ones. So padding may hold anything, NaN
-        too, and neither losses nor gradients depend on it. Every leaf of the carry must be
-        `[B, ...]`, and every array of `xs` `[T, B, ...]`, or `[T]` where all rows share it.
+        too, and neither losses nor gradients depend on it. A row's carry has no meaning from there
+        on. Every leaf of the carry must be `[B, ...]`, and every array of `xs` `[T, B, ...]`, or
+        `[T]` where all rows share it.
       stop: int32 scalar, the end of the steps to be run, as an index into the arrays. What follows
         is padding. None means all steps.
 
