@@ -5,7 +5,7 @@ and ARTBP (Tallec & Ollivier, arXiv 1705.08209), whose random boundaries and com
 flow make the truncated gradient unbiased.
 """
 
-from artbp import cells, contrib, diagnostics, truncation, unrolls
+from artbp import adapters, cells, contrib, diagnostics, truncation, unrolls
 from artbp.estimators import (
     REGISTRY,
     EstimatorInfo,
@@ -33,7 +33,7 @@ from artbp.keys import with_keys
 from artbp.stream import Stream
 from artbp.stream_chunks import stream_chunks
 from artbp.time_steps import scale_by_time_step_schedule
-from artbp.unrolls import fused_unroll, gate, unroll
+from artbp.unrolls import fused_unroll, gate, scan, unroll
 
 __version__ = "0.1.0"
 
@@ -45,6 +45,7 @@ __all__ = [
     "Evaluation",
     "GradientEstimator",
     "Stream",
+    "adapters",
     "adaptive_tbptt",
     "artbp",
     "awd_lstm_bptt",
@@ -61,6 +62,7 @@ __all__ = [
     "run_pass",
     "scale_by_learning_rate_factor",
     "scale_by_time_step_schedule",
+    "scan",
     "snap1",
     "stream_chunks",
     "tbptt",

@@ -10,8 +10,8 @@ from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.autodiff_recurrence import hand_written
-from artbp.unrolls.checks import Cell, check_cell, check_positive, check_resets
-from artbp.unrolls.readout import LossFn, loss_and_count, nothing_counted
+from artbp.unrolls.checks import Cell, check_cell, check_positive, check_resets, check_stream
+from artbp.unrolls.readout import LossFn, loss_and_count, masked, nothing_counted
 
 
 class Evaluation(NamedTuple):
@@ -19,10 +19,12 @@ class Evaluation(NamedTuple):
 
     Attributes:
       loss_sum: summed losses, not normalised.
-      num_losses: how many losses were summed, without the masked ones. loss_sum / num_losses is the
-        mean loss.
+      num_losses: how many losses were summed, without those that are masked or have weight 0.
+        loss_sum / num_losses is the mean loss. With a mask of weights it is the mean of weight
+        times loss.
       carry: the carry after the last step.
-      extra: the sums of what `loss_fn` returns beside the losses, by name.
+      extra: the sums of what `loss_fn` returns beside the losses, by name, masked or weighted as
+        the losses are.
     """
 
     loss_sum: jax.Array
@@ -68,7 +70,8 @@ def evaluate(
       cell, loss_fn: as for `artbp.artbp`; they need no derivative.
       params: any pytree, handed to the cell and to `loss_fn`.
       carry: the carry that enters the first step.
-      stream: the data. A loss does not count where `mask` is False.
+      stream: the data. A loss does not count where `mask` is False; a float mask weights the
+        losses.
       initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
       chunk_size: steps whose ys are in memory at a time. The result depends on it by rounding only.
 
@@ -76,7 +79,7 @@ def evaluate(
       TypeError, ValueError: as `estimate` of `artbp.artbp`; a chunk_size that is no integer ≥ 1.
     """
     check_positive(chunk_size=chunk_size, integer=True)
-    stream.check_lengths()
+    check_stream(stream)
     params, carry = _tree.as_arrays((params, carry))
     check_resets(carry, stream.resets)
     initial_carry = complete_initial_carry(carry, initial_carry)
@@ -93,7 +96,7 @@ def evaluate(
             x, reset, exists = inputs
             entering = carry
             if reset is not None:
-                entering = _tree.select(reset.astype(bool), initial_carry, carry)
+                entering = _tree.select(reset, initial_carry, carry)
             if recurrence is None:
                 new_carry, y = cell(params, entering, x)
             else:
@@ -102,9 +105,7 @@ def evaluate(
 
         inputs = xs if recurrence is None else recurrence.project(xs)
         carry, ys = lax.scan(step, sums.carry, (inputs, resets, exists))
-        valid = exists
-        if mask is not None:
-            valid = mask.astype(bool) & _tree.align(exists, mask)
+        valid = exists if mask is None else masked(mask, exists)
         loss, counted = loss_and_count(loss_fn, params, ys, targets, valid)
         new = Evaluation(loss, counted.num_losses, (), counted.extra)
         return _tree.accumulate(sums._replace(carry=()), new)._replace(carry=carry)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from artbp.padding import without_padding
@@ -14,7 +15,9 @@ from artbp.padding import without_padding
 class Stream:
     """A sequence of T time steps: inputs, targets, resets and mask.
 
-    A frozen dataclass and a pytree: arrays may be NumPy or JAX, `num_steps` is static.
+    A frozen dataclass and a pytree: arrays may be NumPy or JAX, `num_steps` is static. Pass it to
+    your jitted function as an argument. A function that closes over it copies its arrays into the
+    compiled program.
 
     Attributes:
       xs: inputs of the cell, any pytree of arrays `[T, ...]` (`[T, B, ...]` with a batch), or
@@ -25,8 +28,9 @@ class Stream:
         that step is the `initial_carry` of the estimator's `init`, by default zeros. A reset
         is no truncation. The true gradient does not cross it either, so it adds no bias. A segment
         goes on through it.
-      mask: bool `[T]` or `[T, B]`. False where a loss does not count; a float target there may
-        be NaN.
+      mask: `[T]` or `[T, B]`. Bool: False where a loss does not count; a float target there may be
+        NaN. Float: weights ≥ 0 of the losses, which multiply loss and gradient. A weight of 0 means
+        False.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
         arrays otherwise.
       ends: False if the sequence goes on in the next stream, as with data from a loader. The carry
@@ -46,7 +50,7 @@ class Stream:
 
     Raises:
       ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps;
-        `lengths` that do not fit the arrays.
+        `lengths` that do not fit the arrays; weights that are negative or not finite.
     """
 
     xs: Any
@@ -73,7 +77,10 @@ class Stream:
                 raise ValueError("Stream got no xs. Pass num_steps=T, the number of time steps.")
             first = jax.tree.leaves(self.xs)[0]
             if not first.shape:
-                raise ValueError("Stream got a scalar in xs; expected arrays of shape [T, ...].")
+                raise ValueError(
+                    "Stream got a scalar in xs; expected arrays of shape [T, ...]. A list is a "
+                    "tree of its entries: pass numpy.asarray(xs)."
+                )
             object.__setattr__(self, "num_steps", int(first.shape[0]))
         if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, (int, np.integer)):
             raise ValueError(f"num_steps must be an integer, got {self.num_steps!r}.")
@@ -89,11 +96,12 @@ class Stream:
         if lengths is not None:
             for name, value in without_padding(self, lengths).items():
                 object.__setattr__(self, name, value)
+        _check_weights(self.mask)
 
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.
 
-        Called by the estimators, not on construction: under `jax.vmap` JAX rebuilds this
+        Called by `checks.check_stream`, not on construction: under `jax.vmap` JAX rebuilds this
         dataclass around arrays that carry one more axis.
         """
         for name in ("xs", "targets", "resets", "mask"):
@@ -111,6 +119,23 @@ class Stream:
                 f"Stream.stop is {self.stop}; expected history = {self.history} < stop ≤ num_steps "
                 f"= {self.num_steps}."
             )
+
+
+def _check_weights(mask: Any) -> None:
+    """Raises ValueError if a float mask whose values are known has one that is no weight."""
+    if not isinstance(mask, (np.ndarray, jax.Array)) or isinstance(mask, jax.core.Tracer):
+        return
+    if not jnp.issubdtype(mask.dtype, jnp.floating):
+        return
+    if isinstance(mask, jax.Array) and not mask.is_fully_addressable:
+        return
+    weights = np.asarray(mask)
+    wrong = ~((weights >= 0) & (weights < np.inf))
+    if wrong.any():
+        raise ValueError(
+            f"Stream.mask has the weight {weights[wrong][0]} at {np.argwhere(wrong)[0].tolist()}; "
+            "expected finite weights ≥ 0 of the losses. A weight of 0 leaves a loss out."
+        )
 
 
 def new_steps(stream: Stream, first: int, count: int) -> Stream:

@@ -20,7 +20,7 @@ from artbp.estimators.base import (
     Plan,
 )
 from artbp.stream import Stream
-from artbp.unrolls.checks import check_positive
+from artbp.unrolls.checks import check_positive, check_stream
 
 # Lengths that are drawn in one call.
 _AHEAD = 256
@@ -57,7 +57,8 @@ def stream_chunks(
     All streams but the last have the same shapes. So the estimator is compiled twice: for these,
     and for the last one, which has `ends=True` and may be shorter. A random segment that is longer
     than `num_steps` gets a longer stream, for which the estimator is compiled again. A segment must
-    fit into memory: one of 2²⁰ steps or more is refused, unless the sequence ends within it.
+    fit into memory: one that is longer than `num_steps` and has 2²⁰ steps or more is refused,
+    unless the sequence ends within it.
 
     Chunks are read when they are needed. The host holds about one stream and one chunk at a time.
     The device holds the stream in use and `prefetch` more.
@@ -191,7 +192,7 @@ def _as_stream(number: int, chunk: Any) -> Stream:
             "with k ≥ 1. Skip empty chunks in the loader."
         )
     stream = Stream(*fields)
-    stream.check_lengths()
+    check_stream(stream)
     return stream
 
 
@@ -227,7 +228,7 @@ def _segments(
     reader: _Reader, length_of: Any, rng_key: jax.Array, first: int, num_steps: int
 ) -> Iterator[Stream]:
     """Streams of whole segments, padded to `num_steps` with steps that are not run."""
-    limit = max(_LONGEST, num_steps)
+    limit = max(_LONGEST, num_steps + 1)
     draw = jax.jit(jax.vmap(lambda n: length_of(rng_key, n, limit)))
     n, lengths = first, collections.deque[int]()
     while True:
@@ -242,7 +243,7 @@ def _segments(
             last = lengths.popleft()
             total += last
         goes_on = reader.fill(total + 1)
-        if goes_on and last == limit:
+        if goes_on and last >= limit:
             raise ValueError(
                 f"A random segment has {limit} steps or more, and a stream holds whole segments. "
                 "Expected a law whose hazard does not vanish, such as a geometric law."

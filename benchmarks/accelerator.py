@@ -7,15 +7,16 @@ command again goes on with the parts that are missing. A part is not begun if th
 last for it.
 
     steps        microseconds per time step: ARTBP under each policy, unbiased TBPTT and TBPTT
-    layer        one gradient of an LSTM layer against cuDNN and others, 128 to 1000 units
+    layer-N      one gradient of an LSTM layer of N units against cuDNN and others
     characters   characters per second of a training with 1000 units
     long         one gradient over 1024 steps, 768 units, batch 16
     balancing    the training of the main job, influence balancing, at a tenth of its length
 
 "steps" also answers what a loop of unknown length costs: `artbp, dynamic` has one within each
-segment, and `unbiased_tbptt` and `tbptt, lax.scan` have loops of static length. --small runs all
-parts at a size for a test on a CPU. cuDNN is used through `jax.experimental.rnn`, in float32 only,
-on a GPU only; torch if it is installed.
+segment, and in `unbiased_tbptt` and `tbptt, lax.scan` the loops over the steps of a window are of
+static length. --small runs some parts at a size for a test on a CPU. cuDNN is used through
+`jax.experimental.rnn`, in float32 only, on a GPU only. A contender whose gradient is wrong is not
+timed, and its row says so.
 """
 
 import argparse
@@ -48,6 +49,7 @@ from benchmarks.model import (
     reference_gradient,
 )
 from benchmarks.peers import Contender, autodiff, one_hot, peers
+from benchmarks.walks import Walk
 
 BATCH = 64
 # Float32 products on a GPU are rounded to TF32, which has as many digits as float16.
@@ -59,7 +61,6 @@ Row = dict[str, Any]
 class Sizes(NamedTuple):
     """The sizes of a run."""
 
-    hidden: tuple[int, ...]  # of the layer
     walk: tuple[int, int]  # hidden size and time steps of "steps"
     characters: tuple[int, int]  # the same of "characters"
     long: tuple[int, int, int]  # hidden size, time steps and rows of "long"
@@ -67,8 +68,8 @@ class Sizes(NamedTuple):
     rounds: int
 
 
-FULL = Sizes((256, 1000, 128, 768), (256, 2000), (1000, 2000), (768, 1024, 16), 10_000, 7)
-SMALL = Sizes((8,), (8, 100), (8, 100), (8, 20, 2), 200, 1)
+FULL = Sizes((256, 2000), (1000, 2000), (768, 1024, 16), 10_000, 7)
+SMALL = Sizes((8, 50), (8, 50), (8, 20, 2), 200, 1)
 
 
 def steps(sizes: Sizes) -> list[Row]:
@@ -78,7 +79,7 @@ def steps(sizes: Sizes) -> list[Row]:
     names = [name for name in MAKERS if name != "tbptt, exact"]
     walks = {name: MAKERS[name]("cells.lstm", layer) for name in names}
     return _timed(
-        {name: lambda walk=walk: walk.run(walk.prepare())[0] for name, walk in walks.items()},
+        {name: functools.partial(_one_pass, walk) for name, walk in walks.items()},
         sizes.rounds,
         base="tbptt, lax.scan",
         hidden_size=hidden_size,
@@ -86,12 +87,16 @@ def steps(sizes: Sizes) -> list[Row]:
     )
 
 
-def layer(sizes: Sizes) -> list[Row]:
-    """Gradients over 50 steps, batch 64, at each hidden size and in both precisions."""
-    rows = []
-    for hidden_size in sizes.hidden:
-        rows += _gradients(make_layer(layer_loss, hidden_size, 50, BATCH), sizes.rounds)
-    return rows
+def _one_pass(walk: Walk) -> common.Seconds:
+    """The seconds of a pass, without its preparation."""
+    state = jax.block_until_ready(walk.prepare())
+    return common.Seconds(common.timed(lambda: walk.run(state)[0]))
+
+
+def layer(hidden_size: int, sizes: Sizes) -> list[Row]:
+    """Gradients over 50 steps, batch 64, in both precisions."""
+    small = sizes is SMALL
+    return _gradients(make_layer(layer_loss, 8 if small else hidden_size, 50, BATCH), sizes.rounds)
 
 
 def long(sizes: Sizes) -> list[Row]:
@@ -107,7 +112,7 @@ def characters(sizes: Sizes) -> list[Row]:
     names = ("tbptt, dynamic", "artbp, dynamic", "artbp, pow2", "unbiased_tbptt, stored")
     walks = {name: MAKERS[name]("cells.lstm", layer) for name in names}
     rows = _timed(
-        {name: lambda walk=walk: walk.run(walk.prepare())[0] for name, walk in walks.items()},
+        {name: functools.partial(_one_pass, walk) for name, walk in walks.items()},
         max(1, sizes.rounds // 3),
         base="tbptt, dynamic",
         hidden_size=hidden_size,
@@ -117,7 +122,7 @@ def characters(sizes: Sizes) -> list[Row]:
 
 
 def balancing(sizes: Sizes) -> list[Row]:
-    """The arms of the main job, 128 keys each, in float64."""
+    """Three arms of the main job, 128 keys each, in float64."""
     from experiments.common.arms import parse
     from experiments.influence_balancing.training import train_arm
 
@@ -147,14 +152,17 @@ def _gradients(layer: Layer, rounds: int) -> list[Row]:
     cudnn = "cuDNN, float32"
     if jax.default_backend() == "gpu":
         contenders[cudnn] = cudnn_lstm(layer, rnn.lstm)
-    contenders |= {f"{name}, float32": found for name, found in peers(layer, threads=1).items()}
-    reference = reference_gradient(layer)
-    errors = {
-        name: checked_error(
-            name, found.gradient(found.run()), reference, _LIMITS[name.rpartition(", ")[2]]
-        )
-        for name, found in contenders.items()
-    }
+    others = peers(layer, threads=1)
+    contenders |= {f"{n}, float32": others[n] for n in others if not n.startswith("torch")}
+    reference, errors, wrong = reference_gradient(layer), {}, []
+    sizes = {"hidden_size": hidden_size, "num_steps": num_steps, "batch": batch}
+    for name, found in list(contenders.items()):
+        limit = _LIMITS[name.rpartition(", ")[2]]
+        try:
+            errors[name] = checked_error(name, found.gradient(found.run()), reference, limit)
+        except Exception as error:  # the other contenders are worth having
+            del contenders[name]
+            wrong.append({"contender": name, "error": f"{type(error).__name__}: {error}"} | sizes)
     rows = _timed(
         {name: found.run for name, found in contenders.items()},
         rounds,
@@ -162,8 +170,7 @@ def _gradients(layer: Layer, rounds: int) -> list[Row]:
         hidden_size=hidden_size,
         per=("ms", 1e3),
     )
-    sizes = {"num_steps": num_steps, "batch": batch}
-    return [row | sizes | {"error": errors[row["contender"]]} for row in rows]
+    return [row | sizes | {"error": errors[row["contender"]]} for row in rows] + wrong
 
 
 def _narrow_cell_params(params: Any) -> Any:
@@ -245,11 +252,15 @@ def _timed(
 # What each part takes at full size, compilation included: a guess, until it is measured on a GPU.
 PARTS: dict[str, tuple[Callable[[Sizes], list[Row]], float]] = {
     "steps": (steps, 120.0),
-    "layer": (layer, 120.0),
+    "layer-256": (functools.partial(layer, 256), 40.0),
+    "layer-1000": (functools.partial(layer, 1000), 40.0),
     "characters": (characters, 60.0),
+    "layer-128": (functools.partial(layer, 128), 40.0),
+    "layer-768": (functools.partial(layer, 768), 40.0),
     "long": (long, 60.0),
     "balancing": (balancing, 60.0),
 }
+SMALL_PARTS = ["steps", "layer-256", "characters", "balancing"]
 _COLUMNS = {
     "contender": "contender",
     "hidden_size": "hidden",
@@ -278,6 +289,7 @@ def run(names: list[str], sizes: Sizes, budget: float, path: pathlib.Path) -> No
                 f"{path} was written at other sizes or on another machine. Name another file."
             )
         content = found
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     for name in names:
         if "rows" in content["parts"].get(name, {}):
             continue
@@ -308,13 +320,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", type=pathlib.Path, required=True, help="JSON file")
     parser.add_argument("--budget", type=float, default=480, help="seconds for all parts")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="default: all parts")
     parser.add_argument("--small", action="store_true", help="sizes for a test on a CPU")
     arguments = parser.parse_args()
     sizes = SMALL if arguments.small else FULL
-    run(arguments.only, sizes, arguments.budget, arguments.results)
+    names = arguments.only or (SMALL_PARTS if arguments.small else list(PARTS))
+    run(names, sizes, arguments.budget, arguments.results)
     parts = json.loads(arguments.results.read_text(encoding="utf-8"))["parts"]
-    raise SystemExit(any("error" in part for part in parts.values()))
+    raise SystemExit(any("error" in parts.get(name, {}) for name in names))
 
 
 if __name__ == "__main__":

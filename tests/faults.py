@@ -58,13 +58,15 @@ UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
+WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
+BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
 K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
 PHASE = "tests/experiments/phase/test_phase.py::"
 HYPER = "tests/experiments/hyperparameters/test_hyperparameters.py::"
-LOOK_BACK_STUDY = "tests/experiments/look_back/test_look_back.py::"
+LOOK_BACK_STUDY = "tests/experiments/look_back/test_look_back_study.py::"
 LAW_OF_LOOK_BACKS = "tests/truncation/test_look_back.py::"
 STREAMING = "tests/estimators/test_streaming.py::"
 REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
@@ -84,6 +86,7 @@ FUSED = "tests/unrolls/test_fused.py::"
 UNROLL = "tests/unrolls/test_unroll.py::"
 GATE = "tests/unrolls/test_gate.py::"
 CHECKPOINT = "tests/unrolls/test_checkpoint.py::"
+ADAPTERS = "tests/adapters/test_adapters.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
 DIAGNOSTICS = "tests/diagnostics/"
@@ -266,8 +269,8 @@ LIBRARY_FAULTS = [
     Fault(
         "evaluation-ignores-the-mask",
         "artbp/evaluation.py",
-        "valid = mask.astype(bool) & _tree.align(exists, mask)",
-        "valid = jnp.ones_like(mask, dtype=bool) & _tree.align(exists, mask)",
+        "valid = exists if mask is None else masked(mask, exists)",
+        "valid = exists if mask is None else masked(jnp.ones_like(mask), exists)",
         [f"{EVALUATION}test_the_sums_are_those_of_the_estimates_of_a_pass[256-linear]"],
         "A masked loss does not count.",
     ),
@@ -441,9 +444,9 @@ LIBRARY_FAULTS = [
         "mask-applied-to-ys",
         "artbp/unrolls/readout.py",
         "\n    def total(values: jax.Array) -> jax.Array:\n",
-        "    def masked(y):\n"
+        "    def zeroed(y):\n"
         "        return jnp.where(_tree.align(valid, y), y, jnp.zeros_like(y))\n\n"
-        "    losses = jax.vmap(loss_fn, (None, 0, 0))(params, jax.tree.map(masked, ys), targets)\n"
+        "    losses = jax.vmap(loss_fn, (None, 0, 0))(params, jax.tree.map(zeroed, ys), targets)\n"
         "    valid = valid | True\n\n"
         "    def total(values: jax.Array) -> jax.Array:\n",
         [f"{REGISTRY}test_exactness_is_what_the_row_claims[bptt]"],
@@ -454,11 +457,92 @@ LIBRARY_FAULTS = [
         "artbp/unrolls/readout.py",
         "    return ReadOut(loss_sum, counted, grads, y_cotangents)\n",
         "    if stream.mask is not None:\n"
-        "        num_losses = counted.num_losses + jnp.sum(~mask, dtype=jnp.int32)\n"
+        "        left_out = ~_tree.gather(stream.mask, steps)\n"
+        "        num_losses = counted.num_losses + jnp.sum(left_out, dtype=jnp.int32)\n"
         "        counted = counted._replace(num_losses=num_losses)\n"
         "    return ReadOut(loss_sum, counted, grads, y_cotangents)\n",
         [f"{PERTURBED}test_follows_the_unperturbed_system[truncated_es]"],
         "loss_sum / num_losses is the mean over the losses that were summed.",
+    ),
+    Fault(
+        "weights-of-the-mask-are-flags",
+        "artbp/unrolls/readout.py",
+        "values = _tree.align(weights, values).astype(dtype) * values.astype(dtype)\n",
+        "values = values.astype(dtype)\n",
+        [f"{WEIGHTS}test_a_float_mask_weights_the_losses[bptt]"],
+        "A float mask weights the losses.",
+    ),
+    Fault(
+        "weighted-sums-of-flags-are-integers",
+        "artbp/unrolls/readout.py",
+        "bool if stream.mask is None else jnp.result_type(stream.mask)",
+        "bool",
+        ["tests/estimators/test_extra.py::test_a_float_mask_weights_them[bptt]"],
+        "A sum of weighted flags is no integer.",
+    ),
+    Fault(
+        "weights-of-the-padding-are-checked",
+        "artbp/padding.py",
+        "by_row(stream.mask, xp.zeros_like)",
+        "stream.mask",
+        ["tests/test_padding.py::test_with_weights[asarray0]"],
+        "Padding may hold anything, in the mask too.",
+    ),
+    Fault(
+        "weight-of-zero-counts",
+        "artbp/unrolls/readout.py",
+        "    valid = valid.astype(bool)\n",
+        "    valid = valid.astype(bool) | jnp.full_like(valid, weights is not None, dtype=bool)\n",
+        [f"{WEIGHTS}test_a_float_mask_weights_the_losses[bptt]"],
+        "A weight of 0 leaves the loss out, even where the target is NaN.",
+    ),
+    Fault(
+        "weights-of-single-steps-are-flags",
+        "artbp/estimators/stepwise.py",
+        "valid = jnp.asarray(_tree.index(self.stream.mask, t))",
+        "valid = jnp.asarray(_tree.index(self.stream.mask, t), bool)",
+        [f"{WEIGHTS}test_a_float_mask_weights_the_losses[rtrl]"],
+        "A float mask weights the losses of the estimators that go step by step too.",
+    ),
+    Fault(
+        "weights-of-patterns-are-flags",
+        "artbp/diagnostics/gate_gradients.py",
+        "else jnp.asarray(stream.mask)",
+        "else jnp.asarray(stream.mask, bool)",
+        [f"{WEIGHTS}test_the_diagnostics_follow_the_weights"],
+        "A float mask weights the losses in the diagnostics too.",
+    ),
+    Fault(
+        "weights-of-the-monitor-are-flags",
+        "artbp/diagnostics/shadow.py",
+        "mask = exists if mask is None else masked(mask, exists)",
+        "mask = exists if mask is None else masked(mask.astype(bool), exists)",
+        [f"{WEIGHTS}test_the_diagnostics_follow_the_weights"],
+        "A float mask weights the losses in the monitor too.",
+    ),
+    Fault(
+        "any-weight-passes",
+        "artbp/stream.py",
+        "wrong = ~((weights >= 0) & (weights < np.inf))",
+        "wrong = weights < 0",
+        [f"{WEIGHTS}test_weights_that_are_refused[nan]"],
+        "A weight of NaN would make every gradient NaN.",
+    ),
+    Fault(
+        "any-flags-pass",
+        "artbp/unrolls/checks.py",
+        "    if flags is not None and flags.dtype != bool:",
+        "    if False:",
+        [f"{BAD_INPUT}test_lists_and_flags_of_another_dtype_in_a_stream[tbptt]"],
+        "Resets of 0.5, or a mask of indices, are not flags.",
+    ),
+    Fault(
+        "no-swap-suggested",
+        "artbp/unrolls/checks.py",
+        "    if _change(carry, y) is None:",
+        "    if _change(carry, new_carry) is None:",
+        [f"{BAD_INPUT}test_a_cell_that_returns_the_carry_last[tbptt]"],
+        "Haiku's cells return (y, carry); the message says what to do.",
     ),
     Fault(
         "missing-targets-kept",
@@ -605,6 +689,47 @@ LIBRARY_FAULTS = [
         "pass",
         [f"{FUSED}test_rows_that_interact"],
         "Inputs beyond a row's length have no gradient.",
+    ),
+    Fault(
+        "scan-without-its-gate",
+        "artbp/unrolls/scan.py",
+        "        return gate(carry, gate_t), y\n",
+        "        return carry, y\n",
+        ["tests/unrolls/test_scan.py::test_its_gates_are_those_of_unroll"],
+        "Gates of `scan` would have no effect.",
+    ),
+    # The adapters.
+    Fault(
+        "layer-resets-to-the-first-carry",
+        "artbp/adapters/base.py",
+        "    carry = initial_carry if carry is None else carry\n",
+        "    carry = initial_carry = initial_carry if carry is None else carry\n",
+        ["tests/adapters/test_layers.py::test_gates_and_resets_are_those_of_unroll"],
+        "After a reset the cell's initial carry enters, not the carry that entered the first step.",
+    ),
+    Fault(
+        "nnx-draws-without-a-key",
+        "artbp/adapters/nnx.py",
+        "        if not has_key:\n            raise ValueError(NO_KEY)\n",
+        "        pass\n",
+        [f"{ADAPTERS}test_keys_choose_the_random_numbers[nnx]"],
+        "Each step would draw the same dropout mask, from the key that the module held when split.",
+    ),
+    Fault(
+        "nnx-module-shares-the-params",
+        "artbp/adapters/nnx.py",
+        "return nnx.merge(graphdef, params, rest, copy=True)",
+        "return nnx.merge(graphdef, params, rest, recreate_variables=False)",
+        [f"{ADAPTERS}test_a_module_comes_back[nnx]"],
+        "A change of the module that came back would change the params.",
+    ),
+    Fault(
+        "stack-draws-with-one-key",
+        "artbp/adapters/base.py",
+        "(x, jax.random.fold_in(key, i))",
+        "(x, key)",
+        [f"{ADAPTERS}test_a_stack_is_a_chain_of_cells"],
+        "All cells of a stack would have the same dropout mask.",
     ),
     # The recurrences of the cells, written by hand.
     Fault(
@@ -1125,6 +1250,38 @@ LIBRARY_FAULTS = [
         "Only the losses of the newest window are backpropagated.",
     ),
     Fault(
+        "blind-report-says-no-bias",
+        "artbp/diagnostics/gradient_report.py",
+        "is_blind=bool(has_memory and not enters)",
+        "is_blind=bool(not has_memory and not enters)",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_a_readout_of_zeros_shows_nothing"],
+        "Where no gradient enters the carry, a bias cannot be seen.",
+    ),
+    Fault(
+        "cell-without-memory-is-blind",
+        "artbp/diagnostics/gradient_report.py",
+        "is_blind=bool(has_memory and not enters)",
+        "is_blind=bool(not enters)",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_no_bias_without_memory"],
+        "Where the carry has no effect on later carries, truncation has no bias.",
+    ),
+    Fault(
+        "bias-of-nan-is-no-bias",
+        "artbp/diagnostics/report.py",
+        "biases=[bias for bias in report.biases if not math.isnan(bias.relative_bias)],",
+        "biases=list(report.biases),",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_a_bias_of_nan_is_no_bias_of_zero"],
+        "NaN is not 0.",
+    ),
+    Fault(
+        "report-of-nan",
+        "artbp/diagnostics/report_statistics.py",
+        "    if not np.isfinite(norm2[-1]):",
+        "    if np.isinf(norm2[-1]):",
+        [f"{DIAGNOSTICS}test_gradient_report.py::test_a_gradient_of_nan_shows_nothing"],
+        "A gradient of NaN measures nothing.",
+    ),
+    Fault(
         "report-of-the-history",
         "artbp/stream.py",
         "steps = slice(stream.history + first, stream.history + first + count)",
@@ -1159,8 +1316,8 @@ LIBRARY_FAULTS = [
     Fault(
         "shadow-counts-steps-beyond-the-end",
         "artbp/diagnostics/shadow.py",
-        "exists = mask & _tree.align(exists, mask)",
-        "exists = mask",
+        "mask = exists if mask is None else masked(mask, exists)",
+        "mask = exists if mask is None else mask",
         [f"{DIAGNOSTICS}test_shadow.py::test_equals_plain_gradients[55]"],
         "The window may reach beyond the stream; those steps have no loss.",
     ),
@@ -1176,7 +1333,7 @@ LIBRARY_FAULTS = [
     Fault(
         "segment-that-is-cut-at-the-limit",
         "artbp/stream_chunks.py",
-        "        if goes_on and last == limit:",
+        "        if goes_on and last >= limit:",
         "        if False:",
         [f"{CHUNKS}test_segments_that_never_end"],
         "What follows would be another segment, which the law did not draw.",
@@ -1292,6 +1449,38 @@ LIBRARY_FAULTS = [
         "new, place = window(position, num_steps),",
         [f"{LOOK_BACK}test_the_loops_of_a_short_last_window_do_not_run_on"],
         "A cell that runs on behind the stream's end may overflow, and 0 · ∞ is NaN.",
+    ),
+    Fault(
+        "segment-beyond-the-stream-passes",
+        "artbp/estimators/segmentwise.py",
+        "        is_wrong = is_beyond\n",
+        "        is_wrong = is_beyond & False\n",
+        [f"{WEIGHTS}test_a_position_beyond_the_stream_is_refused_and_under_jit_nan[tbptt]"],
+        "A state that stands beyond the stream belongs to another stream.",
+    ),
+    Fault(
+        "steps-beyond-the-stream-pass",
+        "artbp/estimators/stepwise.py",
+        "        grads = _tree.nan_where(is_beyond, grads)\n",
+        "",
+        [f"{WEIGHTS}test_a_position_beyond_the_stream_is_refused_and_under_jit_nan[rtrl]"],
+        "A state that stands beyond the stream belongs to another stream.",
+    ),
+    Fault(
+        "run-beyond-the-stream-passes",
+        "artbp/contrib/independent_runs.py",
+        "_tree.select(is_beyond, nan, params)",
+        "params",
+        [f"{WEIGHTS}test_only_the_runs_beyond_their_stream_are_nan"],
+        "A run that stands beyond the stream must not pass for a training.",
+    ),
+    Fault(
+        "last-position-passes",
+        "artbp/estimators/base.py",
+        "    if position >= num_steps:\n        raise",
+        "    if position > num_steps:\n        raise",
+        [f"{WEIGHTS}test_a_position_beyond_the_stream_is_refused_and_under_jit_nan[tbptt]"],
+        "Step T is beyond a stream of T steps.",
     ),
     Fault(
         "chunks-of-another-state-pass",

@@ -40,6 +40,19 @@ def test_the_sums_are_those_of_the_estimates_of_a_pass(name, chunk_size, float64
     close(found.carry, carry)
 
 
+def test_a_float_mask_weights_the_losses(float64):
+    """Also where the target of a loss of weight 0 is NaN."""
+    problem = make_problem("gru", 12)
+    weights = np.random.default_rng(0).choice([0.0, 0.25, 1.0, 3.0], (12, 2))
+    targets = jnp.where(weights > 0, problem.stream.targets, jnp.nan)
+    problem = problem._replace(stream=artbp.Stream(problem.stream.xs, targets, mask=weights))
+    _, infos, _ = one_pass(artbp.bptt(problem.cell, problem.loss_fn), problem)
+    found = of(problem, chunk_size=5)
+    np.testing.assert_allclose(found.loss_sum, infos[0].loss_sum, rtol=1e-12)
+    number = np.count_nonzero(weights)
+    assert int(found.num_losses) == int(infos[0].num_losses) == number
+
+
 def test_the_initial_carry_enters_at_resets(float64):
     problem = make_problem("lstm", 12, resets=True)
     initial = jax.tree.map(lambda leaf: leaf - 0.8, problem.carry)

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "artbp"
 LIBRARY_IMPORTS = {"artbp", "jax", "jaxlib", "numpy", "optax", "chex", "scipy"}
 LIBRARY_IMPORTS |= sys.stdlib_module_names
+# Each adapter may import its own library, and no other module may.
+ADAPTER_IMPORTS = {"linen": "flax", "nnx": "flax", "haiku": "haiku", "equinox": "equinox"}
 
 
 def _project():
@@ -47,7 +49,7 @@ def _imported_modules(path):
 
 def _public_names():
     """(module, name) of all that the library exports, by its modules' `__all__`."""
-    for module in (artbp, artbp.cells, artbp.truncation, artbp.unrolls):
+    for module in (artbp, artbp.adapters, artbp.cells, artbp.truncation, artbp.unrolls):
         yield from ((module, name) for name in module.__all__)
 
 
@@ -109,7 +111,8 @@ def test_import_needs_only_the_array_libraries():
     """`import artbp` stays light: the packages of the experiments are not touched."""
     code = (
         "import sys, artbp\n"
-        "heavy = {'flax', 'orbax', 'matplotlib', 'ml_collections', 'tensorboardX', 'experiments'}\n"
+        "heavy = {'flax', 'haiku', 'equinox', 'orbax', 'matplotlib', 'ml_collections'}\n"
+        "heavy |= {'tensorboardX', 'experiments'}\n"
         "print(*sorted(heavy & set(sys.modules)))"
     )
     process = subprocess.run(
@@ -122,7 +125,10 @@ def test_import_needs_only_the_array_libraries():
 def test_the_library_imports_only_what_it_declares():
     """Above all not `experiments`, at any depth."""
     for path in _library_modules():
-        foreign = {name.split(".")[0] for name in _imported_modules(path)} - LIBRARY_IMPORTS
+        allowed = set(LIBRARY_IMPORTS)
+        if path.parent.name == "adapters":
+            allowed.add(ADAPTER_IMPORTS.get(path.stem))
+        foreign = {name.split(".")[0] for name in _imported_modules(path)} - allowed
         assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
 
 
@@ -131,6 +137,7 @@ def test_the_library_imports_only_what_it_declares():
     [
         ("unrolls", ("artbp.estimators", "artbp.diagnostics", "artbp.cells")),
         ("truncation", ("artbp.estimators", "artbp.diagnostics", "artbp.unrolls")),
+        ("adapters", ("artbp.estimators", "artbp.diagnostics", "artbp.cells")),
         ("estimators", ("artbp.diagnostics", "artbp.cells")),
     ],
 )
@@ -164,6 +171,42 @@ def test_the_python_of_the_readme_runs():
     loss = re.search(r"^loss per bit ([0-9.e-]+)$", process.stdout, re.MULTILINE)
     assert loss is not None
     assert float(loss[1]) < 0.1
+
+
+DATA = {"stream", "window", "xs", "inputs", "targets", "bits", "data", "batch"}
+
+
+def data_in_closures(code):
+    """Names of data that jitted functions of a program close over."""
+    tree, found = ast.parse(code), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            jitted = [node] * any("jit" in ast.unparse(d) for d in node.decorator_list)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("jit"):
+            jitted = [argument for argument in node.args if isinstance(argument, ast.Lambda)]
+        else:
+            continue
+        for function in jitted:
+            loaded = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
+            found |= loaded & DATA - {argument.arg for argument in function.args.args}
+    return found
+
+
+def test_no_program_of_a_page_closes_over_its_data():
+    """A jitted function takes the data as an argument: constants cost memory and compile time."""
+    programs = [
+        block
+        for page in PAGES
+        if page == "README.md" or page.startswith("docs/")
+        for block in re.findall(
+            r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE
+        )
+    ]
+    assert sum("@jax.jit" in code or "jax.jit," in code for code in programs) >= 2
+    assert not set().union(*map(data_in_closures, programs))
+    closing = "@jax.jit\ndef update(params, state):\n    return estimate(params, state, stream)"
+    assert data_in_closures(closing) == {"stream"}
+    assert data_in_closures("f = jax.jit(lambda params: loss(params, xs))") == {"xs"}
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "experiments/README.md", "benchmarks/README.md"]

@@ -72,6 +72,24 @@ def test_with_resets_and_a_mask(as_arrays, float64):
     assert all(isinstance(leaf, kind) for leaf in jax.tree.leaves(problem.stream))
 
 
+@pytest.mark.parametrize("as_arrays", [np.asarray, jnp.asarray])
+def test_with_weights(as_arrays, float64):
+    """The padding of a float mask may be NaN too."""
+    problem = make_problem("gru", 9, batch=3)
+    xs, targets = problem.stream.xs, problem.stream.targets
+    weights = np.random.default_rng(0).choice([0.0, 0.5, 2.0], (9, 3))
+    beyond = np.arange(9)[:, None] >= LENGTHS[None, :]
+    mask = as_arrays(np.where(beyond, np.nan, weights))
+    streams = (
+        artbp.Stream(xs, targets, mask=mask, lengths=LENGTHS),
+        artbp.Stream(xs, targets, mask=np.where(beyond, 0, weights)),
+    )
+    estimator = artbp.bptt(problem.cell, problem.loss_fn)
+    found, expected = (one_pass(estimator, problem._replace(stream=s))[0] for s in streams)
+    assert relative_error(found, expected) < 1e-12
+    assert streams[0].mask.dtype == mask.dtype
+
+
 def test_a_state_that_would_overflow(float64):
     """Without resets, the doubled carry of the padding is infinite, and 0 · ∞ is NaN."""
 

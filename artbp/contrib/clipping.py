@@ -18,7 +18,7 @@ from artbp.diagnostics.interval import jackknife_error
 from artbp.estimators.base import EstimatorInfo, GradientEstimator
 from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream
-from artbp.unrolls.checks import check_params
+from artbp.unrolls.checks import check_params, check_stream
 
 
 class Comparison(NamedTuple):
@@ -142,6 +142,7 @@ def clipping_reports(
       ValueError, TypeError: as `clipping_report`.
     """
     check_params(params)
+    check_stream(stream)
     clips = [_clip(**threshold) for threshold in thresholds]
     params = _tree.as_arrays(params)
     keys = jnp.shape(rng_keys) if _tree.is_key(rng_keys) else jnp.shape(rng_keys)[:-1]

@@ -15,11 +15,19 @@ from jax import lax
 from artbp import _tree
 from artbp.contrib.block_schedule import RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
-from artbp.estimators.base import EstimatorState
+from artbp.estimators.base import EstimatorState, check_position, clip_position
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
+from artbp.unrolls.checks import (
+    Cell,
+    check_arrays,
+    check_cell,
+    check_params,
+    check_positive,
+    check_resets,
+    check_stream,
+)
 from artbp.unrolls.functions import Functions
 from artbp.unrolls.readout import LossFn, nothing_counted
 
@@ -104,7 +112,8 @@ def independent_runs(
 
     Raises:
       TypeError: law is not a `TruncationLaw`; from `run`: params that are not floats.
-      ValueError: a bad option; from `run`: as `estimate` of `artbp.artbp`.
+      ValueError: a bad option; from `run`: as `estimate` of `artbp.artbp`. If `run` is jitted, the
+        params of a run that stands beyond the stream are NaN.
 
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
@@ -127,12 +136,12 @@ def independent_runs(
         params: Any, aux: Any, state: EstimatorState, stream: Stream
     ) -> tuple[Any, Any, EstimatorState]:
         check_params(params)
+        check_arrays(stream)
         params, aux = _tree.as_arrays((params, aux))
-        num_steps = stream.num_steps
 
         def check(params: Any, carry: Any, stream: Stream) -> None:
             """The checks of `estimate`, on the shapes of one run."""
-            stream.check_lengths()
+            check_stream(stream)
             check_resets(carry, stream.resets)
             check_cell(cell, params, carry, _tree.index(stream.xs, 0))
             extra = nothing_counted(cell, loss_fn, params, carry, stream).extra
@@ -143,6 +152,11 @@ def independent_runs(
                 )
 
         jax.eval_shape(jax.vmap(check, (0, 0, stream_axes)), params, state.carry, stream)
+        num_steps = stream.num_steps
+        check_position(state, stream)
+        position, is_beyond = clip_position(state.position, num_steps)
+        nan = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+        state, params = state._replace(position=position), _tree.select(is_beyond, nan, params)
 
         def draw(state: EstimatorState) -> tuple[jax.Array, jax.Array]:
             """Draws (first `[R]`, lengths `[n, R]` of segments first, …) as `artbp.artbp` does."""

@@ -12,7 +12,7 @@ from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw
 from artbp.truncation.deterministic import check_length
-from artbp.unrolls.checks import Cell
+from artbp.unrolls.checks import Cell, check_stream
 from artbp.unrolls.readout import LossFn
 
 
@@ -61,6 +61,7 @@ def multi_draw_gradient(
     Raises:
       TypeError, ValueError: as `gradients_of_gates` and `sample_row_gates`.
     """
+    check_stream(stream)
     gates = sample_row_gates(law, rng_key, stream.num_steps, num_draws, coupling).T
     gradients = gradients_of_gates(cell, loss_fn, params, carry, stream, gates)
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
@@ -104,6 +105,7 @@ def coupling_variance(
     batch_size = check_length(batch_size, "batch_size")
     if num_samples < 2:
         raise ValueError("num_samples=1; expected 2 or more: one sample has no spread.")
+    check_stream(stream)
     data = params, carry, stream
     ones = jnp.ones((1, stream.num_steps), jnp.result_type(float))
     exact = gradients_of_gates(cell, loss_fn, *data, ones)

@@ -21,7 +21,7 @@ from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.variance import variance_along
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 
 
@@ -101,6 +101,7 @@ def sampled_bias(
     check_confidence(confidence)
     if half_width is not None:
         check_positive(half_width=half_width)
+    check_stream(stream)
     data, options = (params, carry, stream), {"initial_carry": initial_carry}
     found = _gradients(cell, loss_fn, *data, jnp.ones((1, stream.num_steps)), **options)
     gradient = jax.tree.map(lambda leaf: leaf[0], found)

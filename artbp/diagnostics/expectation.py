@@ -13,7 +13,7 @@ from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.replay import replay
-from artbp.unrolls.checks import check_params, check_positive
+from artbp.unrolls.checks import check_params, check_positive, check_stream
 
 # 2^15 patterns; each further step doubles their number.
 _LONGEST = 16
@@ -87,7 +87,7 @@ def exact_expectation(
             f"params have dtypes {sorted(dtypes)}; expected float64. Cast params, carry and "
             "stream, for example with jax.tree.map(lambda x: x.astype(float), params)."
         )
-    stream.check_lengths()
+    check_stream(stream)
     if stream.num_steps > _LONGEST:
         raise ValueError(
             f"The stream has {stream.num_steps} steps, hence 2^{stream.num_steps - 1} patterns; "

@@ -10,7 +10,7 @@ import numpy as np
 from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_params
+from artbp.unrolls.checks import Cell, check_params, check_stream
 from artbp.unrolls.fused import fused_unroll, obstacle_to_fusion
 from artbp.unrolls.readout import LossFn, loss_and_count
 from artbp.unrolls.unroll import unroll
@@ -50,13 +50,13 @@ def gradients_of_gates(
     check_params(params)
     params, carry = _tree.as_arrays((params, carry))
     initial_carry = complete_initial_carry(carry, initial_carry)
-    stream.check_lengths()
+    check_stream(stream)
     gates = jnp.asarray(gates)
     num_steps = stream.num_steps
     if gates.ndim not in (2, 3) or gates.shape[1] != num_steps:
         expected = f"[D, T] or [D, T, B], D patterns of T = {num_steps} steps"
         raise ValueError(f"gates has shape {gates.shape}; expected {expected}.")
-    valid = jnp.ones((num_steps,), bool) if stream.mask is None else jnp.asarray(stream.mask, bool)
+    valid = jnp.ones((num_steps,), bool) if stream.mask is None else jnp.asarray(stream.mask)
     xs = _tree.as_arrays(stream.xs)
     # A fused pattern costs half as much: its weight gradient is not summed step by step.
     run = unroll if obstacle_to_fusion(cell, params, carry, xs) else fused_unroll

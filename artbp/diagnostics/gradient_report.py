@@ -12,7 +12,7 @@ from jax import flatten_util
 from artbp import _tree
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.diagnostics.interval import check_confidence
-from artbp.diagnostics.lag_gradients import unroll_window
+from artbp.diagnostics.lag_gradients import flows_through_carry, unroll_window
 from artbp.diagnostics.look_back_profile import summed_remainders
 from artbp.diagnostics.report import GradientReport
 from artbp.diagnostics.report_statistics import GradientSums, summarise
@@ -20,7 +20,7 @@ from artbp.diagnostics.variance import truncation_variance
 from artbp.stream import Stream, new_steps
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_params, check_positive
+from artbp.unrolls.checks import Cell, check_params, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
 
@@ -84,7 +84,8 @@ def gradient_report(
       on_window: called with (windows done, N) after each window, for a progress bar.
 
     Raises:
-      TypeError, ValueError: as `estimate` of `artbp.artbp`; fewer than 8 windows; bad options.
+      TypeError, ValueError: as `estimate` of `artbp.artbp`; fewer than 8 windows; bad options; a
+        gradient that is zero, NaN or infinite, so that nothing can be measured.
     """
     check_params(params)
     check_positive(integer=True, window_length=window_length, num_samples=num_samples)
@@ -96,7 +97,7 @@ def gradient_report(
         check_law(law)
     check_lengths(truncation_lengths, window_length)
     check_confidence(confidence)
-    stream.check_lengths()
+    check_stream(stream)
     num_steps = int(stream.num_new)
     num_windows = num_steps // window_length
     if num_windows < _FEWEST_WINDOWS:
@@ -113,7 +114,7 @@ def gradient_report(
     options = {"num_samples": max(num_samples, 2), "initial_carry": initial_carry}
 
     sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
-    traces, profiles = [], []
+    traces, profiles, flows = [], [], []
     before = carry  # the carry that entered the window before
     for i in range(num_windows):
         window = new_steps(stream, i * window_length, window_length)
@@ -125,6 +126,7 @@ def gradient_report(
             pair = new_steps(stream, (i - 1) * window_length, 2 * window_length)
             unrolled = unroll_window(cell, loss_fn, params, before, pair, initial_carry)
             given = window_length, num_samples
+            flows.append(flows_through_carry(unrolled))
             profiles.append([summed_remainders(unrolled, int(k), *given) for k in lengths])
         draws = jax.random.uniform(jax.random.fold_in(offset_key, i), lengths.shape)
         gates = tbptt_gates(lengths, window_length, np.floor(np.asarray(draws) * lengths))
@@ -133,7 +135,9 @@ def gradient_report(
         sums.add(i, gradients)
         if on_window is not None:
             on_window(i + 1, num_windows)
-    return summarise(sums, lengths, laws, traces, profiles, window_length, confidence)
+    report = summarise(sums, lengths, laws, traces, profiles, window_length, confidence)
+    enters, has_memory = np.any(flows, axis=0)
+    return report._replace(is_blind=bool(has_memory and not enters))
 
 
 @partial(jax.jit, static_argnames=("cell", "loss_fn"))

@@ -24,7 +24,7 @@ from artbp.estimators.carry_ring import run_backward
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets
+from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets, check_stream
 from artbp.unrolls.readout import LossFn, split_extra
 
 
@@ -75,7 +75,7 @@ def unroll_window(
     """
     check_params(params)
     params, carry = _tree.as_arrays((params, carry))
-    stream.check_lengths()
+    check_stream(stream)
     check_resets(carry, stream.resets)
     x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
     y = check_cell(cell, params, carry, x)
@@ -120,6 +120,26 @@ def _cotangents(steps: Steps, params: Any, carries: Any, first: jax.Array, end: 
         weight=lambda t: _counts(t, first),
         collect=lambda cotangents, t, _, entering: _tree.update(cotangents, entering, t),
     )
+
+
+@jax.jit
+def flows_through_carry(window: UnrolledWindow) -> tuple[jax.Array, jax.Array]:
+    """(whether the losses have a gradient at a carry; whether a carry has one at the next carry).
+
+    The second is tested with random cotangents. NaN counts as a gradient.
+    """
+
+    def is_nonzero(tree: Any) -> jax.Array:
+        found = jax.tree.map(lambda leaf: jnp.any(leaf != 0), tree)
+        return jax.tree.reduce(jnp.logical_or, found, jnp.zeros((), bool))
+
+    def one(t: jax.Array) -> jax.Array:
+        step, floats = step_at(window, t)
+        after, vjp = jax.vjp(lambda floats: step(window.params, floats), floats)
+        return is_nonzero(vjp(optax.tree.random_like(jax.random.key(0), after)))
+
+    steps = jnp.arange(window.stream.num_steps, dtype=jnp.int32)
+    return is_nonzero(window.cotangents), jnp.any(lax.map(one, steps))
 
 
 def _counts(t: jax.Array, first: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ from artbp.diagnostics.lag_gradients import (
 from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 
 
@@ -111,6 +111,7 @@ def lag_profile(
         raise ValueError(
             f"{num_lags=}, {fitted_from=}; a slope needs three lags: num_lags ≥ fitted_from + 2."
         )
+    check_stream(stream)
     if stream.num_steps < 2 * num_lags:
         raise ValueError(
             f"The stream has {stream.num_steps} steps and num_lags={num_lags}; expected "

@@ -12,7 +12,7 @@ from artbp import _tree
 from artbp.diagnostics.lag_gradients import UnrolledWindow, prefix_norms, unroll_window
 from artbp.stream import Stream, new_steps
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_params, check_positive
+from artbp.unrolls.checks import Cell, check_params, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
 
@@ -75,7 +75,7 @@ def look_back_profile(
     check_params(params)
     options = {"truncation_length": truncation_length, "num_windows": num_windows}
     check_positive(integer=True, num_samples=num_samples, **options)
-    stream.check_lengths()
+    check_stream(stream)
     full = int(stream.num_new) // truncation_length
     if full <= num_windows:
         raise ValueError(

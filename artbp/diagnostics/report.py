@@ -116,6 +116,9 @@ class GradientReport(NamedTuple):
       data_noise, data_noise_interval: √(trace of the covariance of g) / ‖E g‖, and (low, high).
       biases, noises: of TBPTT for each truncation length, and of ARTBP for each law.
       confidence: level of each single interval.
+      is_blind: whether no gradient enters the carry at these params, though the carry has an effect
+        on later carries, as with a readout of zeros. All biases and noises of truncation are then
+        measured as 0, which says nothing about other params.
       look_backs: of unbiased TBPTT, for each truncation length and four laws: geometric with
         c = 3/4 and c = 1/2, polynomial(1.5, 4), and the law that is optimal for this model and K at
         the work of polynomial(1.5, 4). The optimal law is left out where the measured profile is
@@ -131,6 +134,14 @@ class GradientReport(NamedTuple):
     noises: list[TruncationNoise]
     confidence: float
     look_backs: Sequence[LookBackNoise] = ()
+    is_blind: bool = False
+
+
+# What a blind report says.
+_NOTHING_SEEN = (
+    "Nothing can be seen here: at these params no gradient enters the carry, as with a readout of "
+    "zeros, so that no truncation changes the gradient. Measure at params after some training."
+)
 
 
 def describe(report: GradientReport) -> str:
@@ -142,7 +153,16 @@ def describe(report: GradientReport) -> str:
 
     For ARTBP it describes the law of least noise among those with at most the memory of the longest
     K, or among all laws if there are none.
+
+    A report that is blind (`GradientReport.is_blind`) says so, and nothing else.
     """
+    if report.is_blind:
+        return _NOTHING_SEEN
+    unknown = [bias for bias in report.biases if math.isnan(bias.relative_bias)]
+    report = report._replace(
+        biases=[bias for bias in report.biases if not math.isnan(bias.relative_bias)],
+        noises=[noise for noise in report.noises if not math.isnan(noise.relative_noise)],
+    )
     significant = [bias for bias in report.biases if bias.is_significant]
     longest_length = max((bias.truncation_length for bias in report.biases), default=np.inf)
     fair = [noise for noise in report.noises if noise.mean_memory <= longest_length]
@@ -166,6 +186,8 @@ def describe(report: GradientReport) -> str:
             sentences.append(f"TBPTT {_lengths(wrong)} has the wrong sign.")
     elif report.biases:
         sentences.append("No bias of TBPTT is significant at these lengths.")
+    if unknown:
+        sentences.append(f"Nothing can be seen of TBPTT {_lengths(unknown)}: its bias is NaN.")
     if law is not None and np.isfinite(law.variance_to_data):
         share, memory = law.variance_to_data, f"a memory of {law.mean_memory:.0f} steps"
         added = f"{share:,.0f} times" if share > 5 else f"{_percent(share)} to"
@@ -239,7 +261,8 @@ def report_table(report: GradientReport) -> str:
     TBPTT, the window for BPTT, E[L²]/E[L] for ARTBP, and `LookBackNoise.memory` for unbiased TBPTT.
     "Work" is in matrix products, relative to TBPTT. Bias and noise are relative to the gradient of
     one window. BPTT's noise is data noise; for ARTBP and unbiased TBPTT it is what their draws add.
-    The other columns are fields of `TruncationBias`, `TruncationNoise` and `LookBackNoise`.
+    The other columns are fields of `TruncationBias`, `TruncationNoise` and `LookBackNoise`. A
+    sentence below the table says so if the report is blind.
     """
     window = f"{report.window_length}"
     noise = _with_interval(report.data_noise, report.data_noise_interval)
@@ -261,6 +284,8 @@ def report_table(report: GradientReport) -> str:
         name = f"unbiased TBPTT {delay}, {look_back_name(row)}"
         rows.append((name, delay, f"{row.memory}", work, *_noise_cells(row)))
     lines = [_HEADER, "|" + 10 * " --- |", *(f"| {' | '.join(row)} |" for row in rows)]
+    if report.is_blind:
+        lines += ["", _NOTHING_SEEN]
     return "\n".join(lines)
 
 

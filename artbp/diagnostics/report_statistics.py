@@ -105,11 +105,17 @@ def summarise(
       The others: as for `gradient_report`.
 
     Raises:
-      ValueError: the squared norm of the mean gradient is estimated as zero or less.
+      ValueError: the squared norm of the mean gradient is estimated as zero or less, or is not
+        finite.
     """
     jackknife = Jackknife(sums.counts, confidence)
     whole, pairs = sums.products()
     norm2 = jackknife.squared_mean(whole)
+    if not np.isfinite(norm2[-1]):
+        raise ValueError(
+            "The gradient of these windows is NaN or infinite, so nothing can be seen here. Check "
+            "the params and the data. With a shorter window_length, check whether it explodes."
+        )
     if norm2[-1] <= 0:
         raise ValueError(
             "The mean gradient of these windows does not differ from zero, and errors are relative "

@@ -15,8 +15,8 @@ from artbp.estimators.base import EstimatorState
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
-from artbp.unrolls.checks import Cell, check_positive
-from artbp.unrolls.readout import LossFn
+from artbp.unrolls.checks import Cell, check_positive, check_stream
+from artbp.unrolls.readout import LossFn, masked
 
 Measure = Callable[[Any, EstimatorState, Stream, jax.Array], dict[str, jax.Array]]
 
@@ -78,6 +78,7 @@ def shadow(
     def measure(
         params: Any, state: EstimatorState, stream: Stream, rng_key: jax.Array
     ) -> dict[str, jax.Array]:
+        check_stream(stream)
         carries = state.carry, state.first_carry, state.initial_carry
         carry, first_carry, initial_carry = _first_rows(carries, num_rows, axis=0)
         position = jnp.asarray(state.position)
@@ -141,9 +142,8 @@ def _window(stream: Stream, start: jax.Array, length: int, num_rows: int | None)
     fields = (stream.xs, stream.targets, stream.resets, stream.mask)
     fields = _tree.as_arrays(_first_rows(fields, num_rows, axis=1))
     xs, targets, resets, mask = _tree.gather(fields, index)
-    if mask is not None:
-        exists = mask & _tree.align(exists, mask)
-    return Stream(xs, targets, resets, exists, num_steps=length)
+    mask = exists if mask is None else masked(mask, exists)
+    return Stream(xs, targets, resets, mask, num_steps=length)
 
 
 def _first_rows(tree: Any, num_rows: int | None, *, axis: int) -> Any:

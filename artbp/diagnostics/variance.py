@@ -27,7 +27,7 @@ from artbp.diagnostics.lag_gradients import (
 from artbp.diagnostics.renewal import renewal_weights, root_variances
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 
 
@@ -89,6 +89,7 @@ def truncation_covariance(
 
     Source: derived in the project; checked against enumeration.
     """
+    check_stream(stream)
     weights = renewal_weights(law, stream.num_steps)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     size = sum(leaf.size for leaf in jax.tree.leaves(window.params))
@@ -208,6 +209,7 @@ def variance_along(
 
 
 def _all_weights(laws: TruncationLaw | Sequence[TruncationLaw], stream: Stream) -> list[Any]:
+    check_stream(stream)
     laws = laws if isinstance(laws, Sequence) else [laws]
     return [renewal_weights(law, stream.num_steps) for law in laws]
 

@@ -51,18 +51,18 @@ def artbp(
       loss_fn: `loss_fn(params, y, target) -> losses` of one step, `[B]` or, without a batch, a
         scalar. It holds the readout, which then runs over many steps at once. It may return a pair
         `(losses, extra)`, where `extra` is a dictionary of further values with the shape of the
-        losses, such as whether a prediction is right. They are masked and summed as the losses are,
-        into `info.extra`, and have no gradient.
+        losses, such as whether a prediction is right. They are masked or weighted as the losses
+        are, summed into `info.extra`, and have no gradient.
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
       compensate: False leaves the gate at 1 between the same random boundaries. This is biased. It
         is a control that separates the effect of compensation from that of random lengths.
       segment_start: "carried" starts a segment with the carry at the end of the one before it.
         "initial" starts each segment with the carry that `init` was given, so that segments are
-        independent short sequences. Nothing is then unbiased for the gradient of the whole stream.
-        With compensate=False the estimate is the exact gradient of the losses of these short
-        sequences, and so unbiased for their expected loss. With compensation it is not the gradient
-        of one loss: the expectation has, for each step, its effect on all later losses of a run
-        that starts where the segment of that step starts and is never cut.
+        independent short sequences. The estimate is then biased for the gradient of the whole
+        stream. With compensate=False it is the exact gradient of the losses of these short
+        sequences, so it is unbiased for their expected loss. With compensation it is the gradient
+        of no loss: its expectation adds up, for each step, the effect of the params at that step on
+        all later losses of a run that begins where the step's segment begins and is never cut.
       normalizer: a constant that divides the gradient, for instance L0 times the batch size.
         Dividing by the sampled length would be a bias: it is correlated with the gradient.
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`

@@ -17,7 +17,9 @@ class EstimatorState(NamedTuple):
     """What the next estimate needs.
 
     Attributes:
-      position: int32, the time step of the stream that comes next.
+      position: int32, the time step of the stream that comes next. If it is beyond the stream that
+        `estimate` is given, `estimate` raises a ValueError. In a jitted call, which cannot raise,
+        gradient and loss are NaN.
       num_estimates: int32, how many estimates have been made since `init`.
       num_steps: int32, how many time steps have been run since `init`, over all passes. It counts
         for `artbp.scale_by_time_step_schedule`.
@@ -48,8 +50,9 @@ class EstimatorInfo(NamedTuple):
 
     Attributes:
       loss_sum: summed losses, not normalised.
-      num_losses: int32, how many losses were summed: steps times rows, without the masked ones.
-        loss_sum / num_losses is the mean loss.
+      num_losses: int32, how many losses were summed: steps times rows, without those that are
+        masked or have weight 0. loss_sum / num_losses is the mean loss. With a mask of weights it
+        is the mean of weight times loss.
       length: int32, the segment's length in time steps.
       max_compensation: the largest factor 1/(1 − c) on the backward flow; 1 without truncation.
       max_weight: the product of the factors, 1/S(length − 1): the weight of the loss of the last
@@ -58,7 +61,7 @@ class EstimatorInfo(NamedTuple):
         stream again, with the carry that `init` was given. If `Stream.ends` is False, it begins the
         next stream instead, and the carry goes on.
       extra: further scalars of this estimator, by name; see its docstring. And the sums of what
-        `loss_fn` returns beside the losses.
+        `loss_fn` returns beside the losses, masked or weighted as the losses are.
     """
 
     loss_sum: jax.Array
@@ -181,6 +184,31 @@ def join_extra(own: dict[str, jax.Array], of_losses: dict[str, jax.Array]) -> di
             "other names."
         )
     return own | of_losses
+
+
+def check_position(state: EstimatorState, stream: Stream) -> None:
+    """Raises ValueError if the state is known to stand beyond the steps of the stream.
+
+    In a traced call it is not known. The estimate is then made NaN, see `clip_position`.
+    """
+    if isinstance(state.position, jax.core.Tracer) or isinstance(stream.num_new, jax.core.Tracer):
+        return
+    position, num_steps = int(np.asarray(state.position).max()), int(stream.num_new)
+    if position >= num_steps:
+        raise ValueError(
+            f"The state stands at step {position}, beyond this stream of {num_steps} steps. Go on "
+            "with the stream that it was made on, or start with init."
+        )
+
+
+def clip_position(position: Any, num_steps: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns (the position, clipped to the last step of the stream; whether it was beyond it).
+
+    Kernels need a step to run. The caller makes the result NaN where the position was beyond.
+    """
+    position = jnp.asarray(position)
+    clipped = jnp.minimum(position, jnp.asarray(num_steps, position.dtype) - np.int32(1))
+    return clipped, clipped != position
 
 
 def start(

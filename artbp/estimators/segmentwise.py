@@ -20,13 +20,15 @@ from artbp.estimators.base import (
     Plan,
     Result,
     check_chunk,
+    check_position,
+    clip_position,
     make_estimator,
     start,
 )
 from artbp.stream import Stream
 from artbp.unrolls import static_lengths
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import check_params, check_positive, check_resets
+from artbp.unrolls.checks import check_params, check_positive, check_resets, check_stream
 from artbp.unrolls.closure import hoist_functions
 from artbp.unrolls.dynamic import check_scratch, make_scratch, segment_gradient
 from artbp.unrolls.functions import Functions, SegmentResult
@@ -62,7 +64,8 @@ def segmentwise(
     if segment_start not in get_args(SegmentStart):
         raise ValueError(
             f"segment_start={segment_start!r}; expected 'carried', to start a segment with the "
-            "carry of the one before it, or 'initial', to start it with the initial carry."
+            "carry of the one before it, or 'initial', to start it with the carry that init was "
+            "given."
         )
     check_positive(normalizer=normalizer)
     check_positive(block_size=block_size, integer=True)
@@ -81,8 +84,9 @@ def segmentwise(
 
     @jax.jit
     def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
-        position, n = jnp.asarray(state.position), jnp.asarray(state.num_estimates)
         num_steps = jnp.asarray(stream.num_new, jnp.int32)
+        position, is_beyond = clip_position(state.position, num_steps)
+        state, n = state._replace(position=position), jnp.asarray(state.num_estimates)
         # One more than there is, so that a length that does not fit is seen.
         limit = num_steps if stream.ends else num_steps + np.int32(1)
         drawn = next_length(state.rng_key, n, position == 0, limit)
@@ -94,9 +98,14 @@ def segmentwise(
         carries = (state.carry, state.initial_carry)
         first = stream.history + position
         result = kernel(constants, params, *carries, state.scratch, stream, first, length)
+        is_wrong = is_beyond
         if not stream.ends:  # a segment that is cut off must not pass for one
             is_cut = drawn > length
-            result = result._replace(grads=_tree.nan_where(is_cut, result.grads))
+            is_wrong |= is_cut
+        result = result._replace(
+            grads=_tree.nan_where(is_wrong, result.grads),
+            loss_sum=_tree.nan_where(is_beyond, result.loss_sum),
+        )
         return finish(result, state, stream.ends, num_steps, length)
 
     @functools.cache
@@ -122,11 +131,6 @@ def segmentwise(
         # Position and counts stay NumPy scalars: reading them never waits for the device.
         position, n = np.int32(state.position), np.int32(state.num_estimates)
         num_steps = int(stream.num_new)
-        if position >= num_steps:
-            raise ValueError(
-                f"The state stands at step {position}, beyond this stream of {num_steps} "
-                "steps. Go on with the stream it was made on, or start with init."
-            )
         num_run = np.int32(state.num_steps)
         state = state._replace(position=position, num_estimates=n, num_steps=num_run)
         first = int(n) - int(n) % _PLAN
@@ -150,9 +154,10 @@ def segmentwise(
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
         params = _tree.as_arrays(params)
-        stream.check_lengths()
+        check_stream(stream)
         check_chunk(stream, plan)
         check_resets(state.carry, stream.resets)
+        check_position(state, stream)
         chosen = resolve_policy(policy, traced=_tree.is_traced((params, state, stream)))
         if chosen == "dynamic":
             return estimate_dynamic(params, state, stream)

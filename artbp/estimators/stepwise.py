@@ -20,12 +20,21 @@ from artbp.estimators.base import (
     Plan,
     Result,
     check_chunk,
+    check_position,
+    clip_position,
     join_extra,
     make_estimator,
     start,
 )
 from artbp.stream import Stream
-from artbp.unrolls.checks import Cell, check_cell, check_params, check_positive, check_resets
+from artbp.unrolls.checks import (
+    Cell,
+    check_cell,
+    check_params,
+    check_positive,
+    check_resets,
+    check_stream,
+)
 from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_counted
 
 
@@ -45,10 +54,10 @@ class Steps(NamedTuple):
         return self.cell(params, carry, _tree.index(self.stream.xs, t))
 
     def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, Counted]:
-        """(the summed losses of step t, what is counted with them), without the masked ones."""
+        """(the losses of step t summed with the weights of the mask, what is counted with them)."""
         valid = jnp.ones((), bool)
         if self.stream.mask is not None:
-            valid = jnp.asarray(_tree.index(self.stream.mask, t), bool)
+            valid = jnp.asarray(_tree.index(self.stream.mask, t))
         y, target, valid = _tree.repeat((y, _tree.index(self.stream.targets, t), valid), 1)
         return loss_and_count(self.loss_fn, params, y, target, valid)
 
@@ -129,7 +138,8 @@ def stepwise(
     def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_cell(cell, params, state.carry, _tree.index(stream.xs, 0))
         count = update_every(state.inner_state) if callable(update_every) else update_every
-        state = state._replace(position=stream.history + state.position)
+        position, is_beyond = clip_position(state.position, stream.num_new)
+        state = state._replace(position=stream.history + position)
         last = stream.history + stream.num_new
         end = jnp.minimum(state.position + count, last)
         steps = Steps(cell, loss_fn, stream, state.initial_carry)
@@ -137,6 +147,7 @@ def stepwise(
         result = advance(steps, params, state, end, key)
         end_of_stream = end == last
         grads = jax.tree.map(lambda g, x: (g / normalizer).astype(x.dtype), result.grads, params)
+        grads = _tree.nan_where(is_beyond, grads)
         carry, inner_state = result.carry, result.inner_state
         if stream.ends:
             carry = _tree.select(end_of_stream, state.first_carry, carry)
@@ -145,7 +156,7 @@ def stepwise(
                 inner_state = _tree.select(end_of_stream, fresh, inner_state)
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
-            loss_sum=result.loss_sum,
+            loss_sum=_tree.nan_where(is_beyond, result.loss_sum),
             num_losses=result.counted.num_losses,
             length=end - state.position,
             max_compensation=one if result.max_compensation is None else result.max_compensation,
@@ -164,9 +175,10 @@ def stepwise(
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
-        stream.check_lengths()
+        check_stream(stream)
         check_chunk(stream, plan)
         check_resets(state.carry, stream.resets)
+        check_position(state, stream)
         return run(_tree.as_arrays(params), state, stream)
 
     return make_estimator(init, estimate, plan)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from artbp.truncation.base import TruncationLaw
+from artbp.truncation.deterministic import Fixed
 from artbp.truncation.streaming import sum_of_survival
 from artbp.truncation.tabulated import Tabulated, tabulated
 
@@ -63,6 +64,8 @@ def look_back_work(law: TruncationLaw) -> float:
     Raises:
       ValueError: a law whose tail cannot be summed, because 1/c(j) is not linear in j far back.
     """
+    if isinstance(law, Fixed):
+        return float(law.length - 1)
     num_ages = max(10_000, 1 + len(law.hazards)) if isinstance(law, Tabulated) else 10_000
     hazard = np.asarray(law.hazard(np.arange(1, num_ages + 1)), np.float64)
     with np.errstate(divide="ignore"):  # log 0 = −∞: the survival after a certain boundary

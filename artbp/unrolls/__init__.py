@@ -1,7 +1,9 @@
 """The gate, the gated unroll, and the kernels that run one segment at a time.
 
 gate            identity in the forward pass, a factor in the backward pass
-unroll          `lax.scan` with gates: the oracle of the tests (checkpointing: its memory like √T)
+scan            `lax.scan` with gates, for code that uses `lax.scan`
+unroll          the same for a cell, with resets and lengths: the oracle of the tests
+                (checkpointing: its memory like √T)
 recursion       the recursion of the backward pass: its only implementation
 recurrence      the interface of a cell at given parameters; autodiff_recurrence: that of any cell
 fused           `unroll` with a hand-written backward pass
@@ -17,11 +19,13 @@ policies        which of them to use
 from artbp.unrolls.fused import fused_unroll
 from artbp.unrolls.gate import gate
 from artbp.unrolls.policies import Policy
+from artbp.unrolls.scan import scan
 from artbp.unrolls.unroll import unroll
 
 __all__ = [
     "Policy",
     "fused_unroll",
     "gate",
+    "scan",
     "unroll",
 ]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.unrolls.checks import Cell, check_cell
+from artbp.unrolls.checks import Cell, check_cell, check_flags
 
 
 class Arguments(NamedTuple):
@@ -31,10 +31,11 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
     params, carry, xs, gates, resets, initial_carry, lengths = given
     carry = _tree.as_arrays(carry)
     gates = None if gates is None else jnp.asarray(gates)
-    resets = None if resets is None else jnp.asarray(resets, dtype=bool)
+    resets = None if resets is None else jnp.asarray(resets)
+    check_flags("resets", resets)
     lengths = None if lengths is None else jnp.asarray(lengths)
     num_steps = _num_steps(xs, gates, resets)
-    _check_rows(carry, xs, gates, resets, lengths)
+    check_rows(carry, xs, gates, resets, lengths)
     if resets is not None:
         initial_carry = complete_initial_carry(carry, initial_carry)
     if num_steps:
@@ -76,14 +77,18 @@ def _num_steps(xs: Any, gates: jax.Array | None, resets: jax.Array | None) -> in
     return next(iter(found.values()))
 
 
-def _check_rows(
+def check_rows(
     carry: Any,
     xs: Any,
-    gates: jax.Array | None,
-    resets: jax.Array | None,
-    lengths: jax.Array | None,
+    gates: jax.Array | None = None,
+    resets: jax.Array | None = None,
+    lengths: jax.Array | None = None,
 ) -> None:
-    """Checks that row-wise arguments find rows: a leading axis B on every leaf of the carry."""
+    """Checks that row-wise arguments find rows: a leading axis B on every leaf of the carry.
+
+    Raises:
+      ValueError: they do not, or have another rank than `[T]` or `[T, B]`.
+    """
     rows: dict[str, int] = {}
     for name, array in (("gates", gates), ("resets", resets)):
         if array is not None and array.ndim > 2:

@@ -9,8 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
+from artbp.stream import Stream
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+# How to get the params of a module that holds other things too.
+_SPLIT = (
+    "To split a module, use `params, static = eqx.partition(module, eqx.is_inexact_array)` "
+    "(equinox) or `graphdef, params, rest = nnx.split(module, nnx.Param, ...)` (flax.nnx), and "
+    "put the parts together again inside the cell."
+)
 
 
 def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
@@ -33,9 +41,22 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
             "cell(params, carry, x) -> (carry, y)."
         )
     new_carry, y = result
+    change = _change(carry, new_carry)
+    if change is None:
+        return y
+    if _change(carry, y) is None:
+        change += (
+            " Its second output has the type of the carry. If it returns (y, carry), as haiku's "
+            "cells do, return (carry, y) instead."
+        )
+    raise ValueError(change)
+
+
+def _change(carry: Any, new_carry: Any) -> str | None:
+    """How the type of `new_carry` differs from that of `carry`; None if it does not."""
     given, returned = jax.tree.structure(carry), jax.tree.structure(new_carry)
     if given != returned:
-        raise ValueError(
+        return (
             f"The cell changed the structure of the carry: given {given}, returned {returned}. "
             "Return a carry built like the one that came in."
         )
@@ -44,12 +65,52 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
         before_type = (tuple(before.shape), before.dtype)
         after_type = (tuple(after.shape), after.dtype)
         if before_type != after_type:
-            raise ValueError(
+            return (
                 f"The cell changed the carry at carry{jax.tree_util.keystr(path)}: given shape "
                 f"{before_type[0]} and dtype {before_type[1]}, returned shape {after_type[0]} and "
                 f"dtype {after_type[1]}. Start from a carry of the type that the cell returns."
             )
-    return y
+    return None
+
+
+def check_stream(stream: Any) -> None:
+    """Checks that `stream` is a `Stream` of arrays that fit together.
+
+    Raises:
+      TypeError: as `check_arrays`; resets that are not bool; a mask that is neither bool nor float.
+      ValueError: as `Stream.check_lengths`.
+    """
+    check_arrays(stream)
+    check_flags("Stream.resets", stream.resets)
+    mask = stream.mask
+    if mask is not None and not jnp.issubdtype(mask.dtype, jnp.floating):
+        check_flags("Stream.mask", mask, " or float, the weights of the losses")
+    stream.check_lengths()
+
+
+def check_arrays(stream: Any) -> None:
+    """Raises TypeError unless `stream` is a `Stream` and all its leaves are arrays."""
+    if not isinstance(stream, Stream):
+        raise TypeError(
+            f"stream is of type {type(stream).__name__}; expected an artbp.Stream. Pass "
+            "artbp.Stream(xs, targets)."
+        )
+    for name in ("xs", "targets", "resets", "mask"):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(stream, name)):
+            if not hasattr(leaf, "shape"):
+                raise TypeError(
+                    f"Stream.{name}{jax.tree_util.keystr(path)} is {leaf!r}; expected an array "
+                    f"[T, ...]. A list is a tree of its entries: pass numpy.asarray({name})."
+                )
+
+
+def check_flags(name: str, flags: Any, alternative: str = "") -> None:
+    """Raises TypeError unless `flags` is None or an array of bool."""
+    if flags is not None and flags.dtype != bool:
+        raise TypeError(
+            f"{name} has dtype {flags.dtype}; expected bool{alternative}. If its entries are 0 and "
+            "1, compare them with 0: flags != 0."
+        )
 
 
 def check_resets(carry: Any, resets: Any) -> None:
@@ -69,11 +130,16 @@ def check_resets(carry: Any, resets: Any) -> None:
 def check_params(params: Any) -> None:
     """Raises TypeError unless every leaf of `params` is a float or complex array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = f"params{jax.tree_util.keystr(path)}"
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, (bool, int, float, complex)):
+            raise TypeError(
+                f"{name} is of type {type(leaf).__name__}; expected an array of floats, because "
+                f"every leaf of params gets a gradient. {_SPLIT}"
+            )
         if not _tree.is_inexact(leaf):
             raise TypeError(
-                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}: a gradient "
-                "exists for float parameters only. Convert it, or pass it to the cell in xs or "
-                "through a closure."
+                f"{name} has dtype {jnp.result_type(leaf)}: a gradient exists for float parameters "
+                f"only. Convert it, or pass it to the cell in xs or through a closure. {_SPLIT}"
             )
 
 
@@ -99,7 +165,12 @@ def check_positive(integer: bool = False, **named: float) -> None:
     for name, value in named.items():
         if isinstance(value, jax.core.Tracer):
             continue
-        if not np.isfinite(value) or value <= 0 or (integer and not _is_integer(value)):
+        try:
+            number = np.asarray(value)
+            positive = bool(np.isfinite(number) and number > 0)
+        except (TypeError, ValueError):  # None, a text, or an array of several numbers
+            positive = False
+        if not positive or (integer and not _is_integer(value)):
             kind = "an integer ≥ 1" if integer else "a finite number above 0"
             raise ValueError(f"{name}={value!r}; expected {kind}.")
 

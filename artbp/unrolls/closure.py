@@ -77,7 +77,8 @@ def hoist_cell(
         if isinstance(constant, jax.core.Tracer) and id(constant) not in known:
             raise ValueError(
                 "The cell has a hand-written recurrence and closes over a traced array of type "
-                f"{constant.aval}. Hand it to the cell in params, or wrap the cell in a function, "
-                "which hides the recurrence."
+                f"{constant.aval}. Hand it to the cell in params, or, if it needs no gradient, in "
+                "the carry, as a leaf that the cell returns unchanged. Or wrap the cell in a "
+                "function, which hides the recurrence."
             )
     return cell_of, constants

@@ -74,7 +74,8 @@ def obstacle_to_fusion(cell: Cell, params: Any, carry: Any, xs: Any) -> str | No
     if any(isinstance(constant, jax.core.Tracer) for constant in constants):
         return (
             "The cell closes over a traced array, for which fused_unroll would return no gradient. "
-            "Pass it to the cell in params."
+            "Pass it to the cell in params, or in the carry, as a leaf that the cell returns "
+            "unchanged."
         )
     return None
 

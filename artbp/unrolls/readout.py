@@ -17,8 +17,10 @@ class Counted(NamedTuple):
     """What is summed along with the losses, and not differentiated.
 
     Attributes:
-      num_losses: how many losses were summed, int32 scalar.
-      extra: the sums of the further values that `loss_fn` returns, by name; {} without any.
+      num_losses: how many losses were summed, without those of weight 0, int32 scalar. It does not
+        depend on the sizes of the weights.
+      extra: the sums of the further values that `loss_fn` returns, by name; {} without any. They
+        have the weights of the losses. Sums of integers and flags are int32, and float if weighted.
     """
 
     num_losses: jax.Array
@@ -49,12 +51,12 @@ def read_out(
     Args:
       loss_fn, params, ys: see `loss_and_count`.
       steps: int32 `[R]`, which steps of the stream the ys belong to.
-      valid: bool `[R]`; the others do not count, nor do those that the stream masks.
+      valid: bool `[R]`; the others do not count, nor do those that the stream masks. Where its mask
+        is float, it weights the losses.
     """
     targets = _tree.gather(stream.targets, steps)
     if stream.mask is not None:
-        mask = _tree.gather(stream.mask, steps).astype(bool)
-        valid = mask & _tree.align(valid, mask)
+        valid = masked(_tree.gather(stream.mask, steps), valid)
     float_ys, other_ys = _tree.partition(ys)
 
     def loss(params: Any, float_ys: Any) -> tuple[jax.Array, Counted]:
@@ -65,6 +67,11 @@ def read_out(
     return ReadOut(loss_sum, counted, grads, y_cotangents)
 
 
+def masked(mask: jax.Array, valid: jax.Array) -> jax.Array:
+    """Returns the mask, bool or weights, with False or 0 at the steps that are not valid."""
+    return jnp.where(_tree.align(valid, mask), mask, jnp.zeros_like(mask))
+
+
 def loss_and_count(
     loss_fn: LossFn, params: Any, ys: Any, targets: Any, valid: jax.Array
 ) -> tuple[jax.Array, Counted]:
@@ -72,9 +79,9 @@ def loss_and_count(
 
         loss = Σ_t Σ_b valid[t, b] · loss_fn(params, ys[t], targets[t])[b]
 
-    The losses are masked, not the ys, because the loss of a zeroed y need not be zero (the
-    cross-entropy of equal logits is ln V). All steps go through `loss_fn` together, so a readout is
-    one large matrix product instead of one small product per step.
+    A float `valid` holds weights. The losses are masked, not the ys, because the loss of a zeroed y
+    need not be zero (the cross-entropy of equal logits is ln V). All steps go through `loss_fn`
+    together, so a readout is one large matrix product instead of one small product per step.
 
     Args:
       loss_fn: losses of one step, `[B]`, or a scalar where there is no batch; or the pair of these
@@ -83,7 +90,7 @@ def loss_and_count(
       ys, targets: pytrees of arrays `[R, ...]`. Float targets that are not finite where the step
         is not valid, such as missing observations, are replaced by 0 before `loss_fn` sees them:
         masking the loss alone would leave 0 · NaN in its gradient.
-      valid: bool `[R]` or `[R, B]`.
+      valid: bool `[R]` or `[R, B]`; or float, weights. A weight of 0 means the same as False.
 
     Returns:
       (loss, float scalar; what is summed with it).
@@ -92,6 +99,8 @@ def loss_and_count(
       ValueError: the losses of a step are neither `[B]` nor a scalar, or `valid` has more axes; the
         further values are not a dictionary of arrays with the shape of the losses.
     """
+    weights = None if valid.dtype == bool else valid
+    valid = valid.astype(bool)
     targets = jax.tree.map(lambda target: _without_missing(target, valid), targets)
     losses, extra = split_extra(jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, targets))
     if not hasattr(losses, "ndim") or losses.ndim not in (1, 2):
@@ -108,8 +117,12 @@ def loss_and_count(
     valid = _tree.align(valid, losses) | jnp.zeros_like(losses, dtype=bool)  # sharded as losses
 
     def total(values: jax.Array) -> jax.Array:
-        dtype = _tree.at_least_float32(values.dtype) if _tree.is_inexact(values) else jnp.int32
-        return jnp.sum(jnp.where(valid, values, jnp.zeros_like(values)), dtype=dtype)
+        like = values if weights is None or _tree.is_inexact(values) else weights
+        dtype = _tree.at_least_float32(like.dtype) if _tree.is_inexact(like) else jnp.int32
+        values = jnp.where(valid, values, jnp.zeros_like(values))
+        if weights is not None:
+            values = _tree.align(weights, values).astype(dtype) * values.astype(dtype)
+        return jnp.sum(values, dtype=dtype)
 
     return total(losses), Counted(jnp.sum(valid, dtype=jnp.int32), jax.tree.map(total, extra))
 
@@ -129,7 +142,7 @@ def split_extra(returned: Any) -> tuple[Any, dict[str, Any]]:
         raise ValueError(
             f"loss_fn returned a pair whose second part has the shapes {found}, with losses of "
             f"shape {shape}; expected (losses, extra), where extra is a dictionary of arrays with "
-            "the shape of the losses. They are masked and summed into info.extra."
+            "the shape of the losses. They are masked or weighted as the losses are, and summed."
         )
     return losses, extra
 
@@ -142,7 +155,8 @@ def nothing_counted(
     def one_step() -> Counted:
         x, target = _tree.index((stream.xs, stream.targets), 0)
         y, target = _tree.repeat((cell(params, carry, x)[1], target), 1)
-        return loss_and_count(loss_fn, params, y, target, jnp.ones((1,), bool))[1]
+        valid = jnp.ones((1,), bool if stream.mask is None else jnp.result_type(stream.mask))
+        return loss_and_count(loss_fn, params, y, target, valid)[1]
 
     return jax.tree.map(_tree.zeros, jax.eval_shape(one_step))
 

@@ -86,7 +86,8 @@ def unroll(
     Raises:
       ValueError: arrays disagree about T or B, the cell changes the type of the carry, or
         `checkpoint` is below 1.
-      TypeError: the cell does not return a pair, or `checkpoint` is traced or not an integer.
+      TypeError: the cell does not return a pair, `resets` is not bool, or `checkpoint` is traced or
+        not an integer.
     """
     arguments = Arguments(params, carry, xs, gates, resets, initial_carry, lengths)
     arguments, num_steps = check_arguments(cell, arguments)

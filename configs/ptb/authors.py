@@ -12,7 +12,11 @@ validation text scored in 64 columns that carry their state. Their loss is not d
 50; with Adam this is the same as `eps` divided by 50. Differences that remain: their compensation
 takes the hazard of the age before, which makes weights up to 3.1 % too large; their readout starts
 from a uniform distribution, ours from LeCun's normal; our segments end with an epoch, theirs run on
-into the beginning of the text.
+into the beginning of the text. One of their six runs of each method has a forget bias of 2; ours
+have 0.
+
+Expected time: not measured at 1000 units. A run of 256 units takes about 50 minutes on one core.
+Expected result: best validation bits of 1.434 (ARTBP) and 1.472 (TBPTT) in their logs, six runs.
 """
 
 import ml_collections

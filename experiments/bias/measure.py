@@ -31,8 +31,11 @@ def each_confidence(config: Any) -> float:
 
 
 def number_of_intervals(config: Any) -> int:
-    """On bias: of TBPTT its size and its part along g; of ARTBP; of unbiased TBPTT with its laws;
-    of online arms that are random."""
+    """Counts the intervals on bias.
+
+    There are two for each length of TBPTT (its size, its part along g), and one for each tested arm
+    of ARTBP, for each law of unbiased TBPTT and for each random online arm.
+    """
     random = sum(parse(text).claims.random for text in config.online_arms)
     of_tbptt = 2 * len(truncation_lengths(config))
     return len(config.systems) * (of_tbptt + len(config.tested_arms) + NUM_LAWS + random)

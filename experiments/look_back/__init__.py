@@ -1,8 +1,8 @@
 """Measures what unbiased TBPTT costs on a character LSTM, beside TBPTT's bias and the data's noise.
 
 Four questions. How large is the error of older windows that ran with older params, in both modes?
-How much variance does the optimal law save at equal work? How much would be saved if every row of
-the batch had a look-back of its own? Which mode should be the default?
+How much variance does the optimal law save at equal work? How much would be saved if a random
+subset of the rows looked back? Which mode should be the default?
 
 config     the fields, and the text
 gradients  splits the gradient of a window by the older window that it goes through, and by row

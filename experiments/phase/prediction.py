@@ -5,7 +5,8 @@ Summed over a segment and averaged over B rows, the gradient per time step has
     drift       λ (θ − θ')          λ = Σ_k p_k h_k²,    θ' = Σ_k p_k h_k w_k / λ
     noise       D(θ)/B + V(θ, B)    per time step, in the long run
 
-with p_k the share of steps whose gradient includes lag k: 1 for ARTBP, (1 − k/K)₊ for TBPTT. D is
+with p_k the share of steps whose gradient includes lag k: 1 for ARTBP and unbiased TBPTT,
+(1 − k/K)₊ for TBPTT. D is
 the long-run variance of the (truncated) gradient over the data, in closed form because everything
 is Gaussian. ARTBP's boundaries add V, the `artbp.truncation.streaming_variance` of the gradient
 that passes a boundary, by its lag; its Gram matrix has a closed form too (`lag_grams`). V does not

@@ -4,10 +4,12 @@
     i, f, o = σ(E_k x + U_k m + b_k),   g = E_g x + U_g m + b_g
     c' = f c + i g,      h' = tanh(c' o),   y = h'
 
-Source: github.com/ctallec/bigart, models/rnnCore.lua, `buildLSTM`. Two things differ from the usual
-LSTM: there is no tanh on g, and the last one is on c' o instead of c'. m is linear in x and h. So
-the products can be combined, once a segment, into an affine map z = x (E_z + E U) + h (W U) + (b +
-d U), and a step costs no more than one of the usual LSTM.
+Source: github.com/ctallec/bigart, models/rnnCore.lua, `buildLSTM`. Three things differ from the
+usual LSTM: there is m, there is no tanh on g, and the last tanh is on c' o instead of c'. m is
+linear in x and h. So the products are combined, once a segment, into an affine map
+z = x (E_z + E U) + h (W U) + (b + d U), and a step costs as much as one of the usual LSTM.
+Combining them, with its gradient, costs as much as H/B steps: 4 at 256 units and 64 rows, 16 at
+1000 units.
 """
 
 from typing import Any
@@ -105,4 +107,4 @@ class _Recurrence(LSTMRecurrence):
 
 
 authors_lstm = ReferenceCell(_apply, _init, _initial_carry, _Recurrence)
-"""The cell of this module, in the dtype of its weights; x is `[B]` integers or `[B, D]` floats."""
+"""The cell of this module, in float32 or float64; x is `[B]` integers or `[B, D]` floats."""

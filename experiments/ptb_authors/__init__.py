@@ -3,7 +3,7 @@
 python -m experiments.ptb_authors --config configs/ptb/authors.py --set model.hidden_size=256
     --workdir DIR --jobs 2
 
-arms        who starts each segment from the zero state, who carries the state on, at which rate
+arms        the estimators, the carry that enters each segment, and the learning rates
 rows        a row per run, finished or not; the authors' own curves
 since_zero  bits of a trained model against the number of steps since a zero state
 report      the table: paired differences, the epochs at which curves cross, every run

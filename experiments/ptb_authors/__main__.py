@@ -10,7 +10,7 @@
 
 Every run is a process with its own folder in --workdir/runs. The same command again resumes what is
 unfinished. --arms says which arms are run, and in which order; --jobs 0 runs nothing and writes the
-report of what is there.
+report of what is there. An arm whose tuning is not complete has no runs at a tuned rate.
 """
 
 import json
@@ -19,8 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import cli, fields, figures
-from experiments.common.errors import ConfigError
+from experiments.common import cli, figures
 from experiments.common.report import Row
 from experiments.common.workdir import write_atomically
 from experiments.ptb.config import default_config
@@ -28,25 +27,19 @@ from experiments.ptb.run import DATA_DIR
 from experiments.ptb_authors import report, rows
 from experiments.ptb_authors.arms import ARMS
 from experiments.ptb_authors.figure import draw
+from experiments.ptb_study import command_line
 from experiments.ptb_study.study import Study, finished_rows, run_study
 
-_ARMS = flags.DEFINE_list("arms", list(ARMS), "Arms to run, of those in arms.py.")
-_TUNING_SEEDS = flags.DEFINE_list("tuning_seeds", ["0"], "Seeds that choose the rate.")
-_SEEDS = flags.DEFINE_list("seeds", ["1", "2"], "Seeds of the comparison.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time, as processes.")
+TUNING_SEEDS, SEEDS = (0,), (1, 2)
 
 
-def _main(_: Any, command_line: cli.CommandLine) -> None:
-    fields.one_of(*ARMS)("--arms", tuple(_ARMS.value))
-    try:
-        seeds = [[int(seed) for seed in flag.value] for flag in (_TUNING_SEEDS, _SEEDS)]
-    except ValueError as error:
-        raise ConfigError(f"--seeds and --tuning_seeds hold numbers: {error}.") from error
-    arms = {name: ARMS[name] for name in _ARMS.value}
+def _main(_: Any, given_flags: cli.CommandLine) -> None:
+    names, tuning_seeds, seeds, jobs = command_line.read(list(ARMS), TUNING_SEEDS, SEEDS)
     study = Study(
-        arms,
-        *seeds,
-        folder=command_line.workdir,
+        {name: ARMS[name] for name in names},
+        tuning_seeds,
+        seeds,
+        folder=given_flags.workdir,
         config_path=flags.FLAGS.config,
         overrides=flags.FLAGS.set,
         data_dir=DATA_DIR.value,
@@ -58,10 +51,10 @@ def _main(_: Any, command_line: cli.CommandLine) -> None:
         write_atomically(study.folder / "rows.jsonl", lines)
         write_atomically(study.folder / "table.md", report.markdown(found, _description(study)))
 
-    if _JOBS.value == 0:
+    if jobs == 0:
         write(finished_rows(study))
     else:
-        run_study(study, jobs=_JOBS.value, write_report=write)
+        run_study(study, jobs=jobs, write_report=write)
     lines = (study.folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
     for where in {report.setting(row) for row in found}:
@@ -82,5 +75,6 @@ def _description(study: Study) -> str:
 
 
 if __name__ == "__main__":
-    flags.declare_key_flag(DATA_DIR.name)
+    for flag in (DATA_DIR, *command_line.FLAGS):
+        flags.declare_key_flag(flag.name)
     cli.run(_main, default_config())

@@ -35,9 +35,9 @@ def draw(rows: Sequence[Row], where: str, description: str) -> Figure:
         description,
         [
             (0.06, 0.54, 0.27, 0.36),
-            (0.59, 0.54, 0.25, 0.36),
+            (0.57, 0.54, 0.24, 0.36),
             (0.06, 0.07, 0.27, 0.36),
-            (0.59, 0.07, 0.25, 0.36),
+            (0.57, 0.07, 0.24, 0.36),
         ],
     )
     found = {arm: list(of_arm(rows, arm, where).values()) for arm in _ARMS}

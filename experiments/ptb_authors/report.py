@@ -57,15 +57,17 @@ def markdown(rows: Sequence[Row], description: str) -> str:
         "Bits per character, the first arm minus the second, mean over seeds ± half-width of the "
         "95 % Student-t interval where there are two or more. valid: the whole validation text at "
         "batch 1, params of the best epoch. reset every 50: the same params, with the state set to "
-        "zero every 50 symbols. training text: its first 400,000 symbols, state carried. crossing "
-        "epoch: from which on the first arm's validation bits are the lower ones, for each seed; – "
-        "if they end above. In the authors' logs (1000 units, means of 6 runs) it is "
+        "zero every 50 symbols. training text: its first 400,000 symbols in 64 columns, state "
+        "carried. crossing epoch: from which on the first arm's validation bits are the lower "
+        "ones, for each seed; – if they end above. In the authors' logs (1000 units, means of 6 "
+        "runs) it is "
         f"{crossing(means['artbp'], means['tbptt'])} for ARTBP and TBPTT from zero."
     )
     parts.append("## Every run\n\n" + markdown_table(rows, _COLUMNS))
     parts.append(
         "valid and test at batch 1; our counting: the same bits divided by the characters without "
-        "the spaces at line ends; 64 columns: as the authors scored, best epoch."
+        "the spaces at line ends; in columns: after the best epoch, as the authors scored, in 64 "
+        "columns."
     )
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
@@ -86,8 +88,8 @@ def _paired(
     return [line | {"crossing epoch": ", ".join(str(epoch or "–") for epoch in epochs)}]
 
 
-def _number(form: Callable[[Row], float], *, finished: bool = True) -> Callable[[Row], str]:
-    return lambda row: f"{form(row):.4f}" if row["results"] or not finished else ""
+def _number(form: Callable[[Row], float]) -> Callable[[Row], str]:
+    return lambda row: f"{form(row):.4f}" if row["results"] else ""
 
 
 def _last(field: str) -> Callable[[Row], str]:
@@ -100,7 +102,7 @@ _COLUMNS: list[Column] = [
     ("seed", "{seed}"),
     ("epochs", lambda row: str(len(row["valid_bpc"]))),
     ("train, last epoch", _last("train_bits")),
-    ("64 columns", lambda row: f"{min(row['valid_bpc']):.4f}"),
+    ("in columns", lambda row: f"{min(row['valid_bpc']):.4f}"),
     ("valid", _number(NUMBERS["valid"])),
     ("our counting", _number(lambda r: NUMBERS["valid"](r) * r["scores"]["valid"]["counting"])),
     ("test", _number(lambda row: row["results"]["test_bpc"])),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.metrics import read_metrics
 from experiments.common.report import Row
 from experiments.common.workdir import write_atomically
 from experiments.ptb_authors import since_zero
@@ -15,7 +16,8 @@ from experiments.ptb_study.report import Run
 from experiments.ptb_study.study import Study
 
 # Numbers of github.com/ctallec/bigart at dd508e3, logs of May 2017 (MIT licence): bits per
-# character after each of 20 epochs, 6 runs of each method with 1000 units.
+# character after each of 20 epochs, 6 runs of each method with 1000 units. (There are 7 files of
+# each, and one is a copy.) Run 1 of ARTBP and run 2 of TBPTT have a forget bias of 2.
 _AUTHORS = pathlib.Path(__file__).parents[1] / "results" / "ptb_authors" / "authors_curves.csv"
 
 
@@ -44,8 +46,8 @@ def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
     for run in dict.fromkeys(runs):
         folder = study.folder / "runs" / run.name
         written = folder / "metrics.jsonl"
-        lines = written.read_text(encoding="utf-8").splitlines() if written.is_file() else []
-        epochs = [row for row in map(json.loads, lines) if row["kind"] == "evaluation"]
+        lines = read_metrics(written) if written.is_file() else []
+        epochs = [line for line in lines if line["kind"] == "evaluation"]
         if not epochs:
             continue
         row = run._asdict() | {"units": study.config(run).model.hidden_size}

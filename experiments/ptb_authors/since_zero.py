@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-import artbp
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.workdir import read_workdir
 from experiments.ptb import data
@@ -22,6 +21,7 @@ LENGTH, SEGMENT = 2000, 50
 EDGES = (0, 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000, 2000)
 _SYMBOLS = 400_000  # of each text, from its beginning; the validation text has no more
 _COLUMNS = 64
+_STRIDE = 500  # symbols between the beginnings of two parts of the text, which overlap
 
 
 def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
@@ -46,7 +46,8 @@ def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
         score = functools.partial(bits_per_character, model, params, symbols, newline)
         line_spaces = 2 if config.data.keep_line_spaces else 0
         num_spaces = line_spaces * int(np.sum(symbols == newline))
-        by_step = bits_by_step(model, params, symbols, newline, min(LENGTH, len(symbols) // 2))
+        length = min(LENGTH, len(symbols) // 2)
+        by_step = bits_by_step(model, params, symbols, newline, length, _STRIDE)
         pairs = itertools.pairwise(EDGES)
         in_bins = [by_step[low:high].mean() for low, high in pairs if low < len(by_step)]
         result[split] = {
@@ -59,23 +60,31 @@ def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
 
 
 def bits_by_step(
-    model: CharacterModel, params: Any, symbols: np.ndarray, newline: int, length: int
+    model: CharacterModel,
+    params: Any,
+    symbols: np.ndarray,
+    newline: int,
+    length: int,
+    stride: int,
 ) -> np.ndarray:
     """Mean bits of the k-th symbol since a zero state, [length].
 
-    The text is cut into contiguous parts of `length` symbols, each read from a carry of zeros; the
-    first input of a part is the symbol before it. Symbols after the last whole part are left out.
+    A part of `length` symbols begins at every `stride`-th symbol, and is read from a carry of
+    zeros. Its first input is the symbol before it.
     """
-    used = len(symbols) // length * length
-    before = np.concatenate([[newline], symbols[: used - 1]])
-    xs, targets = (part.reshape(-1, length).T for part in (before, symbols[:used]))
+    before = np.concatenate([[newline], symbols[:-1]])
+    first = np.arange(0, len(symbols) - length + 1, stride)
+    place = np.arange(length)[:, None] + first
+    xs, targets = before[place], symbols[place]
     nats = _nats_by_step(model, params, jnp.asarray(xs, jnp.int32), jnp.asarray(targets, jnp.int32))
     return np.array([bits(value) for value in np.asarray(nats, np.float64)])
 
 
 @functools.partial(jax.jit, static_argnames="model")
 def _nats_by_step(model: CharacterModel, params: Any, xs: jax.Array, targets: jax.Array) -> Any:
-    carry = model.initial_carry(params, xs.shape[1])
-    _, ys = artbp.unroll(model.cell, params, carry, xs)
-    # One step at a time: the logits of all steps would take too much memory.
-    return jax.lax.map(lambda of_step: jnp.mean(model.loss_fn(params, *of_step)), (ys, targets))
+    def step(carry: Any, given: Any) -> tuple[Any, jax.Array]:
+        x, target = given
+        carry, y = model.cell(params, carry, x)
+        return carry, jnp.mean(model.loss_fn(params, y, target))
+
+    return jax.lax.scan(step, model.initial_carry(params, xs.shape[1]), (xs, targets))[1]

@@ -24,33 +24,30 @@ from experiments.common.optimizers import CLIPPING_HELP
 from experiments.common.workdir import write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import DATA_DIR
-from experiments.ptb_study import limits, measured
+from experiments.ptb_study import command_line, limits, measured
 from experiments.ptb_study.figure import draw
 from experiments.ptb_study.report import diverged, run_of
 from experiments.ptb_study.study import ARMS, Study, chosen_arms, run_study
 
+TUNING_SEEDS, SEEDS = (0, 100), (1, 2, 3, 4, 5)
 REPORTED = ("tbptt50", "artbp-alpha4")  # arms whose first seed is reported in `limits.md`
 
-_ARMS = flags.DEFINE_list("arms", list(ARMS), "Arms to compare, of those in study.py.")
 _RATES = flags.DEFINE_list(
     "rates", [], "Learning rates to choose from, for every arm. Default: those of the arm."
 )
-_TUNING_SEEDS = flags.DEFINE_list("tuning_seeds", ["0", "100"], "Seeds that choose the rate.")
-_SEEDS = flags.DEFINE_list("seeds", ["1", "2", "3", "4", "5"], "Seeds of the comparison.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time, as processes.")
 
 
-def _main(_: Any, command_line: cli.CommandLine) -> None:
+def _main(_: Any, given_flags: cli.CommandLine) -> None:
     try:
         rates = [float(rate) for rate in _RATES.value]
-        tuning_seeds, seeds = ([int(s) for s in f.value] for f in (_TUNING_SEEDS, _SEEDS))
     except ValueError as error:
-        raise ConfigError(f"--rates, --seeds, --tuning_seeds hold numbers: {error}.") from error
-    passed_on = ["--tensorboard"] if command_line.tensorboard else []
-    passed_on += [] if command_line.compilation_cache else ["--nocompilation_cache"]
-    given = command_line.workdir, flags.FLAGS.config, flags.FLAGS.set, DATA_DIR.value, passed_on
-    study = Study(chosen_arms(_ARMS.value, rates), tuning_seeds, seeds, *given)
-    rows = run_study(study, jobs=_JOBS.value)
+        raise ConfigError(f"--rates holds numbers: {error}.") from error
+    arms, tuning_seeds, seeds, jobs = command_line.read(list(ARMS), TUNING_SEEDS, SEEDS)
+    passed_on = ["--tensorboard"] if given_flags.tensorboard else []
+    passed_on += [] if given_flags.compilation_cache else ["--nocompilation_cache"]
+    given = given_flags.workdir, flags.FLAGS.config, flags.FLAGS.set, DATA_DIR.value, passed_on
+    study = Study(chosen_arms(arms, rates), tuning_seeds, seeds, *given)
+    rows = run_study(study, jobs=jobs)
     first_arm = next(iter(study.arms))
     found = measured.measurements(study.folder, rows, [first_arm]).get(first_arm, [])
     references = {name: arm.reference for name, arm in study.arms.items()}
@@ -68,5 +65,6 @@ def _main(_: Any, command_line: cli.CommandLine) -> None:
 
 
 if __name__ == "__main__":
-    flags.declare_key_flag(DATA_DIR.name)
+    for flag in (DATA_DIR, *command_line.FLAGS):
+        flags.declare_key_flag(flag.name)
     cli.run(_main, default_config(), notes=CLIPPING_HELP)

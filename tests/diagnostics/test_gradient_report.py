@@ -13,6 +13,7 @@ from artbp.diagnostics import (
     TruncationVariance,
     describe,
     gradient_report,
+    report_table,
     truncation_covariance,
 )
 from artbp.diagnostics.report_statistics import GradientSums, summarise
@@ -300,6 +301,7 @@ def test_no_bias_without_memory(float64):
     for bias in found.biases:
         assert bias.relative_bias < 1e-12
         assert abs(bias.projection) < 1e-12
+    assert not found.is_blind
     assert "No bias" in describe(found)
     (noise,) = found.noises
     assert noise.relative_noise == 0
@@ -308,6 +310,45 @@ def test_no_bias_without_memory(float64):
     assert len(found.look_backs) == 6  # no law is optimal
     assert all(row.relative_noise == row.variance_to_data == 0 for row in found.look_backs)
     assert "unbiased TBPTT" not in describe(found)
+
+
+@pytest.mark.parametrize("in_the_cell", [False, True])
+def test_a_readout_of_zeros_shows_nothing(problem, in_the_cell, float64):
+    """No gradient enters the carry, whether the readout belongs to the loss or to the cell."""
+    params, cell, loss_fn = problem.params, problem.cell, problem.loss_fn
+    if in_the_cell:
+
+        def cell(params, carry, x):
+            carry, y = problem.cell(params, carry, x)
+            return carry, y @ params["readout"]
+
+        def loss_fn(params, y, target):
+            return (y - target) ** 2
+
+    blind = {**params, "readout": jnp.zeros_like(params["readout"])}
+    found = report(problem._replace(cell=cell, loss_fn=loss_fn, params=blind), laws=(LAW,))
+    assert found.is_blind
+    for words in (describe(found), report_table(found).splitlines()[-1]):
+        assert words.startswith("Nothing can be seen here: at these params no gradient enters")
+        assert "No bias" not in words
+    assert found.gradient_norm > 0
+    assert not report(problem._replace(cell=cell, loss_fn=loss_fn)).is_blind
+
+
+def test_a_gradient_of_nan_shows_nothing(problem, float64):
+    nan = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), problem.params)
+    with pytest.raises(ValueError, match="NaN or infinite, so nothing can be seen here"):
+        report(problem._replace(params=nan))
+
+
+def test_a_bias_of_nan_is_no_bias_of_zero(problem, float64):
+    found = report(problem)
+    nan = dict.fromkeys(("relative_bias", "projection", "projection_half_width"), np.nan)
+    unknown = found.biases[0]._replace(**nan, interval=(np.nan, np.nan))
+    words = describe(found._replace(biases=[unknown]))
+    assert "Nothing can be seen of TBPTT 1: its bias is NaN." in words
+    assert "No bias" not in words and "similar" not in words and "dominates" not in words
+    assert "TBPTT 1: its bias" in describe(found._replace(biases=[unknown, found.biases[1]]))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from problems import make_problem
 
 import artbp
-from artbp import truncation
+from artbp import cells, contrib, diagnostics, truncation
+from artbp.diagnostics.gate_gradients import gradients_of_gates
 
 LAW = truncation.polynomial(4, 4)
 
@@ -138,9 +139,10 @@ def test_resets_of_another_batch(policy):
             estimate(problem._replace(stream=stream), policy=policy)
 
 
-def test_a_state_beyond_its_stream():
+@pytest.mark.parametrize("policy", ["dynamic", "pow2", "exact"])
+def test_a_state_beyond_its_stream(policy):
     problem = make_problem(num_steps=20)
-    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=10, policy="pow2")
+    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=10, policy=policy)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
     _, state, _ = estimator.estimate(problem.params, state, problem.stream)
     short = artbp.Stream(problem.stream.xs[:6], problem.stream.targets[:6])
@@ -179,3 +181,194 @@ def test_a_normalizer_may_be_an_array_and_mapped_over(float64):
     ):
         for leaf, whole in zip(found, expected, strict=True):
             assert jnp.allclose(2 * leaf, whole, rtol=1e-13)
+
+
+registry = pytest.mark.parametrize("name", artbp.REGISTRY)
+
+
+def run_row(name, problem, **options):
+    """One estimate of a row of the registry."""
+    estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 3, **options)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    return estimator.estimate(problem.params, state, problem.stream)
+
+
+def pass_of(problem):
+    estimator = artbp.bptt(problem.cell, problem.loss_fn)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    return artbp.run_pass(estimator, problem.params, state, problem.stream)
+
+
+def runs_of(problem):
+    runs = contrib.independent_runs(
+        problem.cell, problem.loss_fn, LAW, lambda *given: given[:2], lambda params, aux: aux < 1
+    )
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), problem.params)
+    state = runs.init(problem.carry, jax.random.split(jax.random.key(0)))
+    return runs.run(params, jnp.zeros(2), state, problem.stream)
+
+
+def clipping_of(problem):
+    estimator, keys = artbp.bptt(problem.cell, problem.loss_fn), jax.random.split(jax.random.key(0))
+    data = problem.params, problem.carry, problem.stream
+    return contrib.clipping_report(estimator, *data, keys, max_norm=1.0)
+
+
+def shadow_of(problem):
+    measure = diagnostics.shadow(problem.cell, problem.loss_fn, window_length=4)
+    state = artbp.bptt(problem.cell, problem.loss_fn).init(
+        problem.params, problem.carry, rng_key=jax.random.key(0)
+    )
+    return measure(problem.params, state, problem.stream, jax.random.key(0))
+
+
+def measured(function, **options):
+    """A diagnostic of (cell, loss_fn, params, carry, stream), as a function of a problem."""
+    return lambda problem: function(*problem, **options)
+
+
+KEY = {"rng_key": jax.random.key(0)}
+TAKES_A_STREAM = {
+    "tbptt": lambda problem: run_row("tbptt", problem),
+    "rtrl": lambda problem: run_row("rtrl", problem),
+    "run_pass": pass_of,
+    "evaluate": measured(artbp.evaluate),
+    "independent_runs": runs_of,
+    "clipping_report": clipping_of,
+    "shadow": shadow_of,
+    "gradients_of_gates": measured(gradients_of_gates, gates=jnp.ones((1, 9))),
+    "gradient_report": measured(
+        diagnostics.gradient_report, window_length=1, truncation_lengths=(), laws=(), **KEY
+    ),
+    "lag_profile": measured(diagnostics.lag_profile, num_lags=3, **KEY),
+    "look_back_profile": measured(
+        diagnostics.look_back_profile, truncation_length=2, num_windows=2
+    ),
+    "truncation_covariance": lambda p: diagnostics.truncation_covariance(*p[:2], LAW, *p[2:]),
+    "truncation_variance": lambda p: diagnostics.truncation_variance(*p[:2], LAW, *p[2:], **KEY),
+    "sampled_bias": lambda p: contrib.sampled_bias(*p[:2], LAW, *p[2:], num_draws=2, **KEY),
+    "multi_draw_gradient": lambda p: contrib.multi_draw_gradient(
+        *p[:2], LAW, *p[2:], KEY["rng_key"], num_draws=2
+    ),
+}
+takes_a_stream = pytest.mark.parametrize("use", TAKES_A_STREAM.values(), ids=TAKES_A_STREAM)
+
+
+@takes_a_stream
+def test_another_type_in_place_of_a_stream(use):
+    problem = make_problem()
+    xs, targets = problem.stream.xs, problem.stream.targets
+    for given, name in (((xs, targets), "tuple"), (np.asarray(xs), "ndarray"), (None, "NoneType")):
+        message = rf"stream is of type {name}; expected an artbp.Stream\. Pass artbp.Stream\(xs"
+        with pytest.raises(TypeError, match=message):
+            use(problem._replace(stream=given))
+
+
+@takes_a_stream
+def test_lists_and_flags_of_another_dtype_in_a_stream(use):
+    problem = make_problem()
+    xs, targets = problem.stream.xs, problem.stream.targets
+    flags = np.arange(9, dtype=np.int32) % 2
+    lists = {"xs": np.asarray(xs).tolist(), "targets": [1.0] * 9, "mask": [True] * 9}
+    for fields, message in (
+        ({"xs": lists["xs"]}, r"Stream.xs\[0\]\[0\]\[0\] is -?[0-9.]+; .*numpy.asarray\(xs\)"),
+        ({"targets": lists["targets"]}, r"Stream.targets\[0\] is 1.0; expected an array"),
+        ({"mask": lists["mask"]}, r"Stream.mask\[0\] is True; expected an array"),
+        ({"mask": flags}, r"Stream.mask has dtype int32; expected bool or float, the weights"),
+        ({"resets": flags}, r"Stream.resets has dtype int32; expected bool\. .*flags != 0"),
+        (
+            {"resets": flags.astype(np.float32)},
+            r"Stream.resets has dtype float32; expected bool\. ",
+        ),
+    ):
+        stream = artbp.Stream(**{"xs": xs, "targets": targets, **fields})
+        with pytest.raises(TypeError, match=message):
+            use(problem._replace(stream=stream))
+
+
+@pytest.mark.parametrize("unroll", [artbp.unroll, artbp.fused_unroll])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_resets_of_an_unroll_that_are_not_bool(unroll, dtype):
+    problem = make_problem()
+    data = problem.cell, problem.params, problem.carry, problem.stream.xs
+    with pytest.raises(TypeError, match=r"resets has dtype .*; expected bool"):
+        unroll(*data, resets=np.zeros(9, dtype))
+
+
+@registry
+def test_params_that_are_no_arrays(name):
+    problem = make_problem()
+    row = artbp.REGISTRY[name]
+    estimator = row.build(problem.cell, problem.loss_fn, 3)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for leaf, kind in ((jnp.tanh, ""), ("relu", "str"), (object(), "object")):
+        params = {**problem.params, "act": {"f": leaf}}
+        message = rf"params\['act'\]\['f'\] is of type {kind}.*eqx.partition.*nnx.split"
+        for call in (
+            lambda p=params: estimator.init(p, problem.carry, rng_key=jax.random.key(0)),
+            lambda p=params: estimator.estimate(p, state, problem.stream),
+            lambda p=params: artbp.run_pass(estimator, p, state, problem.stream),
+        ):
+            with pytest.raises(TypeError, match=message):
+                call()
+
+
+@pytest.mark.parametrize("name", sorted(artbp.REGISTRY.keys() - {"awd_lstm_bptt"}))
+def test_numbers_that_are_no_numbers(name):
+    for value in (None, "8", [4, 2], np.ones(2)):
+        with pytest.raises(ValueError, match=r"normalizer=.*; expected a finite number above 0\."):
+            run_row(name, make_problem(), normalizer=value)
+
+
+def swapped(problem):
+    """The cell with its outputs in the order (y, carry), as haiku has it."""
+    return problem._replace(cell=lambda params, carry, x: problem.cell(params, carry, x)[::-1])
+
+
+@registry
+def test_a_cell_that_returns_the_carry_last(name):
+    with pytest.raises(ValueError, match=r"changed the structure .*return \(carry, y\) instead"):
+        run_row(name, swapped(make_problem("lstm")))
+
+
+@pytest.mark.parametrize("unroll", [artbp.unroll, artbp.fused_unroll])
+def test_an_unroll_of_a_cell_that_returns_the_carry_last(unroll):
+    problem = swapped(make_problem("lstm"))
+    with pytest.raises(ValueError, match=r"return \(carry, y\) instead"):
+        unroll(problem.cell, problem.params, problem.carry, problem.stream.xs)
+
+
+def test_a_swap_is_suggested_only_where_it_would_fit():
+    problem = make_problem("rnn")
+    bad = problem._replace(cell=lambda p, s, x: (s[:, :2], x))
+    with pytest.raises(ValueError, match="changed the carry") as caught:
+        estimate(bad)
+    assert "instead" not in str(caught.value)
+    other_width = problem._replace(cell=lambda p, s, x: (s[:, :2], s))
+    with pytest.raises(ValueError, match=r"changed the carry .*return \(carry, y\) instead"):
+        estimate(other_width)
+
+
+def test_what_a_cell_closes_over_may_be_handed_to_it_in_the_carry():
+    """Where a traced array is refused, the message says so; and it is a way that works."""
+    params = cells.lstm.init(jax.random.key(0), 2, 3)
+    carry, xs = cells.lstm.initial_carry(params, 1), jnp.ones((4, 1, 2))
+
+    def closing(scale):
+        def cell(params, carry, x):
+            return cells.lstm(params, carry, scale * x)
+
+        return jnp.sum(artbp.fused_unroll(cell, params, carry, xs)[1])
+
+    def handing(scale):
+        def cell(params, carry, x):
+            carry, scale = carry
+            carry, y = cells.lstm(params, carry, scale * x)
+            return (carry, scale), y
+
+        return jnp.sum(artbp.fused_unroll(cell, params, (carry, scale), xs)[1])
+
+    with pytest.raises(ValueError, match="in the carry, as a leaf that the cell returns unchanged"):
+        jax.grad(closing)(1.0)
+    expected = (handing(1.01) - handing(0.99)) / 0.02
+    np.testing.assert_allclose(jax.grad(handing)(jnp.asarray(1.0)), expected, rtol=1e-3)

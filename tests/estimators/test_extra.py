@@ -1,4 +1,6 @@
-"""Values that `loss_fn` returns beside the losses: masked and summed, into `info.extra`."""
+"""Values that `loss_fn` returns beside the losses: masked or weighted, summed into `info.extra`."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +23,21 @@ def with_extra(problem):
     return problem._replace(loss_fn=loss_fn)
 
 
+def with_weights(problem):
+    """The same problem with a float mask."""
+    stream = problem.stream
+    weights = np.random.default_rng(0).choice([0.0, 0.3, 1.0, 2.6], stream.targets.shape)
+    return problem._replace(stream=dataclasses.replace(stream, mask=weights))
+
+
 def expected_sums(problem):
     stream = problem.stream
     _, ys = artbp.unroll(
         problem.cell, problem.params, problem.carry, stream.xs, resets=stream.resets
     )
     error = ys @ problem.params["readout"] - stream.targets
-    return {
-        "error": jnp.sum(jnp.where(stream.mask, error, 0)),
-        "is_low": jnp.sum(stream.mask & (error < 0)),
-    }
+    weights = jnp.asarray(stream.mask, error.dtype)
+    return {"error": jnp.sum(weights * error), "is_low": jnp.sum(weights[error < 0])}
 
 
 @rows
@@ -47,17 +54,30 @@ def test_they_are_summed_where_losses_count(name, float64):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+# One for each loop that sums them.
+@pytest.mark.parametrize("name", ["bptt", "tbptt_window_losses", "unbiased_tbptt", "rtrl", "pes"])
+def test_a_float_mask_weights_them(name, float64):
+    """Flags too: their sums are then floats."""
+    problem = with_weights(with_extra(make_problem("lstm", 11, resets=True)))
+    estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 4)
+    _, infos, _ = one_pass(estimator, problem)
+    for key, expected in expected_sums(problem).items():
+        np.testing.assert_allclose(sum(info.extra[key] for info in infos), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("given", [lambda problem: problem, with_weights])
 @pytest.mark.parametrize("policy", ["exact", "pow2"])
-def test_host_driven_policies(policy, float64):
-    problem = with_extra(make_problem("lstm", 11, resets=True, mask=True))
+def test_host_driven_policies(policy, given, float64):
+    problem = given(with_extra(make_problem("lstm", 11, resets=True, mask=True)))
     estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=4, policy=policy)
     _, infos, _ = one_pass(estimator, problem)
     for key, expected in expected_sums(problem).items():
         np.testing.assert_allclose(sum(info.extra[key] for info in infos), expected, rtol=1e-12)
 
 
-def test_evaluation(float64):
-    problem = with_extra(make_problem("lstm", 11, resets=True, mask=True))
+@pytest.mark.parametrize("given", [lambda problem: problem, with_weights])
+def test_evaluation(given, float64):
+    problem = given(with_extra(make_problem("lstm", 11, resets=True, mask=True)))
     found = artbp.evaluate(*problem, chunk_size=4)
     for key, expected in expected_sums(problem).items():
         np.testing.assert_allclose(found.extra[key], expected, rtol=1e-12)

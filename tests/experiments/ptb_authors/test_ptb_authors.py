@@ -119,14 +119,15 @@ def test_the_authors_curves_say_what_the_paper_says():
 def test_bits_by_step_are_those_of_parts_read_from_zero():
     model = character_model("authors_lstm", num_symbols=6, hidden_size=5)
     params = model.init(jax.random.key(0))
-    found = since_zero.bits_by_step(model, params, SYMBOLS, NEWLINE, 15)
+    found = since_zero.bits_by_step(model, params, SYMBOLS, NEWLINE, 15, 16)
     before, nats = [NEWLINE, *SYMBOLS], np.zeros(15)
-    for first in (0, 15, 30):
+    for first in (0, 16, 32):
         carry = model.initial_carry(params, 1)
         for k in range(15):
             carry, y = model.cell(params, carry, jnp.asarray([before[first + k]]))
             target = jnp.asarray([SYMBOLS[first + k]])
             nats[k] += float(model.loss_fn(params, y, target)[0]) / 3
     np.testing.assert_allclose(found, nats / math.log(2), rtol=1e-5)
+    found = since_zero.bits_by_step(model, params, SYMBOLS[:45], NEWLINE, 15, 15)
     columns = bits_per_character(model, params, SYMBOLS[:45], NEWLINE, columns=3)
     assert found.mean() == pytest.approx(columns, rel=1e-6)

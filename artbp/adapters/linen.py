@@ -1,0 +1,111 @@
+"""Modules of flax linen as cells, and an RNN layer with gates for linen models."""
+
+from typing import Any
+
+import jax
+from flax import errors
+from flax import linen as nn
+
+from artbp.adapters.base import NO_KEY, AdaptedModule, changes_variables, split_key, unroll_layer
+from artbp.unrolls.checks import Cell
+
+
+def adapt(module: nn.Module, x: Any, *, rng_key: jax.Array, carry: Any = None) -> AdaptedModule:
+    """Turns a linen module into a cell, and initialises its params.
+
+    Args:
+      module: `module(carry, x) -> (carry, y)`: a cell of linen, such as `nn.OptimizedLSTMCell`, or
+        a module of your own with embedding, dropout, readout.
+      x: the inputs of one step, for the shapes: `[B, ...]`.
+      rng_key: draws the params, and the carry where it is not given.
+      carry: a first carry. Default: `module.initialize_carry(rng_key, x.shape)`, which the cells
+        of linen have.
+
+    Returns:
+      An `AdaptedModule`. Its params are the collection "params"; other collections are constants.
+      To go back to a `TrainState`: `train_state.replace(params=params)`.
+
+    Raises:
+      ValueError: the module has no carry, draws random numbers without a key, or updates a variable
+        such as a batch statistic.
+    """
+    params_key, carry_key = jax.random.split(rng_key)
+    inputs, _ = split_key(x)
+    if carry is None:
+        if not hasattr(module, "initialize_carry"):
+            name = type(module).__name__
+            raise ValueError(f"{name} has no method initialize_carry. Pass adapt a first carry=….")
+        carry = module.initialize_carry(carry_key, inputs.shape)
+    variables = dict(module.init(params_key, carry, inputs))
+    params = variables.pop("params", {})
+    cell = _cell(module, variables)
+    return AdaptedModule(
+        cell, params, carry, lambda params: module.bind({**variables, "params": params})
+    )
+
+
+class RNN(nn.Module):
+    """A layer that runs a cell along a sequence, time first, with `artbp.unroll`.
+
+    In a linen model, in place of `nn.RNN(cell, time_major=True, return_carry=True)`, whose params
+    it shares::
+
+        carry, ys = artbp.adapters.linen.RNN(nn.GRUCell(32))(xs, gates=gates, resets=resets)
+
+    Attributes:
+      cell: a module `cell(carry, x) -> (carry, y)`. With dropout, xs is a pair (inputs, keys); see
+        `artbp.adapters`.
+      truncation_length: if given, no gradient flows back across every `truncation_length`-th step,
+        as in TBPTT. In place of gates.
+    """
+
+    cell: nn.Module
+    truncation_length: int | None = None
+
+    def __call__(
+        self,
+        xs: Any,
+        *,
+        carry: Any = None,
+        initial_carry: Any = None,
+        gates: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> tuple[Any, Any]:
+        """Runs the cell along xs.
+
+        Args:
+          xs: the inputs, `[T, B, ...]`.
+          carry: enters the first step. Default: `initial_carry`.
+          initial_carry: enters where a sequence is reset. Default: the cell's `initialize_carry`
+            with `jax.random.key(0)`, which is zeros for the cells of linen.
+          gates, resets: `[T]` or `[T, B]`, as for `artbp.unroll`.
+
+        Returns:
+          (carry after the last step, ys `[T, B, ...]`).
+        """
+        x, _ = split_key(jax.tree.map(lambda leaf: leaf[0], xs))
+        if initial_carry is None:
+            initial_carry = self.cell.initialize_carry(jax.random.key(0), x.shape)
+        if self.is_initializing():
+            self.cell(initial_carry, x)  # makes the params
+        module, variables = self.cell.unbind()
+        constants = {name: tree for name, tree in variables.items() if name != "params"}
+        cell, params = _cell(module, constants), variables.get("params", {})
+        return unroll_layer(
+            cell, params, initial_carry, xs, carry, gates, resets, self.truncation_length
+        )
+
+
+def _cell(module: nn.Module, constants: Any) -> Cell:
+    """The module as a cell, with the collections besides "params" held constant."""
+
+    def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        x, key = split_key(x)
+        try:
+            return module.apply({**constants, "params": params}, carry, x, rngs=key)
+        except errors.InvalidRngError as error:
+            raise ValueError(NO_KEY) from error
+        except errors.ModifyScopeVariableError as error:
+            raise ValueError(changes_variables("a variable")) from error
+
+    return cell

@@ -1,0 +1,121 @@
+"""Modules of flax nnx as cells, and an RNN layer with gates for nnx models."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from artbp.adapters.base import NO_KEY, AdaptedModule, changes_variables, split_key, unroll_layer
+
+
+def adapt(module: nnx.Module, carry: Any) -> AdaptedModule:
+    """Turns an nnx module into a cell.
+
+    The module is split once, here. The cell is pure: each step merges a new module, so the given
+    module never changes.
+
+    Args:
+      module: `module(carry, x) -> (carry, y)`: a cell of nnx, such as `nnx.LSTMCell`, or a module
+        of your own with embedding, dropout, readout. The attributes that it has now, such as those
+        that `module.train()` and `module.eval()` set, are those of the cell.
+      carry: a first carry. A cell of nnx makes one: `cell.initialize_carry((B, D), rngs)`.
+
+    Returns:
+      An `AdaptedModule`. Its params are the `nnx.State` of all `nnx.Param`; other variables are
+      constants. To go back: `to_module(params)`, or `nnx.update(module, params)`.
+
+    Raises:
+      ValueError: where the cell is called, if the module draws random numbers without a key, or
+        changes a variable such as a batch statistic.
+    """
+    graphdef, params, rest = nnx.split(module, nnx.Param, ...)
+
+    def to_module(params: Any) -> Any:
+        return nnx.merge(graphdef, params, rest, copy=True)
+
+    def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
+        x, key = split_key(x)
+        own = to_module(params)
+        if key is not None:
+            _draw_from(own, key)
+        before = _values(own)
+        new_carry, y = own(carry, x)
+        _check_unchanged(before, _values(own), has_key=key is not None)
+        return new_carry, y
+
+    return AdaptedModule(cell, params, carry, to_module)
+
+
+class RNN(nnx.Module):
+    """A layer that runs a cell along a sequence, time first, with `artbp.unroll`.
+
+    In an nnx model, in place of `nnx.RNN(cell, time_major=True, return_carry=True)`::
+
+        self.rnn = artbp.adapters.nnx.RNN(nnx.GRUCell(16, 32, rngs=rngs))   # in __init__
+        carry, ys = self.rnn(xs, gates=gates, resets=resets)                # in __call__
+
+    Args:
+      cell: a module `cell(carry, x) -> (carry, y)`. With dropout, xs is a pair (inputs, keys); see
+        `artbp.adapters`.
+      truncation_length: if given, no gradient flows back across every `truncation_length`-th step,
+        as in TBPTT. In place of gates.
+    """
+
+    def __init__(self, cell: Any, *, truncation_length: int | None = None):
+        self.cell = cell
+        self.truncation_length = truncation_length
+
+    def __call__(
+        self,
+        xs: Any,
+        *,
+        carry: Any = None,
+        initial_carry: Any = None,
+        gates: jax.Array | None = None,
+        resets: jax.Array | None = None,
+    ) -> tuple[Any, Any]:
+        """Runs the cell along xs.
+
+        Args:
+          xs: the inputs, `[T, B, ...]`.
+          carry: enters the first step. Default: `initial_carry`.
+          initial_carry: enters where a sequence is reset. Default: the cell's `initialize_carry`
+            with `nnx.Rngs(0)`, which is zeros for the cells of nnx.
+          gates, resets: `[T]` or `[T, B]`, as for `artbp.unroll`.
+
+        Returns:
+          (carry after the last step, ys `[T, B, ...]`).
+        """
+        if initial_carry is None:
+            x, _ = split_key(jax.tree.map(lambda leaf: leaf[0], xs))
+            initial_carry = self.cell.initialize_carry(x.shape, nnx.Rngs(0))
+        cell, params, initial_carry, _ = adapt(self.cell, initial_carry)
+        return unroll_layer(
+            cell, params, initial_carry, xs, carry, gates, resets, self.truncation_length
+        )
+
+
+def _draw_from(module: nnx.Module, key: jax.Array) -> None:
+    """Sets the key of each random stream of the module to the key folded with its number."""
+    streams = [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.RngStream)]
+    for i, stream in enumerate(streams):
+        stream.key[...] = jax.random.fold_in(key, i)
+        stream.count[...] = jnp.zeros_like(stream.count[...])
+
+
+def _values(module: nnx.Module) -> list[tuple[Any, Any, Any]]:
+    """(path, type, value) of every variable but the params."""
+    flat = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
+    return [(path, type(variable), variable[...]) for path, variable in flat]
+
+
+def _check_unchanged(before: Any, after: Any, *, has_key: bool) -> None:
+    """Raises ValueError if a variable has another array now; a random stream may, with a key."""
+    for (path, kind, old), (_, _, new) in zip(before, after, strict=True):
+        if new is old:
+            continue
+        if not issubclass(kind, nnx.RngState):
+            raise ValueError(changes_variables(f"{kind.__name__} {'.'.join(map(str, path))}"))
+        if not has_key:
+            raise ValueError(NO_KEY)
