@@ -28,8 +28,11 @@ from artbp.estimators import (
     unbiased_tbptt,
     uoro,
 )
+from artbp.evaluation import Evaluation, evaluate
+from artbp.keys import with_keys
 from artbp.stream import Stream
 from artbp.stream_chunks import stream_chunks
+from artbp.time_steps import scale_by_time_step_schedule
 from artbp.unrolls import fused_unroll, gate, scan, unroll
 
 __version__ = "0.1.0"
@@ -39,6 +42,7 @@ __all__ = [
     "EstimatorInfo",
     "EstimatorSpec",
     "EstimatorState",
+    "Evaluation",
     "GradientEstimator",
     "Stream",
     "adapters",
@@ -49,6 +53,7 @@ __all__ = [
     "cells",
     "contrib",
     "diagnostics",
+    "evaluate",
     "fused_unroll",
     "gate",
     "pes",
@@ -56,6 +61,7 @@ __all__ = [
     "rtrl",
     "run_pass",
     "scale_by_learning_rate_factor",
+    "scale_by_time_step_schedule",
     "scan",
     "snap1",
     "stream_chunks",
@@ -67,4 +73,5 @@ __all__ = [
     "unroll",
     "unrolls",
     "uoro",
+    "with_keys",
 ]

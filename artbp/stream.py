@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artbp.padding import without_padding
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +21,13 @@ class Stream:
 
     Attributes:
       xs: inputs of the cell, any pytree of arrays `[T, ...]` (`[T, B, ...]` with a batch), or
-        None for a cell without input. Randomness for the cell travels here too, as keys.
+        None for a cell without input. Randomness for the cell travels here too, as keys, which
+        are the same in every pass; `artbp.with_keys` makes new ones.
       targets: what `loss_fn` compares with, any pytree of arrays `[T, ...]`, or None.
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
-        that step is the initial carry. A reset is no truncation. The true gradient does not cross
-        it either, so it adds no bias. A segment goes on through it.
+        that step is the `initial_carry` of the estimator's `init`, by default zeros. A reset
+        is no truncation. The true gradient does not cross it either, so it adds no bias. A segment
+        goes on through it.
       mask: `[T]` or `[T, B]`. Bool: False where a loss does not count; a float target there may be
         NaN. Float: weights ≥ 0 of the losses, which multiply loss and gradient. A weight of 0 means
         False.
@@ -34,12 +38,19 @@ class Stream:
         `estimate` raises a ValueError. `artbp.stream_chunks` makes streams that fit.
       history: the number of steps at the beginning of the arrays that have been run already, in
         earlier streams. Estimates begin after them. A look-back may read them.
+      lengths: for a padded batch, int `[B]`: the true number of steps of each row, from 0 to T. Not
+        kept: the stream is made so that the steps from lengths[b] on are as if they were not
+        there. No loss of row b counts there (`mask`), the row begins anew at each of these steps
+        (`resets`), and its entries of `xs` are its first ones. So padding may hold anything, NaN
+        too, and neither losses nor gradients depend on it. A row's carry has no meaning from there
+        on. Every leaf of the carry must be `[B, ...]`, and every array of `xs` `[T, B, ...]`, or
+        `[T]` where all rows share it.
       stop: int32 scalar, the end of the steps to be run, as an index into the arrays. What follows
         is padding. None means all steps.
 
     Raises:
-      ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps; weights
-        that are negative or not finite.
+      ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps;
+        `lengths` that do not fit the arrays; weights that are negative or not finite.
     """
 
     xs: Any
@@ -50,17 +61,17 @@ class Stream:
     ends: bool = dataclasses.field(default=True, metadata={"static": True}, kw_only=True)
     history: int = dataclasses.field(default=0, metadata={"static": True}, kw_only=True)
     stop: Any = dataclasses.field(default=None, kw_only=True)
+    lengths: dataclasses.InitVar[Any] = dataclasses.field(default=None, kw_only=True)
 
     @property
     def num_new(self) -> Any:
         """The number of steps to run: those after the history and before the padding."""
         return (self.num_steps if self.stop is None else self.stop) - self.history
 
-    def __post_init__(self):
+    def __post_init__(self, lengths: Any):
         leaves = jax.tree.leaves((self.xs, self.targets, self.resets, self.mask))
         if not all(hasattr(leaf, "shape") for leaf in leaves):
             return  # A tree of axes or of shardings, made by a JAX transformation.
-        _check_weights(self.mask)
         if self.num_steps is None:
             if not jax.tree.leaves(self.xs):
                 raise ValueError("Stream got no xs. Pass num_steps=T, the number of time steps.")
@@ -82,6 +93,10 @@ class Stream:
                 f"history={self.history} of num_steps={self.num_steps}; expected 0 ≤ history < "
                 "num_steps: a stream has steps that have not been run yet."
             )
+        if lengths is not None:
+            for name, value in without_padding(self, lengths).items():
+                object.__setattr__(self, name, value)
+        _check_weights(self.mask)
 
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.

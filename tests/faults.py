@@ -56,6 +56,7 @@ class Fault(NamedTuple):
 
 UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
+EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
@@ -196,10 +197,90 @@ LIBRARY_FAULTS = [
     Fault(
         "carry-not-restarted-at-the-end",
         "artbp/estimators/segmentwise.py",
-        "return grads, _tree.select(resets, initial_carry, carry)",
+        "return grads, _tree.select(begins, first_carry, carry)",
         "return grads, carry",
         [f"{REPLAY}[linear-dynamic-3]"],
-        "A new pass begins with the initial carry.",
+        "A new pass begins with the carry that `init` was given.",
+    ),
+    Fault(
+        "pass-begins-with-the-initial-carry",
+        "artbp/estimators/stepwise.py",
+        "carry = _tree.select(end_of_stream, state.first_carry, carry)",
+        "carry = _tree.select(end_of_stream, state.initial_carry, carry)",
+        ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-rtrl]"],
+        "The carry after a reset is not that at the beginning of a pass.",
+    ),
+    Fault(
+        "resets-to-the-first-carry",
+        "artbp/estimators/base.py",
+        "complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)",
+        "carry, jnp.zeros((), jnp.int32)",
+        ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-tbptt]"],
+        "A reset puts the carry to zeros, or to the carry that was given for it.",
+    ),
+    Fault(
+        "time-steps-counted-as-estimates",
+        "artbp/estimators/segmentwise.py",
+        "        num_steps=state.num_steps + length,\n",
+        "        num_steps=state.num_steps + np.int32(1),\n",
+        ["tests/estimators/test_time_steps.py::test_the_rate_is_that_of_the_time_step"],
+        "The schedule counts time steps, of which a segment has many.",
+    ),
+    Fault(
+        "padding-given-to-the-cell",
+        "artbp/padding.py",
+        "return xp.where(flags, leaf, first)",
+        "return leaf",
+        ["tests/test_padding.py::test_with_resets_and_a_mask[asarray0]"],
+        "A mask on the losses does not remove NaN: 0 · NaN is NaN.",
+    ),
+    Fault(
+        "padding-goes-on",
+        "artbp/padding.py",
+        "~exists if stream.resets is None",
+        "None if stream.resets is None",
+        ["tests/test_padding.py::test_a_state_that_would_overflow"],
+        "A cell that runs on beyond the length of its row may overflow.",
+    ),
+    Fault(
+        "keys-of-the-first-pass",
+        "artbp/keys.py",
+        "jnp.asarray(state.num_steps) - jnp.asarray(state.position)",
+        "jnp.zeros((), jnp.int32)",
+        ["tests/test_keys.py::test_two_passes_with_keys_of_their_own[rtrl]"],
+        "Dropout masks must not repeat in every pass.",
+    ),
+    Fault(
+        "extra-values-not-masked",
+        "artbp/unrolls/readout.py",
+        "jax.tree.map(total, extra))",
+        "jax.tree.map(jnp.sum, extra))",
+        ["tests/estimators/test_extra.py::test_they_are_summed_where_losses_count[rtrl]"],
+        "Values beside the losses are summed where the losses count.",
+    ),
+    Fault(
+        "evaluation-drops-the-rest",
+        "artbp/evaluation.py",
+        "run_chunk(sums, stream.num_steps - rest, rest) if rest else sums",
+        "sums",
+        [f"{EVALUATION}test_the_sums_are_those_of_the_estimates_of_a_pass[4-linear]"],
+        "The steps behind the last whole chunk have losses too.",
+    ),
+    Fault(
+        "evaluation-ignores-the-mask",
+        "artbp/evaluation.py",
+        "valid = exists if mask is None else masked(mask, exists)",
+        "valid = exists if mask is None else masked(jnp.ones_like(mask), exists)",
+        [f"{EVALUATION}test_the_sums_are_those_of_the_estimates_of_a_pass[256-linear]"],
+        "A masked loss does not count.",
+    ),
+    Fault(
+        "evaluation-runs-the-padding",
+        "artbp/evaluation.py",
+        "return _tree.select(exists, new_carry, carry), y",
+        "return new_carry, y",
+        [f"{EVALUATION}test_pieces_and_streams_of_a_loader"],
+        "The carry stays where the stream ends; padding is no data.",
     ),
     Fault(
         "normalizer-ignored",
@@ -362,31 +443,50 @@ LIBRARY_FAULTS = [
     Fault(
         "mask-applied-to-ys",
         "artbp/unrolls/readout.py",
-        "    losses = jnp.where(valid, losses, jnp.zeros_like(losses))\n",
+        "\n    def total(values: jax.Array) -> jax.Array:\n",
         "    def zeroed(y):\n"
         "        return jnp.where(_tree.align(valid, y), y, jnp.zeros_like(y))\n\n"
-        "    losses = jax.vmap(loss_fn, (None, 0, 0))(params, jax.tree.map(zeroed, ys), targets)\n",
+        "    losses = jax.vmap(loss_fn, (None, 0, 0))(params, jax.tree.map(zeroed, ys), targets)\n"
+        "    valid = valid | True\n\n"
+        "    def total(values: jax.Array) -> jax.Array:\n",
         [f"{REGISTRY}test_exactness_is_what_the_row_claims[bptt]"],
         "The loss of a zeroed y need not be zero: the cross-entropy of equal logits is ln V.",
     ),
     Fault(
         "mask-not-counted",
         "artbp/unrolls/readout.py",
-        "    return ReadOut(loss_sum, num_losses, grads, y_cotangents)\n",
+        "    return ReadOut(loss_sum, counted, grads, y_cotangents)\n",
         "    if stream.mask is not None:\n"
         "        left_out = ~_tree.gather(stream.mask, steps)\n"
-        "        num_losses = num_losses + jnp.sum(left_out, dtype=jnp.int32)\n"
-        "    return ReadOut(loss_sum, num_losses, grads, y_cotangents)\n",
+        "        num_losses = counted.num_losses + jnp.sum(left_out, dtype=jnp.int32)\n"
+        "        counted = counted._replace(num_losses=num_losses)\n"
+        "    return ReadOut(loss_sum, counted, grads, y_cotangents)\n",
         [f"{PERTURBED}test_follows_the_unperturbed_system[truncated_es]"],
         "loss_sum / num_losses is the mean over the losses that were summed.",
     ),
     Fault(
         "weights-of-the-mask-are-flags",
         "artbp/unrolls/readout.py",
-        "        losses = _tree.align(weights, losses).astype(dtype) * losses.astype(dtype)\n",
-        "        losses = losses.astype(dtype)\n",
+        "values = _tree.align(weights, values).astype(dtype) * values.astype(dtype)\n",
+        "values = values.astype(dtype)\n",
         [f"{WEIGHTS}test_a_float_mask_weights_the_losses[bptt]"],
         "A float mask weights the losses.",
+    ),
+    Fault(
+        "weighted-sums-of-flags-are-integers",
+        "artbp/unrolls/readout.py",
+        "bool if stream.mask is None else jnp.result_type(stream.mask)",
+        "bool",
+        ["tests/estimators/test_extra.py::test_a_float_mask_weights_them[bptt]"],
+        "A sum of weighted flags is no integer.",
+    ),
+    Fault(
+        "weights-of-the-padding-are-checked",
+        "artbp/padding.py",
+        "by_row(stream.mask, xp.zeros_like)",
+        "stream.mask",
+        ["tests/test_padding.py::test_with_weights[asarray0]"],
+        "Padding may hold anything, in the mask too.",
     ),
     Fault(
         "weight-of-zero-counts",
@@ -1393,24 +1493,24 @@ LIBRARY_FAULTS = [
     Fault(
         "chunks-reset-the-carry",
         "artbp/estimators/segmentwise.py",
-        "resets = (at_end & ends) | starts_anew",
-        "resets = at_end | starts_anew",
+        "begins = (at_end & ends) | starts_anew",
+        "begins = at_end | starts_anew",
         [f"{CHUNKS}test_the_same_numbers_as_from_one_array[tbptt-7]"],
         "Where a stream goes on, so does its carry.",
     ),
     Fault(
         "segments-never-start-anew",
         "artbp/estimators/segmentwise.py",
-        "resets = (at_end & ends) | starts_anew",
-        "resets = at_end & ends",
+        "begins = (at_end & ends) | starts_anew",
+        "begins = at_end & ends",
         ["tests/estimators/test_segment_start.py::test_tbptt_is_the_gradient_of_short_sequences"],
-        "With segment_start='initial' every segment starts with the initial carry.",
+        "With segment_start='initial' every segment starts with the first carry.",
     ),
     Fault(
         "chunks-reset-the-online-state",
         "artbp/estimators/stepwise.py",
-        "        if stream.ends:\n            initial = state.initial_carry",
-        "        if True:\n            initial = state.initial_carry",
+        "        if stream.ends:\n            carry = _tree.select(",
+        "        if True:\n            carry = _tree.select(",
         [f"{CHUNKS}test_the_same_numbers_as_from_one_array[rtrl-7]"],
         "Where a stream goes on, so does the influence of the parameters on the carry.",
     ),

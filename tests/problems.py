@@ -71,7 +71,6 @@ def summed_loss(problem, params, gates=None):
         stream.xs,
         gates=gates,
         resets=stream.resets,
-        initial_carry=problem.carry,
     )
     losses = jax.vmap(problem.loss_fn, (None, 0, 0))(params, ys, stream.targets)
     return jnp.sum(losses if stream.mask is None else jnp.where(stream.mask, losses, 0.0))
@@ -91,7 +90,7 @@ def bptt_gradient(problem):
         for t in range(stream.num_steps):
             if stream.resets is not None:
                 flags = stream.resets[t][:, None]
-                carry = jax.tree.map(lambda a, b, f=flags: jnp.where(f, a, b), problem.carry, carry)
+                carry = jax.tree.map(lambda s, f=flags: jnp.where(f, jnp.zeros_like(s), s), carry)
             carry, y = problem.cell(params, carry, stream.xs[t])
             losses = problem.loss_fn(params, y, stream.targets[t])
             counted = losses if stream.mask is None else jnp.where(stream.mask[t], losses, 0.0)

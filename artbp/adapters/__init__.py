@@ -8,13 +8,23 @@
 params into a module again. `stack` puts several of them on top of each other.
 
 **Random numbers** (dropout) come from keys in the stream. Where xs is a pair (inputs, keys), with
-one typed key a step, the module draws from the key of the step::
+one typed key a step, the module draws from the key of the step. `artbp.with_keys` makes such a pair
+before each estimate, with fresh dropout masks in each pass::
+
+    stream = artbp.Stream(inputs, targets)
+    grads, state, info = estimator.estimate(
+        params, state, artbp.with_keys(stream, dropout_key, state)
+    )
+
+Keys that you put into the stream yourself stay the same, so their masks repeat in each pass::
 
     stream = artbp.Stream((inputs, jax.random.split(rng_key, num_steps)), targets)
 
-The masks are those of the keys in the stream, so they repeat in each pass. For other masks, pass a
-stream with other keys. (A key in the carry would return to its first value at each reset and at the
-end of each pass, and resets by row would be refused, because a key has no rows.)
+(A key in the carry would return to its first value at each reset and at the end of each pass, and
+resets by row would be refused, because a key has no rows.)
+
+**Resets** in the stream put the carry to zeros. For a module whose first carry is not zeros, pass
+`initial_carry=model.carry` to `estimator.init`.
 
 **Batch statistics** are refused, as is any other variable that a step would change: a cell is a
 pure function, and its only state is the carry.

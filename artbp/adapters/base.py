@@ -31,8 +31,9 @@ class AdaptedModule(NamedTuple):
 
 
 NO_KEY = (
-    "The module draws random numbers (dropout), but x holds no key. Let the stream's xs be a pair "
-    "(inputs, jax.random.split(rng_key, num_steps)), or put the module in evaluation mode."
+    "The module draws random numbers (dropout), but x holds no key. Add keys to the stream with "
+    "artbp.with_keys, or let its xs be a pair (inputs, jax.random.split(rng_key, num_steps)), or "
+    "put the module in evaluation mode."
 )
 
 

@@ -129,7 +129,7 @@ def _backward(
     gates, info = None, segment.info
     info = info._replace(
         loss_sum=info.loss_sum + read.loss_sum.astype(info.loss_sum.dtype),
-        num_losses=info.num_losses + read.num_losses,
+        num_losses=info.num_losses + read.counted.num_losses,
     )
     if block.functions.compensation is not None:
         ages = offset[None, :] + jnp.arange(1, block.size + 1, dtype=jnp.int32)[:, None]

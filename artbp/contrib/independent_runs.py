@@ -18,6 +18,7 @@ from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorState, check_position, clip_position
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import (
     Cell,
     check_arrays,
@@ -28,7 +29,7 @@ from artbp.unrolls.checks import (
     check_stream,
 )
 from artbp.unrolls.functions import Functions
-from artbp.unrolls.readout import LossFn
+from artbp.unrolls.readout import LossFn, nothing_counted
 
 # Lengths drawn ahead for a run: drawing a few costs as much as drawing many.
 _PLAN = 32
@@ -42,8 +43,9 @@ class IndependentRuns(NamedTuple):
     """A trainer of many runs; made by `independent_runs`.
 
     Attributes:
-      init: `init(carry, rng_keys) -> state`, from the carry of one run and keys `[R]`. The state is
-        an `EstimatorState` of arrays `[R, ...]` without scratch.
+      init: `init(carry, rng_keys, initial_carry=None) -> state`, from the carries of one run (see
+        `GradientEstimator`) and keys `[R]`. The state is an `EstimatorState` of arrays `[R, ...]`
+        without scratch.
       run: `run(params, aux, state, stream) -> (params, aux, state)`. Params and aux are trees of
         arrays `[R, ...]`; the state stands between two segments in every run. To be jitted.
     """
@@ -120,12 +122,14 @@ def independent_runs(
     check_positive(block_size=block_size, integer=True)
     functions = Functions(cell, loss_fn, law.compensation if compensate else None)
 
-    def init(carry: Any, rng_keys: jax.Array) -> EstimatorState:
+    def init(carry: Any, rng_keys: jax.Array, initial_carry: Any = None) -> EstimatorState:
         num_runs = rng_keys.shape[0]
-        carry = _tree.repeat(_tree.as_arrays(carry), num_runs)
+        carry = _tree.as_arrays(carry)
+        carries = carry, carry, complete_initial_carry(carry, initial_carry)
+        carries = _tree.repeat(carries, num_runs)
         zero = jnp.zeros((num_runs,), jnp.int32)
         # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
-        parts = jax.tree.map(jnp.copy, (zero, zero, carry, carry, rng_keys))
+        parts = jax.tree.map(jnp.copy, (zero, zero, zero, *carries, rng_keys))
         return EstimatorState(*parts, scratch=())
 
     def run(
@@ -140,6 +144,12 @@ def independent_runs(
             check_stream(stream)
             check_resets(carry, stream.resets)
             check_cell(cell, params, carry, _tree.index(stream.xs, 0))
+            extra = nothing_counted(cell, loss_fn, params, carry, stream).extra
+            if extra:
+                raise ValueError(
+                    f"loss_fn returns values beside the losses, {sorted(extra)}, which "
+                    "independent_runs does not sum. Let loss_fn return the losses alone."
+                )
 
         jax.eval_shape(jax.vmap(check, (0, 0, stream_axes)), params, state.carry, stream)
         num_steps = stream.num_steps
@@ -179,10 +189,11 @@ def independent_runs(
             info = segment.info._replace(end_of_stream=end_of_stream)
             grads = jax.tree.map(normalize, segment.grads, params)
             params, aux = update(params, aux, grads, info, finished)
-            next_carry = _tree.select(end_of_stream, state.initial_carry, segment.leaving)
+            next_carry = _tree.select(end_of_stream, state.first_carry, segment.leaving)
             state = state._replace(
                 position=jnp.where(finished, position, state.position),
                 num_estimates=state.num_estimates + finished.astype(jnp.int32),
+                num_steps=state.num_steps + jnp.where(finished, segment.info.length, 0),
                 carry=_tree.select(finished, next_carry, state.carry),
             )
             active = running(params, aux)

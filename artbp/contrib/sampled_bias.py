@@ -84,7 +84,7 @@ def sampled_bias(
       half_width: draw only until the half-width of a law's interval is at most this, relative to
         the gradient; num_draws is then the maximum. The variance is known before the first draw.
       confidence: two-sided level; for M simultaneous intervals use 1 − 0.05/M.
-      initial_carry: the carry after a reset. Default: `carry`.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
       sample_gates: `(rng_key, T) -> gates [T]`, the rule under test. Default: that of the law.
       batch_size: draws per forward pass; memory grows with it.
 

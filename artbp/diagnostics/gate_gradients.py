@@ -9,6 +9,7 @@ import numpy as np
 
 from artbp import _tree
 from artbp.stream import Stream
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_params, check_stream
 from artbp.unrolls.fused import fused_unroll, obstacle_to_fusion
 from artbp.unrolls.readout import LossFn, loss_and_count
@@ -37,7 +38,7 @@ def gradients_of_gates(
       cell, loss_fn, params, carry: as for `artbp.artbp`.
       stream: used as a whole, starting from `carry`.
       gates: float `[D, T]`, or `[D, T, B]` for gates by row, as for `artbp.unroll`.
-      initial_carry: the carry after a reset. Default: `carry`, right at the start of a stream.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
     Returns:
       Like params, each leaf `[D, ...]`.
@@ -48,7 +49,7 @@ def gradients_of_gates(
     """
     check_params(params)
     params, carry = _tree.as_arrays((params, carry))
-    initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
+    initial_carry = complete_initial_carry(carry, initial_carry)
     check_stream(stream)
     gates = jnp.asarray(gates)
     num_steps = stream.num_steps

@@ -19,6 +19,7 @@ from artbp.diagnostics.report_statistics import GradientSums, summarise
 from artbp.diagnostics.variance import truncation_variance
 from artbp.stream import Stream, new_steps
 from artbp.truncation.base import TruncationLaw, check_law
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_params, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
@@ -42,6 +43,7 @@ def gradient_report(
     num_variance_windows: int = 8,
     num_samples: int = 16,
     confidence: float = 0.95,
+    initial_carry: Any = None,
     on_window: Callable[[int, int], None] | None = None,
 ) -> GradientReport:
     """Measures the bias and the noise of truncated gradients for given model, params and data::
@@ -67,8 +69,7 @@ def gradient_report(
 
     Args:
       cell, loss_fn, params: as for `artbp.artbp`.
-      carry: the carry that enters the first step to run (that after `stream.history`), and the
-        carry after resets.
+      carry: the carry that enters the first step to run (that after `stream.history`).
       stream: N·W steps to run, N ≥ 8, then a remainder. NumPy arrays move to the device window by
         window.
       window_length: W.
@@ -79,6 +80,7 @@ def gradient_report(
       num_variance_windows: number of evenly spaced windows in which the laws' noise is measured.
       num_samples: sampled steps in each of these windows, and sampled windows of K steps.
       confidence: level of each interval.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
       on_window: called with (windows done, N) after each window, for a progress bar.
 
     Raises:
@@ -104,7 +106,8 @@ def gradient_report(
             f"{_FEWEST_WINDOWS}. Give a longer stream, or a window_length of "
             f"{num_steps // _FEWEST_WINDOWS} at most."
         )
-    params, initial_carry = _tree.as_arrays((params, carry))
+    params, carry = _tree.as_arrays((params, carry))
+    initial_carry = complete_initial_carry(carry, initial_carry)
     lengths = np.array(truncation_lengths, np.int32)
     spread = np.linspace(0, num_windows - 1, min(num_variance_windows, num_windows)).astype(int)
     offset_key, sample_key = jax.random.split(rng_key)
@@ -112,7 +115,7 @@ def gradient_report(
 
     sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
     traces, profiles, flows = [], [], []
-    before = carry = initial_carry  # before: the carry that entered the window before
+    before = carry  # the carry that entered the window before
     for i in range(num_windows):
         window = new_steps(stream, i * window_length, window_length)
         data = params, carry, window

@@ -23,8 +23,9 @@ from artbp import _tree
 from artbp.estimators.carry_ring import run_backward
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets, check_stream
-from artbp.unrolls.readout import LossFn
+from artbp.unrolls.readout import LossFn, split_extra
 
 
 @partial(
@@ -67,7 +68,7 @@ def unroll_window(
     """Runs one forward and one backward pass over the stream. Memory: 2·T carries.
 
     Args:
-      initial_carry: the carry after a reset. Default: `carry`.
+      initial_carry: the carry after a reset. Default: zeros.
 
     Raises:
       TypeError, ValueError: as `estimate` of `artbp.artbp`; per_row without an axis of rows.
@@ -78,7 +79,7 @@ def unroll_window(
     check_resets(carry, stream.resets)
     x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
     y = check_cell(cell, params, carry, x)
-    shape = jax.eval_shape(loss_fn, params, y, target).shape
+    shape = split_extra(jax.eval_shape(loss_fn, params, y, target))[0].shape
     leaves = jax.tree.leaves(_tree.partition(carry)[0])
     has_rows = len(shape) == 1 and all(leaf.shape[:1] == shape for leaf in leaves)
     if per_row and not has_rows:
@@ -86,7 +87,7 @@ def unroll_window(
             "per_row=True needs losses of shape [B] and float leaves of the carry [B, ...]; the "
             f"leaves are {[leaf.shape for leaf in leaves]}. Omit per_row if rows share boundaries."
         )
-    initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
+    initial_carry = complete_initial_carry(carry, initial_carry)
     found = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
     rows = int(shape[0]) if has_rows else None
     return UnrolledWindow(cell, loss_fn, params, initial_carry, stream, *found, num_rows=rows)

@@ -11,6 +11,7 @@ from jax import lax
 from artbp import _tree
 from artbp.diagnostics.lag_gradients import UnrolledWindow, prefix_norms, unroll_window
 from artbp.stream import Stream, new_steps
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import Cell, check_params, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
@@ -66,7 +67,7 @@ def look_back_profile(
       truncation_length: K, the steps of a window.
       num_windows: J ≥ 1, the number of older windows.
       num_samples: the number of windows n; fewer if the stream does not have as many.
-      initial_carry: the carry after a reset. Default: `carry`.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
     Raises:
       TypeError, ValueError: as for `estimate` of `artbp.artbp`; a stream that is too short.
@@ -82,7 +83,7 @@ def look_back_profile(
             f"num_windows + 1 = {num_windows + 1}."
         )
     params, carry = _tree.as_arrays((params, carry))
-    initial_carry = carry if initial_carry is None else _tree.as_arrays(initial_carry)
+    initial_carry = complete_initial_carry(carry, initial_carry)
     last = np.unique(np.linspace(num_windows, full - 1, num_samples).round().astype(int))
     whole = new_steps(stream, 0, full * truncation_length)
     entering = _entering(cell, params, carry, initial_carry, whole, truncation_length)

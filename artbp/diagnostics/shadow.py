@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from artbp import _tree
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.estimators.base import EstimatorState
+from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.checks import Cell, check_positive, check_stream
 from artbp.unrolls.readout import LossFn, masked
-from artbp.unrolls.unroll import unroll
 
 Measure = Callable[[Any, EstimatorState, Stream, jax.Array], dict[str, jax.Array]]
 
@@ -57,8 +58,8 @@ def shadow(
       truncation_lengths: K's of TBPTT, each below W.
       law: of ARTBP; None omits its noise.
       num_draws: draws of boundaries, on one forward pass.
-      history_length: steps over which the carry is recomputed from the initial carry; 0 omits
-        `carry_error`. Choose several times the memory of the model.
+      history_length: steps over which the carry is recomputed, from the first carry of a pass; 0
+        omits `carry_error`. Choose several times the memory of the model.
       num_rows: use the first rows of the batch only, to save time. Every array of xs and targets
         must then be `[T, B, ...]`, and every leaf of the carry `[B, ...]`.
 
@@ -78,7 +79,8 @@ def shadow(
         params: Any, state: EstimatorState, stream: Stream, rng_key: jax.Array
     ) -> dict[str, jax.Array]:
         check_stream(stream)
-        carry, initial_carry = _first_rows((state.carry, state.initial_carry), num_rows, axis=0)
+        carries = state.carry, state.first_carry, state.initial_carry
+        carry, first_carry, initial_carry = _first_rows(carries, num_rows, axis=0)
         position = jnp.asarray(state.position)
         window = _window(stream, position, window_length, num_rows)
         gates = jnp.asarray(tbptt_gates(truncation_lengths, window_length))
@@ -101,7 +103,8 @@ def shadow(
             metrics["artbp_noise"] = jnp.sqrt(jnp.mean(norms[-num_draws:] ** 2))
         if history_length:
             history = _window(stream, position - np.int32(history_length), history_length, num_rows)
-            data = _recomputed_carry(cell, params, initial_carry, history, position), window
+            fresh = _recomputed_carry(cell, params, first_carry, initial_carry, history, position)
+            data = fresh, window
             found = gradients_of_gates(cell, loss_fn, params, *data, gates[:1], **options)
             fresh = jax.tree.map(lambda leaf: leaf[0], found)
             difference = jax.tree.map(jnp.subtract, whole, fresh)
@@ -112,16 +115,23 @@ def shadow(
 
 
 def _recomputed_carry(
-    cell: Cell, params: Any, initial_carry: Any, history: Stream, position: jax.Array
+    cell: Cell,
+    params: Any,
+    first_carry: Any,
+    initial_carry: Any,
+    history: Stream,
+    position: jax.Array,
 ) -> Any:
     """Computes the carry that enters step `position` from the steps before it."""
     start = position - np.int32(history.num_steps)
-    first = start + jnp.arange(history.num_steps, dtype=jnp.int32) == 0
-    resets = history.resets
-    resets = first if resets is None else resets | _tree.align(first, resets)
-    options = {"resets": resets, "initial_carry": initial_carry}
-    carry, _ = unroll(cell, params, initial_carry, history.xs, **options)
-    return _tree.select(position == 0, initial_carry, carry)
+    steps = Steps(cell, lambda params, y, target: y, history, initial_carry)
+
+    def step(i: jax.Array, carry: Any) -> Any:
+        carry = _tree.select(start + i == 0, first_carry, carry)
+        return steps.run(params, carry, i)[0]
+
+    carry = lax.fori_loop(0, history.num_steps, step, first_carry)
+    return _tree.select(position == 0, first_carry, carry)
 
 
 def _window(stream: Stream, start: jax.Array, length: int, num_rows: int | None) -> Stream:

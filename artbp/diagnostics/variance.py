@@ -77,7 +77,7 @@ def truncation_covariance(
       law: any law with c(k) < 1 within the stream.
       per_row: False: all rows share their boundaries, as in `artbp.artbp`. True: each row has its
         own, independent boundaries. Danger: rows must then not interact in the cell.
-      initial_carry: the carry after a reset. Default: `carry`, right at the start of a stream.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
     Returns:
       NumPy float64 `[P, P]`, in the order of `jax.flatten_util.ravel_pytree(params)`.

@@ -42,23 +42,27 @@ def artbp(
 
     One estimate is one segment: the steps up to the next boundary, which all rows of the batch
     share. The carry goes on from segment to segment. The end of the stream ends the last segment,
-    and the next one starts at the beginning of the stream with the initial carry.
+    and the next one starts at the beginning of the stream with the carry that `init` was given. A
+    reset replaces the carry by `initial_carry` of `init`, by default zeros.
 
     Args:
       cell: `cell(params, carry, x) -> (carry, y)`; carry any pytree, `[B, ...]` with a batch.
         The cells of `artbp.cells`, also `with_params`, have a hand-written backward pass.
       loss_fn: `loss_fn(params, y, target) -> losses` of one step, `[B]` or, without a batch, a
-        scalar. It holds the readout, which then runs over many steps at once.
+        scalar. It holds the readout, which then runs over many steps at once. It may return a pair
+        `(losses, extra)`, where `extra` is a dictionary of further values with the shape of the
+        losses, such as whether a prediction is right. They are masked or weighted as the losses
+        are, summed into `info.extra`, and have no gradient.
       law: the truncation law; `artbp.truncation.polynomial(L0, alpha)` is the paper's.
       compensate: False leaves the gate at 1 between the same random boundaries. This is biased. It
         is a control that separates the effect of compensation from that of random lengths.
       segment_start: "carried" starts a segment with the carry at the end of the one before it.
-        "initial" starts each segment with the initial carry, so that segments are independent
-        short sequences. The estimate is then biased for the gradient of the whole stream. With
-        compensate=False it is the exact gradient of the losses of these short sequences, so it is
-        unbiased for their expected loss. With compensation it is the gradient of no loss: its
-        expectation adds up, for each step, the effect of the params at that step on all later
-        losses of a run that begins where the step's segment begins and is never cut.
+        "initial" starts each segment with the carry that `init` was given, so that segments are
+        independent short sequences. The estimate is then biased for the gradient of the whole
+        stream. With compensate=False it is the exact gradient of the losses of these short
+        sequences, so it is unbiased for their expected loss. With compensation it is the gradient
+        of no loss: its expectation adds up, for each step, the effect of the params at that step on
+        all later losses of a run that begins where the step's segment begins and is never cut.
       normalizer: a constant that divides the gradient, for instance L0 times the batch size.
         Dividing by the sampled length would be a bias: it is correlated with the gradient.
       policy: how segments are compiled, see `artbp.unrolls.Policy`. None: by backend. `estimate`

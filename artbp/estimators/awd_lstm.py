@@ -13,6 +13,7 @@ from artbp.estimators.base import (
     GradientEstimator,
     Plan,
     Result,
+    join_extra,
 )
 from artbp.estimators.segmentwise import segmentwise
 from artbp.stream import Stream
@@ -93,7 +94,11 @@ def awd_lstm_bptt(
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         grads, state, info = summed.estimate(params, state, stream)
         grads, factor = mean_and_factor(grads, info.num_losses, info.length)
-        return grads, state, info._replace(extra={"learning_rate_factor": factor})
+        return (
+            grads,
+            state,
+            info._replace(extra=join_extra({"learning_rate_factor": factor}, info.extra)),
+        )
 
     return ChunkedEstimator(summed.init, estimate, plan)
 

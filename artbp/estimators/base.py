@@ -9,6 +9,7 @@ import numpy as np
 
 from artbp import _tree
 from artbp.stream import Stream
+from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import check_finite, check_params
 
 
@@ -20,8 +21,11 @@ class EstimatorState(NamedTuple):
         `estimate` is given, `estimate` raises a ValueError. In a jitted call, which cannot raise,
         gradient and loss are NaN.
       num_estimates: int32, how many estimates have been made since `init`.
+      num_steps: int32, how many time steps have been run since `init`, over all passes. It counts
+        for `artbp.scale_by_time_step_schedule`.
       carry: the carry that enters the next step.
-      initial_carry: the carry at the beginning of the stream and after its resets.
+      first_carry: the carry at the beginning of every pass, as it was given to `init`.
+      initial_carry: the carry after a reset.
       rng_key: the key of all random draws. Segment i is drawn with `fold_in(rng_key, i)`, so
         boundaries never depend on data or parameters.
       scratch: buffers of the kernel, never read before they are written. A jitted step to which the
@@ -32,7 +36,9 @@ class EstimatorState(NamedTuple):
 
     position: jax.Array | np.integer
     num_estimates: jax.Array | np.integer
+    num_steps: jax.Array | np.integer
     carry: Any
+    first_carry: Any
     initial_carry: Any
     rng_key: jax.Array
     scratch: Any
@@ -52,9 +58,10 @@ class EstimatorInfo(NamedTuple):
       max_weight: the product of the factors, 1/S(length − 1): the weight of the loss of the last
         step in the gradient through the first step.
       end_of_stream: bool, whether this was the last segment of the stream. The next one begins the
-        stream again, with the initial carry. If `Stream.ends` is False, it begins the next stream
-        instead, and the carry goes on.
-      extra: further scalars of this estimator, by name; see its docstring.
+        stream again, with the carry that `init` was given. If `Stream.ends` is False, it begins the
+        next stream instead, and the carry goes on.
+      extra: further scalars of this estimator, by name; see its docstring. And the sums of what
+        `loss_fn` returns beside the losses, masked or weighted as the losses are.
     """
 
     loss_sum: jax.Array
@@ -94,10 +101,14 @@ class GradientEstimator(NamedTuple):
     """A gradient estimator, in the manner of `optax.GradientTransformation`.
 
     Attributes:
-      init: `init(params, carry, *, rng_key) -> state`.
+      init: `init(params, carry, *, rng_key, initial_carry=None) -> state`. Every pass of a stream
+        begins with `carry`. `initial_carry` is the carry after a reset; None means zeros (key
+        leaves keep the value that they have in `carry`), as in `artbp.unroll`. So one pass is
+        `artbp.unroll(cell, params, carry, xs, resets=resets, initial_carry=initial_carry)`.
       estimate: `estimate(params, state, stream) -> (grads, state, info)`, one segment. With frozen
         params, the gradients of one pass of the stream sum to the estimate of the gradient of
-        the whole sequence.
+        the whole sequence. There is a gradient by `params` only, and `jax.grad` cannot go through
+        `estimate`: call an encoder of the inputs in the cell.
     """
 
     init: Callable[..., EstimatorState]
@@ -160,6 +171,21 @@ def check_chunk(stream: Stream, plan: Plan | None) -> None:
         )
 
 
+def join_extra(own: dict[str, jax.Array], of_losses: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What an estimator and the loss function have for `info.extra`.
+
+    Raises:
+      ValueError: both use the same name.
+    """
+    shared = sorted(own.keys() & of_losses.keys())
+    if shared:
+        raise ValueError(
+            f"loss_fn returns values named {shared}, which this estimator has in info.extra. Use "
+            "other names."
+        )
+    return own | of_losses
+
+
 def check_position(state: EstimatorState, stream: Stream) -> None:
     """Raises ValueError if the state is known to stand beyond the steps of the stream.
 
@@ -186,17 +212,24 @@ def clip_position(position: Any, num_steps: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def start(
-    params: Any, carry: Any, rng_key: jax.Array, *, scratch: Any = (), inner_state: Any = ()
+    params: Any,
+    carry: Any,
+    rng_key: jax.Array,
+    initial_carry: Any,
+    *,
+    scratch: Any = (),
+    inner_state: Any = (),
 ) -> EstimatorState:
     """The state at the beginning of a stream.
 
     Raises:
-      TypeError, ValueError: params that are not floats, or not finite.
+      TypeError, ValueError: params that are not floats, or not finite; an initial carry of another
+        type than the carry.
     """
     check_params(params)
     check_finite(params)
     carry = _tree.as_arrays(carry)
-    zero = jnp.zeros((), jnp.int32)
+    initial_carry, zero = complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
-    copies = jax.tree.map(jnp.copy, (zero, zero, carry, carry, rng_key))
+    copies = jax.tree.map(jnp.copy, (zero, zero, zero, carry, carry, initial_carry, rng_key))
     return EstimatorState(*copies, scratch=scratch, inner_state=inner_state)

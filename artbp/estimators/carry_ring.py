@@ -47,22 +47,23 @@ def run_forward(
         new_carry, y = steps.run(params, loop.carry, t)
         sums = loop.grads
         if window is None:
-            loss, number = steps.loss(params, y, t)
+            loss, counted = steps.loss(params, y, t)
         else:
-            (loss, number), grads = jax.value_and_grad(steps.loss, has_aux=True)(params, y, t)
+            (loss, counted), grads = jax.value_and_grad(steps.loss, has_aux=True)(params, y, t)
             grads = _tree.select(valid & (t < window), grads, _tree.zeros_like(grads))
             sums = _tree.accumulate(sums, grads)
         counts = valid & (t >= new)
-        loss = loss.astype(loop.loss_sum.dtype)
+        of_step = loss.astype(loop.loss_sum.dtype), counted
+        loss, counted = _tree.select(counts, of_step, _tree.zeros_like(of_step))
         return Advance(
             grads=sums,
             carry=_tree.select(valid, new_carry, loop.carry),
             inner_state=_tree.update(loop.inner_state, entering, slot),
-            loss_sum=loop.loss_sum + jnp.where(counts, loss, jnp.zeros_like(loss)),
-            num_losses=loop.num_losses + jnp.where(counts, number, jnp.zeros_like(number)),
+            loss_sum=loop.loss_sum + loss,
+            counted=_tree.accumulate(loop.counted, counted),
         )
 
-    loop = before_steps(_tree.zero_sums(params), carry, carries)
+    loop = before_steps(steps, params, _tree.zero_sums(params), carry, carries)
     return for_steps(count, first, end, body, loop)
 
 

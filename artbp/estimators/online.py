@@ -59,7 +59,9 @@ def online(
         def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
             floats, rest = _tree.partition(loop.carry)
             step = steps.differentiable(rest, t)
-            (new_floats, loss), vjp, (new_rest, count) = jax.vjp(step, params, floats, has_aux=True)
+            (new_floats, loss), vjp, (new_rest, counted) = jax.vjp(
+                step, params, floats, has_aux=True
+            )
 
             def step_jvp(of_params: Any, of_floats: Any) -> Any:
                 if of_params is None:
@@ -80,11 +82,12 @@ def online(
                 carry=_tree.combine(new_floats, new_rest),
                 inner_state=sensitivity.update(loop.inner_state, derivatives, t, key),
                 loss_sum=loop.loss_sum + loss.astype(loop.loss_sum.dtype),
-                num_losses=loop.num_losses + count,
+                counted=_tree.accumulate(loop.counted, counted),
             )
             return _tree.select(valid, new, loop)
 
-        loop = before_steps(_tree.zero_sums(params), state.carry, state.inner_state)
+        sums = _tree.zero_sums(params)
+        loop = before_steps(steps, params, sums, state.carry, state.inner_state)
         return for_steps(steps.at_most(update_every), first, end, body, loop)
 
     plan = Plan(int(update_every))

@@ -51,13 +51,14 @@ def evolution_strategy(
 
             def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
                 carry, y = steps.run(perturbed, loop.carry, t)
-                loss, number = steps.loss(perturbed, y, t)
+                loss, counted = steps.loss(perturbed, y, t)
                 loss_sum = loop.loss_sum + loss.astype(loop.loss_sum.dtype)
-                new = Advance((), carry, (), loss_sum, loop.num_losses + number)
+                counted = _tree.accumulate(loop.counted, counted)
+                new = Advance((), carry, (), loss_sum, counted)
                 return _tree.select(valid, new, loop)
 
             first, count = jnp.asarray(state.position), steps.at_most(truncation_length)
-            return for_steps(count, first, end, body, before_steps((), carry))
+            return for_steps(count, first, end, body, before_steps(steps, params, (), carry))
 
         particles = state.inner_state if persistent else particles_at(params, state.carry)
         drawn = _draw_perturbations(rng_key, params, num_pairs, scale)

@@ -64,18 +64,21 @@ def segmentwise(
     if segment_start not in get_args(SegmentStart):
         raise ValueError(
             f"segment_start={segment_start!r}; expected 'carried', to start a segment with the "
-            "carry of the one before it, or 'initial', to start it with the initial carry."
+            "carry of the one before it, or 'initial', to start it with the carry that init was "
+            "given."
         )
     check_positive(normalizer=normalizer)
     check_positive(block_size=block_size, integer=True)
 
-    def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+    def init(
+        params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
+    ) -> EstimatorState:
         check_params(params)
         scratch = ()
         if policy in (None, "dynamic"):
             params, carry = _tree.as_arrays((params, carry))
             scratch = make_scratch(functions.cell, params, carry, block_size)
-        return start(params, carry, rng_key, scratch=scratch)
+        return start(params, carry, rng_key, initial_carry, scratch=scratch)
 
     finish = functools.partial(_finish, normalizer, segment_start == "initial")
 
@@ -125,10 +128,11 @@ def segmentwise(
             return np.asarray(draw(rng_key, segments, jnp.asarray(at_start), limit))
 
     def from_host(policy: Policy, params: Any, state: EstimatorState, stream: Stream) -> Result:
-        # Position and count stay NumPy scalars: reading them never waits for the device.
+        # Position and counts stay NumPy scalars: reading them never waits for the device.
         position, n = np.int32(state.position), np.int32(state.num_estimates)
         num_steps = int(stream.num_new)
-        state = state._replace(position=position, num_estimates=n)
+        num_run = np.int32(state.num_steps)
+        state = state._replace(position=position, num_estimates=n, num_steps=num_run)
         first = int(n) - int(n) % _PLAN
         key = _key_bytes(state.rng_key)
         limit = num_steps if stream.ends else num_steps + 1
@@ -174,21 +178,23 @@ def _finish(
     """What `estimate` returns, from the result of a segment of a stream of `num_steps` steps."""
     position = (state.position + length) % num_steps
     at_end = jnp.asarray(position == 0)
-    resets = (at_end & ends) | starts_anew
-    grads, carry = _normalize(normalizer, result.grads, result.carry, state.initial_carry, resets)
+    begins = (at_end & ends) | starts_anew
+    grads, carry = _normalize(normalizer, result.grads, result.carry, state.first_carry, begins)
     new_state = state._replace(
         position=position,
         num_estimates=state.num_estimates + np.int32(1),
+        num_steps=state.num_steps + length,
         carry=carry,
         scratch=result.scratch,
     )
     info = EstimatorInfo(
         loss_sum=result.loss_sum,
-        num_losses=result.num_losses,
+        num_losses=result.counted.num_losses,
         length=jnp.asarray(length, jnp.int32),
         max_compensation=result.max_compensation,
         max_weight=result.max_weight,
         end_of_stream=at_end,
+        extra=result.counted.extra,
     )
     return grads, new_state, info
 
@@ -196,11 +202,11 @@ def _finish(
 # On the host-driven path this is one program instead of one for each leaf.
 @jax.jit
 def _normalize(
-    normalizer: Any, grads: Any, carry: Any, initial_carry: Any, resets: jax.Array
+    normalizer: Any, grads: Any, carry: Any, first_carry: Any, begins: jax.Array
 ) -> tuple[Any, Any]:
     """(the gradients divided by `normalizer`, the carry that enters the next segment)."""
     grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
-    return grads, _tree.select(resets, initial_carry, carry)
+    return grads, _tree.select(begins, first_carry, carry)
 
 
 def _host_device() -> jax.Device:

@@ -22,6 +22,7 @@ from artbp.estimators.base import (
     check_chunk,
     check_position,
     clip_position,
+    join_extra,
     make_estimator,
     start,
 )
@@ -34,7 +35,7 @@ from artbp.unrolls.checks import (
     check_resets,
     check_stream,
 )
-from artbp.unrolls.readout import LossFn, loss_and_count
+from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_counted
 
 
 class Steps(NamedTuple):
@@ -52,8 +53,8 @@ class Steps(NamedTuple):
             carry = _tree.select(reset, self.initial_carry, carry)
         return self.cell(params, carry, _tree.index(self.stream.xs, t))
 
-    def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(the losses of step t summed with the weights of the mask, their number)."""
+    def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, Counted]:
+        """(the losses of step t summed with the weights of the mask, what is counted with them)."""
         valid = jnp.ones((), bool)
         if self.stream.mask is not None:
             valid = jnp.asarray(_tree.index(self.stream.mask, t))
@@ -65,16 +66,16 @@ class Steps(NamedTuple):
         return min(count, self.stream.num_steps)
 
     def differentiable(self, rest: Any, t: jax.Array) -> Callable[..., Any]:
-        """Returns `step(params, floats) -> ((floats, loss), (rest, count))`, for `jax.vjp`.
+        """Returns `step(params, floats) -> ((floats, loss), (rest, counted))`, for `jax.vjp`.
 
         It is step t; `floats` are the differentiable leaves of the carry, `rest` are the others.
         """
 
         def step(params: Any, floats: Any) -> tuple[Any, Any]:
             carry, y = self.run(params, _tree.combine(floats, rest), t)
-            loss, count = self.loss(params, y, t)
+            loss, counted = self.loss(params, y, t)
             floats, new_rest = _tree.partition(carry)
-            return (floats, loss), (new_rest, count)
+            return (floats, loss), (new_rest, counted)
 
         return step
 
@@ -86,16 +87,19 @@ class Advance(NamedTuple):
     carry: Any
     inner_state: Any
     loss_sum: jax.Array
-    num_losses: jax.Array
-    extra: dict[str, jax.Array] = {}  # noqa: RUF012  # read, never written
+    counted: Counted
+    extra: dict[str, jax.Array] = {}  # noqa: RUF012  # of the estimator; read, never written
     max_compensation: jax.Array | None = None  # None: 1, as the next
     max_weight: jax.Array | None = None
 
 
-def before_steps(grads: Any, carry: Any, inner_state: Any = ()) -> Advance:
+def before_steps(
+    steps: Steps, params: Any, grads: Any, carry: Any, inner_state: Any = ()
+) -> Advance:
     """An `Advance` of no steps, to add steps to."""
-    no_loss, none = jnp.zeros((), jnp.result_type(float)), jnp.zeros((), jnp.int32)
-    return Advance(grads, carry, inner_state, no_loss, none)
+    no_loss = jnp.zeros((), jnp.result_type(float))
+    nothing = nothing_counted(steps.cell, steps.loss_fn, params, carry, steps.stream)
+    return Advance(grads, carry, inner_state, no_loss, nothing)
 
 
 def stepwise(
@@ -123,10 +127,12 @@ def stepwise(
     """
     check_positive(normalizer=normalizer)
 
-    def init(params: Any, carry: Any, *, rng_key: jax.Array) -> EstimatorState:
+    def init(
+        params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
+    ) -> EstimatorState:
         check_params(params)
         inner_state = begin(*_tree.as_arrays((params, carry)))
-        return start(params, carry, rng_key, inner_state=inner_state)
+        return start(params, carry, rng_key, initial_carry, inner_state=inner_state)
 
     @jax.jit
     def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
@@ -144,23 +150,24 @@ def stepwise(
         grads = _tree.nan_where(is_beyond, grads)
         carry, inner_state = result.carry, result.inner_state
         if stream.ends:
-            initial = state.initial_carry
-            carry = _tree.select(end_of_stream, initial, carry)
+            carry = _tree.select(end_of_stream, state.first_carry, carry)
             if resets_at_end:
-                inner_state = _tree.select(end_of_stream, begin(params, initial), inner_state)
+                fresh = begin(params, state.first_carry)
+                inner_state = _tree.select(end_of_stream, fresh, inner_state)
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
             loss_sum=_tree.nan_where(is_beyond, result.loss_sum),
-            num_losses=result.num_losses,
+            num_losses=result.counted.num_losses,
             length=end - state.position,
             max_compensation=one if result.max_compensation is None else result.max_compensation,
             max_weight=one if result.max_weight is None else result.max_weight,
             end_of_stream=end_of_stream,
-            extra=result.extra,
+            extra=join_extra(result.extra, result.counted.extra),
         )
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end - stream.history),
             num_estimates=state.num_estimates + jnp.ones_like(state.num_estimates),
+            num_steps=state.num_steps + info.length,
             carry=carry,
             inner_state=inner_state,
         )

@@ -37,9 +37,9 @@ def tbptt(
       draw_offset: if True, the first segment of each pass has a random length, uniform on 1, …, K,
         and all boundaries of the pass are shifted with it. Otherwise every pass has the same ones.
       segment_start: "carried" starts a segment with the carry at the end of the one before it.
-        "initial" starts each segment with the initial carry: segments are independent short
-        sequences, and the gradient is exactly that of their losses. It is still not the gradient of
-        the losses of the whole stream.
+        "initial" starts each segment with the carry that `init` was given: segments are independent
+        short sequences, and the gradient is exactly that of their losses. It is still not the
+        gradient of the losses of the whole stream.
 
     Raises:
       ValueError: truncation_length is not an integer ≥ 1.

@@ -153,7 +153,7 @@ def unbiased_tbptt(
             carry=result.carry,
             inner_state=stored,
             loss_sum=result.loss_sum,
-            num_losses=result.num_losses,
+            counted=result.counted,
             extra={"look_back": look_back},
             max_compensation=result.max_compensation,
             max_weight=result.max_weight,

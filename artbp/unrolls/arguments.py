@@ -37,7 +37,7 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
     num_steps = _num_steps(xs, gates, resets)
     check_rows(carry, xs, gates, resets, lengths)
     if resets is not None:
-        initial_carry = _initial_carry(carry, initial_carry)
+        initial_carry = complete_initial_carry(carry, initial_carry)
     if num_steps:
         check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
     if lengths is not None:
@@ -122,8 +122,8 @@ def check_rows(
         raise ValueError(f"The arrays disagree about the number of rows B: {rows}.")
 
 
-def _initial_carry(carry: Any, initial_carry: Any) -> Any:
-    """The carry after a reset, by default zeros of the carry's type."""
+def complete_initial_carry(carry: Any, initial_carry: Any) -> Any:
+    """The carry after a reset: zeros by default, and the given value for key leaves."""
     if initial_carry is None:
         return jax.tree.map(lambda x: x if _tree.is_key(x) else jnp.zeros_like(x), carry)
     initial_carry = _tree.as_arrays(initial_carry)

@@ -31,17 +31,18 @@ def recurrence_of(cell: Cell, params: Any, carry: Any, x: Any) -> Recurrence:
       params: at which it is taken.
       carry, x: arrays like those of a step.
     """
-    recurrence = _hand_written(cell, params)
+    recurrence = hand_written(cell, params)
     return AutodiffRecurrence(cell, params, carry, x) if recurrence is None else recurrence
 
 
 def residuals_like(cell: Cell, params: Any, carry: Any) -> Any:
     """Arrays like the residuals of a step, to make buffers of; the cell is not traced."""
-    recurrence = _hand_written(cell, params)
+    recurrence = hand_written(cell, params)
     return carry if recurrence is None else recurrence.residuals_like(carry)
 
 
-def _hand_written(cell: Cell, params: Any) -> Recurrence | None:
+def hand_written(cell: Cell, params: Any) -> Recurrence | None:
+    """The recurrence written for the cell at these params; None if there is none."""
     return cell.recurrence(params) if hasattr(cell, "recurrence") else None
 
 

@@ -18,7 +18,7 @@ from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls import recursion
 from artbp.unrolls.functions import Functions, SegmentResult
-from artbp.unrolls.readout import read_out
+from artbp.unrolls.readout import Counted, nothing_counted, read_out
 from artbp.unrolls.recurrence import Chunk, Recurrence
 
 
@@ -87,7 +87,7 @@ class BackwardState(NamedTuple):
       readout_sums: gradient through the readout so far, like params, float32 or wider.
       flow: (∂F_{t+1}/∂s_t)ᵀ δ_{t+1} for the step t that comes next, on the differentiable leaves of
         the carry; None elsewhere.
-      loss_sum, num_losses: so far.
+      loss_sum, counted: so far.
       max_compensation, max_weight: of the gates so far.
     """
 
@@ -95,7 +95,7 @@ class BackwardState(NamedTuple):
     readout_sums: Any
     flow: Any
     loss_sum: jax.Array
-    num_losses: jax.Array
+    counted: Counted
     max_compensation: jax.Array
     max_weight: jax.Array
 
@@ -117,13 +117,15 @@ def make_residuals(of_step: Any, carry: Any, block_size: int, chunk_size: int) -
 
 def initial_state(segment: Segment) -> BackwardState:
     """The state behind the segment's last step: no gradient, and no flow across the boundary."""
+    cell, loss_fn, _ = segment.functions
+    of_step = segment.params, segment.initial_carry, segment.stream
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
     return BackwardState(
         cell_sums=segment.recurrence.zero_sums(),
         readout_sums=_tree.zero_sums(segment.params),
         flow=_tree.zeros_like(_tree.partition(segment.initial_carry)[0]),
         loss_sum=jnp.zeros_like(one),
-        num_losses=jnp.zeros((), jnp.int32),
+        counted=nothing_counted(cell, loss_fn, *of_step),
         max_compensation=one,
         max_weight=one,
     )
@@ -138,7 +140,7 @@ def segment_result(
     return SegmentResult(
         grads=jax.tree.map(lambda leaf, x: leaf.astype(x.dtype), total, segment.params),
         loss_sum=state.loss_sum,
-        num_losses=state.num_losses,
+        counted=state.counted,
         carry=carry,
         scratch=scratch,
         max_compensation=state.max_compensation,
@@ -326,7 +328,7 @@ def _read_out(
     state = state._replace(
         readout_sums=segment.keep(first, sums, state.readout_sums),
         loss_sum=state.loss_sum + read.loss_sum.astype(state.loss_sum.dtype),
-        num_losses=state.num_losses + read.num_losses,
+        counted=_tree.accumulate(state.counted, read.counted),
     )
     return state, read.y_cotangents
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from artbp.unrolls.checks import Cell
-from artbp.unrolls.readout import LossFn
+from artbp.unrolls.readout import Counted, LossFn
 
 
 class Functions(NamedTuple):
@@ -14,7 +14,7 @@ class Functions(NamedTuple):
 
     Attributes:
       cell: `cell(params, carry, x) -> (carry, y)`.
-      loss_fn: `loss_fn(params, y, target) -> losses` of one step.
+      loss_fn: `loss_fn(params, y, target) -> losses` of one step, or `(losses, extra)`.
       compensation: `compensation(k) -> gate` of the step of age k (k = 1 is the first step of a
         segment), for a step that is no boundary: 1/(1 − c(k)) for ARTBP. Takes and returns NumPy or
         JAX arrays, whichever it is given. None: gate 1, as in BPTT and truncated BPTT.
@@ -31,7 +31,8 @@ class SegmentResult(NamedTuple):
     Attributes:
       grads: gradient of the summed losses, like params.
       loss_sum: summed losses, float scalar.
-      num_losses: how many losses were summed (steps times rows, without the masked ones), int32.
+      counted: how many losses were summed (steps times rows, without the masked ones), and the sums
+        of what the loss function returns beside them.
       carry: the carry after the segment's last step.
       scratch: the buffers that came in, to be handed to the next segment.
       max_compensation: the largest gate of the segment, float scalar.
@@ -41,7 +42,7 @@ class SegmentResult(NamedTuple):
 
     grads: Any
     loss_sum: jax.Array
-    num_losses: jax.Array
+    counted: Counted
     carry: Any
     scratch: Any
     max_compensation: jax.Array

@@ -9,7 +9,22 @@ import jax.numpy as jnp
 from artbp import _tree
 from artbp.stream import Stream
 
-LossFn = Callable[[Any, Any, Any], jax.Array]
+# Of one step: losses, or the pair (losses, extra) with a dictionary of values like the losses.
+LossFn = Callable[[Any, Any, Any], Any]
+
+
+class Counted(NamedTuple):
+    """What is summed along with the losses, and not differentiated.
+
+    Attributes:
+      num_losses: how many losses were summed, without those of weight 0, int32 scalar. It does not
+        depend on the sizes of the weights.
+      extra: the sums of the further values that `loss_fn` returns, by name; {} without any. They
+        have the weights of the losses. Sums of integers and flags are int32, and float if weighted.
+    """
+
+    num_losses: jax.Array
+    extra: dict[str, jax.Array]
 
 
 class ReadOut(NamedTuple):
@@ -17,13 +32,13 @@ class ReadOut(NamedTuple):
 
     Attributes:
       loss_sum: float scalar.
-      num_losses: their number, without those of weight 0, int32 scalar.
+      counted: their number, and the sums of what `loss_fn` returns beside them.
       grads: ∂ loss_sum/∂ params, like params.
       y_cotangents: ∂ loss_sum/∂ ys, on the differentiable leaves of ys `[R, ...]`; None elsewhere.
     """
 
     loss_sum: jax.Array
-    num_losses: jax.Array
+    counted: Counted
     grads: Any
     y_cotangents: Any
 
@@ -44,12 +59,12 @@ def read_out(
         valid = masked(_tree.gather(stream.mask, steps), valid)
     float_ys, other_ys = _tree.partition(ys)
 
-    def loss(params: Any, float_ys: Any) -> tuple[jax.Array, jax.Array]:
+    def loss(params: Any, float_ys: Any) -> tuple[jax.Array, Counted]:
         return loss_and_count(loss_fn, params, _tree.combine(float_ys, other_ys), targets, valid)
 
     value_and_grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
-    (loss_sum, num_losses), (grads, y_cotangents) = value_and_grad(params, float_ys)
-    return ReadOut(loss_sum, num_losses, grads, y_cotangents)
+    (loss_sum, counted), (grads, y_cotangents) = value_and_grad(params, float_ys)
+    return ReadOut(loss_sum, counted, grads, y_cotangents)
 
 
 def masked(mask: jax.Array, valid: jax.Array) -> jax.Array:
@@ -59,7 +74,7 @@ def masked(mask: jax.Array, valid: jax.Array) -> jax.Array:
 
 def loss_and_count(
     loss_fn: LossFn, params: Any, ys: Any, targets: Any, valid: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array, Counted]:
     """Sums `loss_fn` over the valid steps and rows of a run of steps.
 
         loss = Σ_t Σ_b valid[t, b] · loss_fn(params, ys[t], targets[t])[b]
@@ -69,7 +84,8 @@ def loss_and_count(
     together, so a readout is one large matrix product instead of one small product per step.
 
     Args:
-      loss_fn: losses of one step, `[B]`, or a scalar where there is no batch.
+      loss_fn: losses of one step, `[B]`, or a scalar where there is no batch; or the pair of these
+        and a dictionary of further values, each with the shape of the losses.
       params: as for the cell.
       ys, targets: pytrees of arrays `[R, ...]`. Float targets that are not finite where the step
         is not valid, such as missing observations, are replaced by 0 before `loss_fn` sees them:
@@ -77,16 +93,16 @@ def loss_and_count(
       valid: bool `[R]` or `[R, B]`; or float, weights. A weight of 0 means the same as False.
 
     Returns:
-      (loss, float scalar; number of losses that are valid, int32 scalar). The number does not
-      depend on the sizes of the weights.
+      (loss, float scalar; what is summed with it).
 
     Raises:
-      ValueError: the losses of a step are neither `[B]` nor a scalar, or `valid` has more axes.
+      ValueError: the losses of a step are neither `[B]` nor a scalar, or `valid` has more axes; the
+        further values are not a dictionary of arrays with the shape of the losses.
     """
     weights = None if valid.dtype == bool else valid
     valid = valid.astype(bool)
     targets = jax.tree.map(lambda target: _without_missing(target, valid), targets)
-    losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, targets)
+    losses, extra = split_extra(jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, targets))
     if not hasattr(losses, "ndim") or losses.ndim not in (1, 2):
         shapes = jax.tree.map(lambda leaf: leaf.shape[1:], losses)
         raise ValueError(
@@ -99,12 +115,50 @@ def loss_and_count(
             f"{losses.shape[1:]} a step. Let loss_fn return one loss per row of the mask."
         )
     valid = _tree.align(valid, losses) | jnp.zeros_like(losses, dtype=bool)  # sharded as losses
-    dtype = _tree.at_least_float32(losses.dtype)
-    losses = jnp.where(valid, losses, jnp.zeros_like(losses))
-    if weights is not None:
-        losses = _tree.align(weights, losses).astype(dtype) * losses.astype(dtype)
-    loss = jnp.sum(losses, dtype=dtype)
-    return loss, jnp.sum(valid, dtype=jnp.int32)
+
+    def total(values: jax.Array) -> jax.Array:
+        like = values if weights is None or _tree.is_inexact(values) else weights
+        dtype = _tree.at_least_float32(like.dtype) if _tree.is_inexact(like) else jnp.int32
+        values = jnp.where(valid, values, jnp.zeros_like(values))
+        if weights is not None:
+            values = _tree.align(weights, values).astype(dtype) * values.astype(dtype)
+        return jnp.sum(values, dtype=dtype)
+
+    return total(losses), Counted(jnp.sum(valid, dtype=jnp.int32), jax.tree.map(total, extra))
+
+
+def split_extra(returned: Any) -> tuple[Any, dict[str, Any]]:
+    """(losses, further values) from what a loss function returned, for one step or for many.
+
+    Raises:
+      ValueError: the further values are not a dictionary of arrays with the shape of the losses.
+    """
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        return returned, {}
+    losses, extra = returned
+    shape = getattr(losses, "shape", None)
+    if not isinstance(extra, dict) or any(getattr(x, "shape", 0) != shape for x in extra.values()):
+        found = jax.tree.map(jnp.shape, extra)
+        raise ValueError(
+            f"loss_fn returned a pair whose second part has the shapes {found}, with losses of "
+            f"shape {shape}; expected (losses, extra), where extra is a dictionary of arrays with "
+            "the shape of the losses. They are masked or weighted as the losses are, and summed."
+        )
+    return losses, extra
+
+
+def nothing_counted(
+    cell: Callable[..., Any], loss_fn: LossFn, params: Any, carry: Any, stream: Stream
+) -> Counted:
+    """Zeros to add the counted sums of steps to. Cell and loss are traced, not run."""
+
+    def one_step() -> Counted:
+        x, target = _tree.index((stream.xs, stream.targets), 0)
+        y, target = _tree.repeat((cell(params, carry, x)[1], target), 1)
+        valid = jnp.ones((1,), bool if stream.mask is None else jnp.result_type(stream.mask))
+        return loss_and_count(loss_fn, params, y, target, valid)[1]
+
+    return jax.tree.map(_tree.zeros, jax.eval_shape(one_step))
 
 
 def _without_missing(target: jax.Array, valid: jax.Array) -> jax.Array:

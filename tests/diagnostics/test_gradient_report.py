@@ -28,8 +28,9 @@ def problem():
         return make_problem("rnn", WINDOW * WINDOWS + 5, resets=True, mask=True)
 
 
-def windows(problem):
+def windows(problem, **options):
     """Yields (carry that enters, window) in order."""
+    options = {"initial_carry": problem.carry, **options}
     carry, stream = problem.carry, problem.stream
     for i in range(WINDOWS):
         steps = slice(i * WINDOW, (i + 1) * WINDOW)
@@ -43,7 +44,7 @@ def windows(problem):
             carry,
             window.xs,
             resets=window.resets,
-            initial_carry=problem.carry,
+            **options,
         )
 
 
@@ -66,6 +67,7 @@ def gradient(problem, carry, window, gates):
 
 def report(problem, **options):
     options = {"truncation_lengths": (1, 4), "laws": (), "num_samples": 2, **options}
+    options = {"initial_carry": problem.carry, **options}
     return gradient_report(
         problem.cell,
         problem.loss_fn,
@@ -244,11 +246,12 @@ def look_back_variances(problem, carry, steps, law, length):
 
 def test_the_noise_of_look_backs_is_that_of_all_look_backs(problem, float64):
     """Two windows of the report, each with all the look-backs into the window before it."""
-    found = report(problem, truncation_lengths=(4,), num_samples=3, num_variance_windows=2)
+    options = {"truncation_lengths": (4,), "num_samples": 3, "num_variance_windows": 2}
+    found = report(problem, initial_carry=None, **options)
     assert [row.truncation_length for row in found.look_backs] == [4] * 4
     work = [row.extra_work for row in found.look_backs]
     np.testing.assert_allclose(work, [1 / 3, 1, 0.5, 0.5], rtol=1e-6)
-    entering = [carry for carry, _ in windows(problem)]
+    entering = [carry for carry, _ in windows(problem, initial_carry=None)]
     fields = problem.stream.xs, problem.stream.targets, problem.stream.resets, problem.stream.mask
     for row in found.look_backs:
         variances = []

@@ -79,7 +79,8 @@ def test_equals_plain_gradients(position, float64):
         initial_carry=problem.carry,
     )
     estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
-    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    carries = {"initial_carry": problem.carry}
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0), **carries)
     state = state._replace(position=jnp.int32(position), carry=carry)
     key = jax.random.key(9)
     measure = shadow(

@@ -232,6 +232,7 @@ TAKES_A_STREAM = {
     "tbptt": lambda problem: run_row("tbptt", problem),
     "rtrl": lambda problem: run_row("rtrl", problem),
     "run_pass": pass_of,
+    "evaluate": measured(artbp.evaluate),
     "independent_runs": runs_of,
     "clipping_report": clipping_of,
     "shadow": shadow_of,

@@ -27,7 +27,8 @@ def test_type_and_argument_names(row):
     estimator = build(row, make_problem())
     assert isinstance(estimator, artbp.GradientEstimator)
     init, estimate = (inspect.signature(function).parameters for function in estimator)
-    assert list(init) == ["params", "carry", "rng_key"]
+    assert list(init) == ["params", "carry", "rng_key", "initial_carry"]
+    assert init["initial_carry"].kind is inspect.Parameter.KEYWORD_ONLY
     assert init["rng_key"].kind is inspect.Parameter.KEYWORD_ONLY
     assert list(estimate) == ["params", "state", "stream"]
 

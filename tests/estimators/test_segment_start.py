@@ -1,4 +1,4 @@
-"""Segments that start from the initial carry: what their expected gradient is the gradient of."""
+"""Segments that start from the first carry: what their expected gradient is the gradient of."""
 
 import itertools
 
@@ -35,8 +35,9 @@ def losses(problem, params, first, last):
     carry, stream, total = problem.carry, problem.stream, 0.0
     for t in range(NUM_STEPS):
         own = jax.tree.map(lambda leaf, t=t: leaf[t], params)
-        starts = stream.resets[t][:, None] | (t == first)
-        carry = jax.tree.map(lambda a, b, s=starts: jnp.where(s, a, b), problem.carry, carry)
+        carry = jax.tree.map(lambda a, b, t=t: jnp.where(t == first, a, b), problem.carry, carry)
+        reset = stream.resets[t][:, None]
+        carry = jax.tree.map(lambda s, r=reset: jnp.where(r, jnp.zeros_like(s), s), carry)
         carry, y = problem.cell(own, carry, stream.xs[t])
         counted = stream.mask[t] & (first <= t) & (t < last)
         total += jnp.sum(jnp.where(counted, problem.loss_fn(own, y, stream.targets[t]), 0.0))
@@ -109,7 +110,7 @@ def test_tbptt_is_the_gradient_of_short_sequences(problem, policy):
     assert [int(info.length) for info in infos] == [4, 2]
     assert relative_error(found, expected) < TOLERANCE
     assert relative_error(found, bptt_gradient(problem)) > VISIBLE
-    # The next pass, too, starts with the initial carry.
+    # The next pass, too, starts with the first carry.
     jax.tree.map(np.testing.assert_array_equal, state.carry, problem.carry)
 
 

@@ -37,7 +37,7 @@ class Twin:
     def _y(self, params, carry, t):
         stream = self.problem.stream
         flags = stream.resets[t][:, None]
-        carry = jnp.where(flags, self.problem.carry, self.to_carry(carry))
+        carry = jnp.where(flags, 0.0, self.to_carry(carry))
         return self.problem.cell(self.to_params(params), carry, stream.xs[t])
 
     def _loss(self, params, y, t):

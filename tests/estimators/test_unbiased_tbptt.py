@@ -180,7 +180,7 @@ class Twin:
         total = 0.0
         for t in range(n * self.length, min((n + 1) * self.length, stream.num_steps)):
             flags = stream.resets[t][:, None]
-            carry = jax.tree.map(lambda a, b, f=flags: jnp.where(f, a, b), problem.carry, carry)
+            carry = jax.tree.map(lambda s, f=flags: jnp.where(f, jnp.zeros_like(s), s), carry)
             carry, y = problem.cell(params, carry, stream.xs[t])
             losses = problem.loss_fn(params, y, stream.targets[t])
             total += jnp.sum(jnp.where(stream.mask[t], losses, 0.0))

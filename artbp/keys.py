@@ -1,0 +1,44 @@
+"""Random keys for the cell, one for each time step, new in each pass."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from artbp.estimators.base import EstimatorState
+from artbp.stream import Stream
+
+
+def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stream:
+    """Adds a key for each time step to the inputs of a stream, for dropout and other noise::
+
+        def cell(params, carry, x):
+            x, key = x
+            ...
+
+        def update(params, state, stream, rng_key):
+            stream = artbp.with_keys(stream, rng_key, state)
+            grads, state, info = estimator.estimate(params, state, stream)
+
+    xs becomes (xs, keys), where the key of a step is fold_in(rng_key, n) and n is the number of
+    time steps that were run before it since `init`. So no two steps share a key, in this pass or
+    another, and neither do the streams of `artbp.stream_chunks`. Within a pass, a step that is run
+    again has the same key: in the backward pass, in a later estimate, and in a look-back.
+
+    Call it before each estimate, inside the jitted step, always with the same rng_key. It makes the
+    keys of the whole stream each time, which is cheap next to an estimate unless the stream is much
+    longer than a segment; `artbp.stream_chunks` then makes shorter streams. All rows of a batch get
+    the same key: a cell that draws an array `[B, ...]` from it has its own noise in each row.
+
+    `artbp.evaluate` takes a cell without noise, and the stream without keys.
+
+    Args:
+      stream: as for `estimate`.
+      rng_key: a key of its own, typed or not; not that of `init`.
+      state: the state that `estimate` is given.
+    """
+    before = jnp.asarray(state.num_steps) - jnp.asarray(state.position)
+    steps = before + jnp.arange(stream.num_steps, dtype=jnp.int32) - jnp.int32(stream.history)
+    keys: Any = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, steps.astype(jnp.uint32))
+    return dataclasses.replace(stream, xs=(stream.xs, keys))

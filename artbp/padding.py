@@ -1,0 +1,73 @@
+"""Padded batches: rows of different lengths in arrays of one length."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from artbp import _tree
+
+
+def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
+    """The fields of a stream whose results do not depend on the steps beyond the lengths of rows.
+
+    A mask on the losses alone would not do: the cell would run on the padding, and 0 · NaN is NaN
+    in its derivative. So the padding of `xs` is replaced by the first input of the row, a real one,
+    and a reset before each of these steps keeps the carry from growing.
+
+    Args:
+      stream: a `Stream` with its number of steps.
+      lengths: int `[B]`.
+
+    Returns:
+      Its new `xs`, `resets` and `mask`. NumPy arrays stay NumPy arrays, on the host.
+
+    Raises:
+      ValueError: lengths that are not integers `[B]` between 0 and T, or arrays without these rows.
+    """
+    num_steps, shape = stream.num_steps, np.shape(lengths)
+    dtype = jnp.result_type(lengths)
+    if len(shape) != 1 or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(
+            f"lengths has shape {shape} and dtype {dtype}; expected integers of shape [B], the "
+            "number of steps of each row."
+        )
+    fields = stream.xs, stream.resets, stream.mask
+    on_host = not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((lengths, fields)))
+    xp: Any = np if on_host else jnp
+    if not isinstance(lengths, jax.core.Tracer):
+        values = np.asarray(lengths)
+        if values.size and not 0 <= values.min() <= values.max() <= num_steps:
+            raise ValueError(
+                f"lengths goes from {values.min()} to {values.max()}; expected numbers from 0 to "
+                f"num_steps = {num_steps}."
+            )
+    lengths = xp.asarray(lengths)
+    exists = xp.arange(num_steps, dtype=lengths.dtype)[:, None] < lengths[None, :]
+
+    def by_row(flags: Any, padding: Any) -> Any:
+        flags = xp.asarray(flags)
+        flags = flags[:, None] if flags.ndim == 1 else flags
+        return xp.where(exists, flags, padding(flags))
+
+    def replaced(path: Any, leaf: Any) -> Any:
+        if np.ndim(leaf) == 1:
+            return leaf  # shared by all rows
+        if np.shape(leaf)[1:2] != shape:
+            raise ValueError(
+                f"Stream.xs{jax.tree_util.keystr(path)} has shape {np.shape(leaf)}, with lengths "
+                f"of shape {shape}; expected [T, B, ...] with B = {shape[0]}."
+            )
+        first = leaf[:1]
+        if not _tree.is_key(leaf):  # a row without steps has no real input
+            is_empty = xp.reshape(lengths == 0, (1, -1, *(1,) * (leaf.ndim - 2)))
+            first = xp.where(is_empty, xp.zeros_like(first), first)
+        flags = xp.reshape(exists, exists.shape + (1,) * (leaf.ndim - 2))
+        return xp.where(flags, leaf, first)
+
+    return {
+        "xs": jax.tree_util.tree_map_with_path(replaced, stream.xs),
+        "resets": ~exists if stream.resets is None else by_row(stream.resets, xp.ones_like),
+        "mask": exists if stream.mask is None else by_row(stream.mask, xp.zeros_like),
+    }
