@@ -3,14 +3,14 @@
     python -m experiments.ptb_authors --config configs/ptb/authors.py --set model.hidden_size=256
         --workdir DIR --jobs 2
 
-1. Each arm whose rate is tuned runs at each of its rates with each of --tuning_seeds.
-2. Each arm runs with each of --seeds: at the rate chosen, or at that of the authors.
-3. After every run `rows.jsonl` (a line per run) and `table.md` are written again; at the end also a
-   figure for each setting.
+Every arm runs at each of --rates with each of --seeds. A seed fixes the initial parameters, which
+all arms share, and the boundaries, which arms of the same law share. After every run `rows.jsonl`
+(a line per run) and `table.md` are written again; at the end also a figure for each rate, and one
+with each arm at its better rate.
 
 Every run is a process with its own folder in --workdir/runs. The same command again resumes what is
 unfinished. --arms says which arms are run, and in which order; --jobs 0 runs nothing and writes the
-report of what is there. An arm whose tuning is not complete has no runs at a tuned rate.
+report of what is there.
 """
 
 import json
@@ -30,15 +30,15 @@ from experiments.ptb_authors.figure import draw
 from experiments.ptb_study import command_line
 from experiments.ptb_study.study import Study, finished_rows, run_study
 
-TUNING_SEEDS, SEEDS = (0,), (1, 2)
+SEEDS = (0, 1)
 
 
 def _main(_: Any, given_flags: cli.CommandLine) -> None:
-    names, tuning_seeds, seeds, jobs = command_line.read(list(ARMS), TUNING_SEEDS, SEEDS)
+    arms, seeds, jobs = command_line.read(ARMS, SEEDS)
     study = Study(
-        {name: ARMS[name] for name in names},
-        tuning_seeds,
-        seeds,
+        arms,
+        tuning_seeds=seeds,  # a grid of rates and seeds is what a study calls tuning
+        seeds=(),
         folder=given_flags.workdir,
         config_path=flags.FLAGS.config,
         overrides=flags.FLAGS.set,
@@ -57,10 +57,9 @@ def _main(_: Any, given_flags: cli.CommandLine) -> None:
         run_study(study, jobs=jobs, write_report=write)
     lines = (study.folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
-    for where in {report.setting(row) for row in found}:
-        name = "curves-" + where.replace(",", "").replace(" ", "-")
-        figure = draw(found, where, f"{_description(study)} {where[0].upper()}{where[1:]}.")
-        figures.save(figure, study.folder / f"{name}.png")
+    for setting, compared in report.settings(found).items():
+        figure = draw(compared, f"{_description(study)} {setting}.")
+        figures.save(figure, study.folder / f"curves-{setting.lower().replace(' ', '-')}.png")
     print((study.folder / "table.md").read_text(encoding="utf-8"))
 
 

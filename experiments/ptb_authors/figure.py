@@ -27,8 +27,8 @@ _ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def draw(rows: Sequence[Row], where: str, description: str) -> Figure:
-    """Four panels of the runs in one setting, as `report.setting` names it."""
+def draw(rows: Sequence[Row], description: str) -> Figure:
+    """Four panels of the runs in one setting, see `report.settings`."""
     figure, axes = figures.new_figure(
         (13, 9.4),
         "Penn Treebank characters as the authors of ARTBP trained",
@@ -40,10 +40,10 @@ def draw(rows: Sequence[Row], where: str, description: str) -> Figure:
             (0.57, 0.07, 0.24, 0.36),
         ],
     )
-    found = {arm: list(of_arm(rows, arm, where).values()) for arm in _ARMS}
+    found = {arm: list(of_arm(rows, arm).values()) for arm in _ARMS}
     found = {arm: runs for arm, runs in found.items() if runs}
     _curves(axes[0], found)
-    _differences(axes[1], rows, where)
+    _differences(axes[1], rows)
     scored = {a: [row for row in runs if row["scores"]] for a, runs in found.items()}
     scored = {arm: runs for arm, runs in scored.items() if runs}
     for panel, text in ((axes[2], "valid"), (axes[3], "train")):
@@ -78,7 +78,7 @@ def _curves(axes: Any, found: dict[str, list[Row]]) -> None:
     figures.label_ends(axes, ends)
 
 
-def _differences(axes: Any, rows: Sequence[Row], where: str) -> None:
+def _differences(axes: Any, rows: Sequence[Row]) -> None:
     ends = []
     authors = authors_curves()
     for text, pen in (("valid", {"linestyle": "-"}), ("train", {"linestyle": ":"})):
@@ -87,7 +87,7 @@ def _differences(axes: Any, rows: Sequence[Row], where: str) -> None:
         words = {"valid": "validation", "train": "training"}[text]
         ends.append((mean[-1], f"the authors, {words}", {"color": _GREY} | pen))
         for start, color in (("zero", _BLACK), ("carried", _GREEN)):
-            ours, theirs = (of_arm(rows, f"{arm}-{start}", where) for arm in ("artbp", "tbptt"))
+            ours, theirs = (of_arm(rows, f"{arm}-{start}") for arm in ("artbp", "tbptt"))
             field = {"valid": "valid_bpc", "train": "train_bits"}[text]
             curves = [
                 [a - b for a, b in zip(ours[seed][field], theirs[seed][field], strict=False)]

@@ -1,28 +1,45 @@
 """`table.md`: paired differences, the epochs at which curves cross, every run."""
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 
 from experiments.common.report import Column, Row, markdown_table
-from experiments.ptb_authors.arms import ARMS, AT_AUTHORS_RATE, PAIRS
+from experiments.ptb_authors.arms import ARMS, PAIRS
 from experiments.ptb_authors.rows import authors_curves
 from experiments.ptb_study.report import difference
 
-
-def setting(row: Row) -> str:
-    """Which runs are compared with each other: those with the same words."""
-    if row["purpose"] == "tune":
-        return f"rate {row['learning_rate']:g}, tuning seed"
-    return "rate 1e-4" if row["arm"].endswith(AT_AUTHORS_RATE) else "tuned rates"
+BEST = "Each arm at its better rate"
 
 
-def name(row: Row) -> str:
-    """The arm's name, without its rate."""
-    return row["arm"].removesuffix(AT_AUTHORS_RATE)
+def settings(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows that are compared with each other, by words for their rate.
+
+    After the rows at each rate come those of each arm at the rate with the lowest mean of its
+    validation bits, for arms whose seeds have finished at two rates or more.
+    """
+    rates = sorted({row["learning_rate"] for row in rows}, reverse=True)
+    found = {
+        f"Rate {rate:g}": [row for row in rows if row["learning_rate"] == rate] for rate in rates
+    }
+    best: list[Row] = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        finished = [
+            runs
+            for compared in found.values()
+            if (runs := of_arm(compared, arm)) and all(row["results"] for row in runs.values())
+        ]
+        if len(finished) >= 2 and len({frozenset(runs) for runs in finished}) == 1:
+            best += min(finished, key=_mean_bits).values()
+    return found | ({BEST: best} if best else {})
 
 
-def of_arm(rows: Sequence[Row], arm: str, where: str) -> dict[int, Row]:
-    """The rows of an arm in a setting, by seed."""
-    return {row["seed"]: row for row in rows if (name(row), setting(row)) == (arm, where)}
+def _mean_bits(runs: Mapping[int, Row]) -> float:
+    return statistics.fmean(NUMBERS["valid"](row) for row in runs.values())
+
+
+def of_arm(rows: Sequence[Row], arm: str) -> dict[int, Row]:
+    """The rows of an arm, by seed."""
+    return {row["seed"]: row for row in rows if row["arm"] == arm}
 
 
 def crossing(ours: Sequence[float], theirs: Sequence[float]) -> int | None:
@@ -43,19 +60,19 @@ NUMBERS: dict[str, Callable[[Row], float]] = {
 
 def markdown(rows: Sequence[Row], description: str) -> str:
     """The whole table; rows as `rows.collect` returns them."""
-    settings = sorted({setting(row) for row in rows}, reverse=True)
     parts = [f"# Penn Treebank as the ARTBP paper's authors ran it\n\n{description}"]
-    for where in settings:
-        lines = [line for pair in PAIRS for line in _paired(rows, where, *pair)]
+    for setting, compared in settings(rows).items():
+        lines = [line for pair in PAIRS for line in _paired(compared, *pair)]
         if lines:
             columns: list[Column] = [("difference", "{words}"), ("meaning", "{meaning}")]
             columns += [(heading, f"{{{heading}}}") for heading in (*NUMBERS, "crossing epoch")]
-            parts.append(f"## Differences, {where}\n\n" + markdown_table(lines, columns))
+            parts.append(f"## {setting}: differences\n\n" + markdown_table(lines, columns))
     curves = authors_curves()
     means = {method: found["valid"].mean(axis=0) for method, found in curves.items()}
     parts.append(
         "Bits per character, the first arm minus the second, mean over seeds ± half-width of the "
-        "95 % Student-t interval where there are two or more. valid: the whole validation text at "
+        "95 % Student-t interval where there are two or more. An arm's better rate is the one with "
+        "the lower mean of valid over these same seeds. valid: the whole validation text at "
         "batch 1, params of the best epoch. reset every 50: the same params, with the state set to "
         "zero every 50 symbols. training text: its first 400,000 symbols in 64 columns, state "
         "carried. crossing epoch: from which on the first arm's validation bits are the lower "
@@ -72,11 +89,9 @@ def markdown(rows: Sequence[Row], description: str) -> str:
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 
-def _paired(
-    rows: Sequence[Row], where: str, first: str, second: str, meaning: str
-) -> list[dict[str, str]]:
-    """The line of a pair in a setting; none if no seed has both, finished."""
-    ours, theirs = of_arm(rows, first, where), of_arm(rows, second, where)
+def _paired(rows: Sequence[Row], first: str, second: str, meaning: str) -> list[dict[str, str]]:
+    """The line of a pair; none if no seed has both, finished."""
+    ours, theirs = of_arm(rows, first), of_arm(rows, second)
     seeds = [seed for seed in sorted(ours.keys() & theirs) if ours[seed]["results"]]
     seeds = [seed for seed in seeds if theirs[seed]["results"]]
     if not seeds:
@@ -97,7 +112,7 @@ def _last(field: str) -> Callable[[Row], str]:
 
 
 _COLUMNS: list[Column] = [
-    ("arm", lambda row: f"{name(row)}: `{ARMS[row['arm']].arm}`"),
+    ("arm", lambda row: f"{row['arm']}: `{ARMS[row['arm']].arm}`"),
     ("rate", "{learning_rate:g}"),
     ("seed", "{seed}"),
     ("epochs", lambda row: str(len(row["valid_bpc"]))),

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from experiments.common import cli, figures
-from experiments.common.errors import ConfigError, ExperimentError
+from experiments.common.errors import ExperimentError
 from experiments.common.optimizers import CLIPPING_HELP
 from experiments.common.workdir import write_atomically
 from experiments.ptb.config import default_config
@@ -27,26 +27,23 @@ from experiments.ptb.run import DATA_DIR
 from experiments.ptb_study import command_line, limits, measured
 from experiments.ptb_study.figure import draw
 from experiments.ptb_study.report import diverged, run_of
-from experiments.ptb_study.study import ARMS, Study, chosen_arms, run_study
+from experiments.ptb_study.study import ARMS, Study, run_study
 
 TUNING_SEEDS, SEEDS = (0, 100), (1, 2, 3, 4, 5)
 REPORTED = ("tbptt50", "artbp-alpha4")  # arms whose first seed is reported in `limits.md`
 
-_RATES = flags.DEFINE_list(
-    "rates", [], "Learning rates to choose from, for every arm. Default: those of the arm."
+_TUNING_SEEDS = flags.DEFINE_list(
+    "tuning_seeds", [str(seed) for seed in TUNING_SEEDS], "Seeds that choose the rate of each arm."
 )
 
 
 def _main(_: Any, given_flags: cli.CommandLine) -> None:
-    try:
-        rates = [float(rate) for rate in _RATES.value]
-    except ValueError as error:
-        raise ConfigError(f"--rates holds numbers: {error}.") from error
-    arms, tuning_seeds, seeds, jobs = command_line.read(list(ARMS), TUNING_SEEDS, SEEDS)
+    arms, seeds, jobs = command_line.read(ARMS, SEEDS)
+    tuning_seeds = command_line.numbers(_TUNING_SEEDS, int)
     passed_on = ["--tensorboard"] if given_flags.tensorboard else []
     passed_on += [] if given_flags.compilation_cache else ["--nocompilation_cache"]
     given = given_flags.workdir, flags.FLAGS.config, flags.FLAGS.set, DATA_DIR.value, passed_on
-    study = Study(chosen_arms(arms, rates), tuning_seeds, seeds, *given)
+    study = Study(arms, tuning_seeds, seeds, *given)
     rows = run_study(study, jobs=jobs)
     first_arm = next(iter(study.arms))
     found = measured.measurements(study.folder, rows, [first_arm]).get(first_arm, [])
@@ -65,6 +62,6 @@ def _main(_: Any, given_flags: cli.CommandLine) -> None:
 
 
 if __name__ == "__main__":
-    for flag in (DATA_DIR, *command_line.FLAGS):
+    for flag in (DATA_DIR, _TUNING_SEEDS, *command_line.FLAGS):
         flags.declare_key_flag(flag.name)
     cli.run(_main, default_config(), notes=CLIPPING_HELP)

@@ -1,45 +1,45 @@
-"""The flags of studies on Penn Treebank: which arms and seeds, and how many runs at a time."""
+"""The flags of studies on Penn Treebank: arms, rates, seeds, and how many runs at a time."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from absl import flags
 
-from experiments.common import fields
 from experiments.common.errors import ConfigError
+from experiments.ptb_study.study import Compared, chosen_arms
 
 _ARMS = flags.DEFINE_list("arms", None, "Arms to run, in this order. Default: all of the study.")
-_TUNING_SEEDS = flags.DEFINE_list(
-    "tuning_seeds", None, "Seeds that choose the rate. Default: those of the study."
+_RATES = flags.DEFINE_list(
+    "rates", [], "Learning rates to run, for every arm. Default: those of the arm."
 )
 _SEEDS = flags.DEFINE_list("seeds", None, "Seeds compared. Default: those of the study.")
 _JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time, as processes.")
-FLAGS = (_ARMS, _TUNING_SEEDS, _SEEDS, _JOBS)
+FLAGS = (_ARMS, _RATES, _SEEDS, _JOBS)
+
+_N = TypeVar("_N", int, float)
 
 
 class Chosen(NamedTuple):
     """What the flags say."""
 
-    arms: list[str]
-    tuning_seeds: list[int]
+    arms: dict[str, Compared]
     seeds: list[int]
     jobs: int
 
 
-def read(arms: Sequence[str], tuning_seeds: Sequence[int], seeds: Sequence[int]) -> Chosen:
-    """Reads the flags; the arguments are the defaults of the study.
+def read(declared: Mapping[str, Compared], seeds: Sequence[int]) -> Chosen:
+    """Reads the flags; the arguments are the arms and seeds of the study, the defaults.
 
-    Raises ConfigError for an unknown arm, or a seed that is no integer.
+    Raises ConfigError for an unknown arm, or a seed or rate that is no number.
     """
+    names = list(declared) if _ARMS.value is None else _ARMS.value
+    arms = chosen_arms(names, numbers(_RATES, float), declared)
+    return Chosen(arms, list(seeds) if _SEEDS.value is None else numbers(_SEEDS, int), _JOBS.value)
 
-    def chosen(flag: flags.FlagHolder, default: Sequence) -> list:
-        return list(default) if flag.value is None else flag.value
 
-    names = chosen(_ARMS, arms)
-    fields.one_of(*arms)("--arms", tuple(names))
-    fields.each_once("--arms", tuple(names))
+def numbers(flag: flags.FlagHolder, kind: Callable[[str], _N]) -> list[_N]:
+    """The numbers in a flag's list; ConfigError for anything else."""
     try:
-        numbers = [int(seed) for seed in chosen(_TUNING_SEEDS, tuning_seeds)]
-        return Chosen(names, numbers, [int(s) for s in chosen(_SEEDS, seeds)], _JOBS.value)
+        return [kind(text) for text in flag.value]
     except ValueError as error:
-        raise ConfigError(f"--seeds and --tuning_seeds hold numbers: {error}.") from error
+        raise ConfigError(f"--{flag.name} holds numbers: {error}.") from error

@@ -56,11 +56,15 @@ ARMS = {
 }
 
 
-def chosen_arms(names: Sequence[str], rates: Sequence[float] = ()) -> dict[str, Compared]:
+def chosen_arms(
+    names: Sequence[str], rates: Sequence[float] = (), declared: Mapping[str, Compared] = ARMS
+) -> dict[str, Compared]:
     """The arms of these names, with `rates` instead of their own if there are any."""
-    fields.one_of(*ARMS)("--arms", tuple(names))
+    fields.one_of(*declared)("--arms", tuple(names))
     fields.each_once("--arms", tuple(names))
-    return {name: ARMS[name]._replace(rates=tuple(rates) or ARMS[name].rates) for name in names}
+    return {
+        name: declared[name]._replace(rates=tuple(rates) or declared[name].rates) for name in names
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +73,7 @@ class Study:
 
     arms: Mapping[str, Compared]
     tuning_seeds: Sequence[int]  # these choose the rates
-    seeds: Sequence[int]  # these are compared
+    seeds: Sequence[int]  # these are compared; without any, the runs are the tuning's alone
     folder: pathlib.Path
     config_path: str | None = None
     overrides: Sequence[str] = ()
@@ -94,9 +98,9 @@ class Study:
             )
 
     def tuning_runs(self, name: str) -> list[Run]:
-        """One run per learning rate and tuning seed; none where there is no choice."""
+        """One run per learning rate and tuning seed; none where a comparison has no choice."""
         rates = self.arms[name].rates
-        if len(rates) < 2:
+        if len(rates) < 2 and self.seeds:
             return []
         return [Run("tune", name, rate, seed) for seed in self.tuning_seeds for rate in rates]
 

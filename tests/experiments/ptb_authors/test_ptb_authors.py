@@ -12,8 +12,7 @@ from experiments.common.arms import parse
 from experiments.ptb.model import bits_per_character, character_model
 from experiments.ptb_authors import figure, report, rows, since_zero
 from experiments.ptb_authors.arms import ARMS, PAIRS
-from experiments.ptb_study.report import Run
-from experiments.ptb_study.study import Study, finished_rows, run_study
+from experiments.ptb_study.study import Study, chosen_arms, finished_rows, run_study
 
 NEWLINE = 0
 SYMBOLS = np.random.default_rng(1).integers(0, 6, 47).astype(np.int32)
@@ -21,15 +20,15 @@ SYMBOLS = np.random.default_rng(1).integers(0, 6, 47).astype(np.int32)
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """A study whose runs have finished: two arms, one tuning rate each, one seed."""
+    """A study whose runs have finished: two arms, one rate, one seed."""
     folder = tmp_path_factory.mktemp("authors")
     config = folder / "tiny.py"
     config.write_text("def get_config():\n    return {'num_epochs': 2, 'columns': 4, 'batch': 4}\n")
     overrides = ["data.source=generated", "data.generated_lines=60", "data.keep_line_spaces=True"]
     overrides += ["model.cell=authors_lstm", "model.hidden_size=8"]
-    arms = {name: ARMS[name] for name in ("tbptt-zero-1e-4", "artbp-zero-1e-4")}
+    arms = chosen_arms(("tbptt-zero", "artbp-zero"), [1e-4], ARMS)
     given = {"config_path": str(config), "overrides": overrides}
-    study = Study(arms, [0], [1], folder / "study", **given)
+    study = Study(arms, [1], [], folder / "study", **given)
     run_study(study, jobs=2, write_report=lambda finished: None)
     return study
 
@@ -48,8 +47,8 @@ def test_arms_start_as_they_say():
 
 def test_a_row_has_the_curves_and_the_scores_of_a_run(study, collected):
     assert [(row["arm"], row["seed"]) for row in collected] == [
-        ("tbptt-zero-1e-4", 1),
-        ("artbp-zero-1e-4", 1),
+        ("tbptt-zero", 1),
+        ("artbp-zero", 1),
     ]
     for row in collected:
         assert len(row["valid_bpc"]) == len(row["train_bits"]) == 2
@@ -63,7 +62,7 @@ def test_a_row_has_the_curves_and_the_scores_of_a_run(study, collected):
 
 def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path):
     [run, _] = study.runs(finished_rows(study))
-    other = Study(study.arms, [0], [1], tmp_path, study.config_path, study.overrides)
+    other = Study(study.arms, [1], [], tmp_path, study.config_path, study.overrides)
     assert rows.collect(other, [run]) == []
     copied = tmp_path / "runs" / run.name
     copied.mkdir(parents=True)
@@ -80,16 +79,25 @@ def test_table_and_figure(collected):
     difference = collected[1]["results"]["valid_bpc"] - collected[0]["results"]["valid_bpc"]
     assert f"| artbp-zero − tbptt-zero | the paper's comparison | {difference:+.4f} |" in text
     assert "it is 11 for ARTBP and TBPTT from zero" in text
-    assert "Differences, rate 1e-4" in text and "tuned rates" not in text
-    assert len(figure.draw(collected, "rate 1e-4", "tiny").axes) == 4
+    assert "## Rate 0.0001: differences" in text and f"## {report.BEST}" not in text
+    assert len(figure.draw(collected, "tiny").axes) == 4
 
 
-def test_settings_keep_tuning_and_comparison_apart():
-    run = Run("tune", "tbptt-zero", 1e-3, 0)
-    assert report.setting(run._asdict()) == "rate 0.001, tuning seed"
-    assert report.setting(run._replace(purpose="compare")._asdict()) == "tuned rates"
-    other = Run("compare", "tbptt-zero-1e-4", 1e-4, 1)._asdict()
-    assert (report.setting(other), report.name(other)) == ("rate 1e-4", "tbptt-zero")
+def test_the_better_rate_is_chosen_by_the_mean_over_seeds():
+    def row(arm, rate, seed, bits):
+        results = {"valid_bpc": bits} if bits else None
+        return {"arm": arm, "learning_rate": rate, "seed": seed, "results": results}
+
+    rows = [
+        *(row("a", 1e-3, 0, 1.4), row("a", 1e-3, 1, 1.9), row("a", 1e-4, 0, 1.5)),
+        row("a", 1e-4, 1, 1.7),
+        # Not all of its runs have finished, and only one of its rates has run.
+        *(row("b", 1e-3, 0, 1.4), row("b", 1e-4, 0, None), row("c", 1e-3, 0, 1.4)),
+    ]
+    found = report.settings(rows)
+    assert list(found) == ["Rate 0.001", "Rate 0.0001", report.BEST]
+    assert found[report.BEST] == [rows[2], rows[3]]
+    assert report.BEST not in report.settings(rows[:2])
 
 
 @pytest.mark.parametrize(
