@@ -29,8 +29,8 @@ def listing() -> str:
             parts.append("\n".join([*lines, _wrapped(time, "      ")]))
         parts[-1] += "\n"
     parts.append("Other commands")
-    others = catalogue.other_commands().items()
-    parts += [f"  experiments.{name}: {title}" for name, title in others]
+    for name, title in catalogue.other_commands().items():
+        parts.append(_wrapped(f"experiments.{name}: {title}", "  "))
     return "\n".join(parts) + "\n"
 
 

@@ -61,6 +61,8 @@ CHUNKS = "tests/estimators/test_stream_chunks.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
+COMMAND_LINES = "tests/experiments/test_command_lines.py::"
+PTB = "tests/experiments/ptb/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
 K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
@@ -1721,6 +1723,70 @@ EXPERIMENT_FAULTS = [
         "line = json.dumps(row)",
         [f"{COMMON}test_metrics.py::test_every_line_is_json_that_any_reader_takes"],
         "NaN is no JSON.",
+    ),
+    Fault(
+        "cli-time-of-another-configuration",
+        "experiments/common/dry_run.py",
+        "if described.to_dict() == config.to_dict():",
+        "if described.to_dict():",
+        [f"{COMMAND_LINES}test_the_time_of_a_changed_configuration_is_not_known"],
+        "A dry run states the time of a configuration that is not the given one.",
+    ),
+    Fault(
+        "cli-unknown-field-without-its-experiment",
+        "experiments/common/cli.py",
+        "load_config(defaults, _CONFIG.value, _SET.value, experiment=experiment)",
+        "load_config(defaults, _CONFIG.value, _SET.value)",
+        [f"{COMMAND_LINES}test_an_unknown_field_is_named_with_its_experiment"],
+        "The message does not say which experiment lacks the field.",
+    ),
+    Fault(
+        "ptb-download-without-consent",
+        "experiments/ptb/command_line.py",
+        "and (DOWNLOAD.value or _user_agrees())",
+        "and True",
+        [f"{PTB}test_ptb_command_line.py::test_nothing_is_downloaded_without_consent"],
+        "A text under another licence is downloaded without a question.",
+    ),
+    Fault(
+        "ptb-question-without-a-terminal",
+        "experiments/ptb/command_line.py",
+        "if not (sys.stdin.isatty() and sys.stdout.isatty()):",
+        "if False:",
+        [f"{PTB}test_ptb_command_line.py::test_nothing_is_downloaded_without_consent"],
+        "A job without a terminal waits for an answer.",
+    ),
+    Fault(
+        "ptb-cost-without-line-spaces",
+        "experiments/ptb/cost.py",
+        "length += 2 * data.NUM_TRAIN_LINES * config.data.keep_line_spaces",
+        "length += 0",
+        [f"{PTB}test_ptb_command_line.py::test_the_cost_of_penn_treebank_needs_no_text"],
+        "A dry run counts the characters of another convention.",
+    ),
+    Fault(
+        "report-without-escapes",
+        "experiments/report/page.py",
+        "    return html.escape(cell)\n",
+        "    return cell\n",
+        ["tests/experiments/report/test_html_report.py::test_a_study_writes_its_report"],
+        "A text of the configuration is read as HTML.",
+    ),
+    Fault(
+        "report-headline-of-the-axes",
+        "experiments/report/page.py",
+        "[g for g in figure if g.get",
+        "[g for g in figure.iter() if g.get",
+        ["tests/experiments/report/test_html_report.py::test_a_study_writes_its_report"],
+        "A figure is titled with the label of a tick.",
+    ),
+    Fault(
+        "metrics-look-backs-of-the-last-update",
+        "experiments/common/metrics.py",
+        "np.mean(records.look_back, dtype=np.float64)",
+        "np.max(records.look_back)",
+        [f"{PTB}test_ptb_html_report.py::test_the_rows_hold_the_look_backs"],
+        "The mean look-back of a row is the longest.",
     ),
 ]
 

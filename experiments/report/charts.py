@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.common import figures
 from experiments.common.figures import COLOURS
@@ -88,20 +88,23 @@ class Chart(NamedTuple):
             )
 
     def _scale(self, axes: Axes) -> None:
-        if self.x == "epoch":
+        if self.x == "epoch" or self.x.startswith("k, "):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         found = [y for line in self.lines for y in line.ys if y is not None]
         wide = bool(found) and min(found) > 0 and max(found) > 10 * min(found)
         if self.scale == "log" and wide:
             axes.set_yscale("log")
         elif self.scale != "linear":
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.05 * max(found, default=1.0))
+            if max(found, default=0) >= 10_000:
+                axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
 
     def svg(self) -> str:
         """The chart as a small SVG document with a transparent background and text as text."""
         with matplotlib.rc_context(figures.STYLE | {"svg.fonttype": "none"}):
-            figure = Figure(figsize=(4.6, 3.0), layout="constrained")
-            self.draw(figure.add_subplot())
+            figure = Figure(figsize=(4.6, 3.0))
+            # Fixed margins: a layout that measures all texts takes twice as long as the drawing.
+            self.draw(figure.add_axes((0.16, 0.16, 0.81, 0.68)))
             buffer = io.StringIO()
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         return buffer.getvalue()
@@ -119,8 +122,8 @@ def of_training(rows: Sequence[Row]) -> list[Chart]:
 def loss_by_update(rows: Sequence[Row]) -> Chart:
     """Bits of the training text for each row of metrics, and of the validation text."""
     lines = [
-        *_line(_of(rows, "train"), "bits", "training", _BLUE),
-        *_line(_of(rows, "evaluation"), "valid_bpc", "validation", _VERMILLION),
+        *line(rows, "train", "bits", "training", _BLUE),
+        *line(rows, "evaluation", "valid_bpc", "validation", _VERMILLION),
     ]
     note = "Training: mean over the updates of a row of metrics, as they were made."
     return Chart("Loss by update", note, "update", "bits per character", lines)
@@ -128,10 +131,9 @@ def loss_by_update(rows: Sequence[Row]) -> Chart:
 
 def loss_by_epoch(rows: Sequence[Row]) -> Chart:
     """Bits of both texts for each epoch."""
-    epochs = _of(rows, "evaluation")
     lines = [
-        *_line(epochs, "train_bits", "training", _BLUE, x="epoch"),
-        *_line(epochs, "valid_bpc", "validation", _VERMILLION, x="epoch"),
+        *line(rows, "evaluation", "train_bits", "training", _BLUE, x="epoch"),
+        *line(rows, "evaluation", "valid_bpc", "validation", _VERMILLION, x="epoch"),
     ]
     note = "Training: mean over the epoch, with the parameters of each moment."
     return Chart("Loss by epoch", note, "epoch", "bits per character", lines)
@@ -139,10 +141,9 @@ def loss_by_epoch(rows: Sequence[Row]) -> Chart:
 
 def lengths(rows: Sequence[Row]) -> Chart:
     """Mean and longest segment of each row."""
-    train = _of(rows, "train")
     lines = [
-        *_line(train, "max_length", "longest", _SKY),
-        *_line(train, "mean_length", "mean", _BLUE),
+        *line(rows, "train", "max_length", "longest", _SKY),
+        *line(rows, "train", "mean_length", "mean", _BLUE),
     ]
     note = "Of the updates of a row of metrics."
     return Chart("Segment lengths", note, "update", "time steps", lines, "log")
@@ -150,10 +151,9 @@ def lengths(rows: Sequence[Row]) -> Chart:
 
 def look_backs(rows: Sequence[Row]) -> Chart:
     """Mean and longest look-back of each row, of an estimator that has any."""
-    train = _of(rows, "train")
     lines = [
-        *_line(train, "max_look_back", "longest", _SKY),
-        *_line(train, "mean_look_back", "mean", _BLUE),
+        *line(rows, "train", "max_look_back", "longest", _SKY),
+        *line(rows, "train", "mean_look_back", "mean", _BLUE),
     ]
     note = "Windows that an update went back through, its own included."
     return Chart("Look-backs", note, "update", "windows", lines, "zero")
@@ -161,36 +161,36 @@ def look_backs(rows: Sequence[Row]) -> Chart:
 
 def weights(rows: Sequence[Row]) -> Chart:
     """The largest product of compensations in each row."""
-    lines = _line(_of(rows, "train"), "max_weight", "largest weight", _BLUE)
+    lines = line(rows, "train", "max_weight", "largest weight", _BLUE)
     note = "The largest product of the factors 1/(1 − c) on the gradient; 1 without compensation."
     return Chart("Weights", note, "update", "weight", lines, "log")
 
 
 def errors(rows: Sequence[Row]) -> Chart:
     """The errors that `artbp.diagnostics.shadow` measured."""
-    found = _of(rows, "measurement")
-    names = [name for name in (found[0] if found else ()) if name.startswith("bias_")]
+    found = next((row for row in rows if row["kind"] == "measurement"), {})
+    names = [name for name in found if name.startswith("bias_")]
     lines: list[Line] = []
     for i, name in enumerate(sorted(names, key=lambda name: int(name.removeprefix("bias_")))):
         color = _BIAS_COLOURS[i % len(_BIAS_COLOURS)]
-        lines += _line(found, name, f"TBPTT {name.removeprefix('bias_')}", color)
-    lines += _line(found, "artbp_noise", "noise of ARTBP", _BLUE)
-    lines += _line(found, "carry_error", "carry of older parameters", _GREY)
+        words = f"TBPTT {name.removeprefix('bias_')}"
+        lines += line(rows, "measurement", name, words, color)
+    lines += line(rows, "measurement", "artbp_noise", "noise of ARTBP", _BLUE)
+    lines += line(rows, "measurement", "carry_error", "carry of older parameters", _GREY)
     note = "Error of the gradient of one window ÷ its norm. Errors of single windows include noise."
     return Chart("Bias monitor", note, "update", "relative error", lines, "log")
 
 
 def gradient_norm(rows: Sequence[Row]) -> Chart:
     """The largest norm in each row."""
-    lines = _line(_of(rows, "train"), "max_gradient_norm", "largest norm", _BLUE)
+    lines = line(rows, "train", "max_gradient_norm", "largest norm", _BLUE)
     note = "The largest of the updates of a row of metrics, before clipping."
     return Chart("Gradient norm", note, "update", "norm", lines, "log")
 
 
 def throughput(rows: Sequence[Row]) -> Chart:
     """Time steps per second."""
-    train = [row | row["time"] for row in _of(rows, "train")]
-    lines = _line(train, "steps_per_second", "time steps per second", _GREEN)
+    lines = line(rows, "train", "steps_per_second", "time steps per second", _GREEN)
     note = "Time steps of the whole batch. The first row includes compilation."
     return Chart("Throughput", note, "update", "time steps per second", lines, "zero")
 
@@ -204,13 +204,12 @@ def law(words: str, unit: str, survival: Sequence[float]) -> Chart:
     return Chart(f"Law of the {words}", note, f"k, {unit}", "probability", lines, "log")
 
 
-def _of(rows: Sequence[Row], kind: str) -> list[Row]:
-    return [row for row in rows if row["kind"] == kind]
-
-
-def _line(rows: Sequence[Row], name: str, label: str, color: str, x: str = "update") -> list[Line]:
-    """The numbers of this name; no line where there are none."""
-    found = [row for row in rows if row.get(name) is not None]
+def line(
+    rows: Sequence[Row], kind: str, field: str, label: str, color: str, x: str = "update"
+) -> list[Line]:
+    """The numbers of this field in the rows of this kind; no line where there are none."""
+    found = [row | row.get("time", {}) for row in rows if row["kind"] == kind]
+    found = [row for row in found if row.get(field) is not None]
     if not found:
         return []
-    return [Line(label, [row[x] for row in found], [row[name] for row in found], color)]
+    return [Line(label, [row[x] for row in found], [row[field] for row in found], color)]

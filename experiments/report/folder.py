@@ -23,11 +23,23 @@ from experiments.common.metrics import read_metrics
 from experiments.common.report import Row
 from experiments.common.workdir import Workdir, read_workdir, write_atomically
 from experiments.report import charts
-from experiments.report.page import Page
+from experiments.report.page import Link, Page
 
 _SAMPLE = {"prompt": "the ", "length": 300, "seed": 0}
 _TEMPERATURES = (0.5, 1.0)
 _LONGEST = 1000  # lengths in the chart of a law
+
+
+_RUNS_NOTE = "A line for each run, coloured by its arm."
+# Title, kind of row, field, x, label of y, scale: a chart of all runs of a study.
+_OF_RUNS = (
+    ("Validation by epoch", "evaluation", "valid_bpc", "epoch", "bits per character", "linear"),
+    ("Training by update", "train", "bits", "update", "bits per character", "linear"),
+    ("Longest segment", "train", "max_length", "update", "time steps", "log"),
+    ("Longest look-back", "train", "max_look_back", "update", "windows", "zero"),
+    ("Largest weight", "train", "max_weight", "update", "weight", "log"),
+    ("Throughput", "train", "steps_per_second", "update", "time steps per second", "zero"),
+)
 
 
 def write_html(folder: str | Path, path: Path | None = None) -> Path:
@@ -86,7 +98,7 @@ def _study(workdir: Workdir, config: Mapping[str, Any]) -> Page:
     page = Page(workdir.path.name, "A study: many trainings, and their comparison")
     runs = {path.parent.name: path for path in sorted(workdir.path.glob("runs/*/metrics.jsonl"))}
     found = {name: read_metrics(path) for name, path in runs.items()}
-    found = {name: rows for name, rows in found.items() if rows}
+    found = {name: rows for name, rows in found.items() if any(r["kind"] == "train" for r in rows)}
     if found:
         page.heading("Runs")
         _add_runs(page, workdir, found)
@@ -96,50 +108,39 @@ def _study(workdir: Workdir, config: Mapping[str, Any]) -> Page:
 
 
 def _add_runs(page: Page, workdir: Workdir, found: Mapping[str, Sequence[Row]]) -> None:
-    configs, table, links = {}, [], {}
+    """A table of all runs, and charts of those that are compared."""
+    table, arms = [], {}
     for name, rows in found.items():
-        run, configs[name] = read_workdir(workdir.path / "runs" / name)
+        run, config = read_workdir(workdir.path / "runs" / name)
+        results, report = _results(run), run.path / "report.html"
+        arms[name] = parse(config["arm"])
         train = [row for row in rows if row["kind"] == "train"]
         valid = [row["valid_bpc"] for row in rows if row["kind"] == "evaluation"]
-        valid = [bits for bits in valid if bits is not None]
-        results = _results(run)
         table.append(
             [
-                name,
+                Link(name, f"runs/{name}/report.html") if report.is_file() else name,
                 "finished" if results else "not finished",
-                f"{rows[-1]['epoch']} of {configs[name]['num_epochs']}",
+                f"{rows[-1]['epoch']} of {config['num_epochs']}",
                 f"{min(valid):.4f}" if valid else "",
                 f"{results['test_bpc']:.4f}" if results else "",
-                f"{np.mean([row['mean_length'] for row in train]):.1f}" if train else "",
-                f"{max(row['max_length'] for row in train):,}" if train else "",
-                f"{max(row['max_weight'] or 0 for row in train):.3g}" if train else "",
-                f"{_median_speed(train):,.0f}" if train else "",
+                f"{np.mean([row['mean_length'] for row in train]):.1f}",
+                f"{max(row['max_length'] for row in train):,}",
+                f"{max(row['max_weight'] for row in train):.3g}",
+                f"{_median_speed(train):,.0f}",
             ]
         )
-        if (run.path / "report.html").is_file():
-            links[f"runs/{name}/report.html"] = name
-    page.charts([_validation(found, configs)])
+    compared = [name for name in found if name.startswith("compare-")] or list(found)
+    colors = figures.colors(sorted({arms[name] for name in compared}, key=lambda arm: arm.text))
+    shown = []
+    for title, kind, field, x, y, scale in _OF_RUNS:
+        lines = []
+        for name in compared:
+            label, color = arms[name].label, colors[arms[name]]
+            lines += charts.line(found[name], kind, field, label, color, x)
+        shown.append(charts.Chart(title, _RUNS_NOTE, x, y, lines, scale))
+    page.charts([chart for chart in shown if chart.lines])
     headings = ["run", "state", "epochs", "best validation bits", "test bits", "mean length"]
     page.table([*headings, "longest", "largest weight", "time steps per second"], table)
-    if links:
-        page.note("Reports of single runs:")
-        page.links(links)
-
-
-def _validation(
-    found: Mapping[str, Sequence[Row]], configs: Mapping[str, Mapping[str, Any]]
-) -> charts.Chart:
-    """Validation bits of all runs, in the colours of their arms."""
-    arms = {name: parse(configs[name]["arm"]) for name in found}
-    colors = figures.colors(list(dict.fromkeys(arms.values())))
-    lines = []
-    for name, rows in found.items():
-        epochs = [row for row in rows if row["kind"] == "evaluation"]
-        if epochs:
-            xs, ys = [row["epoch"] for row in epochs], [row["valid_bpc"] for row in epochs]
-            lines.append(charts.Line(arms[name].label, xs, ys, colors[arms[name]]))
-    note = "A line for each run, coloured by its arm. Learning rates and seeds differ."
-    return charts.Chart("Validation by epoch", note, "epoch", "bits per character", lines)
 
 
 def _add_results(page: Page, workdir: Workdir) -> None:

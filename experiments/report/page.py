@@ -9,9 +9,11 @@ import re
 import urllib.parse
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from markdown_it import MarkdownIt
+
+from experiments.report.charts import Chart
 
 MAX_BYTES = 1 << 20
 _RESERVED = 32 << 10  # bytes of the page that are no figures, at least
@@ -39,7 +41,7 @@ p, ul { max-width: 46rem; }
 .facts dt { color: var(--soft); font-size: 0.85rem; }
 .facts dd { margin: 0; font-size: 1.1rem; font-weight: 600; }
 .charts { display: grid; gap: 1.5rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0 0 1rem; min-width: 0; }
 figcaption b { color: var(--ink); font-size: 1rem; display: block; }
 img { max-width: 100%; height: auto; display: block; }
@@ -56,6 +58,13 @@ summary { cursor: pointer; }
 """
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+
+
+class Link(NamedTuple):
+    """A link to a file beside the page."""
+
+    words: str
+    address: str
 
 
 class Page:
@@ -85,15 +94,20 @@ class Page:
         )
         self._add(f'<dl class="facts">{cells}</dl>')
 
-    def charts(self, charts: Sequence[Any]) -> None:
-        """Small charts side by side, each an `experiments.report.charts.Chart`."""
-        shown = [
-            f"<figure>{_image(chart.svg(), chart.alt())}"
-            f"<figcaption><b>{html.escape(chart.title)}</b>{html.escape(chart.note)}</figcaption>"
-            "</figure>"
-            for chart in charts
-        ]
-        self._add(f'<div class="charts">{"".join(shown)}</div>')
+    def charts(self, charts: Sequence[Chart]) -> None:
+        """Small charts side by side; names those for which the page has no room."""
+        shown, left_out, room = "", [], self._bytes_left
+        for chart in charts:
+            words = f"<b>{html.escape(chart.title)}</b>{html.escape(chart.note)}"
+            image = _image(chart.svg(), chart.alt())
+            figure = f"<figure>{image}<figcaption>{words}</figcaption></figure>"
+            if len(shown.encode()) + len(figure.encode()) < room:
+                shown += figure
+            else:
+                left_out.append(chart.title)
+        self._add(f'<div class="charts">{shown}</div>')
+        if left_out:
+            self.note(f"Left out, because the page would be too large: {', '.join(left_out)}.")
 
     def figure(self, svg: str, name: str) -> None:
         """A whole figure, or its file's name where the page would become too large."""
@@ -106,12 +120,11 @@ class Page:
         caption = f"<figcaption><b>{html.escape(title)}</b>{html.escape(words)}</figcaption>"
         self._add(f'<figure class="wide"><div class="scroll">{image}</div>{caption}</figure>')
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table of texts."""
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str | Link]]) -> None:
+        """A table of texts and links."""
         head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
         body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
+            "<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows
         )
         self._add(
             f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
@@ -130,14 +143,6 @@ class Page:
         """A text with its line ends, under a small heading."""
         self._add(f"<h3>{html.escape(title)}</h3><pre>{html.escape(text)}</pre>")
 
-    def links(self, links: Mapping[str, str]) -> None:
-        """A list of links to files beside the page: {address: words}."""
-        items = "".join(
-            f'<li><a href="{urllib.parse.quote(address)}">{html.escape(words)}</a></li>'
-            for address, words in links.items()
-        )
-        self._add(f"<ul>{items}</ul>")
-
     def html(self) -> str:
         """The page."""
         return (
@@ -153,6 +158,12 @@ class Page:
         self._bytes_left -= len(part.encode())
 
 
+def _cell(cell: str | Link) -> str:
+    if isinstance(cell, Link):
+        return f'<a href="{urllib.parse.quote(cell.address)}">{html.escape(cell.words)}</a>'
+    return html.escape(cell)
+
+
 def headline(svg: str) -> tuple[str, str]:
     """The headline of a figure of `experiments.common.figures.new_figure`, and its subtitle.
 
@@ -162,11 +173,11 @@ def headline(svg: str) -> tuple[str, str]:
     parser = ET.XMLParser(target=ET.TreeBuilder(insert_comments=True))
     figure = ET.fromstring(svg, parser).find(".//*[@id='figure_1']")
     texts = [] if figure is None else [g for g in figure if g.get("id", "").startswith("text_")]
-    words = [
-        " ".join(" ".join(part.text or "" for part in g.iter() if part.tag is ET.Comment).split())
-        for g in texts[:2]
-    ]
-    return (*words, "", "")[0], (*words, "", "")[1]
+    words = ["", ""]
+    for i, text in enumerate(texts[:2]):
+        comments = [part.text or "" for part in text.iter() if part.tag is ET.Comment]
+        words[i] = html.unescape(" ".join(" ".join(comments).split()))
+    return words[0], words[1]
 
 
 def _image(svg: str, alt: str) -> str:
