@@ -119,5 +119,20 @@ def test_the_list_takes_no_argument_and_says_what_was_meant(capsys):
 
 def test_a_study_without_a_cost_says_so(call):
     assert Study("toy", {}, lambda config, say: None).cost(None) == ()
-    _, text, _ = call("memory", "--dry_run")
+    _, text, _ = call("phase", "--dry_run")
     assert "Parameters, steps and memory: not known before the run." in text
+
+
+@pytest.mark.parametrize(
+    ("experiment", "arguments", "lines"),
+    [
+        # LSTM 4 · 32 · (8 + 32 + 1), readout 4 · (32 + 1). 6 arms, 6 losses, 2 · 7 + 4 runs of each.
+        ("memory", [], "Parameters: 5,380.\nSteps: 648 trainings of 24,576 time steps of 32 rows."),
+        # Three arms without randomness have one run each, five have 128.
+        ("influence_balancing", [], "Steps: 643 runs of 100,000 time steps."),
+        ("influence_balancing", ["--set=study=rates"], "Steps: 9,002 runs of"),
+    ],
+)
+def test_the_cost_of_a_study(experiment, arguments, lines, call):
+    _, text, _ = call(experiment, "--dry_run", *arguments)
+    assert lines in text
