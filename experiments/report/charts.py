@@ -20,6 +20,7 @@ from experiments.common.figures import COLOURS
 from experiments.common.report import Row
 
 _BLUE, _GREEN, _SKY, _VERMILLION, _ORANGE, _PINK, _BLACK, _GREY = COLOURS
+_LEGEND_COLUMNS = 2
 _BIAS_COLOURS = (_ORANGE, _VERMILLION, _PINK, _GREEN)
 
 
@@ -82,7 +83,7 @@ class Chart(NamedTuple):
                 unique.keys(),
                 loc="lower left",
                 bbox_to_anchor=(-0.02, 1.0),
-                ncols=2,
+                ncols=_LEGEND_COLUMNS,
                 frameon=False,
                 fontsize=8.5,
             )
@@ -104,7 +105,9 @@ class Chart(NamedTuple):
         with matplotlib.rc_context(figures.STYLE | {"svg.fonttype": "none"}):
             figure = Figure(figsize=(4.6, 3.0))
             # Fixed margins: a layout that measures all texts takes twice as long as the drawing.
-            self.draw(figure.add_axes((0.16, 0.16, 0.81, 0.68)))
+            labels = len({line.label for line in self.lines})
+            legend_rows = math.ceil(labels / _LEGEND_COLUMNS) if labels > 1 else 0
+            self.draw(figure.add_axes((0.16, 0.16, 0.81, 0.8 - 0.07 * legend_rows)))
             buffer = io.StringIO()
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         return buffer.getvalue()

@@ -9,6 +9,7 @@ its results are at hand, costs its part of the report and no more.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,7 +126,7 @@ def _add_runs(page: Page, workdir: Workdir, found: Mapping[str, Sequence[Row]]) 
                 f"{results['test_bpc']:.4f}" if results else "",
                 f"{np.mean([row['mean_length'] for row in train]):.1f}",
                 f"{max(row['max_length'] for row in train):,}",
-                f"{max(row['max_weight'] for row in train):.3g}",
+                f"{max(row['max_weight'] or math.inf for row in train):.3g}",
                 f"{_median_speed(train):,.0f}",
             ]
         )

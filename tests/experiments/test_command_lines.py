@@ -126,7 +126,7 @@ def test_a_study_without_a_cost_says_so(call):
 @pytest.mark.parametrize(
     ("experiment", "arguments", "lines"),
     [
-        # LSTM 4 · 32 · (8 + 32 + 1), readout 4 · (32 + 1). 6 arms, 6 losses, 2 · 7 + 4 runs of each.
+        # LSTM 4 · 32 · (8 + 32 + 1), readout 4 · (32 + 1). 6 arms, 6 losses, 2 · 7 + 4 runs.
         ("memory", [], "Parameters: 5,380.\nSteps: 648 trainings of 24,576 time steps of 32 rows."),
         # Three arms without randomness have one run each, five have 128.
         ("influence_balancing", [], "Steps: 643 runs of 100,000 time steps."),
