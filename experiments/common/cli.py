@@ -103,7 +103,7 @@ def run(
 def _needs_a_config(experiment: str, needs: str) -> str:
     commands = "".join(
         f"\n  python -m experiments.{experiment} --config {config.path} --workdir DIR\n"
-        f"      {config.title} Expected time: {config.time}"
+        f"      {config.title}\n      Expected time: {config.time}"
         for config in catalogue.configs(experiment)
     )
     return f"No --config was given: experiments.{experiment} takes one of these.{commands}\n{needs}"

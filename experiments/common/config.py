@@ -47,9 +47,9 @@ def load_config(
     """
     config = ml_collections.ConfigDict(defaults.to_dict())
     if path is not None:
-        _merge(config, _read_file(Path(path)), str(path), experiment)
+        _merge(config, defaults, _read_file(Path(path)), str(path), experiment)
     for override in overrides:
-        _merge(config, _parse_override(override), f"--set {override}", experiment)
+        _merge(config, defaults, _parse_override(override), f"--set {override}", experiment)
     return ml_collections.FrozenConfigDict(config)
 
 
@@ -107,27 +107,29 @@ def _parse_override(override: str) -> dict[str, Any]:
     return given
 
 
-def _merge(config: Any, given: Mapping[str, Any], where: str, experiment: str) -> None:
+def _merge(
+    config: Any, defaults: Any, given: Mapping[str, Any], where: str, experiment: str
+) -> None:
     """Sets the given fields, of all sections, in `config`."""
 
-    def merge(section: Any, values: Mapping[str, Any], prefix: str) -> None:
+    def merge(section: Any, known: Any, values: Mapping[str, Any], prefix: str) -> None:
         for name, value in values.items():
             full_name = f"{prefix}{name}"
-            if name not in section and len(section):
+            if known and name not in known:
                 raise ConfigError(f"{where}: {_unknown(config, full_name, experiment)}")
             default = section.get(name)
             if not isinstance(default, ml_collections.ConfigDict):
                 with section.ignore_type():
                     section[name] = _checked(value, default, full_name, where)
             elif isinstance(value, Mapping):
-                merge(default, value, f"{full_name}.")
+                merge(default, known.get(name, {}), value, f"{full_name}.")
             else:
                 raise ConfigError(
                     f"{where}: {full_name} is a section with the fields {', '.join(default)}, "
                     f"and was given {value!r}: set one of its fields."
                 )
 
-    merge(config, given, "")
+    merge(config, defaults, given, "")
 
 
 def _unknown(config: Any, name: str, experiment: str) -> str:
