@@ -819,10 +819,18 @@ LIBRARY_FAULTS = [
     Fault(
         "law-compensation-off-by-one",
         "artbp/truncation/polynomial.py",
-        "return (self._scale + k) / (self._scale + k - (self.alpha - 1))",
-        "return (self._scale + k + 1) / (self._scale + k + 1 - (self.alpha - 1))",
+        "return (self._scale + k) / (at_age_1 + (k - 1))",
+        "return (self._scale + k + 1) / (at_age_1 + k)",
         [f"{LAWS}test_compensations_undo_the_survival"],
         "Π compensation · S = 1.",
+    ),
+    Fault(
+        "law-compensation-in-float32",
+        "artbp/truncation/geometric.py",
+        "self.mean_length / (self.mean_length - 1)",
+        "1 / (1 - self.hazard(k))",
+        [f"{LAWS}test_compensations_of_hazards_close_to_one_in_float32"],
+        "In float32, 1 − c is rounded where c is close to 1.",
     ),
     Fault(
         "law-survival-in-float32",
