@@ -44,9 +44,9 @@ def weights_of(arrays, when):
     return {key[len(when) + 1 :]: w for key, w in arrays.items() if key.startswith(f"{when}/")}
 
 
-def run(title, namespace):
+def run(title, namespace, which=slice(None)):
     """The variables of one of our programs, after the block that the programs share."""
-    for code in [*blocks("The model of the examples", "python"), blocks(title, "python")[0]]:
+    for code in blocks("The model of the examples", "python") + blocks(title, "python")[which]:
         execute(code, namespace)
     return namespace
 
@@ -76,7 +76,7 @@ def test_every_program_of_the_page_is_run_here():
     text = record.PAGE.read_text()
     ours = {title: len(blocks(title, "python")) for title in re.findall(r"^## (.*)$", text, re.M)}
     expected = dict.fromkeys(ours, 0) | dict.fromkeys(SECTIONS.values(), 1)
-    expected |= {"The model of the examples": 1, SECTIONS["purejaxrl"]: 2}
+    expected |= {"The model of the examples": 1, SECTIONS["purejaxrl"]: 2, SECTIONS["pytorch"]: 2}
     assert ours == expected
     assert sum(ours.values()) == text.count("```python")
 
@@ -125,18 +125,17 @@ def test_scanned_rnn(monkeypatch):
         return scanned.apply({"params": weights}, carry, (xs, done))
 
     def run_ours(weights, carry, xs):
-        namespace = {"weights": weights, "carry": carry, "xs": xs, "done": done}
-        run(SECTIONS["purejaxrl"], namespace)
-        by_layer = namespace["last_carry"], namespace["ys"]
-        execute(blocks(SECTIONS["purejaxrl"], "python")[1], namespace)
-        return by_layer, (namespace["last_carry"], namespace["ys"])
+        given = {"weights": weights, "carry": carry, "xs": xs, "done": done}
+        layer = run(SECTIONS["purejaxrl"], dict(given), slice(0, 1))
+        unroll = run(SECTIONS["purejaxrl"], {**given, "nn": nn}, slice(1, 2))
+        return [(namespace["last_carry"], namespace["ys"]) for namespace in (layer, unroll)]
 
     expected, pull_back = jax.vjp(run_theirs, weights, carry, xs)
     outputs, our_pull_back = jax.vjp(run_ours, weights, carry, xs)
     nothing = jax.tree.map(np.zeros_like, cotangents)
     gradients = pull_back(cotangents)
     assert all(np.abs(leaf).max() > 0.1 for leaf in jax.tree.leaves(gradients))
-    for number, pair in enumerate([(cotangents, nothing), (nothing, cotangents)]):
+    for number, pair in enumerate([[cotangents, nothing], [nothing, cotangents]]):
         jax.tree.map(
             lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12),
             (outputs[number], our_pull_back(pair)),
