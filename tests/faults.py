@@ -58,6 +58,7 @@ UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
+COMING_FROM = "tests/test_coming_from.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
@@ -821,10 +822,18 @@ LIBRARY_FAULTS = [
     Fault(
         "law-compensation-off-by-one",
         "artbp/truncation/polynomial.py",
-        "return (self._scale + k) / (self._scale + k - (self.alpha - 1))",
-        "return (self._scale + k + 1) / (self._scale + k + 1 - (self.alpha - 1))",
+        "return (self._scale + k) / (at_age_1 + (k - 1))",
+        "return (self._scale + k + 1) / (at_age_1 + k)",
         [f"{LAWS}test_compensations_undo_the_survival"],
         "Π compensation · S = 1.",
+    ),
+    Fault(
+        "law-compensation-in-float32",
+        "artbp/truncation/geometric.py",
+        "self.mean_length / (self.mean_length - 1)",
+        "1 / (1 - self.hazard(k))",
+        [f"{LAWS}test_compensations_of_hazards_close_to_one_in_float32"],
+        "In float32, 1 − c is rounded where c is close to 1.",
     ),
     Fault(
         "law-survival-in-float32",
@@ -1787,6 +1796,46 @@ EXPERIMENT_FAULTS = [
         "np.max(records.look_back)",
         [f"{PTB}test_ptb_html_report.py::test_the_rows_hold_the_look_backs"],
         "The mean look-back of a row is the longest.",
+    ),
+    Fault(
+        "coming-from-torch-with-one-bias",
+        "docs/coming_from.md",
+        'weights["lstm.bias_ih_l0"] + weights["lstm.bias_hh_l0"]',
+        'weights["lstm.bias_ih_l0"]',
+        [f"{COMING_FROM}test_the_weights_after_20_updates_are_the_same[pytorch-float64-1e-12]"],
+        "An LSTM of PyTorch has two biases.",
+    ),
+    Fault(
+        "coming-from-ignite-without-weights",
+        "docs/coming_from.md",
+        "num_steps - rest, 1.0, 5 / max(rest, 1))",
+        "num_steps - rest, 1.0, 1.0)",
+        [f"{COMING_FROM}test_the_weights_after_20_updates_are_the_same[ignite-float64-1e-12]"],
+        "ignite takes the mean over a shorter last segment.",
+    ),
+    Fault(
+        "coming-from-keras-with-new-epochs",
+        "docs/coming_from.md",
+        "stream = artbp.Stream(xs, targets, ends=False)",
+        "stream = artbp.Stream(xs, targets)",
+        [f"{COMING_FROM}test_the_weights_after_20_updates_are_the_same[keras-float32-1e-05]"],
+        "The state of Keras goes on across epochs.",
+    ),
+    Fault(
+        "coming-from-scanned-rnn-without-resets",
+        "docs/coming_from.md",
+        "xs, carry=carry, resets=done)",
+        "xs, carry=carry)",
+        [f"{COMING_FROM}test_scanned_rnn"],
+        "ScannedRNN resets the carry where an episode begins.",
+    ),
+    Fault(
+        "coming-from-persistent-es-with-every-loss",
+        "docs/coming_from.md",
+        "mask=(jnp.arange(T) + 1) % K == 0, ",
+        "",
+        [f"{COMING_FROM}test_persistent_es"],
+        "Their loss is that of the last step of an unroll.",
     ),
 ]
 
