@@ -13,6 +13,7 @@ from problems import relative_error
 from test_initial_carry import OTHER_GRADIENTS
 
 import artbp
+from artbp import _tree
 
 STEPS, ROWS, INPUTS, HIDDEN = 6, 2, 3, 4
 # The drivers and kernels are in `FLOWS` and here; the others take the same cell through them.
@@ -115,13 +116,18 @@ def compare(estimator, cell, at_each_step, has_gradient=True):
         if has_gradient:
             assert relative_error(total[0], gradient) < 1e-11
         assert_same_carries(state.carry, {**last, "hidden": carry["hidden"]})
+    return state
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_estimator_leaves_them(name, float64):
     """With resets by row, though none of these leaves has rows."""
     estimator = artbp.REGISTRY[name].build(cut_cell, loss_fn, 4)
-    compare(estimator, cut_cell, True, name not in OTHER_GRADIENTS)
+    state = compare(estimator, cut_cell, True, name not in OTHER_GRADIENTS)
+    if name == "pes":  # the particles too begin the next pass with this carry
+        for i in range(2):
+            particle = _tree.index(state.inner_state.carries, i)
+            assert_same_carries(particle, state.carry)
 
 
 FLOWS = {
