@@ -85,6 +85,7 @@ def scan_in_blocks(
         # Inside a loop, XLA cannot merge the second run of the block with the first.
         return _block(scan, state, inputs, block_size, prevent_cse=False)
 
+    last: Any = None
     if reverse and remainder:
         state, last = _block(scan, state, rest, remainder)
     state, outputs = jax.lax.scan(scan_block, state, blocks, length=num_blocks, reverse=reverse)
