@@ -228,6 +228,14 @@ LIBRARY_FAULTS = [
         "The end of a pass leaves lasting leaves as they are.",
     ),
     Fault(
+        "runs-begin-a-pass-with-lasting-leaves-anew",
+        "artbp/contrib/independent_runs.py",
+        "carries = carry, _tree.where_given(initial_carry, carry), initial_carry",
+        "carries = carry, carry, initial_carry",
+        ["tests/estimators/test_initial_carry.py::test_independent_runs_follow_the_same_rule"],
+        "The same for many runs.",
+    ),
+    Fault(
         "lasting-leaves-need-rows",
         "artbp/estimators/stepwise.py",
         "check_resets(state.initial_carry, stream.resets)",
