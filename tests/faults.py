@@ -59,6 +59,7 @@ LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 COMING_FROM = "tests/test_coming_from.py::"
+LASTING = "tests/estimators/test_lasting_leaves.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
@@ -200,7 +201,7 @@ LIBRARY_FAULTS = [
     Fault(
         "carry-not-restarted-at-the-end",
         "artbp/estimators/segmentwise.py",
-        "return grads, _tree.select(begins, first_carry, carry)",
+        "return grads, _tree.replace(begins, first_carry, carry)",
         "return grads, carry",
         [f"{REPLAY}[linear-dynamic-3]"],
         "A new pass begins with the carry that `init` was given.",
@@ -208,8 +209,8 @@ LIBRARY_FAULTS = [
     Fault(
         "pass-begins-with-the-initial-carry",
         "artbp/estimators/stepwise.py",
-        "carry = _tree.select(end_of_stream, state.first_carry, carry)",
-        "carry = _tree.select(end_of_stream, state.initial_carry, carry)",
+        "carry = _tree.replace(end_of_stream, state.first_carry, carry)",
+        "carry = _tree.replace(end_of_stream, state.initial_carry, carry)",
         ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-rtrl]"],
         "The carry after a reset is not that at the beginning of a pass.",
     ),
@@ -220,6 +221,70 @@ LIBRARY_FAULTS = [
         "carry, jnp.zeros((), jnp.int32)",
         ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-tbptt]"],
         "A reset puts the carry to zeros, or to the carry that was given for it.",
+    ),
+    Fault(
+        "lasting-leaves-begin-a-pass-anew",
+        "artbp/estimators/base.py",
+        "    first_carry = _tree.where_given(initial_carry, carry)\n",
+        "    first_carry = carry\n",
+        [f"{LASTING}test_their_gradient_crosses_resets[rtrl]"],
+        "The end of a pass leaves lasting leaves as they are.",
+    ),
+    Fault(
+        "runs-begin-a-pass-with-lasting-leaves-anew",
+        "artbp/contrib/independent_runs.py",
+        "carries = carry, _tree.where_given(initial_carry, carry), initial_carry",
+        "carries = carry, carry, initial_carry",
+        ["tests/estimators/test_initial_carry.py::test_independent_runs_follow_the_same_rule"],
+        "The same for many runs.",
+    ),
+    Fault(
+        "lasting-leaves-need-rows",
+        "artbp/estimators/stepwise.py",
+        "check_resets(state.initial_carry, stream.resets)",
+        "check_resets(state.carry, stream.resets)",
+        [f"{LASTING}test_their_gradient_crosses_resets[rtrl]"],
+        "Resets by row do not act on lasting leaves, which may have any shape.",
+    ),
+    Fault(
+        "resets-cut-the-flow-of-lasting-leaves",
+        "artbp/unrolls/recursion.py",
+        "    no_flow = flow if initial_carry is None else _tree.partition(initial_carry)[0]\n",
+        "    no_flow = flow\n",
+        [f"{LASTING}test_their_gradient_crosses_resets[dynamic]"],
+        "A reset does not replace them, so their cotangent flows on.",
+    ),
+    Fault(
+        "fused-resets-cut-the-flow-of-lasting-leaves",
+        "artbp/unrolls/fused.py",
+        "            initial_carry=arguments.initial_carry,\n",
+        "",
+        [f"{LASTING}test_unrolls_leave_them[fused_unroll]"],
+        "The same in `fused_unroll`.",
+    ),
+    Fault(
+        "hidden-state-reset-in-the-backward-pass-alone",
+        "artbp/cells/affine_recurrence.py",
+        "        if initial is None:  # resets leave h as it is\n            return previous\n",
+        "        if initial is None:\n            initial = jnp.zeros_like(ys[0])\n",
+        [f"{LASTING}test_a_part_of_the_carry_of_an_lstm[hidden]"],
+        "A part of the carry of a hand-written cell may last.",
+    ),
+    Fault(
+        "particles-begin-a-pass-with-old-lasting-leaves",
+        "artbp/estimators/stepwise.py",
+        "fresh = begin(params, carry)",
+        "fresh = begin(params, _tree.combine(state.first_carry, state.carry))",
+        [f"{LASTING}test_every_estimator_leaves_them[pes]"],
+        "The particles of PES begin a pass with the lasting leaves that the last step left.",
+    ),
+    Fault(
+        "reverse-mode-not-refused",
+        "artbp/_tree.py",
+        '        if type(leaf).__name__ == "LinearizeTracer":',
+        "        if False:",
+        [f"{BAD_INPUT}test_reverse_mode_through_an_estimate"],
+        "`jax.grad` through `estimate` fails deep inside JAX, or gives a truncated gradient.",
     ),
     Fault(
         "time-steps-counted-as-estimates",
@@ -329,15 +394,15 @@ LIBRARY_FAULTS = [
     Fault(
         "flow-across-the-boundary",
         "artbp/unrolls/chunk.py",
-        "        flow=_tree.zeros_like(_tree.partition(segment.initial_carry)[0]),\n",
-        "        flow=_tree.partition(segment.initial_carry)[0],\n",
+        "        flow=_tree.zeros_like(_tree.partition(segment.carry_like)[0]),\n",
+        "        flow=_tree.partition(segment.carry_like)[0],\n",
         [f"{REPLAY}[linear-dynamic-3]"],
         "Behind the last step of a segment the flow is zero.",
     ),
     Fault(
         "segment-resets-to-zeros",
         "artbp/unrolls/chunk.py",
-        "entering = _tree.select(resets[j], segment.initial_carry, carry)",
+        "entering = _tree.replace(resets[j], segment.initial_carry, carry)",
         "entering = _tree.select(resets[j], _tree.zeros_like(carry), carry)",
         [f"{REPLAY}[linear-exact-4]"],
         "After a reset the initial carry enters, which need not be zero.",
@@ -580,8 +645,8 @@ LIBRARY_FAULTS = [
     Fault(
         "recursion-ignores-resets",
         "artbp/unrolls/recursion.py",
-        "entering = _tree.select(reset, _tree.zeros_like(entering), entering)",
-        "entering = _tree.select(reset, entering, entering)",
+        "entering = _tree.replace(reset, no_flow, entering)",
+        "pass",
         [RECURSION],
         "Nothing flows back through a reset.",
     ),
@@ -629,7 +694,7 @@ LIBRARY_FAULTS = [
     Fault(
         "unroll-reset-not-cutting",
         "artbp/unrolls/unroll.py",
-        "            carry = _tree.select(reset_t, initial_carry, carry)\n",
+        "            carry = _tree.replace(reset_t, initial_carry, carry)\n",
         "            kept = jax.tree.map(lambda c: c - jax.lax.stop_gradient(c), carry)\n"
         "            carry = _tree.select(\n"
         "                reset_t, jax.tree.map(jax.numpy.add, initial_carry, kept), carry\n"
@@ -656,10 +721,34 @@ LIBRARY_FAULTS = [
     Fault(
         "checkpoint-remainder-lost",
         "artbp/unrolls/checkpointing.py",
-        "state, last = _block(step, state, rest, remainder, unroll)",
-        "_, last = _block(step, state, rest, remainder, unroll)",
+        "    if not reverse and remainder:\n        state, last = _block(",
+        "    if not reverse and remainder:\n        _, last = _block(",
         [f"{CHECKPOINT}test_values_and_gradients_are_those_of_the_plain_unroll[3-2-True-1]"],
         "The carry after the last step comes from the shorter block at the end.",
+    ),
+    Fault(
+        "reverse-with-lengths-of-a-forward-run",
+        "artbp/unrolls/unroll.py",
+        "until_end = until_end + 1 if reverse else until_end - 1",
+        "until_end = until_end - 1",
+        [f"{UNROLL}test_reverse_is_a_flip_of_the_arrays"],
+        "In reverse, the padding comes before the steps of a row.",
+    ),
+    Fault(
+        "reverse-blocks-in-forward-order",
+        "artbp/unrolls/checkpointing.py",
+        "length=num_blocks, reverse=reverse)",
+        "length=num_blocks)",
+        [f"{UNROLL}test_reverse_is_a_flip_of_the_arrays"],
+        "In reverse, the blocks run in reverse order too.",
+    ),
+    Fault(
+        "fused-reverse-flips-the-padding",
+        "artbp/unrolls/fused.py",
+        "jnp.where(t < end, end - 1 - t, t)",
+        "leaf.shape[0] - 1 - t + 0 * end",
+        [f"{FUSED}test_reverse_equals_the_unroll"],
+        "Each row is flipped within its length.",
     ),
     Fault(
         "fused-gates-off-by-one",
@@ -711,6 +800,14 @@ LIBRARY_FAULTS = [
         "After a reset the cell's initial carry enters, not the carry that entered the first step.",
     ),
     Fault(
+        "nnx-statistics-not-updated",
+        "artbp/adapters/nnx.py",
+        "lax.stop_gradient(nnx.state(own, mutable))",
+        "updated",
+        [f"{ADAPTERS}test_batch_statistics_go_on_in_the_carry[nnx]"],
+        "A step updates the batch statistics in the carry.",
+    ),
+    Fault(
         "nnx-draws-without-a-key",
         "artbp/adapters/nnx.py",
         "        if not has_key:\n            raise ValueError(NO_KEY)\n",
@@ -721,8 +818,8 @@ LIBRARY_FAULTS = [
     Fault(
         "nnx-module-shares-the-params",
         "artbp/adapters/nnx.py",
-        "return nnx.merge(graphdef, params, rest, copy=True)",
-        "return nnx.merge(graphdef, params, rest, recreate_variables=False)",
+        "return nnx.merge(graphdef, params, updated, rest, copy=True)",
+        "return nnx.merge(graphdef, params, updated, rest, recreate_variables=False)",
         [f"{ADAPTERS}test_a_module_comes_back[nnx]"],
         "A change of the module that came back would change the params.",
     ),
@@ -738,7 +835,7 @@ LIBRARY_FAULTS = [
     Fault(
         "recurrence-hidden-not-reset",
         "artbp/cells/affine_recurrence.py",
-        "return jnp.where(_tree.align(chunk.resets, ys), initial, previous)",
+        "return jnp.where(_tree.align(chunk.resets, ys), initial[None], previous)",
         "return previous",
         [f"{REPLAY}[lstm-exact-4]"],
         "The hidden state that entered a step after a reset is the initial one.",
@@ -1520,8 +1617,8 @@ LIBRARY_FAULTS = [
     Fault(
         "chunks-reset-the-online-state",
         "artbp/estimators/stepwise.py",
-        "        if stream.ends:\n            carry = _tree.select(",
-        "        if True:\n            carry = _tree.select(",
+        "        if stream.ends:\n            carry = _tree.replace(",
+        "        if True:\n            carry = _tree.replace(",
         [f"{CHUNKS}test_the_same_numbers_as_from_one_array[rtrl-7]"],
         "Where a stream goes on, so does the influence of the parameters on the carry.",
     ),
