@@ -106,13 +106,14 @@ def check_dropout(names, printed):
 
 
 def check_padded(names, printed):
-    """The gradient is that of rows of their own lengths."""
-    params, lengths = with_readout(names), names["lengths"]
-    bptt = artbp.bptt(names["cell"], names["loss_fn"])
-    found = gradient_of_pass(bptt, params, names["carry"], names["padded"])
-    counts = names["mask"][:, None] & ~names["is_padding"]
-    rows = names["inputs"], names["targets"]
-    close(found, gradient_of_rows(names, params, rows, lengths, counts))
+    """Other padding gives the same training, and the losses of the padding are not counted."""
+    xs, targets = (jnp.where(names["is_padding"], 7, names[name]) for name in ("xs", "targets"))
+    other = artbp.Stream(xs, targets, mask=names["mask"], lengths=names["lengths"])
+    trained = [
+        names["train"](names["estimator"], names["params"], s) for s in (names["padded"], other)
+    ]
+    chex.assert_trees_all_equal(*trained)
+    np.testing.assert_array_equal(other.mask.sum(axis=0), names["lengths"] - 1)
 
 
 def check_packed(names, printed):
@@ -133,36 +134,38 @@ def check_packed(names, printed):
 
 
 def check_one_loss(names, printed):
-    """200 losses, and their mean has the gradient of the last outputs of the rows."""
+    """100 losses, and their mean has the gradient of the last outputs of the rows."""
     params, batch = with_readout(names), names["batch"]
-    assert int(np.sum(batch.mask)) == 200
-    found = gradient_of_pass(names["bptt"], params, jnp.zeros((200, 32)), batch)
+    assert int(np.sum(batch.mask)) == 100
+    found = gradient_of_pass(names["bptt"], params, jnp.zeros((100, 32)), batch)
     rows = names["xs"], jnp.broadcast_to(names["xs"][0], names["xs"].shape)
     expected = gradient_of_rows(names, params, rows, names["lengths"], names["is_last"])
-    close(found, jax.tree.map(lambda leaf: leaf / 200, expected))
+    close(found, jax.tree.map(lambda leaf: leaf / 100, expected))
 
 
 def check_tied(names, printed):
-    """The embedding gets the gradient of both of its uses."""
+    """The embedding gets the gradient of both of its uses, here in the first segment."""
     cell, loss_fn, params = names["tied_cell"], names["tied_loss_fn"], names["tied_params"]
-    bptt, stream = artbp.bptt(cell, loss_fn, normalizer=4000), names["stream"]
+    estimator, stream = names["tied"], names["stream"]
+    opt_state = names["optimizer"].init(params)
+    state = estimator.init(params, names["carry"], rng_key=jax.random.key(2))
+    *_, opt_state, info = names["update"](estimator, params, state, opt_state, stream)
+    found = jax.tree.map(lambda mean: mean / 0.1, opt_state[0].mu)  # Adam's mean of one gradient
 
-    @jax.jit
-    def gradient(params, stream):
-        def loss(params):
-            _, ys = artbp.unroll(cell, params, names["carry"], stream.xs)
-            return jnp.sum(loss_fn(params, ys, stream.targets)[1:]) / 4000
+    def loss(params):
+        length = int(info.length)
+        gates = names["law"].compensation(jnp.arange(1, length + 1))
+        _, ys = artbp.unroll(cell, params, names["carry"], stream.xs[:length], gates=gates)
+        return jnp.sum(loss_fn(params, ys, stream.targets[:length])[1:]) / 80
 
-        return jax.grad(loss)(params)
-
-    close(gradient_of_pass(bptt, params, names["carry"], stream), gradient(params, stream))
+    close(found, jax.grad(loss)(params))
 
 
 def check_learning_rates(names, printed):
-    """The rate follows the time steps, of which all updates together ran 10,000 and a few."""
+    """The rate follows the time steps, of which all updates together ran 2,000 and a few."""
     assert printed["last rate"] == 0
-    assert 10_000 <= names["state"].num_steps < 10_500
-    assert 900 < names["state"].num_estimates < 1100
+    assert 2000 <= names["state"].num_steps < 2200
+    assert 150 < printed["updates"] < 250
 
 
 def check_accumulation(names, printed):
@@ -181,21 +184,13 @@ def check_accumulation(names, printed):
 
 
 def check_bfloat16(names, printed):
-    """The errors are those of the table: 1.7 %, 0.02 %, 0.17 % and 0.13 %."""
-    assert 0.01 < printed["by_scan bfloat16"] < 0.03
-    assert 0.0001 < printed["by_scan mixed"] < 0.0005
-    assert 0.001 < printed["by_estimator bfloat16"] < 0.003
-    assert 0.0007 < printed["by_estimator mixed"] < 0.002
+    """The errors are those of the table, and a small update is lost."""
+    assert 0.014 < printed["by_unroll bfloat16"] < 0.022
+    assert 0.0006 < printed["by_unroll mixed"] < 0.001
+    assert 0.0015 < printed["by_estimator bfloat16"] < 0.0023
+    assert 0.0013 < printed["by_estimator mixed"] < 0.0021
     lost = jnp.bfloat16(1) + jnp.bfloat16(1 / 512)
     assert lost.dtype == jnp.bfloat16 and lost == 1
-    # `artbp.unroll` rounds at every step too.
-    narrow, xs, targets = names["narrow"], names["inputs"], names["targets"]
-    lengths = jnp.full((8,), 500)
-    rounded = gradient_of_rows(names, narrow, (xs, targets), lengths, jnp.ones((500, 1), bool))
-    with jax.enable_x64(True):
-        error = jax.tree.map(jnp.subtract, names["cast"](rounded, float), names["truth"])
-        norm = names["optax"].tree.norm
-        assert norm(error) > 0.01 * norm(names["truth"])
 
 
 DIGEST = """
@@ -212,7 +207,7 @@ def check_checkpoints(names, printed):
     going_on = (
         "for _ in range(100):\n"
         "    trained, state, opt_state, info = "
-        "update(segments, trained, state, opt_state, stream)\n"
+        "update(estimator, trained, state, opt_state, stream)\n"
     )
     assert names["number"] == 100
     names = run(going_on + DIGEST, names | {"hashlib": hashlib, "print": printed.__setitem__})
