@@ -91,6 +91,7 @@ UNROLL = "tests/unrolls/test_unroll.py::"
 GATE = "tests/unrolls/test_gate.py::"
 CHECKPOINT = "tests/unrolls/test_checkpoint.py::"
 ADAPTERS = "tests/adapters/test_adapters.py::"
+RECIPES = "tests/test_recipes.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
 DIAGNOSTICS = "tests/diagnostics/"
@@ -1653,6 +1654,31 @@ LIBRARY_FAULTS = [
         "survival = law.survival(np.arange(1, len(profile) + 2))",
         [f"{LAW_OF_LOOK_BACKS}test_the_variance_is_that_of_all_look_backs[linear]"],
         "R_j comes with the probability to reach the window j back.",
+    ),
+    # The pages: recipes that do not do what they say.
+    Fault(
+        "recipe-repeats-dropout-masks",
+        "docs/recipes.md",
+        "artbp.with_keys(stream, dropout_key, state)",
+        "artbp.with_keys(stream, dropout_key, state._replace(num_steps=state.position))",
+        [f"{RECIPES}test_a_recipe[Dropout]"],
+        "Every pass would have the same dropout masks.",
+    ),
+    Fault(
+        "recipe-packs-without-resets",
+        "docs/recipes.md",
+        "np.roll(xs, 1, axis=0), resets, mask=~resets",
+        "np.roll(xs, 1, axis=0), mask=~resets",
+        [f"{RECIPES}test_a_recipe[Packed short sequences]"],
+        "The gradient would cross from one sequence into the one before it.",
+    ),
+    Fault(
+        "recipe-does-not-restore-the-optimiser",
+        "docs/recipes.md",
+        "trained, state, opt_state = checkpoints.restore",
+        "trained, state, _ = checkpoints.restore",
+        [f"{RECIPES}test_a_recipe[Checkpoints]"],
+        "A restored training would differ from one without a stop.",
     ),
 ]
 

@@ -30,7 +30,10 @@ def test_an_example_runs_and_learns(title, capsys, strict_promotion):
         pytest.skip(f"{title} is not installed")
     code = "\n".join([*BLOCK.findall(SHARED), EXAMPLES[title]])
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        exec(compile(code, str(PAGE), "exec"), {})
+        exec(compile(code, str(PAGE), "exec"), names := {})
     losses = re.findall(r"^loss ([0-9.e-]+)$", capsys.readouterr().out, re.MULTILINE)
     assert len(losses) == len(re.findall(r"\btrain\(", EXAMPLES[title]))
     assert all(float(loss) < 1 for loss in losses)
+    result = names.get("result")  # of artbp.evaluate, without dropout
+    assert (result is not None) == (title == "flax nnx")
+    assert result is None or result.loss_sum / result.num_losses < 1
