@@ -34,9 +34,12 @@ pure function, and its only state is the carry.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artbp.adapters.base import AdaptedModule, stack
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
+    from artbp.adapters import equinox, haiku, linen, nnx
 
 __all__ = [
     "AdaptedModule",
