@@ -78,6 +78,19 @@ CONSTANTS = {
 }
 
 
+def keep_lines_of_formulas(app, what, name, obj, options, lines):
+    """Makes indented lines after a paragraph of a docstring a literal block, not a quotation."""
+    text, before = list(lines), ""  # the last line that is not indented
+    lines.clear()
+    for i, line in enumerate(text):
+        is_start = line.startswith("    ") and i and not text[i - 1]
+        is_elsewhere = re.fullmatch(r"\w+:|.*::|[-*] .*", before)  # a section, a block, a list
+        if is_start and not is_elsewhere and not text[i - 2].startswith("    "):
+            lines += ["::", ""]
+        lines.append(line)
+        before = line if line and not line.startswith(" ") else before
+
+
 def use_docstring_of_constant(app, what, name, obj, options, lines):
     if name in CONSTANTS:
         docstrings = ModuleAnalyzer.for_module(CONSTANTS[name]).find_attr_docs()
@@ -86,4 +99,6 @@ def use_docstring_of_constant(app, what, name, obj, options, lines):
 
 def setup(app):
     app.add_transform(LinkNames)
+    # Before napoleon, whose priority is 500, turns sections into fields.
+    app.connect("autodoc-process-docstring", keep_lines_of_formulas, priority=400)
     app.connect("autodoc-process-docstring", use_docstring_of_constant)
