@@ -62,3 +62,15 @@ def test_the_tour_prints_what_it_shows():
         printed = pages.run(pages.blocks(text), path, {})
     jax.config.update("jax_enable_x64", False)
     pages.check_printed(printed, pages.blocks(text, "text").replace("\n\n", "\n"))
+
+
+def test_the_lines_of_a_block_fit_the_page():
+    """docs/_static/custom.css sets the size of the code for lines of 100 characters."""
+    blocks = [
+        (path.name, line)
+        for path in DOCS.rglob("*.md")
+        for language in ("python", "text", "sh", "")
+        for line in pages.blocks(path.read_text(), language).splitlines()
+    ]
+    assert blocks
+    assert [(name, line) for name, line in blocks if len(line) > 100] == []
