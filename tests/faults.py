@@ -1680,6 +1680,47 @@ LIBRARY_FAULTS = [
         [f"{RECIPES}test_a_recipe[Checkpoints]"],
         "A restored training would differ from one without a stop.",
     ),
+    # The package and its pages.
+    Fault(
+        "scipy-at-import",
+        "artbp/truncation/look_back.py",
+        "import numpy as np\n",
+        "import numpy as np\nimport scipy.optimize  # noqa: F401\n",
+        ["tests/test_package.py::test_import_needs_only_the_array_libraries"],
+        "`import artbp` loads scipy, which most users never need",
+    ),
+    Fault(
+        "annotation-missing",
+        "artbp/estimators/run_pass.py",
+        "    params: Any,\n    state: EstimatorState,\n",
+        "    params: Any,\n    state,\n",
+        ["tests/test_typed_api.py::test_the_public_names_are_annotated"],
+        "a type checker takes anything as the state",
+    ),
+    Fault(
+        "first-page-does-not-run",
+        "docs/index.md",
+        "state = estimator.init(params, carry, rng_key",
+        "state = estimator.init(params, rng_key",
+        ["tests/docs/test_docs_pages.py::test_the_program_of_the_first_page_learns"],
+        "the program of the first page raises a TypeError",
+    ),
+    Fault(
+        "tour-without-compensation",
+        "docs/tour.md",
+        "gates = np.where(patterns, 0, 1 / (1 - hazards))",
+        "gates = np.where(patterns, 0, 1.0)",
+        ["tests/docs/test_docs_pages.py::test_the_tour_prints_what_it_shows"],
+        "the mean of the tour's gradients is not that of full BPTT",
+    ),
+    Fault(
+        "anchors-unchecked",
+        "docs/check_site.py",
+        "if anchor not in pages[target].anchors:",
+        "if False:",
+        ["tests/docs/test_check_site.py::test_a_problem_is_found"],
+        "a link to a heading that was renamed goes unnoticed",
+    ),
 ]
 
 # The faults of experiments/, which tests/experiments must see.

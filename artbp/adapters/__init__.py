@@ -35,9 +35,12 @@ lasting leaves. Otherwise such modules are refused.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artbp.adapters.base import AdaptedModule, stack
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
+    from artbp.adapters import equinox, haiku, linen, nnx
 
 __all__ = [
     "AdaptedModule",

@@ -274,9 +274,8 @@ def adapt_batch_norm(library):
 
         module = Normalised()
         model = artbp.adapters.nnx.adapt(module, carry)
-        assert artbp.adapters.nnx.adapt(nnx.view(module, use_running_average=True), carry).cell(
-            model.params, carry, x
-        )
+        module.eval()  # `model` stays as the module was
+        assert artbp.adapters.nnx.adapt(module, carry).cell(model.params, carry, x)
     elif library == "haiku":
         import haiku as hk
 
