@@ -11,16 +11,13 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pages
 import pytest
 
 import artbp
 
 PAGE = Path(__file__).parent.parent / "docs" / "recipes.md"
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
-SHARED, *SECTIONS = (
-    "\n".join(BLOCK.findall(section)) for section in PAGE.read_text().split("\n## ")
-)
+SHARED, *SECTIONS = (pages.blocks(section) for section in PAGE.read_text().split("\n## "))
 TITLES = re.findall(r"^## (.*)$", PAGE.read_text(), re.MULTILINE)
 RECIPES = dict(zip(TITLES, SECTIONS, strict=True))
 MEMORY_MAP = "Data from a memory map"  # its `Pieces` are also those of the loaders
@@ -29,8 +26,7 @@ MEMORY_MAP = "Data from a memory map"  # its `Pieces` are also those of the load
 @pytest.fixture(scope="module")
 def shared():
     """What the shared block defines. One `update` for all recipes, so that it compiles once."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return run(SHARED, {})
+    return run(SHARED, {})
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +39,7 @@ def as_users_run(tmp_path, monkeypatch, strict_promotion):
 
 def run(code, names):
     names = dict(names)
-    exec(compile(code, str(PAGE), "exec"), names)
+    print(pages.run(code, PAGE, names), end="")
     return names
 
 

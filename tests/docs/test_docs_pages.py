@@ -15,8 +15,11 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 # Pages with a test of their own.
 ELSEWHERE = {
+    "beyond_sequence_models.md": "tests/experiments/test_docs_beyond_sequence_models.py",
     "choosing.md": "tests/diagnostics/test_docs_choosing.py",
+    "coming_from.md": "tests/test_coming_from.py",
     "index.md": "tests/docs/test_docs_pages.py",
+    "recipes.md": "tests/test_recipes.py",
     "tour.md": "tests/docs/test_docs_pages.py",
     "your_model.md": "tests/adapters/test_docs_your_model.py",
 }
