@@ -1675,8 +1675,8 @@ LIBRARY_FAULTS = [
     Fault(
         "recipe-does-not-restore-the-optimiser",
         "docs/recipes.md",
-        "trained, state, opt_state = checkpoints.restore",
-        "trained, state, _ = checkpoints.restore",
+        "params, state, opt_state = checkpoints.restore",
+        "params, state, _ = checkpoints.restore",
         [f"{RECIPES}test_a_recipe[Checkpoints]"],
         "A restored training would differ from one without a stop.",
     ),

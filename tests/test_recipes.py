@@ -191,7 +191,7 @@ def check_bfloat16(names, printed):
 
 
 DIGEST = """
-leaves = jax.tree.leaves((trained, opt_state, state.carry, state.position, state.num_estimates))
+leaves = jax.tree.leaves((params, opt_state, state.carry, state.position, state.num_estimates))
 print("digest", hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest())
 """
 
@@ -203,8 +203,8 @@ def check_checkpoints(names, printed):
     assert process.returncode == 0, process.stderr
     going_on = (
         "for _ in range(100):\n"
-        "    trained, state, opt_state, info = "
-        "update(estimator, trained, state, opt_state, stream)\n"
+        "    params, state, opt_state, info = "
+        "update(estimator, params, state, opt_state, stream)\n"
     )
     assert names["number"] == 100
     names = run(going_on + DIGEST, names | {"hashlib": hashlib, "print": printed.__setitem__})
