@@ -123,11 +123,13 @@ def make_estimator(config: Any, arm: Arm) -> artbp.GradientEstimator:
     """Makes the estimator of the mean loss of a step, over a minibatch of rows."""
     rows = config.num_rows // config.num_minibatches
     options: dict[str, Any] = {"normalizer": float(rows * config.rollout_length)}
-    if arm.look_back is None:
-        # Small buffers, because `run_pass` under vmap copies them after every segment.
-        options |= {"policy": "dynamic", "block_size": min(32, config.rollout_length)}
-    else:  # no more than there are windows, for the same reason
+    if arm.look_back is not None:  # no more than there are windows
         options["stored_carries"] = math.ceil(config.rollout_length / arm.length)
+    else:
+        # Small buffers for random segments: `run_pass` under vmap copies them after each segment.
+        length = config.rollout_length
+        block_size = min(16, length) if arm.claims.random else length
+        options |= {"policy": "dynamic", "block_size": block_size}
     loss_fn = ppo.make_loss(config.clip, config.value_weight, config.entropy_weight)
     return arm.build(CELL, loss_fn, **options)
 
@@ -195,8 +197,10 @@ def train_arm(config: Any, arm: Arm, train_runs: Callable | None = None) -> Resu
     )
     keys, reported = tuning.split(tuning.run_keys(config), config)
     rates = np.array(config.learning_rates, np.float32)
-    found = [train_runs(np.full(len(keys), rate), keys) for rate in rates]
-    scores = np.stack([-mean_return(curves, last_quarter(config)) for curves in found], axis=1)
+    # All rates of all tuning runs in one program, [runs · rates].
+    number = len(rates)
+    found = train_runs(np.tile(rates, len(keys)), jnp.repeat(keys, number))
+    scores = -mean_return(found, last_quarter(config)).reshape(len(keys), number)
     choice = choose_rate(config.learning_rates, scores)
     curves = train_runs(np.full(len(reported), choice.rate, np.float32), reported)
     return Result(arm, choice, jax.tree.map(np.asarray, curves))

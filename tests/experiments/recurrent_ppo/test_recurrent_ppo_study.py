@@ -20,7 +20,7 @@ from experiments.recurrent_ppo.training import CELL, Curves, collect, init_param
 
 CONFIG = Path(__file__).parents[3] / "configs" / "recurrent_ppo" / "default.py"
 TINY = (
-    "num_tuning_runs=1",
+    "num_tuning_runs=2",
     "num_seeds=2",
     "corridor_length=2",
     "num_rows=4",
@@ -172,17 +172,23 @@ def test_the_return_counts_all_rewards_for_each_episode_that_ended():
 
 
 def test_the_rate_is_chosen_on_runs_that_are_not_reported():
-    """With a stub in place of training: the reward of a run is its rate, and 100 for seeds."""
-    config = load("num_tuning_runs=3", "num_seeds=2")
-    given = []
+    """With a stub in place of training: the best return of a run is at 3e-3 on average only."""
+    config = load("num_tuning_runs=3", "num_seeds=2", "learning_rates=(1e-3, 3e-3, 1e-2)")
+    best, given = iter([3e-3, 3e-3, 1e-2]), []
 
     def train_runs(rates, keys):
-        given.append((float(rates[0]), jax.random.key_data(keys).tolist()))
+        given.append((np.asarray(rates), jax.random.key_data(keys).tolist()))
+        found = np.zeros(len(keys))
+        for run in range(3) if len(given) == 1 else ():
+            part = slice(3 * run, 3 * run + 3)
+            found[part] = -abs(np.log(rates[part] / next(best)))
         ones = np.ones((len(keys), config.num_iterations))
-        return Curves(ones * rates[:, None], ones, ones)
+        return Curves(ones * found[:, None], ones, ones)
 
     result = training.train_arm(config, parse("tbptt(4)"), train_runs)
     assert result.choice.rate == 3e-3
     keys = jax.random.key_data(jax.random.split(jax.random.key(0), 5)).tolist()
-    assert [part for _, part in given] == [keys[:3], keys[:3], keys[3:]]
+    assert [part for _, part in given] == [[keys[i // 3] for i in range(9)], keys[3:]]
+    np.testing.assert_allclose(given[0][0], 3 * [1e-3, 3e-3, 1e-2], rtol=1e-6)
+    np.testing.assert_allclose(given[1][0], 2 * [3e-3], rtol=1e-6)
     assert result.curves.reward.shape == (2, config.num_iterations)
