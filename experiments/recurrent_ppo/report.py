@@ -27,7 +27,8 @@ def make_row(config: Any, result: Result) -> Row:
     """Makes the row of an arm, with the results of every seed."""
     arm, choice, curves = result
     end = last_quarter(config)
-    row: Row = {"arm": arm.text, "label": arm.label, "length": arm.length}
+    row: Row = {"arm": arm.text, "label": arm.label}
+    row["length"] = arm.length or config.rollout_length  # full BPTT: the whole rollout
     row |= {"learning_rate": choice.rate, "rate_at_edge": choice.at_edge}
     row["tuning_returns"] = [-score for score in choice.scores]  # by learning rate
     row["returns"] = np.round(mean_return(curves, end), 4).tolist()
@@ -67,39 +68,41 @@ def make_figure(config: Any, arms: Sequence[Arm], rows: Sequence[Row]) -> Figure
         (12.4, 5.0),
         "Recurrent PPO: the return against the window of the backward pass",
         f"T-maze: at least {config.corridor_length} steps from the cue to the turn. "
-        f"{config.num_seeds} seeds; the best return is 1, without memory it is 0.",
-        [(0.06, 0.12, 0.36, 0.68), (0.485, 0.12, 0.31, 0.68)],
+        f"The best return is 1, without memory it is 0.\nLeft: last quarter of the training, "
+        f"{config.num_seeds} seeds (dots) and their mean (bars). Right: mean of the seeds.",
+        [(0.06, 0.12, 0.36, 0.66), (0.485, 0.12, 0.31, 0.66)],
     )
     pens = {arm.text: {"color": color} for arm, color in colors(arms).items()}
-    lowest = min(np.min(row["returns"]) for row in rows)
+    lowest = max(min(np.min(row["returns"]) for row in rows), -1)
     windows = [row for row in rows if row["arm"].startswith(("tbptt", "bptt"))]
-    lengths = [row["length"] or config.rollout_length for row in windows]
-    order = np.argsort(lengths)
-    means = np.array([np.mean(row["returns"]) for row in windows])
-    left.plot(np.array(lengths)[order], means[order], color="0.6", linewidth=1.5, zorder=1)
+    means = sorted((row["length"], np.mean(row["returns"])) for row in windows)
+    if means:
+        left.plot(*np.transpose(means), color="0.6", linewidth=1.5, zorder=1)
     # Arms of the same length stand side by side.
     others = [row["arm"] for row in rows if row not in windows]
     for row in rows:
-        shift = 1.0 if row in windows else 1.12 ** (1 + others.index(row["arm"]))
-        place = shift * (row["length"] or config.rollout_length)
-        pen = pens[row["arm"]]
-        left.plot(
-            [place] * len(row["returns"]), row["returns"], "o", markersize=4, alpha=0.6, **pen
-        )
-        left.plot(place, np.mean(row["returns"]), "_", markersize=18, markeredgewidth=3, **pen)
+        shift = 1.0 if row in windows else 1.16 ** (1 + others.index(row["arm"]))
+        place, pen = shift * row["length"], pens[row["arm"]]
+        # A little apart, so that equal returns can all be seen.
+        places = place * np.linspace(0.97, 1.03, len(row["returns"]))
+        left.plot(places, row["returns"], "o", markersize=4, alpha=0.7, **pen)
+        mean: Any = {"marker": "_", "markersize": 14, "markeredgewidth": 3}
+        left.plot(place, np.mean(row["returns"]), **mean, **pen)
     left.axvline(config.corridor_length, color="0.45", linewidth=1, linestyle=(0, (1, 2)))
+    left.set_ylim(min(lowest, 0) - 0.15, 1.08)
+    words: dict[str, Any] = {"color": "0.3", "fontsize": 9, "va": "bottom"}
+    left.text(config.corridor_length * 1.03, left.get_ylim()[0], "from cue to turn", **words)
     left.set(xscale="log", xlabel="window, or mean segment length, in steps", ylabel="return")
-    plain_ticks(left.xaxis, sorted({*lengths, *(row["length"] or lengths[0] for row in rows)}))
+    plain_ticks(left.xaxis, sorted({row["length"] for row in rows}))
     right.set(xlabel="time steps of all mazes, in thousands")
     ends = []
     for row in rows:
         steps, curves = np.array(row["curve_steps"]) / 1000, np.array(row["curves"])
         pen = pens[row["arm"]]
         right.plot(steps, curves.mean(0), linewidth=2, **pen)
-        right.fill_between(steps, curves.min(0), curves.max(0), alpha=0.1, linewidth=0, **pen)
-        ends.append((curves.mean(0)[-1], row["label"], pen))
+        ends.append((curves.mean(0)[-1], row["label"].replace(", 1", ",\n1"), pen))
+    right.set_ylim(-0.6, 1.08)
     for axes in (left, right):
-        axes.set_ylim(min(lowest, 0) - 0.15, 1.08)
         grid(axes)
     label_ends(right, ends)
     return figure

@@ -25,17 +25,14 @@ def test_the_programs_are_short():
     assert max(lengths) <= 30
 
 
-@pytest.mark.optimised
 def test_the_learned_schedule(capsys):
     truncated, unbiased = printed(PROGRAMS[0], capsys)
-    np.testing.assert_allclose(truncated[[0, 1, 3]], [0.95, 0.04, 0.30], rtol=0.3)
-    np.testing.assert_allclose(unbiased[[1, 3]], [0.79, 0.22], rtol=0.3)
-    assert truncated[3] > 1.15 * unbiased[3]
+    np.testing.assert_allclose(truncated, [0.85, 0.07, 0.06, 0.27], rtol=0.3)
+    np.testing.assert_allclose(unbiased[[0, 1, 3]], [0.96, 0.53, 0.20], rtol=0.2)
 
 
-@pytest.mark.optimised
 def test_the_learned_controller(capsys):
     truncated, unbiased = printed(PROGRAMS[1], capsys)
-    assert truncated[4] == pytest.approx(0.75, abs=0.05)
-    assert unbiased[4] < 0.1
-    assert abs(truncated[0]) > 2 * abs(unbiased[0])  # large gains
+    assert truncated[4] == pytest.approx(0.78, abs=0.05)
+    assert unbiased[4] < 0.15
+    assert truncated[0] < 2 * unbiased[0] < 0  # larger gains
