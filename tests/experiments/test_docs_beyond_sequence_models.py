@@ -33,6 +33,6 @@ def test_the_learned_schedule(capsys):
 
 def test_the_learned_controller(capsys):
     truncated, unbiased = printed(PROGRAMS[1], capsys)
-    assert truncated[4] == pytest.approx(0.78, abs=0.05)
+    assert truncated[4] == pytest.approx(0.67, abs=0.05)
     assert unbiased[4] < 0.15
     assert truncated[0] < 2 * unbiased[0] < 0  # larger gains
