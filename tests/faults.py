@@ -66,6 +66,7 @@ COMMON = "tests/experiments/common/"
 COMMAND_LINES = "tests/experiments/test_command_lines.py::"
 PTB = "tests/experiments/ptb/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
+PPO = "tests/experiments/recurrent_ppo/test_recurrent_ppo_study.py::"
 K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
 PHASE = "tests/experiments/phase/test_phase.py::"
@@ -1773,6 +1774,54 @@ EXPERIMENT_FAULTS = [
         "distractors = jax.random.randint(distractor_key, shape, 0, NUM_ITEMS)",
         [f"{MEMORY}test_the_stream_shows_an_item_and_then_distractors"],
         "Only the first step shows the item.",
+    ),
+    Fault(
+        "ppo-advantages-cross-episodes",
+        "experiments/recurrent_ppo/ppo.py",
+        "discounts = discount * (1 - is_end.astype(values.dtype))",
+        "discounts = discount * jnp.ones_like(values)",
+        [f"{PPO}test_advantages_stop_where_an_episode_ends"],
+        "No reward or value of the next episode counts for this one.",
+    ),
+    Fault(
+        "ppo-clipped-without-the-minimum",
+        "experiments/recurrent_ppo/ppo.py",
+        "gain = jnp.minimum(ratio * target.advantage, clipped * target.advantage)",
+        "gain = clipped * target.advantage",
+        [f"{PPO}test_the_clipped_loss"],
+        "A ratio on the wrong side of the clip still has a gradient.",
+    ),
+    Fault(
+        "ppo-carry-of-the-next-rollout",
+        "experiments/recurrent_ppo/training.py",
+        "estimator.init(params, carry[rows], rng_key=key",
+        "estimator.init(params, new_carry[rows], rng_key=key",
+        [f"{PPO}test_every_pass_reproduces_the_rollout"],
+        "A pass begins with the carry that entered the rollout's first step.",
+    ),
+    Fault(
+        "ppo-no-resets",
+        "experiments/recurrent_ppo/training.py",
+        "artbp.Stream(rollout.symbol, target, resets=rollout.is_first)",
+        "artbp.Stream(rollout.symbol, target)",
+        [f"{PPO}test_every_pass_reproduces_the_rollout"],
+        "The carry is reset where an episode begins.",
+    ),
+    Fault(
+        "ppo-rate-of-reported-runs",
+        "experiments/recurrent_ppo/training.py",
+        "keys, reported = tuning.split(tuning.run_keys(config), config)",
+        "reported, keys = tuning.split(tuning.run_keys(config), config)",
+        [f"{PPO}test_the_rate_is_chosen_on_runs_that_are_not_reported"],
+        "Rates are chosen on runs that are not reported.",
+    ),
+    Fault(
+        "ppo-junction-is-noise",
+        "experiments/recurrent_ppo/maze.py",
+        "symbol = jnp.where(position == corridor_length, JUNCTION, noise)",
+        "symbol = noise",
+        [f"{PPO}test_the_maze"],
+        "The agent sees that it stands at the junction.",
     ),
     Fault(
         "k1k2-held-out-text-of-the-training-split",
