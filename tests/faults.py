@@ -59,9 +59,12 @@ LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 LASTING = "tests/estimators/test_lasting_leaves.py::"
+COMING_FROM = "tests/test_coming_from.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
+COMMAND_LINES = "tests/experiments/test_command_lines.py::"
+PTB = "tests/experiments/ptb/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
 K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
@@ -916,10 +919,18 @@ LIBRARY_FAULTS = [
     Fault(
         "law-compensation-off-by-one",
         "artbp/truncation/polynomial.py",
-        "return (self._scale + k) / (self._scale + k - (self.alpha - 1))",
-        "return (self._scale + k + 1) / (self._scale + k + 1 - (self.alpha - 1))",
+        "return (self._scale + k) / (at_age_1 + (k - 1))",
+        "return (self._scale + k + 1) / (at_age_1 + k)",
         [f"{LAWS}test_compensations_undo_the_survival"],
         "Π compensation · S = 1.",
+    ),
+    Fault(
+        "law-compensation-in-float32",
+        "artbp/truncation/geometric.py",
+        "self.mean_length / (self.mean_length - 1)",
+        "1 / (1 - self.hazard(k))",
+        [f"{LAWS}test_compensations_of_hazards_close_to_one_in_float32"],
+        "In float32, 1 − c is rounded where c is close to 1.",
     ),
     Fault(
         "law-survival-in-float32",
@@ -1818,6 +1829,110 @@ EXPERIMENT_FAULTS = [
         "line = json.dumps(row)",
         [f"{COMMON}test_metrics.py::test_every_line_is_json_that_any_reader_takes"],
         "NaN is no JSON.",
+    ),
+    Fault(
+        "cli-time-of-another-configuration",
+        "experiments/common/dry_run.py",
+        "if described.to_dict() == config.to_dict():",
+        "if described.to_dict():",
+        [f"{COMMAND_LINES}test_the_time_of_a_changed_configuration_is_not_known"],
+        "A dry run states the time of a configuration that is not the given one.",
+    ),
+    Fault(
+        "cli-unknown-field-without-its-experiment",
+        "experiments/common/cli.py",
+        "load_config(defaults, _CONFIG.value, _SET.value, experiment=experiment)",
+        "load_config(defaults, _CONFIG.value, _SET.value)",
+        [f"{COMMAND_LINES}test_an_unknown_field_is_named_with_its_experiment"],
+        "The message does not say which experiment lacks the field.",
+    ),
+    Fault(
+        "ptb-download-without-consent",
+        "experiments/ptb/command_line.py",
+        "and (DOWNLOAD.value or _user_agrees())",
+        "and True",
+        [f"{PTB}test_ptb_command_line.py::test_nothing_is_downloaded_without_consent"],
+        "A text under another licence is downloaded without a question.",
+    ),
+    Fault(
+        "ptb-question-without-a-terminal",
+        "experiments/ptb/command_line.py",
+        "if not (sys.stdin.isatty() and sys.stdout.isatty()):",
+        "if False:",
+        [f"{PTB}test_ptb_command_line.py::test_nothing_is_downloaded_without_consent"],
+        "A job without a terminal waits for an answer.",
+    ),
+    Fault(
+        "ptb-cost-without-line-spaces",
+        "experiments/ptb/cost.py",
+        "length += 2 * data.NUM_TRAIN_LINES * config.data.keep_line_spaces",
+        "length += 0",
+        [f"{PTB}test_ptb_command_line.py::test_the_cost_of_penn_treebank_needs_no_text"],
+        "A dry run counts the characters of another convention.",
+    ),
+    Fault(
+        "report-without-escapes",
+        "experiments/report/page.py",
+        "    return html.escape(cell)\n",
+        "    return cell\n",
+        ["tests/experiments/report/test_html_report.py::test_a_study_writes_its_report"],
+        "A text of the configuration is read as HTML.",
+    ),
+    Fault(
+        "report-headline-of-the-axes",
+        "experiments/report/page.py",
+        "[g for g in figure if g.get",
+        "[g for g in figure.iter() if g.get",
+        ["tests/experiments/report/test_html_report.py::test_a_study_writes_its_report"],
+        "A figure is titled with the label of a tick.",
+    ),
+    Fault(
+        "metrics-look-backs-of-the-last-update",
+        "experiments/common/metrics.py",
+        "np.mean(records.look_back, dtype=np.float64)",
+        "np.max(records.look_back)",
+        [f"{PTB}test_ptb_html_report.py::test_the_rows_hold_the_look_backs"],
+        "The mean look-back of a row is the longest.",
+    ),
+    Fault(
+        "coming-from-torch-with-one-bias",
+        "docs/coming_from.md",
+        'weights["lstm.bias_ih_l0"] + weights["lstm.bias_hh_l0"]',
+        'weights["lstm.bias_ih_l0"]',
+        [f"{COMING_FROM}test_the_weights_after_20_updates_are_the_same[pytorch-float64-1e-12]"],
+        "An LSTM of PyTorch has two biases.",
+    ),
+    Fault(
+        "coming-from-ignite-without-weights",
+        "docs/coming_from.md",
+        "num_steps - rest, 1.0, 5 / max(rest, 1))",
+        "num_steps - rest, 1.0, 1.0)",
+        [f"{COMING_FROM}test_the_weights_after_20_updates_are_the_same[ignite-float64-1e-12]"],
+        "ignite takes the mean over a shorter last segment.",
+    ),
+    Fault(
+        "coming-from-keras-with-new-epochs",
+        "docs/coming_from.md",
+        "stream = artbp.Stream(xs, targets, ends=False)",
+        "stream = artbp.Stream(xs, targets)",
+        [f"{COMING_FROM}test_the_weights_after_20_updates_are_the_same[keras-float32-1e-05]"],
+        "The state of Keras goes on across epochs.",
+    ),
+    Fault(
+        "coming-from-scanned-rnn-without-resets",
+        "docs/coming_from.md",
+        "xs, carry=carry, resets=done)",
+        "xs, carry=carry)",
+        [f"{COMING_FROM}test_scanned_rnn"],
+        "ScannedRNN resets the carry where an episode begins.",
+    ),
+    Fault(
+        "coming-from-persistent-es-with-every-loss",
+        "docs/coming_from.md",
+        "mask=(jnp.arange(T) + 1) % K == 0, ",
+        "",
+        [f"{COMING_FROM}test_persistent_es"],
+        "Their loss is that of the last step of an unroll.",
     ),
 ]
 

@@ -22,6 +22,10 @@ class Geometric(InvertibleLaw):
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k) + 1 / self.mean_length
 
+    def compensation(self, k: Any) -> Any:
+        # In float64, as 1 − c would be rounded in float32 where c is close to 1.
+        return 0 * as_ages(k) + self.mean_length / (self.mean_length - 1)
+
     def length_at(self, u: jax.Array) -> jax.Array:
         # length > k  ⟺  u ≤ S(k) = (1 − 1/L0)^k.
         log_survival = np.float32(np.log1p(-1 / self.mean_length))

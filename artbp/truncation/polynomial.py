@@ -47,8 +47,9 @@ class Polynomial(InvertibleLaw):
 
     def compensation(self, k: Any) -> Any:
         k = as_ages(k)
-        # 1/(1 − c) with one division. The denominator is at least (α − 2)(L0 − 1) > 0.
-        return (self._scale + k) / (self._scale + k - (self.alpha - 1))
+        # 1/(1 − c) without 1 − c, which would be rounded in float32 where c is close to 1.
+        at_age_1 = (self.alpha - 2) * (self.mean_length - 1)
+        return (self._scale + k) / (at_age_1 + (k - 1))
 
     def length_at(self, u: jax.Array) -> jax.Array:
         # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.

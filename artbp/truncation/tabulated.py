@@ -18,10 +18,13 @@ class Tabulated(InvertibleLaw):
     hazards: tuple[float, ...]
 
     def hazard(self, k: Any) -> Any:
-        ages = as_ages(k)
-        xp = jnp if isinstance(ages, jax.Array) else np
-        index = xp.minimum(ages, len(self.hazards)).astype(np.int32) - 1
-        return xp.asarray(self.hazards, ages.dtype)[index]
+        return _at_ages(np.array(self.hazards), k)
+
+    def compensation(self, k: Any) -> Any:
+        # In float64, as 1 − c would be rounded in float32 where c is close to 1.
+        hazards = np.array(self.hazards)
+        sure = hazards == 1
+        return _at_ages(np.where(sure, 0.0, 1 / np.where(sure, 1.0, 1 - hazards)), k)
 
     def length_at(self, u: jax.Array) -> jax.Array:
         # length > k  ⟺  u ≤ S(k), so the length is one more than the number of such k.
@@ -35,6 +38,14 @@ class Tabulated(InvertibleLaw):
         ratio = jnp.log(u / survival[-1]) / np.float32(np.log1p(-last))
         in_tail = as_length(jnp.floor(ratio) + np.float32(1 + len(self.hazards)))
         return jnp.where(u > survival[-1], in_table, in_tail)
+
+
+def _at_ages(table: np.ndarray, k: Any) -> Any:
+    """The entry of each age k, and the last one at every later age."""
+    ages = as_ages(k)
+    xp = jnp if isinstance(ages, jax.Array) else np
+    index = xp.minimum(ages, len(table)).astype(np.int32) - 1
+    return xp.asarray(table, ages.dtype)[index]
 
 
 def tabulated(hazards: Sequence[float]) -> Tabulated:

@@ -1,5 +1,7 @@
 """The laws: hazards by hand, exact means, and draws that follow them."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,25 @@ def test_compensations_undo_the_survival(law):
     np.testing.assert_allclose(product + np.log(law.survival(k)), 0, atol=1e-10)
     # The control: one step off is seen.
     assert abs(product[99] + np.log(law.survival(k + 1))[99]) > 1e-3
+
+
+@pytest.mark.parametrize("excess", [1e-2, 1e-4, 1e-6, 1e-9])
+def test_compensations_of_hazards_close_to_one_in_float32(excess):
+    """By exact fractions of the float64 mean length; `unbiased_tbptt` has means close to 1."""
+    mean, ages = 1 + excess, jnp.arange(1, 4)
+    exact = 1 / (Fraction(mean) - 1)
+    hazards = (0.5, 1 - excess)
+    polynomial = [
+        (2 * (exact + 1) + (k - 1) * exact + exact) / (2 + (k - 1) * exact) for k in (1, 2)
+    ]
+    with jax.enable_x64(False):
+        found = truncation.polynomial(mean, 4).compensation(ages)
+        np.testing.assert_allclose(found[:2], [float(value) for value in polynomial], rtol=1e-6)
+        found = truncation.geometric(mean).compensation(ages)
+        np.testing.assert_allclose(found, float(1 + exact), rtol=1e-6)
+        found = truncation.tabulated(hazards).compensation(ages)
+        last = float(1 / (1 - Fraction(hazards[1])))
+        np.testing.assert_allclose(found, [2, last, last], rtol=1e-6)
 
 
 def test_survival_at_a_large_mean_against_gamma_functions():
