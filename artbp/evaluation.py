@@ -20,8 +20,8 @@ class Evaluation(NamedTuple):
     Attributes:
       loss_sum: summed losses, not normalised.
       num_losses: how many losses were summed, without those that are masked or have weight 0.
-        loss_sum / num_losses is the mean loss. With a mask of weights it is the mean of weight
-        times loss.
+        loss_sum / num_losses is the mean loss. With a mask of weights, divide loss_sum by the sum
+        of the weights yourself for a weighted mean.
       carry: the carry after the last step.
       extra: the sums of what `loss_fn` returns beside the losses, by name, masked or weighted as
         the losses are.

@@ -5,9 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
+
+
+# Folded into the key first, so that no key of a step is one with which an estimator draws.
+_DOMAIN = 0x6B657973
 
 
 def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stream:
@@ -21,8 +26,8 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
             stream = artbp.with_keys(stream, rng_key, state)
             grads, state, info = estimator.estimate(params, state, stream)
 
-    xs becomes (xs, keys), where the key of a step is fold_in(rng_key, n) and n is the number of
-    time steps that were run before it since `init`. So no two steps share a key, in this pass or
+    xs becomes (xs, keys), where the key of a step is made from rng_key and from the number of time
+    steps that were run before it since `init`. So no two steps share a key, in this pass or
     another, and neither do the streams of `artbp.stream_chunks`. Within a pass, a step that is run
     again has the same key: in the backward pass, in a later estimate, and in a look-back.
 
@@ -35,10 +40,19 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
 
     Args:
       stream: as for `estimate`.
-      rng_key: a key of its own, typed or not; not that of `init`.
+      rng_key: a key, typed or not. It may be the one that `init` was given.
       state: the state that `estimate` is given.
+
+    Raises:
+      ValueError: a state of several runs, which have several positions. Call it in `jax.vmap`.
     """
+    if np.ndim(state.position):
+        raise ValueError(
+            f"The state is that of several runs: its position has shape {np.shape(state.position)}. "
+            "Call with_keys for each run, in jax.vmap over states and keys."
+        )
     before = jnp.asarray(state.num_steps) - jnp.asarray(state.position)
     steps = before + jnp.arange(stream.num_steps, dtype=jnp.int32) - jnp.int32(stream.history)
-    keys: Any = jax.vmap(jax.random.fold_in, (None, 0))(rng_key, steps.astype(jnp.uint32))
+    of_stream = jax.random.fold_in(rng_key, _DOMAIN)
+    keys: Any = jax.vmap(jax.random.fold_in, (None, 0))(of_stream, steps.astype(jnp.uint32))
     return dataclasses.replace(stream, xs=(stream.xs, keys))

@@ -13,15 +13,15 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
     """The fields of a stream whose results do not depend on the steps beyond the lengths of rows.
 
     A mask on the losses alone would not do: the cell would run on the padding, and 0 · NaN is NaN
-    in its derivative. So the padding of `xs` is replaced by the first input of the row, a real one,
-    and a reset before each of these steps keeps the carry from growing.
+    in its derivative. So the padding of `xs` and `targets` is replaced by the first entries of the
+    row, real ones, and a reset before each of these steps keeps the carry from growing.
 
     Args:
       stream: a `Stream` with its number of steps.
       lengths: int `[B]`.
 
     Returns:
-      Its new `xs`, `resets` and `mask`. NumPy arrays stay NumPy arrays, on the host.
+      Its new `xs`, `targets`, `resets` and `mask`. NumPy arrays stay NumPy arrays, on the host.
 
     Raises:
       ValueError: lengths that are not integers `[B]` between 0 and T, or arrays without these rows.
@@ -33,7 +33,7 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
             f"lengths has shape {shape} and dtype {dtype}; expected integers of shape [B], the "
             "number of steps of each row."
         )
-    fields = stream.xs, stream.resets, stream.mask
+    fields = stream.xs, stream.targets, stream.resets, stream.mask
     on_host = not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((lengths, fields)))
     xp: Any = np if on_host else jnp
     if not isinstance(lengths, jax.core.Tracer):
@@ -55,9 +55,11 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
         if np.ndim(leaf) == 1:
             return leaf  # shared by all rows
         if np.shape(leaf)[1:2] != shape:
+            (field, *rest) = path
             raise ValueError(
-                f"Stream.xs{jax.tree_util.keystr(path)} has shape {np.shape(leaf)}, with lengths "
-                f"of shape {shape}; expected [T, B, ...] with B = {shape[0]}."
+                f"Stream.{field.key}{jax.tree_util.keystr(tuple(rest))} has shape "
+                f"{np.shape(leaf)}, with lengths of shape {shape}; expected [T, B, ...] with B = "
+                f"{shape[0]}."
             )
         first = leaf[:1]
         if not _tree.is_key(leaf):  # a row without steps has no real input
@@ -67,7 +69,9 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
         return xp.where(flags, leaf, first)
 
     return {
-        "xs": jax.tree_util.tree_map_with_path(replaced, stream.xs),
+        **jax.tree_util.tree_map_with_path(
+            replaced, {"xs": stream.xs, "targets": stream.targets}
+        ),
         "resets": ~exists if stream.resets is None else by_row(stream.resets, xp.ones_like),
         "mask": exists if stream.mask is None else by_row(stream.mask, xp.zeros_like),
     }

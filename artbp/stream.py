@@ -28,8 +28,8 @@ class Stream:
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
         that step is the `initial_carry` of the estimator's `init`, by default zeros. Lasting leaves
         of the carry stay as they are (see `artbp.GradientEstimator`). A reset is no truncation.
-        The true gradient does not cross it either, so it adds no bias. A segment goes on through
-        it.
+        The true gradient does not cross it either (except through lasting leaves), so it adds no
+        bias. A segment goes on through it.
       mask: `[T]` or `[T, B]`. Bool: False where a loss does not count; a float target there may be
         NaN. Float: weights ≥ 0 of the losses, which multiply loss and gradient. A weight of 0 means
         False.
@@ -43,11 +43,13 @@ class Stream:
       lengths: for a padded batch, int `[B]`: the true number of steps of each row, from 0 to T. Not
         kept: the stream is made so that the steps from lengths[b] on are as if they were not
         there. No loss of row b counts there (`mask`), the row begins anew at each of these steps
-        (`resets`), and its entries of `xs` are its first ones. So padding may hold anything, NaN
-        too, and neither losses nor gradients depend on it. A row's carry has no meaning from there
-        on. Every leaf of the carry must be `[B, ...]`, unless it is a lasting leaf, to which every
-        step counts, those of the padding too. Every array of `xs` must be `[T, B, ...]`, or `[T]`
-        where all rows share it.
+        (`resets`), and its entries of `xs` and `targets` are its first ones. So padding may hold
+        anything, NaN too, and neither losses nor gradients depend on it. This holds for cells whose
+        rows do not interact: batch normalisation mixes them. Cell and loss must be differentiable
+        at `initial_carry`; if they are not at zeros, pass another one to `init`. A row's carry has
+        no meaning from there on. Every leaf of the carry must be `[B, ...]`, except lasting leaves,
+        which padding steps update as well. Every array of `xs` and `targets` must be
+        `[T, B, ...]`, or `[T]` where all rows share it.
       stop: int32 scalar, the end of the steps to be run, as an index into the arrays. What follows
         is padding. None means all steps.
 

@@ -29,7 +29,7 @@ def gradient_of_pass(problem, number):
     def loss(params):
         carry, total, stream = problem.carry, 0.0, problem.stream
         for t in range(NUM_STEPS):
-            key = jax.random.fold_in(KEY, number * NUM_STEPS + t)
+            key = jax.random.fold_in(jax.random.fold_in(KEY, 0x6B657973), number * NUM_STEPS + t)
             carry, y = problem.cell(params, carry, (stream.xs[t], key))
             total += jnp.sum(problem.loss_fn(params, y, stream.targets[t]))
         return total
@@ -90,3 +90,24 @@ def test_a_sequence_in_loader_chunks_has_the_same_keys(name, float64):
     chunks = artbp.stream_chunks(loader, estimator, state, num_steps=4)
     found, expected = list(losses(chunks, state)), list(losses([problem.stream], state))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_keys_of_steps_are_none_of_those_that_draw_boundaries():
+    """Otherwise boundaries would depend on the noise, which biases the gradient."""
+    problem = noisy()
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, artbp.truncation.geometric(2))
+    state = estimator.init(problem.params, problem.carry, rng_key=KEY)
+    _, keys = artbp.with_keys(problem.stream, KEY, state).xs
+    drawing = [jax.random.fold_in(state.rng_key, n) for n in range(NUM_STEPS)]
+    of_steps = {tuple(row.tolist()) for row in jax.random.key_data(keys)}
+    assert len(of_steps) == NUM_STEPS
+    assert not of_steps & {tuple(jax.random.key_data(key).tolist()) for key in drawing}
+
+
+def test_a_state_of_several_runs_is_refused():
+    problem = noisy()
+    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=4)
+    state = estimator.init(problem.params, problem.carry, rng_key=KEY)
+    several = state._replace(position=jnp.zeros(NUM_STEPS, jnp.int32))
+    with pytest.raises(ValueError, match=r"several runs.*jax\.vmap"):
+        artbp.with_keys(problem.stream, KEY, several)

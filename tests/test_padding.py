@@ -90,6 +90,21 @@ def test_with_weights(as_arrays, float64):
     assert streams[0].mask.dtype == mask.dtype
 
 
+@pytest.mark.parametrize("padding", [0.0, -1.0, np.nan])
+def test_a_loss_that_is_singular_at_the_padding_of_the_targets(padding, float64):
+    """The derivative of log(target) · y is masked, but 0 · ∞ and 0 · NaN are NaN."""
+    targets = np.full((6, 2), 3.0)
+    targets[3:, 1] = padding
+    stream = artbp.Stream(np.ones((6, 2)), targets, lengths=np.array([6, 3]))
+    estimator = artbp.bptt(
+        lambda params, carry, x: (carry, params * x),
+        lambda params, y, target: (jnp.log(target * params) - y) ** 2,
+    )
+    state = estimator.init(jnp.ones(()), jnp.zeros(2), rng_key=jax.random.key(0))
+    grads, _, _ = estimator.estimate(jnp.ones(()), state, stream)
+    assert grads == 0  # the derivative of (log(3 p) − p)² is a multiple of 1/p − 1
+
+
 def test_a_state_that_would_overflow(float64):
     """Without resets, the doubled carry of the padding is infinite, and 0 · ∞ is NaN."""
 

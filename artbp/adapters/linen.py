@@ -53,10 +53,12 @@ def adapt(
     variables = dict(module.init(params_key, carry, inputs))
     params = variables.pop("params", {})
     mutable = (mutable,) if isinstance(mutable, str) else tuple(mutable)
-    constants = {name: tree for name, tree in variables.items() if name not in mutable}
     if not set(mutable) <= set(variables):
-        found = "module.init makes the collections"
-        raise ValueError(f"mutable={mutable!r}, but {found} {sorted(variables)} besides params.")
+        raise ValueError(
+            f"mutable={mutable!r}, but module.init makes the collections {sorted(variables)} "
+            "besides params."
+        )
+    constants = {name: tree for name, tree in variables.items() if name not in mutable}
     if mutable:
         carry = carry, {name: variables[name] for name in mutable}
     return AdaptedModule(

@@ -8,7 +8,7 @@ martingale differences, one for each step u that has a gate behind it, and
     p_u(k)                                              the probability of age k at step u
 
 See `lag_gradients` for G and `renewal` for p. Resets and the end of the stream are not boundaries:
-at a reset the age continues, and no gradient flows.
+at a reset the age continues, and no gradient flows (except through lasting leaves).
 """
 
 from collections.abc import Sequence

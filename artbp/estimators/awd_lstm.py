@@ -94,11 +94,8 @@ def awd_lstm_bptt(
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         grads, state, info = summed.estimate(params, state, stream)
         grads, factor = mean_and_factor(grads, info.num_losses, info.length)
-        return (
-            grads,
-            state,
-            info._replace(extra=join_extra({"learning_rate_factor": factor}, info.extra)),
-        )
+        extra = join_extra({"learning_rate_factor": factor}, info.extra)
+        return grads, state, info._replace(extra=extra)
 
     return ChunkedEstimator(summed.init, estimate, plan)
 

@@ -107,7 +107,8 @@ class GradientEstimator(NamedTuple):
         leaves keep the value that they have in `carry`), as in `artbp.unroll`. So one pass is
         `artbp.unroll(cell, params, carry, xs, resets=resets, initial_carry=initial_carry)`. None in
         place of a leaf or of a subtree makes its leaves lasting: resets and the end of a pass leave
-        them as they are, as for `initial_carry=(zeros, None)` and the carry `(hidden, key)`.
+        them as they are, as for `initial_carry=(zeros, None)` and the carry `(hidden, key)`. (Put a
+        carry that is a single lasting leaf into a tuple: None alone means zeros.)
       estimate: `estimate(params, state, stream) -> (grads, state, info)`, one segment. With frozen
         params, the gradients of one pass of the stream sum to the estimate of the gradient of
         the whole sequence. There is a gradient by `params` only, and `jax.grad` cannot go through

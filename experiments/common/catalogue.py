@@ -21,7 +21,7 @@ class Config(NamedTuple):
         path: relative to the repository, as `--config` takes it there.
         title: the first line of its docstring.
         time: the paragraph after "Expected time:", in one line; empty where there is none.
-        experiments: that take it.
+        experiments: the names of those that take it.
     """
 
     path: str

@@ -50,7 +50,7 @@ def cost(config: Any) -> list[str]:
 
 
 def _bytes(tree: Any) -> int:
-    """The size of all arrays of a tree of shapes; a key counts as its four bytes twice."""
+    """The size of all arrays of a tree of shapes; a key is two uint32 words, 8 bytes."""
     total = 0
     for leaf in jax.tree.leaves(tree):
         is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
