@@ -2,6 +2,7 @@
 
 python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] [--resume]
                            [--tensorboard] [--nocompilation_cache] [--noprogress_bar]
+                           [--checkpoint_every_seconds 300]
 
 `--help` lists these flags and every field of the configuration with its default.
 """
@@ -29,6 +30,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: new, empty,
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with the run that --workdir holds.")
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events too.")
 _PROGRESS_BAR = flags.DEFINE_bool("progress_bar", True, "Show progress, where there is a terminal.")
+_CHECKPOINT = flags.DEFINE_float(
+    "checkpoint_every_seconds",
+    300.0,
+    "Seconds between two checkpoints of a run that saves any, besides those after its epochs.",
+    lower_bound=0.0,
+)
 _CACHE = flags.DEFINE_bool(
     "compilation_cache", True, "Keep compiled programs in the user's cache folder."
 )
@@ -43,6 +50,7 @@ class CommandLine:
     tensorboard: bool
     progress_bar: bool | None
     compilation_cache: bool = True
+    checkpoint_every_seconds: float = 300.0
 
 
 def run(
@@ -58,6 +66,7 @@ def run(
     # absl shows the flags of the main module only, which it knows by the path of the program.
     for flag in (_CONFIG, _SET, _WORKDIR, _RESUME, _TENSORBOARD, _PROGRESS_BAR, _CACHE):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[_CHECKPOINT.name])
     fields = "\n".join(field_lines or describe(defaults))
     flags.FLAGS["set"].help = f"{_SET_HELP}\nFields and defaults:\n{fields}\n{notes}\n"
 
@@ -73,6 +82,7 @@ def run(
             tensorboard=_TENSORBOARD.value,
             progress_bar=None if _PROGRESS_BAR.value else False,
             compilation_cache=_CACHE.value,
+            checkpoint_every_seconds=_CHECKPOINT.value,
         )
         main(config, command_line)
 
