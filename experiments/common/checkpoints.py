@@ -33,7 +33,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.common.errors import CheckpointError, DamagedCheckpointError, one_line, warn
+from experiments.common.errors import (
+    REMEDY,
+    CheckpointError,
+    DamagedCheckpointError,
+    one_line,
+    warn,
+)
 from experiments.common.workdir import hash_of_json, write_atomically
 
 _MANIFEST = "manifest.json"
@@ -89,9 +95,8 @@ class Checkpoints:
         restored = self._latest.newest(restore)
         if restored is None and self._best.numbers():
             raise CheckpointError(
-                f"{self._latest.path} holds no checkpoint, but {self._best.path} does: the "
-                "checkpoints of this run were removed. Restore the folder, or start afresh in "
-                "another --workdir."
+                f"{self._latest.path} holds no checkpoint, but {self._best.path} does: it was "
+                f"removed{REMEDY}"
             )
         return restored
 
@@ -204,10 +209,7 @@ class _Series:
         if not damaged:
             return None
         reasons = "; ".join(f"{number}: {reason}" for number, reason in damaged.items())
-        raise CheckpointError(
-            f"No checkpoint in {self.path} can be used ({reasons}). Restore the workdir from a "
-            "copy, or start afresh in another --workdir."
-        )
+        raise CheckpointError(f"No checkpoint in {self.path} can be used ({reasons}){REMEDY}")
 
     def restore(self, number: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """(arrays, manifest), verified."""

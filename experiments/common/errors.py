@@ -29,6 +29,10 @@ class CheckpointError(ExperimentError):
     """A checkpoint is missing, or was written by a run of another shape."""
 
 
+# The end of messages about a run that cannot go on.
+REMEDY = ". Restore the workdir from a copy, or start afresh in another --workdir."
+
+
 class DamagedCheckpointError(CheckpointError):
     """A checkpoint is not as it was saved, or does not belong to the rows and the run beside it.
 

@@ -35,6 +35,7 @@ import artbp
 from experiments.common import chunks
 from experiments.common.checkpoints import Checkpoints, hash_of_arrays
 from experiments.common.errors import (
+    REMEDY,
     CheckpointError,
     DamagedCheckpointError,
     ExperimentError,
@@ -211,10 +212,7 @@ class _Session:
 
     def check(self, state: chunks.TrainState, record: dict[str, Any]) -> None:
         """Raises DamagedCheckpointError unless counters, arrays, rows and best params agree."""
-        try:
-            progress = Progress(**record)
-        except TypeError as error:
-            raise DamagedCheckpointError(f"its counters are others, {error}") from error
+        progress = Progress.from_record(record)
         check_rows(self.workdir.metrics_path, progress)
         epoch, position = int(state.epoch), int(state.estimator_state.position)
         time_steps = epoch * int(self.stream.num_new) + position
@@ -228,7 +226,10 @@ class _Session:
         try:
             best = self.checkpoints.best_record()
         except CheckpointError as error:
-            raise DamagedCheckpointError(f"the best params are gone, {error}") from error
+            reason = str(error).removesuffix(REMEDY)
+            raise DamagedCheckpointError(
+                f"the best params are damaged or gone: {reason}"
+            ) from error
         # A run that is killed after it saves its best params comes to that evaluation again.
         if best["epoch"] < progress.best_epoch:
             raise DamagedCheckpointError(
@@ -296,7 +297,7 @@ class _Session:
                 raise CheckpointError(
                     f"{self.workdir.path} makes no progress: the counters of its checkpoint say "
                     f"that epoch {self.progress.epochs + 1} goes on, and its arrays that it is "
-                    "over. Restore the folder from a copy, or start afresh in another --workdir."
+                    f"over{REMEDY}"
                 )
             return
         if not records.healthy[-1]:
@@ -381,9 +382,8 @@ def _refuse_rows(workdir: Workdir) -> None:
     """Raises CheckpointError if there are rows: a run saves a checkpoint before its first one."""
     if workdir.metrics_path.exists() and workdir.metrics_path.stat().st_size:
         raise CheckpointError(
-            f"{workdir.path} has rows in {workdir.metrics_path.name} but no checkpoint: it was "
-            "removed. Restore the folder from a copy, start afresh in another --workdir, or delete "
-            f"{workdir.metrics_path.name} to begin this run again."
+            f"{workdir.path} has rows in {workdir.metrics_path.name} but no checkpoint: all were "
+            f"removed{REMEDY}"
         )
 
 

@@ -43,6 +43,21 @@ class Progress:
     metrics_hash: str = ""  # SHA-256 of these bytes
     elapsed_seconds: float = 0.0  # over all sessions
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The counters of a checkpoint; DamagedCheckpointError for others than these."""
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        wrong = sorted(record.keys() - fields.keys())
+        for name, default in fields.items():
+            kind = {"best_value": float, "best_epoch": int}.get(name, type(default))
+            # A checkpoint of an earlier version has no hash of the rows.
+            value = record.get(name, "" if name == "metrics_hash" else ...)
+            if type(value) is not kind and not (default is None and value is None):
+                wrong.append(name)
+        if wrong:
+            raise DamagedCheckpointError(f"its counters are wrong: {', '.join(wrong)}")
+        return cls(**record)
+
     @property
     def milestones(self) -> int:
         """The number of rows of metrics so far, which numbers a checkpoint."""
