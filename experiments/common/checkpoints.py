@@ -19,6 +19,7 @@ files mostly gives other arrays.
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -169,6 +170,7 @@ class _Series:
         tree = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "at") else np.asarray(leaf), tree)
         try:
             temporary.mkdir(parents=True)
+            _check_space(temporary, tree)
             with _plain(temporary) as plain:
                 self._orbax.save(plain / "tree", args=ocp.args.StandardSave(tree))
             self._write_manifest(temporary, number, tree, record)
@@ -305,6 +307,17 @@ def _plain(folder: Path) -> Iterator[Path]:
         link = Path(place) / "link"
         link.symlink_to(folder)
         yield link
+
+
+def _check_space(folder: Path, tree: Any) -> None:
+    """Raises OSError where the disk is full: orbax would print tracebacks besides."""
+    # Files and blocks of orbax take some KiB a leaf.
+    needed = sum(len(values) + 2**13 for values in _bytes(tree)) + 2**16
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC, f"No space left on device, {needed:,} bytes needed and {free:,} free"
+        )
 
 
 def _remove(path: Path) -> None:

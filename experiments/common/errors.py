@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
+from experiments.common.interrupts import raise_on_ctrl_c
+
 
 class ExperimentError(Exception):
     """Base class: the user can mend the cause (a flag, a file, a hyperparameter)."""
@@ -84,7 +86,9 @@ def warn(message: str) -> None:
 def one_line(error: BaseException) -> str:
     """The message of an error of another library, in one line of at most 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else text[:297] + "..."
+    text = text.partition(" [tensorstore")[0].partition(" [source")[0]
+    # The cause is at the end, after what was tried.
+    return text if len(text) <= 300 else f"{text[:100]} ... {text[-195:]}"
 
 
 def run_guarded(main: Callable[[], None]) -> None:
@@ -99,6 +103,7 @@ def run_guarded(main: Callable[[], None]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.FATAL)
         try:
+            raise_on_ctrl_c()
             if len(arguments) > 1:
                 raise ExperimentError(
                     f"Arguments without a flag were given: {' '.join(arguments[1:])}. "
