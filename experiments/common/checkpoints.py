@@ -170,12 +170,13 @@ class _Series:
         tree = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "at") else np.asarray(leaf), tree)
         try:
             temporary.mkdir(parents=True)
-            _check_space(temporary, tree)
+            written = _bytes(tree)
+            _check_space(temporary, written)
             with _plain(temporary) as plain:
                 self._orbax.save(plain / "tree", args=ocp.args.StandardSave(tree))
             self._write_manifest(temporary, number, tree, record)
             on_the_host = jax.tree.map(_empty, tree)
-            if _bytes(self._read_tree(temporary, on_the_host)) != _bytes(tree):
+            if _bytes(self._read_tree(temporary, on_the_host)) != written:
                 raise CheckpointError("the arrays that were read back are not those written")
             temporary.rename(folder)
         except BaseException as error:
@@ -309,10 +310,10 @@ def _plain(folder: Path) -> Iterator[Path]:
         yield link
 
 
-def _check_space(folder: Path, tree: Any) -> None:
+def _check_space(folder: Path, leaves: list[bytes]) -> None:
     """Raises OSError where the disk is full: orbax would print tracebacks besides."""
     # Files and blocks of orbax take some KiB a leaf.
-    needed = sum(len(values) + 2**13 for values in _bytes(tree)) + 2**16
+    needed = sum(len(values) + 2**13 for values in leaves) + 2**16
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(
