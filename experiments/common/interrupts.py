@@ -64,5 +64,5 @@ def raise_on_ctrl_c() -> None:
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    os.write(2, b"Stopped by Ctrl-C before the experiment began: nothing was written.\n")
+    os.write(2, b"Stopped by Ctrl-C before a run began.\n")
     os._exit(130)

@@ -60,7 +60,7 @@ def test_before_the_experiment_ctrl_c_ends_the_process_in_one_line():
         timeout=60,
     )
     assert finished.returncode == 130
-    expected = "Stopped by Ctrl-C before the experiment began: nothing was written.\n"
+    expected = "Stopped by Ctrl-C before a run began.\n"
     assert finished.stderr == expected
 
 
