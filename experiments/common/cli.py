@@ -2,9 +2,9 @@
 
 python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] [--resume]
                            [--tensorboard] [--nocompilation_cache] [--noprogress_bar]
-                           [--checkpoint_every_seconds 300]
 
 `--help` lists these flags and every field of the configuration with its default.
+A run with checkpoints also has --checkpoint_every_seconds.
 """
 
 import contextlib
