@@ -8,10 +8,12 @@ flow make the truncated gradient unbiased.
 from artbp import adapters, cells, contrib, diagnostics, truncation, unrolls
 from artbp.estimators import (
     REGISTRY,
+    ChunkedEstimator,
     EstimatorInfo,
     EstimatorSpec,
     EstimatorState,
     GradientEstimator,
+    Plan,
     adaptive_tbptt,
     artbp,
     awd_lstm_bptt,
@@ -39,11 +41,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "REGISTRY",
+    "ChunkedEstimator",
     "EstimatorInfo",
     "EstimatorSpec",
     "EstimatorState",
     "Evaluation",
     "GradientEstimator",
+    "Plan",
     "Stream",
     "adapters",
     "adaptive_tbptt",

@@ -25,6 +25,15 @@ def is_traced(tree: PyTree) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
+def is_linearized(leaf: Any) -> bool:
+    """Whether `leaf` is a tracer of reverse-mode differentiation, perhaps under other tracers."""
+    while isinstance(leaf, jax.core.Tracer):
+        if type(leaf).__name__ == "LinearizeTracer":  # JAX does not export this type
+            return True
+        leaf = getattr(leaf, "primal", getattr(leaf, "val", None))
+    return False
+
+
 def is_sharded(tree: PyTree) -> bool:
     """Whether a leaf is split over an explicit mesh axis, so that its axes cannot be merged."""
     specs = [jax.typeof(leaf).sharding.spec for leaf in jax.tree.leaves(tree)]
@@ -55,10 +64,17 @@ def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def combine(differentiable: PyTree, rest: PyTree) -> PyTree:
-    """The inverse of `partition`."""
-    return jax.tree.map(
-        lambda x, y: y if x is None else x, differentiable, rest, is_leaf=lambda x: x is None
-    )
+    """The inverse of `partition`. None may also stand in place of a subtree."""
+    return jax.tree.map(lambda x, y: y if x is None else x, differentiable, rest, is_leaf=_is_none)
+
+
+def where_given(like: PyTree, tree: PyTree) -> PyTree:
+    """The tree with None where `like` has None in place of a leaf or of a subtree."""
+    return jax.tree.map(lambda x, y: None if x is None else y, like, tree, is_leaf=_is_none)
+
+
+def _is_none(node: Any) -> bool:
+    return node is None
 
 
 def align(flags: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -73,11 +89,24 @@ def select(flags: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
 
     With flags per row, a leaf without rows is that of `on_true`.
     """
+    return jax.tree.map(lambda yes, no: _select_leaf(flags, yes, no), on_true, on_false)
 
-    def of_leaf(yes: jax.Array, no: jax.Array) -> jax.Array:
-        return yes if flags.ndim > yes.ndim else jnp.where(align(flags, yes), yes, no)
 
-    return jax.tree.map(of_leaf, on_true, on_false)
+def replace(flags: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+    """`select(flags, new, old)`, except that `old` stays where `new` is None.
+
+    None stands for a leaf or for a subtree. This is how a reset replaces the carry by the initial
+    carry, and how the first carry of a pass replaces the last one of the pass before.
+    """
+
+    def of_leaf(new: Any, old: Any) -> Any:
+        return old if new is None else _select_leaf(flags, new, old)
+
+    return jax.tree.map(of_leaf, new, old, is_leaf=_is_none)
+
+
+def _select_leaf(flags: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+    return yes if flags.ndim > yes.ndim else jnp.where(align(flags, yes), yes, no)
 
 
 def index(tree: PyTree, step: jax.Array | int) -> PyTree:

@@ -72,7 +72,8 @@ def evaluate(
       carry: the carry that enters the first step.
       stream: the data. A loss does not count where `mask` is False; a float mask weights the
         losses.
-      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`; None in place of
+        a part of the carry that resets leave as it is.
       chunk_size: steps whose ys are in memory at a time. The result depends on it by rounding only.
 
     Raises:
@@ -81,8 +82,8 @@ def evaluate(
     check_positive(chunk_size=chunk_size, integer=True)
     check_stream(stream)
     params, carry = _tree.as_arrays((params, carry))
-    check_resets(carry, stream.resets)
     initial_carry = complete_initial_carry(carry, initial_carry)
+    check_resets(initial_carry, stream.resets)
     check_cell(cell, params, carry, _tree.index(stream.xs, 0))
     recurrence = hand_written(cell, params)
     fields = stream.xs, stream.targets, stream.resets, stream.mask
@@ -96,7 +97,7 @@ def evaluate(
             x, reset, exists = inputs
             entering = carry
             if reset is not None:
-                entering = _tree.select(reset, initial_carry, carry)
+                entering = _tree.replace(reset, initial_carry, carry)
             if recurrence is None:
                 new_carry, y = cell(params, entering, x)
             else:

@@ -22,12 +22,14 @@ class Stream:
     Attributes:
       xs: inputs of the cell, any pytree of arrays `[T, ...]` (`[T, B, ...]` with a batch), or
         None for a cell without input. Randomness for the cell travels here too, as keys, which
-        are the same in every pass; `artbp.with_keys` makes new ones.
+        are the same in every pass; `artbp.with_keys` makes new ones. Or the cell splits a key in
+        its carry, a lasting leaf.
       targets: what `loss_fn` compares with, any pytree of arrays `[T, ...]`, or None.
       resets: bool `[T]` or `[T, B]`. True where a new sequence begins: the carry that enters
-        that step is the `initial_carry` of the estimator's `init`, by default zeros. A reset
-        is no truncation. The true gradient does not cross it either, so it adds no bias. A segment
-        goes on through it.
+        that step is the `initial_carry` of the estimator's `init`, by default zeros. Lasting leaves
+        of the carry stay as they are (see `artbp.GradientEstimator`). A reset is no truncation.
+        The true gradient does not cross it either, so it adds no bias. A segment goes on through
+        it.
       mask: `[T]` or `[T, B]`. Bool: False where a loss does not count; a float target there may be
         NaN. Float: weights ≥ 0 of the losses, which multiply loss and gradient. A weight of 0 means
         False.
@@ -43,8 +45,9 @@ class Stream:
         there. No loss of row b counts there (`mask`), the row begins anew at each of these steps
         (`resets`), and its entries of `xs` are its first ones. So padding may hold anything, NaN
         too, and neither losses nor gradients depend on it. A row's carry has no meaning from there
-        on. Every leaf of the carry must be `[B, ...]`, and every array of `xs` `[T, B, ...]`, or
-        `[T]` where all rows share it.
+        on. Every leaf of the carry must be `[B, ...]`, unless it is a lasting leaf, to which every
+        step counts, those of the padding too. Every array of `xs` must be `[T, B, ...]`, or `[T]`
+        where all rows share it.
       stop: int32 scalar, the end of the steps to be run, as an index into the arrays. What follows
         is padding. None means all steps.
 

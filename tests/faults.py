@@ -59,10 +59,14 @@ LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 COMING_FROM = "tests/test_coming_from.py::"
+LASTING = "tests/estimators/test_lasting_leaves.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
+COMMAND_LINES = "tests/experiments/test_command_lines.py::"
+PTB = "tests/experiments/ptb/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
+PPO = "tests/experiments/recurrent_ppo/test_recurrent_ppo_study.py::"
 K1K2 = "tests/experiments/k1k2/test_k1k2_study.py::"
 FORCING = "tests/experiments/teacher_forcing/test_teacher_forcing_study.py::"
 PHASE = "tests/experiments/phase/test_phase.py::"
@@ -88,6 +92,7 @@ UNROLL = "tests/unrolls/test_unroll.py::"
 GATE = "tests/unrolls/test_gate.py::"
 CHECKPOINT = "tests/unrolls/test_checkpoint.py::"
 ADAPTERS = "tests/adapters/test_adapters.py::"
+RECIPES = "tests/test_recipes.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
 DIAGNOSTICS = "tests/diagnostics/"
@@ -198,7 +203,7 @@ LIBRARY_FAULTS = [
     Fault(
         "carry-not-restarted-at-the-end",
         "artbp/estimators/segmentwise.py",
-        "return grads, _tree.select(begins, first_carry, carry)",
+        "return grads, _tree.replace(begins, first_carry, carry)",
         "return grads, carry",
         [f"{REPLAY}[linear-dynamic-3]"],
         "A new pass begins with the carry that `init` was given.",
@@ -206,8 +211,8 @@ LIBRARY_FAULTS = [
     Fault(
         "pass-begins-with-the-initial-carry",
         "artbp/estimators/stepwise.py",
-        "carry = _tree.select(end_of_stream, state.first_carry, carry)",
-        "carry = _tree.select(end_of_stream, state.initial_carry, carry)",
+        "carry = _tree.replace(end_of_stream, state.first_carry, carry)",
+        "carry = _tree.replace(end_of_stream, state.initial_carry, carry)",
         ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-rtrl]"],
         "The carry after a reset is not that at the beginning of a pass.",
     ),
@@ -218,6 +223,70 @@ LIBRARY_FAULTS = [
         "carry, jnp.zeros((), jnp.int32)",
         ["tests/estimators/test_initial_carry.py::test_a_pass_is_an_unroll[False-tbptt]"],
         "A reset puts the carry to zeros, or to the carry that was given for it.",
+    ),
+    Fault(
+        "lasting-leaves-begin-a-pass-anew",
+        "artbp/estimators/base.py",
+        "    first_carry = _tree.where_given(initial_carry, carry)\n",
+        "    first_carry = carry\n",
+        [f"{LASTING}test_their_gradient_crosses_resets[rtrl]"],
+        "The end of a pass leaves lasting leaves as they are.",
+    ),
+    Fault(
+        "runs-begin-a-pass-with-lasting-leaves-anew",
+        "artbp/contrib/independent_runs.py",
+        "carries = carry, _tree.where_given(initial_carry, carry), initial_carry",
+        "carries = carry, carry, initial_carry",
+        ["tests/estimators/test_initial_carry.py::test_independent_runs_follow_the_same_rule"],
+        "The same for many runs.",
+    ),
+    Fault(
+        "lasting-leaves-need-rows",
+        "artbp/estimators/stepwise.py",
+        "check_resets(state.initial_carry, stream.resets)",
+        "check_resets(state.carry, stream.resets)",
+        [f"{LASTING}test_their_gradient_crosses_resets[rtrl]"],
+        "Resets by row do not act on lasting leaves, which may have any shape.",
+    ),
+    Fault(
+        "resets-cut-the-flow-of-lasting-leaves",
+        "artbp/unrolls/recursion.py",
+        "    no_flow = flow if initial_carry is None else _tree.partition(initial_carry)[0]\n",
+        "    no_flow = flow\n",
+        [f"{LASTING}test_their_gradient_crosses_resets[dynamic]"],
+        "A reset does not replace them, so their cotangent flows on.",
+    ),
+    Fault(
+        "fused-resets-cut-the-flow-of-lasting-leaves",
+        "artbp/unrolls/fused.py",
+        "            initial_carry=arguments.initial_carry,\n",
+        "",
+        [f"{LASTING}test_unrolls_leave_them[fused_unroll]"],
+        "The same in `fused_unroll`.",
+    ),
+    Fault(
+        "hidden-state-reset-in-the-backward-pass-alone",
+        "artbp/cells/affine_recurrence.py",
+        "        if initial is None:  # resets leave h as it is\n            return previous\n",
+        "        if initial is None:\n            initial = jnp.zeros_like(ys[0])\n",
+        [f"{LASTING}test_a_part_of_the_carry_of_an_lstm[hidden]"],
+        "A part of the carry of a hand-written cell may last.",
+    ),
+    Fault(
+        "particles-begin-a-pass-with-old-lasting-leaves",
+        "artbp/estimators/stepwise.py",
+        "fresh = begin(params, carry)",
+        "fresh = begin(params, _tree.combine(state.first_carry, state.carry))",
+        [f"{LASTING}test_every_estimator_leaves_them[pes]"],
+        "The particles of PES begin a pass with the lasting leaves that the last step left.",
+    ),
+    Fault(
+        "reverse-mode-not-refused",
+        "artbp/_tree.py",
+        '        if type(leaf).__name__ == "LinearizeTracer":',
+        "        if False:",
+        [f"{BAD_INPUT}test_reverse_mode_through_an_estimate"],
+        "`jax.grad` through `estimate` fails deep inside JAX, or gives a truncated gradient.",
     ),
     Fault(
         "time-steps-counted-as-estimates",
@@ -327,15 +396,15 @@ LIBRARY_FAULTS = [
     Fault(
         "flow-across-the-boundary",
         "artbp/unrolls/chunk.py",
-        "        flow=_tree.zeros_like(_tree.partition(segment.initial_carry)[0]),\n",
-        "        flow=_tree.partition(segment.initial_carry)[0],\n",
+        "        flow=_tree.zeros_like(_tree.partition(segment.carry_like)[0]),\n",
+        "        flow=_tree.partition(segment.carry_like)[0],\n",
         [f"{REPLAY}[linear-dynamic-3]"],
         "Behind the last step of a segment the flow is zero.",
     ),
     Fault(
         "segment-resets-to-zeros",
         "artbp/unrolls/chunk.py",
-        "entering = _tree.select(resets[j], segment.initial_carry, carry)",
+        "entering = _tree.replace(resets[j], segment.initial_carry, carry)",
         "entering = _tree.select(resets[j], _tree.zeros_like(carry), carry)",
         [f"{REPLAY}[linear-exact-4]"],
         "After a reset the initial carry enters, which need not be zero.",
@@ -578,8 +647,8 @@ LIBRARY_FAULTS = [
     Fault(
         "recursion-ignores-resets",
         "artbp/unrolls/recursion.py",
-        "entering = _tree.select(reset, _tree.zeros_like(entering), entering)",
-        "entering = _tree.select(reset, entering, entering)",
+        "entering = _tree.replace(reset, no_flow, entering)",
+        "pass",
         [RECURSION],
         "Nothing flows back through a reset.",
     ),
@@ -627,7 +696,7 @@ LIBRARY_FAULTS = [
     Fault(
         "unroll-reset-not-cutting",
         "artbp/unrolls/unroll.py",
-        "            carry = _tree.select(reset_t, initial_carry, carry)\n",
+        "            carry = _tree.replace(reset_t, initial_carry, carry)\n",
         "            kept = jax.tree.map(lambda c: c - jax.lax.stop_gradient(c), carry)\n"
         "            carry = _tree.select(\n"
         "                reset_t, jax.tree.map(jax.numpy.add, initial_carry, kept), carry\n"
@@ -654,10 +723,34 @@ LIBRARY_FAULTS = [
     Fault(
         "checkpoint-remainder-lost",
         "artbp/unrolls/checkpointing.py",
-        "state, last = _block(step, state, rest, remainder, unroll)",
-        "_, last = _block(step, state, rest, remainder, unroll)",
+        "    if not reverse and remainder:\n        state, last = _block(",
+        "    if not reverse and remainder:\n        _, last = _block(",
         [f"{CHECKPOINT}test_values_and_gradients_are_those_of_the_plain_unroll[3-2-True-1]"],
         "The carry after the last step comes from the shorter block at the end.",
+    ),
+    Fault(
+        "reverse-with-lengths-of-a-forward-run",
+        "artbp/unrolls/unroll.py",
+        "until_end = until_end + 1 if reverse else until_end - 1",
+        "until_end = until_end - 1",
+        [f"{UNROLL}test_reverse_is_a_flip_of_the_arrays"],
+        "In reverse, the padding comes before the steps of a row.",
+    ),
+    Fault(
+        "reverse-blocks-in-forward-order",
+        "artbp/unrolls/checkpointing.py",
+        "length=num_blocks, reverse=reverse)",
+        "length=num_blocks)",
+        [f"{UNROLL}test_reverse_is_a_flip_of_the_arrays"],
+        "In reverse, the blocks run in reverse order too.",
+    ),
+    Fault(
+        "fused-reverse-flips-the-padding",
+        "artbp/unrolls/fused.py",
+        "jnp.where(t < end, end - 1 - t, t)",
+        "leaf.shape[0] - 1 - t + 0 * end",
+        [f"{FUSED}test_reverse_equals_the_unroll"],
+        "Each row is flipped within its length.",
     ),
     Fault(
         "fused-gates-off-by-one",
@@ -709,6 +802,14 @@ LIBRARY_FAULTS = [
         "After a reset the cell's initial carry enters, not the carry that entered the first step.",
     ),
     Fault(
+        "nnx-statistics-not-updated",
+        "artbp/adapters/nnx.py",
+        "lax.stop_gradient(nnx.state(own, mutable))",
+        "updated",
+        [f"{ADAPTERS}test_batch_statistics_go_on_in_the_carry[nnx]"],
+        "A step updates the batch statistics in the carry.",
+    ),
+    Fault(
         "nnx-draws-without-a-key",
         "artbp/adapters/nnx.py",
         "        if not has_key:\n            raise ValueError(NO_KEY)\n",
@@ -719,8 +820,8 @@ LIBRARY_FAULTS = [
     Fault(
         "nnx-module-shares-the-params",
         "artbp/adapters/nnx.py",
-        "return nnx.merge(graphdef, params, rest, copy=True)",
-        "return nnx.merge(graphdef, params, rest, recreate_variables=False)",
+        "return nnx.merge(graphdef, params, updated, rest, copy=True)",
+        "return nnx.merge(graphdef, params, updated, rest, recreate_variables=False)",
         [f"{ADAPTERS}test_a_module_comes_back[nnx]"],
         "A change of the module that came back would change the params.",
     ),
@@ -736,7 +837,7 @@ LIBRARY_FAULTS = [
     Fault(
         "recurrence-hidden-not-reset",
         "artbp/cells/affine_recurrence.py",
-        "return jnp.where(_tree.align(chunk.resets, ys), initial, previous)",
+        "return jnp.where(_tree.align(chunk.resets, ys), initial[None], previous)",
         "return previous",
         [f"{REPLAY}[lstm-exact-4]"],
         "The hidden state that entered a step after a reset is the initial one.",
@@ -1518,8 +1619,8 @@ LIBRARY_FAULTS = [
     Fault(
         "chunks-reset-the-online-state",
         "artbp/estimators/stepwise.py",
-        "        if stream.ends:\n            carry = _tree.select(",
-        "        if True:\n            carry = _tree.select(",
+        "        if stream.ends:\n            carry = _tree.replace(",
+        "        if True:\n            carry = _tree.replace(",
         [f"{CHUNKS}test_the_same_numbers_as_from_one_array[rtrl-7]"],
         "Where a stream goes on, so does the influence of the parameters on the carry.",
     ),
@@ -1554,6 +1655,72 @@ LIBRARY_FAULTS = [
         "survival = law.survival(np.arange(1, len(profile) + 2))",
         [f"{LAW_OF_LOOK_BACKS}test_the_variance_is_that_of_all_look_backs[linear]"],
         "R_j comes with the probability to reach the window j back.",
+    ),
+    # The pages: recipes that do not do what they say.
+    Fault(
+        "recipe-repeats-dropout-masks",
+        "docs/recipes.md",
+        "artbp.with_keys(stream, dropout_key, state)",
+        "artbp.with_keys(stream, dropout_key, state._replace(num_steps=state.position))",
+        [f"{RECIPES}test_a_recipe[Dropout]"],
+        "Every pass would have the same dropout masks.",
+    ),
+    Fault(
+        "recipe-packs-without-resets",
+        "docs/recipes.md",
+        "np.roll(xs, 1, axis=0), resets, mask=~resets",
+        "np.roll(xs, 1, axis=0), mask=~resets",
+        [f"{RECIPES}test_a_recipe[Packed short sequences]"],
+        "The gradient would cross from one sequence into the one before it.",
+    ),
+    Fault(
+        "recipe-does-not-restore-the-optimiser",
+        "docs/recipes.md",
+        "params, state, opt_state = checkpoints.restore",
+        "params, state, _ = checkpoints.restore",
+        [f"{RECIPES}test_a_recipe[Checkpoints]"],
+        "A restored training would differ from one without a stop.",
+    ),
+    # The package and its pages.
+    Fault(
+        "scipy-at-import",
+        "artbp/truncation/look_back.py",
+        "import numpy as np\n",
+        "import numpy as np\nimport scipy.optimize  # noqa: F401\n",
+        ["tests/test_package.py::test_import_needs_only_the_array_libraries"],
+        "`import artbp` loads scipy, which most users never need",
+    ),
+    Fault(
+        "annotation-missing",
+        "artbp/estimators/run_pass.py",
+        "    params: Any,\n    state: EstimatorState,\n",
+        "    params: Any,\n    state,\n",
+        ["tests/test_typed_api.py::test_the_public_names_are_annotated"],
+        "a type checker takes anything as the state",
+    ),
+    Fault(
+        "first-page-does-not-run",
+        "docs/index.md",
+        "state = estimator.init(params, carry, rng_key",
+        "state = estimator.init(params, rng_key",
+        ["tests/docs/test_docs_pages.py::test_the_program_of_the_first_page_learns"],
+        "the program of the first page raises a TypeError",
+    ),
+    Fault(
+        "tour-without-compensation",
+        "docs/tour.md",
+        "gates = np.where(patterns, 0, 1 / (1 - hazards))",
+        "gates = np.where(patterns, 0, 1.0)",
+        ["tests/docs/test_docs_pages.py::test_the_tour_prints_what_it_shows"],
+        "the mean of the tour's gradients is not that of full BPTT",
+    ),
+    Fault(
+        "anchors-unchecked",
+        "docs/check_site.py",
+        "if anchor not in pages[target].anchors:",
+        "if False:",
+        ["tests/docs/test_check_site.py::test_a_problem_is_found"],
+        "a link to a heading that was renamed goes unnoticed",
     ),
 ]
 
@@ -1607,6 +1774,54 @@ EXPERIMENT_FAULTS = [
         "distractors = jax.random.randint(distractor_key, shape, 0, NUM_ITEMS)",
         [f"{MEMORY}test_the_stream_shows_an_item_and_then_distractors"],
         "Only the first step shows the item.",
+    ),
+    Fault(
+        "ppo-advantages-cross-episodes",
+        "experiments/recurrent_ppo/ppo.py",
+        "discounts = discount * (1 - is_end.astype(values.dtype))",
+        "discounts = discount * jnp.ones_like(values)",
+        [f"{PPO}test_advantages_stop_where_an_episode_ends"],
+        "No reward or value of the next episode counts for this one.",
+    ),
+    Fault(
+        "ppo-clipped-without-the-minimum",
+        "experiments/recurrent_ppo/ppo.py",
+        "gain = jnp.minimum(ratio * target.advantage, clipped * target.advantage)",
+        "gain = clipped * target.advantage",
+        [f"{PPO}test_the_clipped_loss"],
+        "A ratio on the wrong side of the clip still has a gradient.",
+    ),
+    Fault(
+        "ppo-carry-of-the-next-rollout",
+        "experiments/recurrent_ppo/training.py",
+        "estimator.init(params, carry[rows], rng_key=key",
+        "estimator.init(params, new_carry[rows], rng_key=key",
+        [f"{PPO}test_every_pass_reproduces_the_rollout"],
+        "A pass begins with the carry that entered the rollout's first step.",
+    ),
+    Fault(
+        "ppo-no-resets",
+        "experiments/recurrent_ppo/training.py",
+        "artbp.Stream(rollout.symbol, target, resets=rollout.is_first)",
+        "artbp.Stream(rollout.symbol, target)",
+        [f"{PPO}test_every_pass_reproduces_the_rollout"],
+        "The carry is reset where an episode begins.",
+    ),
+    Fault(
+        "ppo-rate-of-reported-runs",
+        "experiments/recurrent_ppo/training.py",
+        "keys, reported = tuning.split(tuning.run_keys(config), config)",
+        "reported, keys = tuning.split(tuning.run_keys(config), config)",
+        [f"{PPO}test_the_rate_is_chosen_on_runs_that_are_not_reported"],
+        "Rates are chosen on runs that are not reported.",
+    ),
+    Fault(
+        "ppo-junction-is-noise",
+        "experiments/recurrent_ppo/maze.py",
+        "symbol = jnp.where(position == corridor_length, JUNCTION, noise)",
+        "symbol = noise",
+        [f"{PPO}test_the_maze"],
+        "The agent sees that it stands at the junction.",
     ),
     Fault(
         "k1k2-held-out-text-of-the-training-split",
@@ -1796,6 +2011,70 @@ EXPERIMENT_FAULTS = [
         "line = json.dumps(row)",
         [f"{COMMON}test_metrics.py::test_every_line_is_json_that_any_reader_takes"],
         "NaN is no JSON.",
+    ),
+    Fault(
+        "cli-time-of-another-configuration",
+        "experiments/common/dry_run.py",
+        "if described.to_dict() == config.to_dict():",
+        "if described.to_dict():",
+        [f"{COMMAND_LINES}test_the_time_of_a_changed_configuration_is_not_known"],
+        "A dry run states the time of a configuration that is not the given one.",
+    ),
+    Fault(
+        "cli-unknown-field-without-its-experiment",
+        "experiments/common/cli.py",
+        "load_config(defaults, _CONFIG.value, _SET.value, experiment=experiment)",
+        "load_config(defaults, _CONFIG.value, _SET.value)",
+        [f"{COMMAND_LINES}test_an_unknown_field_is_named_with_its_experiment"],
+        "The message does not say which experiment lacks the field.",
+    ),
+    Fault(
+        "ptb-download-without-consent",
+        "experiments/ptb/command_line.py",
+        "and (DOWNLOAD.value or _user_agrees())",
+        "and True",
+        [f"{PTB}test_ptb_command_line.py::test_nothing_is_downloaded_without_consent"],
+        "A text under another licence is downloaded without a question.",
+    ),
+    Fault(
+        "ptb-question-without-a-terminal",
+        "experiments/ptb/command_line.py",
+        "if not (sys.stdin.isatty() and sys.stdout.isatty()):",
+        "if False:",
+        [f"{PTB}test_ptb_command_line.py::test_nothing_is_downloaded_without_consent"],
+        "A job without a terminal waits for an answer.",
+    ),
+    Fault(
+        "ptb-cost-without-line-spaces",
+        "experiments/ptb/cost.py",
+        "length += 2 * data.NUM_TRAIN_LINES * config.data.keep_line_spaces",
+        "length += 0",
+        [f"{PTB}test_ptb_command_line.py::test_the_cost_of_penn_treebank_needs_no_text"],
+        "A dry run counts the characters of another convention.",
+    ),
+    Fault(
+        "report-without-escapes",
+        "experiments/report/page.py",
+        "    return html.escape(cell)\n",
+        "    return cell\n",
+        ["tests/experiments/report/test_html_report.py::test_a_study_writes_its_report"],
+        "A text of the configuration is read as HTML.",
+    ),
+    Fault(
+        "report-headline-of-the-axes",
+        "experiments/report/page.py",
+        "[g for g in figure if g.get",
+        "[g for g in figure.iter() if g.get",
+        ["tests/experiments/report/test_html_report.py::test_a_study_writes_its_report"],
+        "A figure is titled with the label of a tick.",
+    ),
+    Fault(
+        "metrics-look-backs-of-the-last-update",
+        "experiments/common/metrics.py",
+        "np.mean(records.look_back, dtype=np.float64)",
+        "np.max(records.look_back)",
+        [f"{PTB}test_ptb_html_report.py::test_the_rows_hold_the_look_backs"],
+        "The mean look-back of a row is the longest.",
     ),
     Fault(
         "coming-from-torch-with-one-bias",

@@ -108,11 +108,14 @@ def test_the_package_is_marked_as_typed():
 
 
 def test_import_needs_only_the_array_libraries():
-    """`import artbp` stays light: the packages of the experiments are not touched."""
+    """`import artbp` stays light, beside `import jax`: nothing of the experiments, and no scipy.
+
+    The library uses scipy in a few functions, which import it where they are called.
+    """
     code = (
         "import sys, artbp\n"
         "heavy = {'flax', 'haiku', 'equinox', 'orbax', 'matplotlib', 'ml_collections'}\n"
-        "heavy |= {'tensorboardX', 'experiments'}\n"
+        "heavy |= {'tensorboardX', 'experiments', 'scipy', 'pandas', 'rich', 'tqdm'}\n"
         "print(*sorted(heavy & set(sys.modules)))"
     )
     process = subprocess.run(

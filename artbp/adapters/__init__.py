@@ -20,23 +20,27 @@ Keys that you put into the stream yourself stay the same, so their masks repeat 
 
     stream = artbp.Stream((inputs, jax.random.split(rng_key, num_steps)), targets)
 
-(A key in the carry would return to its first value at each reset and at the end of each pass, and
-resets by row would be refused, because a key has no rows.)
+A key in the carry, which your own cell splits in each step, works too: make it a lasting leaf, by
+None in its place in the `initial_carry` of `estimator.init`.
 
 **Resets** in the stream put the carry to zeros. For a module whose first carry is not zeros, pass
 `initial_carry=model.carry` to `estimator.init`.
 
-**Batch statistics** are refused, as is any other variable that a step would change: a cell is a
-pure function, and its only state is the carry.
+**Batch statistics**, and any other variables that a step changes, belong in the carry, because a
+cell is a pure function. With the option `mutable`, the adapters of linen and nnx put them there, as
+lasting leaves. Otherwise such modules are refused.
 
 `import artbp` imports none of these libraries. flax is imported by the first use of
 `adapters.linen` or `adapters.nnx`, haiku and equinox by the first call of their `adapt`.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artbp.adapters.base import AdaptedModule, stack
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not run __getattr__
+    from artbp.adapters import equinox, haiku, linen, nnx
 
 __all__ = [
     "AdaptedModule",

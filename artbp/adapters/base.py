@@ -19,9 +19,11 @@ class AdaptedModule(NamedTuple):
         with a typed key, the module draws its random numbers from the key.
       params: the trainable parameters, as the library arranges them. optax takes them and their
         gradients.
-      carry: a first carry.
+      carry: a first carry. With `mutable` variables of flax, the pair (carry of the module,
+        variables).
       to_module: `to_module(params)` is the module at these params: a new nnx or equinox module, a
-        bound linen module, or haiku's `core(x, carry) -> (y, carry)`.
+        bound linen module, or haiku's `core(x, carry) -> (y, carry)`. Variables other than params
+        have the values that they had in `adapt`.
     """
 
     cell: Cell
@@ -40,9 +42,11 @@ NO_KEY = (
 def changes_variables(which: Any) -> str:
     """The error message for a module that changes a variable in a step."""
     return (
-        f"A step of the module changes {which}. A cell is a pure function, so batch statistics "
-        "cannot be updated in it: use the running averages without an update, or a LayerNorm. "
-        "Any other state belongs in the carry."
+        f"A step of the module changes {which}. A cell is a pure function, so batch statistics and "
+        "other variables that a step updates belong in the carry. For flax, pass the option "
+        "`mutable` of artbp.adapters.linen.adapt or artbp.adapters.nnx.adapt, which puts them "
+        "there. Otherwise, write a cell that does so, with None for them in the initial_carry of "
+        "estimator.init; or use the running averages without an update, or a LayerNorm."
     )
 
 

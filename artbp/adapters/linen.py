@@ -1,16 +1,25 @@
 """Modules of flax linen as cells, and an RNN layer with gates for linen models."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from flax import errors
 from flax import linen as nn
+from jax import lax
 
 from artbp.adapters.base import NO_KEY, AdaptedModule, changes_variables, split_key, unroll_layer
 from artbp.unrolls.checks import Cell
 
 
-def adapt(module: nn.Module, x: Any, *, rng_key: jax.Array, carry: Any = None) -> AdaptedModule:
+def adapt(
+    module: nn.Module,
+    x: Any,
+    *,
+    rng_key: jax.Array,
+    carry: Any = None,
+    mutable: str | Sequence[str] = (),
+) -> AdaptedModule:
     """Turns a linen module into a cell, and initialises its params.
 
     Args:
@@ -20,10 +29,15 @@ def adapt(module: nn.Module, x: Any, *, rng_key: jax.Array, carry: Any = None) -
       rng_key: draws the params, and the carry where it is not given.
       carry: a first carry. Default: `module.initialize_carry(rng_key, x.shape)`, which the cells
         of linen have.
+      mutable: the collection that a step updates, such as `"batch_stats"`, or several. They
+        become a part of the carry, which is then the pair (carry of the module, collections). Let
+        them be lasting leaves: `estimator.init(..., initial_carry=(model.carry[0], None))`.
+        Nothing is differentiated through them.
 
     Returns:
       An `AdaptedModule`. Its params are the collection "params"; other collections are constants.
-      To go back to a `TrainState`: `train_state.replace(params=params)`.
+      To go back to a `TrainState`: `train_state.replace(params=params)`; the present collections
+      are `state.carry[1]`.
 
     Raises:
       ValueError: the module has no carry, draws random numbers without a key, or updates a variable
@@ -38,9 +52,18 @@ def adapt(module: nn.Module, x: Any, *, rng_key: jax.Array, carry: Any = None) -
         carry = module.initialize_carry(carry_key, inputs.shape)
     variables = dict(module.init(params_key, carry, inputs))
     params = variables.pop("params", {})
-    cell = _cell(module, variables)
+    mutable = (mutable,) if isinstance(mutable, str) else tuple(mutable)
+    constants = {name: tree for name, tree in variables.items() if name not in mutable}
+    if not set(mutable) <= set(variables):
+        found = "module.init makes the collections"
+        raise ValueError(f"mutable={mutable!r}, but {found} {sorted(variables)} besides params.")
+    if mutable:
+        carry = carry, {name: variables[name] for name in mutable}
     return AdaptedModule(
-        cell, params, carry, lambda params: module.bind({**variables, "params": params})
+        _cell(module, constants, mutable),
+        params,
+        carry,
+        lambda params: module.bind({**variables, "params": params}),
     )
 
 
@@ -87,7 +110,7 @@ class RNN(nn.Module):
         if initial_carry is None:
             initial_carry = self.cell.initialize_carry(jax.random.key(0), x.shape)
         if self.is_initializing():
-            self.cell(initial_carry, x)  # makes the params
+            self.cell(initial_carry if carry is None else carry, x)  # makes the params
         module, variables = self.cell.unbind()
         constants = {name: tree for name, tree in variables.items() if name != "params"}
         cell, params = _cell(module, constants), variables.get("params", {})
@@ -96,13 +119,20 @@ class RNN(nn.Module):
         )
 
 
-def _cell(module: nn.Module, constants: Any) -> Cell:
-    """The module as a cell, with the collections besides "params" held constant."""
+def _cell(module: nn.Module, constants: Any, mutable: Sequence[str] = ()) -> Cell:
+    """The module as a cell; see `adapt`."""
 
     def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
         x, key = split_key(x)
+        variables = {**constants, "params": params}
         try:
-            return module.apply({**constants, "params": params}, carry, x, rngs=key)
+            if not mutable:
+                return module.apply(variables, carry, x, rngs=key)
+            carry, updated = carry
+            variables |= lax.stop_gradient(updated)
+            out, updated = module.apply(variables, carry, x, rngs=key, mutable=list(mutable))
+            new_carry, y = out
+            return (new_carry, lax.stop_gradient(updated)), y
         except errors.InvalidRngError as error:
             raise ValueError(NO_KEY) from error
         except errors.ModifyScopeVariableError as error:

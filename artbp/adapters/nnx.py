@@ -5,11 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from artbp.adapters.base import NO_KEY, AdaptedModule, changes_variables, split_key, unroll_layer
 
 
-def adapt(module: nnx.Module, carry: Any) -> AdaptedModule:
+def adapt(module: nnx.Module, carry: Any, *, mutable: Any = None) -> AdaptedModule:
     """Turns an nnx module into a cell.
 
     The module is split once, here. The cell is pure: each step merges a new module, so the given
@@ -20,30 +21,43 @@ def adapt(module: nnx.Module, carry: Any) -> AdaptedModule:
         of your own with embedding, dropout, readout. The attributes that it has now, such as those
         that `module.train()` and `module.eval()` set, are those of the cell.
       carry: a first carry. A cell of nnx makes one: `cell.initialize_carry((B, D), rngs)`.
+      mutable: the variables that a step updates, a filter of nnx such as `nnx.BatchStat`. They
+        become a part of the carry, which is then the pair (carry of the module, variables). Let
+        them be lasting leaves: `estimator.init(..., initial_carry=(model.carry[0], None))`. Nothing
+        is differentiated through them.
 
     Returns:
       An `AdaptedModule`. Its params are the `nnx.State` of all `nnx.Param`; other variables are
-      constants. To go back: `to_module(params)`, or `nnx.update(module, params)`.
+      constants. To go back: `to_module(params)`, or `nnx.update(module, params)`; and
+      `nnx.update(module, state.carry[1])` for the present `mutable` variables.
 
     Raises:
       ValueError: where the cell is called, if the module draws random numbers without a key, or
         changes a variable such as a batch statistic.
     """
-    graphdef, params, rest = nnx.split(module, nnx.Param, ...)
+    graphdef, params, updated, rest = nnx.split(module, nnx.Param, mutable, ...)
 
-    def to_module(params: Any) -> Any:
-        return nnx.merge(graphdef, params, rest, copy=True)
+    def to_module(params: Any, updated: Any = updated) -> Any:
+        return nnx.merge(graphdef, params, updated, rest, copy=True)
 
     def cell(params: Any, carry: Any, x: Any) -> tuple[Any, Any]:
         x, key = split_key(x)
-        own = to_module(params)
+        if mutable is None:
+            own = to_module(params)
+        else:
+            carry, updated = carry
+            own = to_module(params, lax.stop_gradient(updated))
         if key is not None:
             _draw_from(own, key)
-        before = _values(own)
+        constant = nnx.Not(nnx.Any(nnx.Param, mutable))
+        before = _values(own, constant)
         new_carry, y = own(carry, x)
-        _check_unchanged(before, _values(own), has_key=key is not None)
-        return new_carry, y
+        _check_unchanged(before, _values(own, constant), has_key=key is not None)
+        if mutable is None:
+            return new_carry, y
+        return (new_carry, lax.stop_gradient(nnx.state(own, mutable))), y
 
+    carry = carry if mutable is None else (carry, updated)
     return AdaptedModule(cell, params, carry, to_module)
 
 
@@ -104,9 +118,9 @@ def _draw_from(module: nnx.Module, key: jax.Array) -> None:
         stream.count[...] = jnp.zeros_like(stream.count[...])
 
 
-def _values(module: nnx.Module) -> list[tuple[Any, Any, Any]]:
-    """(path, type, value) of every variable but the params."""
-    flat = nnx.to_flat_state(nnx.state(module, nnx.Not(nnx.Param)))
+def _values(module: nnx.Module, which: Any) -> list[tuple[Any, Any, Any]]:
+    """(path, type, value) of the variables that a filter chooses."""
+    flat = nnx.to_flat_state(nnx.state(module, which))
     return [(path, type(variable), variable[...]) for path, variable in flat]
 
 

@@ -113,8 +113,10 @@ class AffineRecurrence:
         previous = jnp.concatenate([self._hidden(chunk.entering)[None], ys[:-1]])
         if chunk.resets is None:
             return previous
-        initial = self._hidden(chunk.initial_carry)[None]
-        return jnp.where(_tree.align(chunk.resets, ys), initial, previous)
+        initial = self._hidden(chunk.initial_carry)
+        if initial is None:  # resets leave h as it is
+            return previous
+        return jnp.where(_tree.align(chunk.resets, ys), initial[None], previous)
 
     def _back(self, parts: list[jax.Array], delta: jax.Array) -> jax.Array:
         """δz Uᵀ, from δz in K parts and in one."""

@@ -125,7 +125,8 @@ def independent_runs(
     def init(carry: Any, rng_keys: jax.Array, initial_carry: Any = None) -> EstimatorState:
         num_runs = rng_keys.shape[0]
         carry = _tree.as_arrays(carry)
-        carries = carry, carry, complete_initial_carry(carry, initial_carry)
+        initial_carry = complete_initial_carry(carry, initial_carry)
+        carries = carry, _tree.where_given(initial_carry, carry), initial_carry
         carries = _tree.repeat(carries, num_runs)
         zero = jnp.zeros((num_runs,), jnp.int32)
         # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
@@ -139,10 +140,10 @@ def independent_runs(
         check_arrays(stream)
         params, aux = _tree.as_arrays((params, aux))
 
-        def check(params: Any, carry: Any, stream: Stream) -> None:
+        def check(params: Any, carry: Any, initial_carry: Any, stream: Stream) -> None:
             """The checks of `estimate`, on the shapes of one run."""
             check_stream(stream)
-            check_resets(carry, stream.resets)
+            check_resets(initial_carry, stream.resets)
             check_cell(cell, params, carry, _tree.index(stream.xs, 0))
             extra = nothing_counted(cell, loss_fn, params, carry, stream).extra
             if extra:
@@ -151,7 +152,8 @@ def independent_runs(
                     "independent_runs does not sum. Let loss_fn return the losses alone."
                 )
 
-        jax.eval_shape(jax.vmap(check, (0, 0, stream_axes)), params, state.carry, stream)
+        carries = state.carry, state.initial_carry
+        jax.eval_shape(jax.vmap(check, (0, 0, 0, stream_axes)), params, *carries, stream)
         num_steps = stream.num_steps
         check_position(state, stream)
         position, is_beyond = clip_position(state.position, num_steps)
@@ -189,7 +191,7 @@ def independent_runs(
             info = segment.info._replace(end_of_stream=end_of_stream)
             grads = jax.tree.map(normalize, segment.grads, params)
             params, aux = update(params, aux, grads, info, finished)
-            next_carry = _tree.select(end_of_stream, state.first_carry, segment.leaving)
+            next_carry = _tree.replace(end_of_stream, state.first_carry, segment.leaving)
             state = state._replace(
                 position=jnp.where(finished, position, state.position),
                 num_estimates=state.num_estimates + finished.astype(jnp.int32),

@@ -46,7 +46,7 @@ class RunsBlock:
 
         def one_run(params: Any, carry: Any, initial_carry: Any, stream: Stream, t: Any) -> Any:
             if stream.resets is not None:
-                carry = _tree.select(_tree.index(stream.resets, t), initial_carry, carry)
+                carry = _tree.replace(_tree.index(stream.resets, t), initial_carry, carry)
             return self.functions.cell(params, carry, _tree.index(stream.xs, t))
 
         runs = jax.vmap(one_run, in_axes=(0, 0, 0, self.stream_axes, 0))

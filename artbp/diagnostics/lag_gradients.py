@@ -76,7 +76,8 @@ def unroll_window(
     check_params(params)
     params, carry = _tree.as_arrays((params, carry))
     check_stream(stream)
-    check_resets(carry, stream.resets)
+    initial_carry = complete_initial_carry(carry, initial_carry)
+    check_resets(initial_carry, stream.resets)
     x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
     y = check_cell(cell, params, carry, x)
     shape = split_extra(jax.eval_shape(loss_fn, params, y, target))[0].shape
@@ -87,7 +88,6 @@ def unroll_window(
             "per_row=True needs losses of shape [B] and float leaves of the carry [B, ...]; the "
             f"leaves are {[leaf.shape for leaf in leaves]}. Omit per_row if rows share boundaries."
         )
-    initial_carry = complete_initial_carry(carry, initial_carry)
     found = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
     rows = int(shape[0]) if has_rows else None
     return UnrolledWindow(cell, loss_fn, params, initial_carry, stream, *found, num_rows=rows)

@@ -202,7 +202,7 @@ def _growth_rate(window: UnrolledWindow, rng_key: jax.Array) -> jax.Array:
         carry = _tree.index(window.carries, t)
         if stream.resets is not None:
             reset = jnp.asarray(_tree.index(stream.resets, t), bool)
-            carry = _tree.select(reset, window.initial_carry, carry)
+            carry = _tree.replace(reset, window.initial_carry, carry)
         floats, rest = _tree.partition(carry)
 
         def next_floats(floats: Any) -> Any:
@@ -220,7 +220,7 @@ def _growth_rate(window: UnrolledWindow, rng_key: jax.Array) -> jax.Array:
 
         return jax.tree.map(normalize, tangent), jnp.mean(jnp.log(norms))
 
-    tangent = optax.tree.random_like(rng_key, _tree.partition(window.initial_carry)[0])
+    tangent = optax.tree.random_like(rng_key, _tree.partition(_tree.index(window.carries, 0))[0])
     _, logs = lax.scan(step, tangent, jnp.arange(stream.num_steps, dtype=jnp.int32))
     return jnp.mean(logs[stream.num_steps // 4 :])
 

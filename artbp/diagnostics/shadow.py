@@ -103,6 +103,8 @@ def shadow(
             metrics["artbp_noise"] = jnp.sqrt(jnp.mean(norms[-num_draws:] ** 2))
         if history_length:
             history = _window(stream, position - np.int32(history_length), history_length, num_rows)
+            # Of a leaf that the end of a pass leaves as it is, the present value.
+            first_carry = _tree.combine(first_carry, carry)
             fresh = _recomputed_carry(cell, params, first_carry, initial_carry, history, position)
             data = fresh, window
             found = gradients_of_gates(cell, loss_fn, params, *data, gates[:1], **options)

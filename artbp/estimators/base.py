@@ -24,8 +24,9 @@ class EstimatorState(NamedTuple):
       num_steps: int32, how many time steps have been run since `init`, over all passes. It counts
         for `artbp.scale_by_time_step_schedule`.
       carry: the carry that enters the next step.
-      first_carry: the carry at the beginning of every pass, as it was given to `init`.
-      initial_carry: the carry after a reset.
+      first_carry: the carry at the beginning of every pass, as it was given to `init`; None in
+        place of lasting leaves (see `GradientEstimator`).
+      initial_carry: the carry after a reset; None in place of lasting leaves.
       rng_key: the key of all random draws. Segment i is drawn with `fold_in(rng_key, i)`, so
         boundaries never depend on data or parameters.
       scratch: buffers of the kernel, never read before they are written. A jitted step to which the
@@ -104,11 +105,15 @@ class GradientEstimator(NamedTuple):
       init: `init(params, carry, *, rng_key, initial_carry=None) -> state`. Every pass of a stream
         begins with `carry`. `initial_carry` is the carry after a reset; None means zeros (key
         leaves keep the value that they have in `carry`), as in `artbp.unroll`. So one pass is
-        `artbp.unroll(cell, params, carry, xs, resets=resets, initial_carry=initial_carry)`.
+        `artbp.unroll(cell, params, carry, xs, resets=resets, initial_carry=initial_carry)`. None in
+        place of a leaf or of a subtree makes its leaves lasting: resets and the end of a pass leave
+        them as they are, as for `initial_carry=(zeros, None)` and the carry `(hidden, key)`.
       estimate: `estimate(params, state, stream) -> (grads, state, info)`, one segment. With frozen
         params, the gradients of one pass of the stream sum to the estimate of the gradient of
         the whole sequence. There is a gradient by `params` only, and `jax.grad` cannot go through
-        `estimate`: call an encoder of the inputs in the cell.
+        `estimate`: call an encoder of the inputs in the cell. There are no ys: `loss_fn` may return
+        values beside the losses, whose sums are in `info.extra`. The carry after the segment is
+        `state.carry`; after the last segment of a stream with `ends=True` it is the first carry.
     """
 
     init: Callable[..., EstimatorState]
@@ -186,6 +191,25 @@ def join_extra(own: dict[str, jax.Array], of_losses: dict[str, jax.Array]) -> di
     return own | of_losses
 
 
+def check_not_differentiated(params: Any, state: EstimatorState, stream: Stream) -> None:
+    """Raises TypeError if `jax.grad` or `jax.vjp` goes through `estimate`.
+
+    It is not seen if a function within is jitted; JAX then says that linearization failed, or
+    differentiates the steps of one estimate. Forward mode (`jax.jvp`) works.
+    """
+    arguments = {"params": params, "state": state, "stream": stream}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
+        if _tree.is_linearized(leaf):
+            name, *rest = path
+            raise TypeError(
+                f"jax.grad or jax.vjp differentiates estimate with respect to {name.key}"
+                f"{jax.tree_util.keystr(tuple(rest))}. But estimate returns a gradient already, "
+                "that by params, and cannot be differentiated. Put everything that is to be "
+                "trained into params: call an encoder of the inputs in the cell, and a readout in "
+                "loss_fn. artbp.unroll is a differentiable function of all its arguments."
+            )
+
+
 def check_position(state: EstimatorState, stream: Stream) -> None:
     """Raises ValueError if the state is known to stand beyond the steps of the stream.
 
@@ -230,6 +254,7 @@ def start(
     check_finite(params)
     carry = _tree.as_arrays(carry)
     initial_carry, zero = complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)
+    first_carry = _tree.where_given(initial_carry, carry)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.
-    copies = jax.tree.map(jnp.copy, (zero, zero, zero, carry, carry, initial_carry, rng_key))
+    copies = jax.tree.map(jnp.copy, (zero, zero, zero, carry, first_carry, initial_carry, rng_key))
     return EstimatorState(*copies, scratch=scratch, inner_state=inner_state)

@@ -134,3 +134,4 @@ REGISTRY: dict[str, EstimatorSpec] = {
     ),
     "pes": EstimatorSpec(_every(pes, "truncation_length"), "smoothing", black_box=True),
 }
+"""Maps the name of every estimator to its `EstimatorSpec`. The shared tests run over it."""

@@ -20,6 +20,7 @@ from artbp.estimators.base import (
     Plan,
     Result,
     check_chunk,
+    check_not_differentiated,
     check_position,
     clip_position,
     make_estimator,
@@ -153,10 +154,11 @@ def segmentwise(
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
+        check_not_differentiated(params, state, stream)
         params = _tree.as_arrays(params)
         check_stream(stream)
         check_chunk(stream, plan)
-        check_resets(state.carry, stream.resets)
+        check_resets(state.initial_carry, stream.resets)
         check_position(state, stream)
         chosen = resolve_policy(policy, traced=_tree.is_traced((params, state, stream)))
         if chosen == "dynamic":
@@ -206,7 +208,7 @@ def _normalize(
 ) -> tuple[Any, Any]:
     """(the gradients divided by `normalizer`, the carry that enters the next segment)."""
     grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
-    return grads, _tree.select(begins, first_carry, carry)
+    return grads, _tree.replace(begins, first_carry, carry)
 
 
 def _host_device() -> jax.Device:

@@ -20,6 +20,7 @@ from artbp.estimators.base import (
     Plan,
     Result,
     check_chunk,
+    check_not_differentiated,
     check_position,
     clip_position,
     join_extra,
@@ -50,7 +51,7 @@ class Steps(NamedTuple):
         """(the carry after step t, its y), from the carry before it or, at a reset, the initial."""
         if self.stream.resets is not None:
             reset = jnp.asarray(_tree.index(self.stream.resets, t), bool)
-            carry = _tree.select(reset, self.initial_carry, carry)
+            carry = _tree.replace(reset, self.initial_carry, carry)
         return self.cell(params, carry, _tree.index(self.stream.xs, t))
 
     def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, Counted]:
@@ -150,9 +151,9 @@ def stepwise(
         grads = _tree.nan_where(is_beyond, grads)
         carry, inner_state = result.carry, result.inner_state
         if stream.ends:
-            carry = _tree.select(end_of_stream, state.first_carry, carry)
+            carry = _tree.replace(end_of_stream, state.first_carry, carry)
             if resets_at_end:
-                fresh = begin(params, state.first_carry)
+                fresh = begin(params, carry)
                 inner_state = _tree.select(end_of_stream, fresh, inner_state)
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
@@ -175,9 +176,10 @@ def stepwise(
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
+        check_not_differentiated(params, state, stream)
         check_stream(stream)
         check_chunk(stream, plan)
-        check_resets(state.carry, stream.resets)
+        check_resets(state.initial_carry, stream.resets)
         check_position(state, stream)
         return run(_tree.as_arrays(params), state, stream)
 

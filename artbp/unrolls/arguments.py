@@ -1,5 +1,6 @@
 """The arguments of an unroll, checked and completed."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -35,9 +36,9 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
     check_flags("resets", resets)
     lengths = None if lengths is None else jnp.asarray(lengths)
     num_steps = _num_steps(xs, gates, resets)
-    check_rows(carry, xs, gates, resets, lengths)
     if resets is not None:
         initial_carry = complete_initial_carry(carry, initial_carry)
+    check_rows(carry, xs, gates, resets, lengths, initial_carry)
     if num_steps:
         check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
     if lengths is not None:
@@ -45,16 +46,34 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
     return Arguments(params, carry, xs, gates, resets, initial_carry, lengths), num_steps
 
 
-def first_step(carry: Any, xs: Any, resets: jax.Array | None, initial_carry: Any) -> Any:
+def first_step(
+    carry: Any,
+    xs: Any,
+    resets: jax.Array | None,
+    initial_carry: Any,
+    steps: jax.Array | None = None,
+) -> Any:
     """(the carry that enters the first step, its x), which nothing flows back to.
 
     A row is given these at the steps beyond its length. Such steps still pass through the
     derivative of the cell, where 0 · NaN is NaN; on a carry and an input of a real step the cell is
     finite.
+
+    Args:
+      steps: int `[B]`, the index of the first step of each row; None: 0 for all.
     """
+
+    def at_first(leaf: Any) -> Any:
+        if steps is None:
+            return _tree.index(leaf, 0)
+        leaf = jnp.asarray(leaf)
+        return leaf[steps] if leaf.ndim == 1 else leaf[steps, jnp.arange(steps.shape[0])]
+
     if resets is not None:
-        carry = _tree.select(resets[0], initial_carry, carry)
-    return lax.stop_gradient((carry, _tree.index(xs, 0)))
+        carry = _tree.replace(at_first(resets), initial_carry, carry)
+    is_shared = lambda leaf: jnp.ndim(leaf) == 1  # noqa: E731  # by all rows
+    x = jax.tree.map(lambda leaf: _tree.index(leaf, 0) if is_shared(leaf) else at_first(leaf), xs)
+    return lax.stop_gradient((carry, x))
 
 
 def _num_steps(xs: Any, gates: jax.Array | None, resets: jax.Array | None) -> int:
@@ -83,8 +102,12 @@ def check_rows(
     gates: jax.Array | None = None,
     resets: jax.Array | None = None,
     lengths: jax.Array | None = None,
+    initial_carry: Any = None,
 ) -> None:
-    """Checks that row-wise arguments find rows: a leading axis B on every leaf of the carry.
+    """Checks that row-wise arguments find rows: a leading axis B on the leaves that they act on.
+
+    Gates act on the float leaves of the carry, resets on those that `initial_carry` replaces, and
+    lengths on all leaves.
 
     Raises:
       ValueError: they do not, or have another rank than `[T]` or `[T, B]`.
@@ -104,14 +127,19 @@ def check_rows(
         rows["lengths"] = lengths.shape[0]
     if not rows:
         return
-    only_gates = lengths is None and (resets is None or resets.ndim < 2)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if only_gates and not _tree.is_inexact(leaf):
-            continue  # passes through the gate untouched
+    acted_on = []
+    if lengths is not None:
+        acted_on.append(carry)
+    if "resets" in rows:
+        acted_on.append(initial_carry)
+    if "gates" in rows:
+        acted_on.append(_tree.partition(carry)[0])
+    for path, leaf in itertools.chain(*map(jax.tree_util.tree_leaves_with_path, acted_on)):
         if leaf.ndim == 0:
             raise ValueError(
                 f"carry{jax.tree_util.keystr(path)} is a scalar, but {', '.join(rows)} differ by "
-                "row; expected every leaf of the carry to be [B, ...]."
+                "row; expected every leaf of the carry that they act on to be [B, ...]. Resets do "
+                "not act on leaves for which initial_carry is None."
             )
         rows["carry" + jax.tree_util.keystr(path)] = leaf.shape[0]
     if lengths is not None:
@@ -123,12 +151,22 @@ def check_rows(
 
 
 def complete_initial_carry(carry: Any, initial_carry: Any) -> Any:
-    """The carry after a reset: zeros by default, and the given value for key leaves."""
+    """The carry after a reset, for `_tree.replace`: zeros by default, the given value for keys.
+
+    Where it is None, in place of a leaf or of a subtree, resets leave the carry as it is.
+    """
     if initial_carry is None:
         return jax.tree.map(lambda x: x if _tree.is_key(x) else jnp.zeros_like(x), carry)
     initial_carry = _tree.as_arrays(initial_carry)
     given = jax.tree.map(lambda x: (x.shape, x.dtype), initial_carry)
     expected = jax.tree.map(lambda x: (x.shape, x.dtype), carry)
-    if given != expected:
-        raise ValueError(f"initial_carry is {given}; expected the carry's type, {expected}.")
+    try:
+        fits = given == _tree.where_given(initial_carry, expected)
+    except ValueError:  # another structure
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"initial_carry is {given}; expected the carry's type, {expected}, or None in place of "
+            "the parts that a reset is to leave as they are."
+        )
     return initial_carry

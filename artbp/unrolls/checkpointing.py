@@ -5,6 +5,7 @@ Cost", arXiv 1604.06174): T/k states and the residuals of k steps in place of T,
 forward pass.
 """
 
+import functools
 import math
 import operator
 from collections.abc import Callable
@@ -51,12 +52,13 @@ def scan_in_blocks(
     *,
     num_steps: int,
     block_size: int | None,
+    reverse: bool,
     unroll: int,
 ) -> tuple[Any, Any]:
     """`jax.lax.scan(step, state, inputs)` that stores states before blocks instead of residuals.
 
-    The outer scan goes over blocks of `block_size` steps. The remaining steps are one shorter block
-    after them, so the step is never given padding.
+    The outer scan goes over blocks of `block_size` steps. The remaining steps, those of the largest
+    t, are one shorter block, so the step is never given padding.
 
     Args:
       step: `step(state, input) -> (state, output)`.
@@ -64,45 +66,47 @@ def scan_in_blocks(
       inputs: any pytree of arrays `[T, ...]`.
       num_steps: T.
       block_size: at least 1; None for a single scan that stores every step.
+      reverse: as in `jax.lax.scan`.
       unroll: of the scan within a block.
 
     Returns:
       (last state, outputs `[T, ...]`).
     """
+    scan = functools.partial(jax.lax.scan, step, reverse=reverse, unroll=unroll)
     if block_size is None:
-        return jax.lax.scan(step, state, inputs, length=num_steps, unroll=unroll)
+        return scan(state, inputs, length=num_steps)
     num_blocks, remainder = divmod(num_steps, block_size)
     if not num_blocks:
-        return _block(step, state, inputs, num_steps, unroll)
+        return _block(scan, state, inputs, num_steps)
     blocks, rest = _split(inputs, num_blocks * block_size)
     blocks = jax.tree.map(lambda x: x.reshape(num_blocks, block_size, *x.shape[1:]), blocks)
 
     def scan_block(state: Any, inputs: Any) -> tuple[Any, Any]:
         # Inside a loop, XLA cannot merge the second run of the block with the first.
-        return _block(step, state, inputs, block_size, unroll, prevent_cse=False)
+        return _block(scan, state, inputs, block_size, prevent_cse=False)
 
-    state, outputs = jax.lax.scan(scan_block, state, blocks, length=num_blocks)
+    last: Any = None
+    if reverse and remainder:
+        state, last = _block(scan, state, rest, remainder)
+    state, outputs = jax.lax.scan(scan_block, state, blocks, length=num_blocks, reverse=reverse)
     outputs = jax.tree.map(lambda y: y.reshape(num_blocks * block_size, *y.shape[2:]), outputs)
+    if not reverse and remainder:
+        state, last = _block(scan, state, rest, remainder)
     if remainder:
-        state, last = _block(step, state, rest, remainder, unroll)
         outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), outputs, last)
     return state, outputs
 
 
 def _block(
-    step: Callable[[Any, Any], tuple[Any, Any]],
+    scan: Callable[..., tuple[Any, Any]],
     state: Any,
     inputs: Any,
     num_steps: int,
-    unroll: int,
     *,
     prevent_cse: bool = True,
 ) -> tuple[Any, Any]:
     """One block: a scan that stores nothing but the state before it."""
-
-    def run(state: Any, inputs: Any) -> tuple[Any, Any]:
-        return jax.lax.scan(step, state, inputs, length=num_steps, unroll=unroll)
-
+    run = functools.partial(scan, length=num_steps)
     return jax.checkpoint(run, prevent_cse=prevent_cse)(state, inputs)
 
 

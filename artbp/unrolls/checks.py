@@ -113,17 +113,22 @@ def check_flags(name: str, flags: Any, alternative: str = "") -> None:
         )
 
 
-def check_resets(carry: Any, resets: Any) -> None:
-    """Raises ValueError unless `resets` is None, `[T]`, or `[T, B]` with B rows in the carry."""
+def check_resets(initial_carry: Any, resets: Any) -> None:
+    """Raises ValueError unless `resets` is None, `[T]`, or `[T, B]` with B rows in what it resets.
+
+    Args:
+      initial_carry: as `arguments.complete_initial_carry` returns it.
+    """
     if resets is None or jnp.ndim(resets) == 1:
         return
     shape = jnp.shape(resets)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(initial_carry):
         if len(shape) != 2 or jnp.shape(leaf)[:1] != shape[1:]:
             raise ValueError(
                 f"resets has shape {shape} and carry{jax.tree_util.keystr(path)} "
                 f"{jnp.shape(leaf)}; expected resets of shape [T], or [T, B] with every leaf of "
-                "the carry [B, ...]."
+                "the carry [B, ...]. If resets are to leave a leaf as it is, such as a key or a "
+                "counter, it may have any shape: put None in its place in initial_carry."
             )
 
 

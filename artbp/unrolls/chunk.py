@@ -28,6 +28,7 @@ class Segment:
 
     Attributes:
       functions, params, initial_carry, stream: see `dynamic.segment_gradient`.
+      carry_like: a carry, of which the shapes and dtypes matter.
       recurrence: of `functions.cell` at `params`.
       start, length: int32 scalars, perhaps traced.
       chunk_size: steps that are linearised at a time. The last chunk of a block is filled up with
@@ -41,6 +42,7 @@ class Segment:
     params: Any
     initial_carry: Any
     stream: Stream
+    carry_like: Any
     recurrence: Recurrence
     start: jax.Array
     length: jax.Array
@@ -118,12 +120,12 @@ def make_residuals(of_step: Any, carry: Any, block_size: int, chunk_size: int) -
 def initial_state(segment: Segment) -> BackwardState:
     """The state behind the segment's last step: no gradient, and no flow across the boundary."""
     cell, loss_fn, _ = segment.functions
-    of_step = segment.params, segment.initial_carry, segment.stream
+    of_step = segment.params, segment.carry_like, segment.stream
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
     return BackwardState(
         cell_sums=segment.recurrence.zero_sums(),
         readout_sums=_tree.zero_sums(segment.params),
-        flow=_tree.zeros_like(_tree.partition(segment.initial_carry)[0]),
+        flow=_tree.zeros_like(_tree.partition(segment.carry_like)[0]),
         loss_sum=jnp.zeros_like(one),
         counted=nothing_counted(cell, loss_fn, *of_step),
         max_compensation=one,
@@ -183,7 +185,7 @@ def run(
             carry, residuals = loop
             entering = carry
             if resets is not None:
-                entering = _tree.select(resets[j], segment.initial_carry, carry)
+                entering = _tree.replace(resets[j], segment.initial_carry, carry)
             new_carry, _, of_step = segment.recurrence.step(entering, _tree.index(us, j))
             if residuals is not None:
                 steps = _tree.update(residuals.steps, of_step, (first_chunk + n) * size + j)
@@ -247,6 +249,7 @@ def chunk_backward(
         count=_chunk_count(num_steps, n, size),
         gates=gates,
         resets=chunk.resets,
+        initial_carry=segment.initial_carry,
         taken=taken,
     )
     cell_sums = recurrence.accumulate(state.cell_sums, local, chunk.xs, deltas)
@@ -264,7 +267,7 @@ def make_deltas(segment: Segment, residuals: Residuals, offset: Any, num_steps: 
     def example() -> Any:
         end = _end(segment, offset, num_steps)
         _, ys, local = _linearize(segment, residuals, offset, end, 0, 0)
-        flow = _tree.zeros_like(_tree.partition(segment.initial_carry)[0])
+        flow = _tree.zeros_like(_tree.partition(segment.carry_like)[0])
         y_cotangent = _tree.index(_tree.partition(ys)[0], 0)
         return segment.recurrence.pull_back(_tree.index(local, 0), flow, y_cotangent)[0]
 

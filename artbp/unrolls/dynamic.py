@@ -107,6 +107,7 @@ def segment_gradient(
         params=params,
         initial_carry=initial_carry,
         stream=stream,
+        carry_like=carry,
         recurrence=recurrence_of(functions.cell, params, carry, _tree.index(stream.xs, 0)),
         start=start,
         length=length,

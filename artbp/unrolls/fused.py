@@ -26,6 +26,7 @@ def fused_unroll(
     resets: jax.Array | None = None,
     initial_carry: Any = None,
     lengths: jax.Array | None = None,
+    reverse: bool = False,
 ) -> tuple[Any, Any]:
     """`artbp.unroll` for reverse mode: the same values and gradients, by a hand-written pass.
 
@@ -42,7 +43,8 @@ def fused_unroll(
       cell: as for `artbp.unroll`. Those of `artbp.cells`, also `with_params`, have a backward pass
         written by hand. For any other cell one is derived (`artbp.unrolls.autodiff_recurrence`),
         which runs the forward pass twice and keeps one carry a step.
-      params, carry, xs, gates, resets, initial_carry, lengths: as for `artbp.unroll`.
+      params, carry, xs, gates, resets, initial_carry, lengths, reverse: as for `artbp.unroll`. In
+        reverse, xs and ys are copied once.
 
     Returns:
       (carry after the last step, ys `[T, ...]`).
@@ -58,7 +60,31 @@ def fused_unroll(
     obstacle = obstacle_to_fusion(cell, params, arguments.carry, xs)
     if obstacle is not None:
         raise ValueError(f"{obstacle} Use artbp.unroll.")
-    return _fused(cell, arguments)
+    if not reverse:
+        return _fused(cell, arguments)
+    lengths = arguments.lengths
+    if lengths is not None and any(leaf.ndim == 1 for leaf in jax.tree.leaves(xs)):
+        raise ValueError(
+            "fused_unroll got reverse=True, lengths, and an array of xs of shape [T]; expected "
+            "[T, B, ...], because the rows begin at different steps. Or use artbp.unroll."
+        )
+    flipped = _flip((arguments.xs, arguments.gates, arguments.resets), lengths)
+    arguments = arguments._replace(xs=flipped[0], gates=flipped[1], resets=flipped[2])
+    carry, ys = _fused(cell, arguments)
+    return carry, _flip(ys, lengths)
+
+
+def _flip(tree: Any, lengths: jax.Array | None) -> Any:
+    """Arrays in reverse order of time, each row within its length."""
+
+    def of_leaf(leaf: jax.Array) -> jax.Array:
+        if lengths is None:
+            return leaf[::-1]
+        t, end = jnp.arange(leaf.shape[0], dtype=lengths.dtype)[:, None], lengths[None, :]
+        steps = jnp.where(t < end, end - 1 - t, t)
+        return leaf[steps] if leaf.ndim == 1 else leaf[steps, jnp.arange(lengths.shape[0])]
+
+    return jax.tree.map(of_leaf, tree)
 
 
 def obstacle_to_fusion(cell: Cell, params: Any, carry: Any, xs: Any) -> str | None:
@@ -102,7 +128,7 @@ def _forward(cell: Cell, arguments: Arguments) -> tuple[tuple[Any, Any], Any]:
 
     def run_step(carry: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any, Any]]:
         t, u, reset = inputs
-        entering = carry if reset is None else _tree.select(reset, initial_carry, carry)
+        entering = carry if reset is None else _tree.replace(reset, initial_carry, carry)
         if lengths is not None:
             entering = _tree.select(t < lengths, entering, first)
         new_carry, y, residuals = recurrence.step(entering, u)
@@ -144,7 +170,8 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Argu
             deltas, to_initial = collected
             if piece.resets is not None:
                 reset = piece.resets[j] if taken is None else piece.resets[j] & taken[j]
-                fresh = _tree.select(reset, entering, _tree.zeros_like(entering))
+                fresh = _tree.where_given(to_initial, entering)
+                fresh = _tree.select(reset, fresh, _tree.zeros_like(fresh))
                 to_initial = jax.tree.map(jnp.add, to_initial, fresh)
             return recursion.store(deltas, j, delta, entering), to_initial
 
@@ -158,6 +185,7 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Argu
             count=len(piece.t),
             gates=piece.gates,
             resets=piece.resets,
+            initial_carry=arguments.initial_carry,
             taken=taken,
         )
         sums = recurrence.accumulate(sums, local, piece.xs, deltas)
@@ -166,7 +194,8 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Argu
             x_gradient = _within(lengths, piece.t, x_gradient, _tree.zeros_like(x_gradient))
         return (flow, to_initial, sums), x_gradient
 
-    state = (flow, _tree.zeros_like(flow), recurrence.zero_sums())
+    to_initial = _tree.zeros_like(_tree.partition(arguments.initial_carry)[0])
+    state = (flow, to_initial, recurrence.zero_sums())
     full_y, rest_y = _split(y_cotangents)
     state, last_x_gradient = piece_backward(state, (rest, of_rest, rest_y))
     state, x_gradient = lax.scan(piece_backward, state, (full, of_full, full_y), reverse=True)

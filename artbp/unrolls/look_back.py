@@ -195,6 +195,7 @@ def look_back_gradient(
             params=params,
             initial_carry=initial_carry,
             stream=stream,
+            carry_like=carry,
             recurrence=recurrence,
             start=start,
             length=jnp.asarray(num_steps, jnp.int32),

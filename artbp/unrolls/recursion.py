@@ -30,6 +30,7 @@ def backpropagate(
     count: Any,
     gates: jax.Array | None = None,
     resets: jax.Array | None = None,
+    initial_carry: Any = None,
     taken: jax.Array | None = None,
 ) -> tuple[Any, Any]:
     """Runs the recursion backward over the steps count − 1, …, 0 of a run of consecutive steps::
@@ -53,12 +54,16 @@ def backpropagate(
       count: the number of steps; may be traced.
       gates: float `[count]` or `[count, B]`, perhaps longer; None: all ones.
       resets: bool, like `gates`; None: no resets.
+      initial_carry: what the resets put into the carry. The flow through leaves for which it is
+        None crosses resets. Default: the resets replace all leaves.
       taken: bool, like `gates`. Where it is False the step does not exist: the flow passes it
         unchanged, and its delta is zero. None: all steps exist.
 
     Returns:
       (the cotangent of the carry that enters step 0, collected).
     """
+    no_flow = flow if initial_carry is None else _tree.partition(initial_carry)[0]
+    no_flow = _tree.zeros_like(no_flow)
 
     def step(i: Any, loop: tuple[Any, Any]) -> tuple[Any, Any]:
         flow, collected = loop
@@ -73,7 +78,7 @@ def backpropagate(
         collected = collect(collected, t, delta, entering)
         if resets is not None:
             reset = _tree.index(resets, t)
-            entering = _tree.select(reset, _tree.zeros_like(entering), entering)
+            entering = _tree.replace(reset, no_flow, entering)
         if taken is not None:
             entering = _tree.select(_tree.index(taken, t), entering, flow)
         return entering, collected

@@ -160,6 +160,7 @@ def _segment(functions: Functions, num_steps: int, piece: _Piece) -> Segment:
         params=piece.params,
         initial_carry=piece.initial_carry,
         stream=piece.stream,
+        carry_like=piece.carry,
         recurrence=recurrence_of(functions.cell, piece.params, piece.carry, x),
         start=piece.start,
         length=piece.length,

@@ -8,6 +8,7 @@ segment, and are tested against it.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.unrolls.arguments import Arguments, check_arguments, first_step
@@ -26,6 +27,7 @@ def unroll(
     resets: jax.Array | None = None,
     initial_carry: Any = None,
     lengths: jax.Array | None = None,
+    reverse: bool = False,
     unroll: int = 1,
     checkpoint: bool | int | None = None,
 ) -> tuple[Any, Any]:
@@ -33,7 +35,7 @@ def unroll(
 
     What it means, for one row::
 
-        for t in range(T):
+        for t in range(T):                    # from T − 1 down to 0 with reverse=True
             if resets[t]: carry = initial_carry
             carry, ys[t] = cell(params, carry, xs[t])
             carry = gate(carry, gates[t])     # value unchanged, cotangent times gates[t]
@@ -53,7 +55,8 @@ def unroll(
       cell: `cell(params, carry, x) -> (carry, y)`.
       params: any pytree, handed to the cell.
       carry: any pytree; integer and key leaves pass through ungated. With row-wise `gates`
-        every float leaf is `[B, ...]`, with row-wise `resets` or `lengths` every leaf.
+        every float leaf is `[B, ...]`, with row-wise `resets` every leaf that they replace, with
+        `lengths` every leaf.
       xs: any pytree of arrays `[T, B, ...]` (or `[T, ...]` without a batch), or None for a cell
         without input; then T is the length of `gates` or `resets`.
       gates: float `[T]` or `[T, B]`. gates[t] multiplies the cotangent that flows from step t+1
@@ -61,12 +64,19 @@ def unroll(
         returned carry. Default: all ones.
       resets: bool `[T]` or `[T, B]`. Where true, the carry that enters step t is
         `initial_carry`, ungated, and nothing flows back to the old carry.
-      initial_carry: like `carry`. Default: zeros (key leaves keep their value).
+      initial_carry: like `carry`. Default: zeros (key leaves keep their value). None in place of a
+        leaf or of a subtree: resets leave this part of the carry as it is, and its gradient flows
+        through them.
       lengths: int `[B]`. Row b stops after lengths[b] steps: its carry stays, its later ys are
         zero, its later gates and resets are ignored, and gates[lengths[b]−1, b] acts on its
         returned carry. The values of `xs` beyond a row's length have no influence: there the cell
         is given the row's first carry and input. Every array of `xs` is then
         `[T, B, ...]`, or `[T]` when all rows share it.
+      reverse: run from step T − 1 down to step 0, as in `jax.lax.scan`. t remains the index into
+        all arrays. resets[t] acts on the carry that enters step t, which comes from step t + 1.
+        gates[t] acts on the carry that step t returns, which goes to step t − 1; gates[0] acts on
+        the returned carry. With `lengths`, row b begins at step lengths[b] − 1. The result is the
+        same as if all arrays were flipped in time, each row within its length, and the ys again.
       unroll: steps per loop iteration, as in `jax.lax.scan`; within a block, where there are
         blocks.
       checkpoint: what reverse mode stores. Values and gradients do not depend on it. None or
@@ -94,20 +104,22 @@ def unroll(
     _, carry, _, gates, resets, initial_carry, lengths = arguments
     block_size = resolve_checkpoint(checkpoint, num_steps)
 
-    first = None
+    first = until_end = None
     if lengths is not None and num_steps:
-        first = first_step(carry, xs, resets, initial_carry)
+        until_end = lengths - (num_steps - 1) if reverse else lengths
+        steps = jnp.maximum(lengths - 1, 0) if reverse else None
+        first = first_step(carry, xs, resets, initial_carry, steps)
 
     def step(state: Any, inputs: Any) -> tuple[Any, Any]:
-        carry, steps_left = state
+        carry, until_end = state
         x, gate_t, reset_t = inputs
         active = None
-        if steps_left is not None:  # counted down: an array of the times would grow with T
-            active = steps_left > 0
-            steps_left = steps_left - 1
+        if until_end is not None:  # lengths − t, counted: an array of the times would grow with T
+            active = until_end > 0
+            until_end = until_end + 1 if reverse else until_end - 1
         previous = carry
         if reset_t is not None:
-            carry = _tree.select(reset_t, initial_carry, carry)
+            carry = _tree.replace(reset_t, initial_carry, carry)
         if active is not None:
             carry, x = _tree.select(active, (carry, x), first)
         carry, y = cell(params, carry, x)
@@ -115,14 +127,15 @@ def unroll(
             carry = gate(carry, gate_t)
         if active is not None:
             carry, y = _tree.select(active, (carry, y), (previous, _tree.zeros_like(y)))
-        return (carry, steps_left), y
+        return (carry, until_end), y
 
     (carry, _), ys = scan_in_blocks(
         step,
-        (carry, lengths if first is not None else None),
+        (carry, until_end),
         (xs, gates, resets),
         num_steps=num_steps,
         block_size=block_size,
+        reverse=reverse,
         unroll=unroll,
     )
     return carry, ys

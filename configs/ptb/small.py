@@ -3,10 +3,11 @@
 One run:     python -m experiments.ptb --config configs/ptb/small.py --workdir DIR
              (--set 'arm=tbptt(50, draw_offset=True)' or --set 'arm=uncompensated(50, alpha=4)')
 The table:   python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR --jobs 2
-             (seven arms: 5 learning rates on each of 2 tuning seeds, then 5 paired seeds: 105 runs)
+             (eight arms: 5 learning rates on each of 2 tuning seeds, then 5 paired seeds: 120 runs)
 
-Measured on 2 cores of an x86-64 machine, two runs at a time: two minutes a run and more, beside
-other programs. Learning rates as tuned, test bits per character, mean of 5 seeds:
+Expected time: two minutes a run on one x86-64 core; two and a half hours for 105 runs of the
+table, two at a time on 2 cores beside other programs.
+Expected result: learning rates as tuned, test bits per character, mean of 5 seeds:
 
     tbptt  1.6e-2    1.777
     artbp  8e-3      1.811

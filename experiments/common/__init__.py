@@ -19,6 +19,7 @@ report (table and rows), figures (style, colours, labels beside curves).
 A training of hours, with checkpoints: loop (start with its docstring), chunks, checkpoints,
 interrupts.
 
-Both: cli (flags), config (files and --set), workdir (a folder for one run), metrics (JSON Lines and
-progress bars), optimizers (by name), errors.
+Both: cli (flags), dry_run (what --dry_run prints), catalogue (the list of experiments), config
+(files and --set), workdir (a folder for one run), metrics (JSON Lines and progress bars),
+optimizers (by name), errors. The HTML report of a folder is in `experiments.report`.
 """

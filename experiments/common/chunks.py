@@ -43,10 +43,11 @@ class SegmentRecord(NamedTuple):
     max_weight: Any
     end_of_stream: Any
     healthy: Any
+    look_back: Any = ()  # in windows; 0 for an estimator without look-backs
 
 
 # One dtype per field, so that the records of a chunk can be laid out before the first segment.
-_DTYPES = SegmentRecord(float, int, int, float, float, float, bool, bool)
+_DTYPES = SegmentRecord(float, int, int, float, float, float, bool, bool, int)
 
 # (records, number of segments that count): arrays [segments_per_chunk] from a compiled chunk, a
 # list of records from the host. `fetch` reads both.
@@ -153,6 +154,7 @@ def _make_update(optimizer: optax.GradientTransformation, max_loss: float) -> Ca
             (params, opt_state),
         )
         found = info._asdict() | {"gradient_norm": gradient_norm, "healthy": healthy}
+        found["look_back"] = info.extra.get("look_back", 0)
         record = (jnp.asarray(found[field], getattr(_DTYPES, field)) for field in _DTYPES._fields)
         return params, opt_state, SegmentRecord(*record)
 

@@ -1,7 +1,7 @@
 """The command line that the experiments share.
 
 python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] [--resume]
-                           [--tensorboard] [--nocompilation_cache] [--noprogress_bar]
+                           [--dry_run] [--tensorboard] [--nocompilation_cache] [--noprogress_bar]
 
 `--help` lists these flags and every field of the configuration with its default.
 A run with checkpoints also has --checkpoint_every_seconds.
@@ -19,8 +19,9 @@ import ml_collections
 import pooch
 from absl import flags
 
+from experiments.common import catalogue, dry_run
 from experiments.common.config import describe, load_config
-from experiments.common.errors import ExperimentError, WorkdirError, run_guarded
+from experiments.common.errors import ConfigError, ExperimentError, WorkdirError, run_guarded
 from experiments.common.workdir import Workdir, open_workdir
 
 _CONFIG = flags.DEFINE_string("config", None, "Python file with a function get_config().")
@@ -28,6 +29,9 @@ _SET_HELP = "Overrides a field of the configuration: --set field=value, any numb
 _SET = flags.DEFINE_multi_string("set", [], _SET_HELP)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: new, empty, or to --resume.")
 _RESUME = flags.DEFINE_bool("resume", False, "Go on with the run that --workdir holds.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Print the configuration and what is known of the cost. Write nothing."
+)
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events too.")
 _PROGRESS_BAR = flags.DEFINE_bool("progress_bar", True, "Show progress, where there is a terminal.")
 _CHECKPOINT = flags.DEFINE_float(
@@ -58,20 +62,37 @@ def run(
     defaults: ml_collections.ConfigDict,
     notes: str = "",
     field_lines: Sequence[str] | None = None,
+    *,
+    experiment: str = "",
+    cost: Callable[[ml_collections.FrozenConfigDict], Sequence[str]] = lambda config: (),
+    needs: str = "",
 ) -> None:
     """Parses the flags, loads the configuration, calls `main(config, command_line)`, and exits.
 
-    `notes` and `field_lines` are text of `--help`; by default, the fields show their values.
+    Args:
+        main: runs the experiment.
+        defaults: every field of the configuration.
+        notes, field_lines: text of `--help`; by default, the fields show their values.
+        experiment: its name, for messages.
+        cost: `cost(config)` returns the lines of --dry_run about parameters, steps and memory. It
+            raises the errors that `main` raises for such a configuration.
+        needs: what the experiment takes besides. If it is given, a call with neither --config nor
+            --set is refused with this text and the list of configurations.
     """
     # absl shows the flags of the main module only, which it knows by the path of the program.
-    for flag in (_CONFIG, _SET, _WORKDIR, _RESUME, _TENSORBOARD, _PROGRESS_BAR, _CACHE):
+    for flag in (_CONFIG, _SET, _WORKDIR, _RESUME, _DRY_RUN, _TENSORBOARD, _PROGRESS_BAR, _CACHE):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[_CHECKPOINT.name])
     fields = "\n".join(field_lines or describe(defaults))
     flags.FLAGS["set"].help = f"{_SET_HELP}\nFields and defaults:\n{fields}\n{notes}\n"
 
     def configured_main() -> None:
-        config = load_config(defaults, _CONFIG.value, _SET.value)
+        if needs and _CONFIG.value is None and not _SET.value:
+            raise ConfigError(_needs_a_config(experiment, needs))
+        config = load_config(defaults, _CONFIG.value, _SET.value, experiment=experiment)
+        if _DRY_RUN.value:
+            print(dry_run.text(experiment, defaults, config, cost(config)))
+            return
         if _WORKDIR.value is None:
             raise WorkdirError("No --workdir was given: name a folder for this run.")
         if _CACHE.value:
@@ -87,6 +108,15 @@ def run(
         main(config, command_line)
 
     run_guarded(configured_main)
+
+
+def _needs_a_config(experiment: str, needs: str) -> str:
+    commands = "".join(
+        f"\n  python -m experiments.{experiment} --config {config.path} --workdir DIR\n"
+        f"      {config.title}\n      Expected time: {config.time}"
+        for config in catalogue.configs(experiment)
+    )
+    return f"No --config was given: experiments.{experiment} takes one of these.{commands}\n{needs}"
 
 
 def enable_compilation_cache() -> None:

@@ -32,6 +32,8 @@ def load_config(
     defaults: ml_collections.ConfigDict,
     path: str | Path | None = None,
     overrides: Iterable[str] = (),
+    *,
+    experiment: str = "",
 ) -> ml_collections.FrozenConfigDict:
     """The defaults with the values of the file, then with the overrides; frozen.
 
@@ -41,12 +43,13 @@ def load_config(
             where the default is a float.
         path: a Python file with a function `get_config()` that returns a ConfigDict or a dict.
         overrides: "section.field=value"; the value is a Python literal, or else a string.
+        experiment: its name, for messages.
     """
     config = ml_collections.ConfigDict(defaults.to_dict())
     if path is not None:
-        _merge(config, _read_file(Path(path)), where=str(path))
+        _merge(config, defaults, _read_file(Path(path)), str(path), experiment)
     for override in overrides:
-        _merge(config, _parse_override(override), where=f"--set {override}")
+        _merge(config, defaults, _parse_override(override), f"--set {override}", experiment)
     return ml_collections.FrozenConfigDict(config)
 
 
@@ -104,28 +107,42 @@ def _parse_override(override: str) -> dict[str, Any]:
     return given
 
 
-def _merge(config: Any, given: Mapping[str, Any], *, where: str, prefix: str = "") -> None:
-    known = list(config.keys())
-    for name, value in given.items():
-        full_name = f"{prefix}{name}"
-        if name not in config and known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {prefix}{nearest[0]}?" if nearest else ""
-            raise ConfigError(
-                f"{where}: unknown config field {full_name!r}.{hint} "
-                f"Known fields: {', '.join(prefix + other for other in known)}."
-            )
-        default = config.get(name)
-        if not isinstance(default, ml_collections.ConfigDict):
-            with config.ignore_type():
-                config[name] = _checked(value, default, full_name, where)
-        elif isinstance(value, Mapping):
-            _merge(default, value, where=where, prefix=f"{full_name}.")
-        else:
-            raise ConfigError(
-                f"{where}: {full_name} is a section with the fields {', '.join(default)}, "
-                f"and was given {value!r}: set one of its fields."
-            )
+def _merge(
+    config: Any, defaults: Any, given: Mapping[str, Any], where: str, experiment: str
+) -> None:
+    """Sets the given fields, of all sections, in `config`."""
+
+    def merge(section: Any, known: Any, values: Mapping[str, Any], prefix: str) -> None:
+        for name, value in values.items():
+            full_name = f"{prefix}{name}"
+            if known and name not in known:
+                raise ConfigError(f"{where}: {_unknown(config, full_name, experiment)}")
+            default = section.get(name)
+            if not isinstance(default, ml_collections.ConfigDict):
+                with section.ignore_type():
+                    section[name] = _checked(value, default, full_name, where)
+            elif isinstance(value, Mapping):
+                merge(default, known.get(name, {}), value, f"{full_name}.")
+            else:
+                raise ConfigError(
+                    f"{where}: {full_name} is a section with the fields {', '.join(default)}, "
+                    f"and was given {value!r}: set one of its fields."
+                )
+
+    merge(config, defaults, given, "")
+
+
+def _unknown(config: Any, name: str, experiment: str) -> str:
+    """The message for an unknown field, with the nearest one by full name or by its last part."""
+    known = [line.partition("=")[0].removesuffix(".ANY") for line in describe(config)]
+    near = difflib.get_close_matches(name, known, n=1)
+    if not near:
+        last_parts = [field.rpartition(".")[2] for field in known]
+        found = difflib.get_close_matches(name.rpartition(".")[2], last_parts, n=1)
+        near = [known[last_parts.index(part)] for part in found]
+    hint = f" Did you mean {near[0]}?" if near else ""
+    of = f" of experiments.{experiment}" if experiment else ""
+    return f"unknown config field {name!r}{of}.{hint} Known fields: {', '.join(known)}."
 
 
 def _checked(value: Any, default: Any, full_name: str, where: str) -> Any:

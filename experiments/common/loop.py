@@ -115,6 +115,7 @@ def train(
 
         {"kind": "train", "epoch", "update", "time_step", "chunk", "loss", "bits", "segments",
          "mean_length", "max_length", "max_compensation", "max_weight", "max_gradient_norm",
+         "mean_look_back", "max_look_back" (in windows, of estimators that look back),
          "time": {"elapsed_seconds", "steps_per_second"}}
         {"kind": "measurement", "epoch", "update", "time_step", <the values of measure>, "time"}
         {"kind": "evaluation", "epoch", "update", "time_step", "train_loss", "train_bits",

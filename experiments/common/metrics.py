@@ -73,6 +73,10 @@ class Progress:
         self.epoch_loss_sum += loss_sum
         self.epoch_num_losses += num_losses
         self.epochs += int(records.end_of_stream[-1])
+        look_backs = {}
+        if np.any(records.look_back):
+            mean = float(np.mean(records.look_back, dtype=np.float64))
+            look_backs = {"mean_look_back": mean, "max_look_back": int(np.max(records.look_back))}
         return {
             "chunk": self.chunks,
             **losses(loss_sum, num_losses),
@@ -82,6 +86,7 @@ class Progress:
             "max_compensation": float(np.max(records.max_compensation)),
             "max_weight": float(np.max(records.max_weight)),
             "max_gradient_norm": float(np.max(records.gradient_norm)),
+            **look_backs,
         }
 
 

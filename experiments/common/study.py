@@ -10,7 +10,7 @@
 the flags of `experiments.common.cli`; `main` is the same without a command line, for tests.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from absl import flags
 
 from experiments.common import cli, fields
 from experiments.common.report import Report
+from experiments.report.folder import write_html
 
 Say = Callable[[str], None]
 
@@ -31,12 +32,14 @@ class Study:
         name: of the package in `experiments`.
         check: raises ConfigError for fields that do not go together, or for missing data. It runs
             after the checks of the single fields.
+        cost: returns lines about parameters, steps and memory, for --dry_run.
     """
 
     name: str
     fields: fields.Fields
     run: Callable[[Any, Say], Report]
     check: Callable[[Any], None] = lambda config: None
+    cost: Callable[[Any], Sequence[str]] = lambda config: ()
 
     def default_config(self) -> ml_collections.ConfigDict:
         """Returns every field with its default."""
@@ -52,8 +55,20 @@ class Study:
         self.check_config(config)
         with cli.from_the_start(config, command_line) as (workdir, say):
             print(self.run(config, say).write(workdir.path, self.name))
+            write_html(workdir.path)
+
+    def checked_cost(self, config: ml_collections.FrozenConfigDict) -> Sequence[str]:
+        """Returns the lines of `cost`; ConfigError as `check_config`."""
+        self.check_config(config)
+        return self.cost(config)
 
     def start(self) -> None:
         """`python -m experiments.NAME`: parses the flags and runs; exits with an error code."""
         flags.FLAGS.set_default("workdir", f"results/{self.name}")
-        cli.run(self.main, self.default_config(), field_lines=fields.describe(self.fields))
+        cli.run(
+            self.main,
+            self.default_config(),
+            field_lines=fields.describe(self.fields),
+            experiment=self.name,
+            cost=self.checked_cost,
+        )

@@ -27,7 +27,18 @@ def run(config: Any, say: Say) -> Report:
     return study.report(config, list(runs))
 
 
-STUDY = Study("influence_balancing", FIELDS, run, check)
+def cost(config: Any) -> list[str]:
+    """Returns the lines of --dry_run about parameters and steps."""
+    arms = [parse(text) for text in config.arms]
+    keys = sum(config.num_keys if arm.claims.random else 1 for arm in arms)
+    of_key = len(config.grid_eta_0) * len(config.grid_schedules) if config.study == "rates" else 1
+    steps = f"{config.num_steps:,} time steps"
+    if config.loss_at == "unroll end":
+        steps = f"{config.num_unrolls:,} · K time steps, K the length of the arm"
+    return ["Parameters: 1, θ.", f"Steps: {keys * of_key:,} runs of {steps}."]
+
+
+STUDY = Study("influence_balancing", FIELDS, run, check, cost)
 
 if __name__ == "__main__":
     STUDY.start()

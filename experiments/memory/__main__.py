@@ -9,7 +9,7 @@ from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
 from experiments.memory import report
 from experiments.memory.config import FIELDS, check, chosen_arms
-from experiments.memory.training import make_runs, train_arm
+from experiments.memory.training import cost, make_runs, train_arm
 
 
 def run(config: Any, say: Say) -> Report:
@@ -34,7 +34,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"memory": report.make_figure(config, arms, rows)})
 
 
-STUDY = Study("memory", FIELDS, run, check)
+STUDY = Study("memory", FIELDS, run, check, cost)
 
 if __name__ == "__main__":
     STUDY.start()

@@ -85,6 +85,19 @@ def make_runs(config: Any) -> list[tuple[Any, Any]]:
     return runs
 
 
+def cost(config: Any) -> list[str]:
+    """Returns the lines of --dry_run about parameters and steps."""
+    params, _ = jax.eval_shape(lambda: make_runs(config))[0]
+    number = sum(leaf.size for leaf in jax.tree.leaves(params))
+    of_arm = config.num_tuning_runs * len(config.learning_rates) + config.num_seeds
+    trainings = len(config.arms) * (1 + len(config.lags)) * of_arm
+    steps = config.num_episodes * config.episode_length
+    return [
+        f"Parameters: {number:,}.",
+        f"Steps: {trainings:,} trainings of {steps:,} time steps of {config.batch} rows.",
+    ]
+
+
 def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
     """Tunes the learning rate of each training on the first runs, and trains the others with it."""
     length, num_episodes = config.episode_length, config.num_episodes

@@ -6,14 +6,23 @@ from absl import flags
 
 from experiments.common import cli
 from experiments.common.optimizers import CLIPPING_HELP
+from experiments.ptb import command_line
 from experiments.ptb.config import default_config
-from experiments.ptb.run import DATA_DIR, run
+from experiments.ptb.cost import cost
+from experiments.ptb.run import run
 
 
-def _main(config: Any, command_line: cli.CommandLine) -> None:
-    run(config, command_line, DATA_DIR.value)
+def _main(config: Any, given_flags: cli.CommandLine) -> None:
+    run(config, given_flags, command_line.data_dir(config))
+
+
+def start() -> None:
+    """Parses the flags and runs; exits with an error code."""
+    for flag in command_line.FLAGS:
+        flags.declare_key_flag(flag.name)
+    own = {"experiment": "ptb", "cost": cost, "needs": command_line.NEEDS}
+    cli.run(_main, default_config(), CLIPPING_HELP, **own)
 
 
 if __name__ == "__main__":
-    flags.declare_key_flag(DATA_DIR.name)
-    cli.run(_main, default_config(), notes=CLIPPING_HELP)
+    start()

@@ -39,6 +39,8 @@ _FILES = {split: f"ptb.{split}.txt" for split in SPLITS}
 SPACE = "_"
 NEWLINE = "\n"
 VOCABULARY_FILE = "vocabulary.json"
+# What the convention makes of the training file.
+NUM_SYMBOLS, NUM_TRAIN_CHARACTERS, NUM_TRAIN_LINES = 50, 5_017_482, 42_068
 
 
 class DataError(ExperimentError):
@@ -130,16 +132,58 @@ def corpus_from_texts(
 def penn_treebank(
     data_dir: str | os.PathLike | None = None, *, keep_line_spaces: bool = False
 ) -> Corpus:
-    """Penn Treebank from `data_dir`, else from the folder ARTBP_DATA_DIR, else by download.
+    """Penn Treebank from `data_dir`, else from the folder ARTBP_DATA_DIR, else from `download`.
 
-    A folder that is named must hold all files. Downloads go to the user's cache and are made once.
-    Raises DataError for a missing file, one whose content is not the known one, or a download
-    that fails.
+    Nothing is downloaded here. Raises DataError for a missing file, or one whose content is not the
+    known one.
     """
-    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
-    folder = pathlib.Path(data_dir) if data_dir else _download()
+    folder = named_folder(data_dir) or cache_folder()
     texts = {split: _read_checked(folder, split) for split in SPLITS}
     return corpus_from_texts(**texts, keep_line_spaces=keep_line_spaces)
+
+
+def named_folder(data_dir: str | os.PathLike | None) -> pathlib.Path | None:
+    """The folder `data_dir`, else the one that ARTBP_DATA_DIR names, else None."""
+    named = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    return pathlib.Path(named) if named else None
+
+
+def cache_folder() -> pathlib.Path:
+    """The folder that `download` writes to."""
+    return pathlib.Path(pooch.os_cache("artbp"))
+
+
+def is_downloaded() -> bool:
+    """Whether `download` has been called on this machine."""
+    return all((cache_folder() / name).is_file() for name in _FILES.values())
+
+
+def download() -> None:
+    """Downloads what is not in `cache_folder` yet; DataError where this fails."""
+    registry = {name: f"sha256:{SHA256[split]}" for split, name in _FILES.items()}
+    downloader = pooch.create(cache_folder(), MIRROR, registry=registry)
+    try:
+        for name in _FILES.values():
+            downloader.fetch(name)
+    except (OSError, ValueError) as error:  # no connection; or a file with another hash
+        raise DataError(
+            f"Penn Treebank could not be downloaded from {MIRROR}: {error}. Put "
+            f"{', '.join(_FILES.values())} into a folder and name it with --data_dir or "
+            f"{DATA_DIR_VARIABLE}"
+        ) from error
+
+
+def num_row_steps(num_symbols: int, batch: int) -> int:
+    """The steps of each of `batch` rows of a text; DataError for less than two."""
+    if batch < 1:
+        raise DataError(f"batch = {batch}; expected at least one row")
+    steps = (num_symbols - 1) // batch
+    if steps < 2:
+        raise DataError(
+            f"batch = {batch} rows do not fit a text of {num_symbols} symbols: each row needs "
+            f"two steps or more; use at most {max((num_symbols - 1) // 2, 0)} rows"
+        )
+    return steps
 
 
 def batch_rows(symbols: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -151,14 +195,7 @@ def batch_rows(symbols: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray,
     Returns xs and targets, int32 [steps, batch], and the number of symbols at the end of the text
     that are never a target (fewer than `batch`). Raises DataError for rows of less than two steps.
     """
-    if batch < 1:
-        raise DataError(f"batch = {batch}; expected at least one row")
-    steps = (len(symbols) - 1) // batch
-    if steps < 2:
-        raise DataError(
-            f"batch = {batch} rows do not fit a text of {len(symbols)} symbols: each row needs "
-            f"two steps or more; use at most {max((len(symbols) - 1) // 2, 0)} rows"
-        )
+    steps = num_row_steps(len(symbols), batch)
     used = steps * batch
     xs = symbols[:used].reshape(batch, steps).T
     targets = symbols[1 : used + 1].reshape(batch, steps).T
@@ -170,8 +207,8 @@ def _read_checked(folder: pathlib.Path, split: str) -> str:
     if not path.is_file():
         raise DataError(
             f"no file {path}; expected {', '.join(_FILES.values())} in that folder. Name "
-            f"the folder that holds them with --data_dir or {DATA_DIR_VARIABLE}, or leave both "
-            "unset to download them"
+            f"the folder that holds them with --data_dir or {DATA_DIR_VARIABLE}, or give "
+            "--download and neither of them, or try made-up text: --set data.source=generated"
         )
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
@@ -182,17 +219,3 @@ def _read_checked(folder: pathlib.Path, split: str) -> str:
             "it by the original file, without changes to line ends or spaces"
         )
     return content.decode("ascii")
-
-
-def _download() -> pathlib.Path:
-    registry = {name: f"sha256:{SHA256[split]}" for split, name in _FILES.items()}
-    downloader = pooch.create(pooch.os_cache("artbp"), MIRROR, registry=registry)
-    try:
-        paths = [pathlib.Path(downloader.fetch(name)) for name in _FILES.values()]
-    except (OSError, ValueError) as error:  # no connection; or a file with another hash
-        raise DataError(
-            f"Penn Treebank could not be downloaded from {MIRROR}: {error}. Put "
-            f"{', '.join(_FILES.values())} into a folder and name it with --data_dir or "
-            f"{DATA_DIR_VARIABLE}"
-        ) from error
-    return paths[0].parent

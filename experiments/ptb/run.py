@@ -11,31 +11,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
 import artbp
+from experiments.common import figures
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.cli import CommandLine
 from experiments.common.config import check_seed
 from experiments.common.errors import ConfigError
 from experiments.common.loop import LoopOptions, Measure, train
+from experiments.common.metrics import read_metrics
 from experiments.common.optimizers import make_optimizer
 from experiments.common.workdir import open_workdir, write_atomically
-from experiments.ptb import data
+from experiments.ptb import data, figure
 from experiments.ptb.config import make_estimator, make_measure
 from experiments.ptb.generated import generated_corpus
 from experiments.ptb.model import CharacterModel, bits_per_character, character_model
+from experiments.report.folder import write_html
 
-DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. Default: the folder that "
-    "ARTBP_DATA_DIR names, else a download. Checked by hash in every case.",
-)
+
+class Parts(NamedTuple):
+    """What a configuration describes apart from the text."""
+
+    model: CharacterModel
+    estimator: artbp.GradientEstimator
+    optimizer: optax.GradientTransformation
+    options: LoopOptions
+    measure: Measure | None
 
 
 class Prepared(NamedTuple):
-    """The parts that a configuration describes. xs and targets are int32 [steps, batch]."""
+    """The text, and the fields of `Parts`. xs and targets are int32 [steps, batch]."""
 
     corpus: data.Corpus
     model: CharacterModel
@@ -48,13 +53,18 @@ class Prepared(NamedTuple):
     left_over: int
 
 
-def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
-    """The text that `config.data` names; raises ConfigError or DataError."""
+def is_penn_treebank(config: Any) -> bool:
+    """Whether the text is Penn Treebank, or else generated; ConfigError for any other source."""
     source = config.data.source
     if source not in ("ptb", "generated"):
         raise ConfigError(f"data.source is {source!r}: expected 'ptb' or 'generated'.")
+    return source == "ptb"
+
+
+def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
+    """The text that `config.data` names; raises ConfigError or DataError."""
     keep = config.data.keep_line_spaces
-    if source == "ptb":
+    if is_penn_treebank(config):
         return data.penn_treebank(data_dir, keep_line_spaces=keep)
     # The same text for every seed: a seed draws params and boundaries only.
     return generated_corpus(0, config.data.generated_lines, keep_line_spaces=keep)
@@ -62,12 +72,16 @@ def load_corpus(config: Any, data_dir: str | os.PathLike | None) -> data.Corpus:
 
 def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
     """Makes everything that can be refused, before the first file is written: ExperimentError."""
+    corpus = load_corpus(config, data_dir)
+    rows = data.batch_rows(corpus.train, config.batch)
+    return Prepared(corpus, *make_parts(config, len(corpus.vocabulary)), *rows)
+
+
+def make_parts(config: Any, num_symbols: int) -> Parts:
+    """Makes what needs no text, for a text of so many different symbols."""
     check_seed("seed", config.seed)
     if config.columns < 1:
         raise ConfigError(f"columns is {config.columns}: expected 1 or more.")
-    corpus = load_corpus(config, data_dir)
-    rows = data.batch_rows(corpus.train, config.batch)
-    num_symbols = len(corpus.vocabulary)
     model = character_model(num_symbols=num_symbols, **config.model)
     measure = make_measure(config, model)
     options = LoopOptions(
@@ -79,13 +93,16 @@ def prepare(config: Any, data_dir: str | os.PathLike | None = None) -> Prepared:
         measure_every=config.shadow.every or 1,
     )
     estimator, optimizer = make_estimator(config, model), make_optimizer(**config.optimizer)
-    return Prepared(corpus, model, estimator, optimizer, options, measure, *rows)
+    return Parts(model, estimator, optimizer, options, measure)
 
 
 def run(
     config: Any, command_line: CommandLine, data_dir: str | os.PathLike | None = None
 ) -> dict[str, Any]:
-    """Trains, evaluates, and writes `results.json` and `vocabulary.json` into the workdir.
+    """Trains, evaluates, and writes all results into the workdir.
+
+    These are `results.json`, `vocabulary.json`, the curve of the losses (`curve.png` and `.svg`)
+    and the report (`report.html`).
 
     The best params are those with the fewest bits per character on the validation text, evaluated
     after each epoch in `config.columns` columns. At the end both texts are scored with these, as
@@ -141,6 +158,9 @@ def run(
     results |= {"left_over_symbols": prepared.left_over, "config": config.to_dict()}
     results["time"] = {"elapsed_seconds": result.progress.elapsed_seconds}
     write_atomically(workdir.path / "results.json", json.dumps(results, indent=2) + "\n")
+    curve = figure.draw(read_metrics(workdir.metrics_path), config)
+    figures.save(curve, workdir.path / "curve.png")
+    write_html(workdir.path)
     line = (
         "{arm}, seed {seed}, learning rate {learning_rate:g}: valid {valid_bpc:.4f}, test "
         "{test_bpc:.4f} bits per character (best of {num_epochs} epochs: {best_epoch})"

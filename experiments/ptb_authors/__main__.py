@@ -14,6 +14,7 @@ report of what is there.
 """
 
 import json
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,18 +23,26 @@ from absl import flags
 from experiments.common import cli, figures
 from experiments.common.report import Row
 from experiments.common.workdir import write_atomically
+from experiments.ptb import command_line as ptb_flags
 from experiments.ptb.config import default_config
-from experiments.ptb.run import DATA_DIR
+from experiments.ptb.cost import cost
 from experiments.ptb_authors import report, rows
 from experiments.ptb_authors.arms import ARMS
 from experiments.ptb_authors.figure import draw
 from experiments.ptb_study import command_line
 from experiments.ptb_study.study import Study, finished_rows, run_study
+from experiments.report.folder import write_html
 
 SEEDS = (0, 1)
 
 
-def _main(_: Any, given_flags: cli.CommandLine) -> None:
+def _cost(config: Any) -> list[str]:
+    arms, seeds, _ = command_line.read(ARMS, SEEDS)
+    study = Study(arms, tuning_seeds=seeds, seeds=(), folder=pathlib.Path())
+    return [study.describe_runs(), *cost(config)]
+
+
+def _main(config: Any, given_flags: cli.CommandLine) -> None:
     arms, seeds, jobs = command_line.read(ARMS, SEEDS)
     study = Study(
         arms,
@@ -42,7 +51,7 @@ def _main(_: Any, given_flags: cli.CommandLine) -> None:
         folder=given_flags.workdir,
         config_path=flags.FLAGS.config,
         overrides=flags.FLAGS.set,
-        data_dir=DATA_DIR.value,
+        data_dir=ptb_flags.data_dir(config),
     )
 
     def write(finished: Sequence[Row]) -> None:
@@ -60,6 +69,7 @@ def _main(_: Any, given_flags: cli.CommandLine) -> None:
     for setting, compared in report.settings(found).items():
         figure = draw(compared, f"{_description(study)} {setting}.")
         figures.save(figure, study.folder / f"curves-{setting.lower().replace(' ', '-')}.png")
+    write_html(study.folder)
     print((study.folder / "table.md").read_text(encoding="utf-8"))
 
 
@@ -73,7 +83,13 @@ def _description(study: Study) -> str:
     )
 
 
-if __name__ == "__main__":
-    for flag in (DATA_DIR, *command_line.FLAGS):
+def start() -> None:
+    """Parses the flags and runs; exits with an error code."""
+    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS):
         flags.declare_key_flag(flag.name)
-    cli.run(_main, default_config())
+    own = {"experiment": "ptb_authors", "cost": _cost, "needs": ptb_flags.NEEDS}
+    cli.run(_main, default_config(), **own)
+
+
+if __name__ == "__main__":
+    start()

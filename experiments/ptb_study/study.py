@@ -116,6 +116,15 @@ class Study:
             runs += [Run("compare", n, rate, seed) for n, rate in rates.items() if rate is not None]
         return runs
 
+    def describe_runs(self) -> str:
+        """How many runs the whole study makes, in words."""
+        tuning = sum(len(self.tuning_runs(name)) for name in self.arms)
+        compared = len(self.arms) * len(self.seeds)
+        return (
+            f"Runs: {tuning + compared} of {len(self.arms)} arms, {tuning} that try learning rates "
+            f"and {compared} that are compared. Each of them:"
+        )
+
     def _chosen_rate(self, name: str, rows: Sequence[Row]) -> float | None:
         """None while the tuning lacks a result, and where each of its rates has diverged."""
         if len(self.arms[name].rates) == 1:

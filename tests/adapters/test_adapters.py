@@ -162,9 +162,89 @@ def test_a_stack_is_a_chain_of_cells():
     np.testing.assert_allclose(y, sum(noise), rtol=1e-6)
 
 
+def normalised(library):
+    """(the adapted module, `step(params, statistics, carry, x)` by the library)."""
+    carry, x = jnp.zeros((ROWS, 3)), jnp.zeros((ROWS, 2))
+    dtype = {"param_dtype": jnp.result_type(float)}
+    if library == "linen":
+        from flax import linen as nn
+
+        class Model(nn.Module):
+            @nn.compact
+            def __call__(self, carry, x):
+                return nn.GRUCell(3, **dtype)(carry, nn.BatchNorm(False, **dtype)(x))
+
+        options = {"rng_key": jax.random.key(0), "carry": carry, "mutable": "batch_stats"}
+        model = artbp.adapters.linen.adapt(Model(), x, **options)
+
+        def step(params, statistics, carry, x):
+            variables = {"params": params, **statistics}
+            out, statistics = Model().apply(variables, carry, x, mutable=["batch_stats"])
+            return *out, statistics
+
+    else:
+        from flax import nnx
+
+        class Model(nnx.Module):
+            def __init__(self, rngs):
+                self.norm = nnx.BatchNorm(2, rngs=rngs, **dtype)
+                self.cell = nnx.GRUCell(2, 3, rngs=rngs, **dtype)
+
+            def __call__(self, carry, x):
+                return self.cell(carry, self.norm(x))
+
+        module = Model(nnx.Rngs(0))
+        model = artbp.adapters.nnx.adapt(module, carry, mutable=nnx.BatchStat)
+        graphdef, *_ = nnx.split(module, nnx.Param, nnx.BatchStat)
+
+        def step(params, statistics, carry, x):
+            own = nnx.merge(graphdef, params, statistics, copy=True)
+            carry, y = own(carry, x)
+            return carry, y, nnx.state(own, nnx.BatchStat)
+
+    # flax makes them float32, whatever the params are.
+    wide = jax.tree.map(lambda leaf: leaf.astype(float), model.carry)
+    return model._replace(carry=wide), step
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_batch_statistics_go_on_in_the_carry(library, float64):
+    """Over two passes, with a reset of one row, as by the library."""
+    model, step = normalised(library)
+    xs = 1 + jax.random.normal(jax.random.key(1), (STEPS, ROWS, 2))
+    resets = jnp.zeros((STEPS, ROWS), bool).at[2, 1].set(True)
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def by_the_library(params, statistics):
+        carry, loss = model.carry[0], 0.0
+        for x, reset in zip(xs, resets, strict=True):
+            carry = jnp.where(reset[:, None], 0.0, carry)
+            carry, y, statistics = step(params, statistics, carry, x)
+            loss += jnp.sum(y**2)
+        return loss, statistics
+
+    estimator = artbp.bptt(model.cell, lambda params, y, target: jnp.sum(y**2, -1), block_size=8)
+    options = {"rng_key": jax.random.key(0), "initial_carry": (model.carry[0], None)}
+    state, statistics = estimator.init(model.params, model.carry, **options), model.carry[1]
+    for _ in range(2):
+        grads, state, _ = estimator.estimate(model.params, state, artbp.Stream(xs, resets=resets))
+        expected, statistics = by_the_library(model.params, statistics)
+        assert relative_error(grads, expected) < 1e-12
+        assert relative_error(state.carry[1], statistics) < 1e-12
+        np.testing.assert_array_equal(state.carry[0], model.carry[0])
+
+
+def test_a_collection_that_the_module_has_not():
+    nn = pytest.importorskip("flax.linen")
+    options = {"rng_key": jax.random.key(0), "mutable": "statistics"}
+    with pytest.raises(ValueError, match=r"makes the collections \[\] besides params"):
+        artbp.adapters.linen.adapt(nn.GRUCell(3), jnp.zeros((ROWS, 2)), **options)
+
+
 @libraries
 def test_batch_statistics_are_refused(library):
-    with pytest.raises(ValueError, match="batch statistics cannot be updated"):
+    with pytest.raises(ValueError, match=r"`mutable` of artbp\.adapters"):
         adapt_batch_norm(library)
 
 
@@ -194,9 +274,8 @@ def adapt_batch_norm(library):
 
         module = Normalised()
         model = artbp.adapters.nnx.adapt(module, carry)
-        assert artbp.adapters.nnx.adapt(nnx.view(module, use_running_average=True), carry).cell(
-            model.params, carry, x
-        )
+        module.eval()  # `model` stays as the module was
+        assert artbp.adapters.nnx.adapt(module, carry).cell(model.params, carry, x)
     elif library == "haiku":
         import haiku as hk
 

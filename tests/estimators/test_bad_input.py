@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import make_problem
+from problems import gated_gradient, make_problem, relative_error
 
 import artbp
 from artbp import cells, contrib, diagnostics, truncation
@@ -372,3 +372,43 @@ def test_what_a_cell_closes_over_may_be_handed_to_it_in_the_carry():
         jax.grad(closing)(1.0)
     expected = (handing(1.01) - handing(0.99)) / 0.02
     np.testing.assert_allclose(jax.grad(handing)(jnp.asarray(1.0)), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["tbptt", "rtrl"])
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        jax.grad,
+        lambda loss: jax.jit(jax.grad(loss)),
+        lambda loss: jax.grad(lambda scale: jnp.sum(jax.vmap(loss)(scale * jnp.ones(2)))),
+    ],
+    ids=["grad", "jit of grad", "grad of vmap"],
+)
+def test_reverse_mode_through_an_estimate(name, gradient):
+    """The error says where an encoder of the inputs belongs."""
+    problem = make_problem()
+    estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 4)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+
+    def loss(scale):
+        stream = artbp.Stream(scale * problem.stream.xs, problem.stream.targets)
+        return estimator.estimate(problem.params, state, stream)[2].loss_sum
+
+    with pytest.raises(TypeError, match=r"respect to stream\.xs.*an encoder of the inputs in the"):
+        gradient(loss)(1.0)
+
+
+def test_forward_mode_through_an_estimate(float64):
+    """A product with the Hessian."""
+    problem = make_problem("gru")
+    estimator = artbp.bptt(problem.cell, problem.loss_fn)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    gradients = (
+        lambda params: estimator.estimate(params, state, problem.stream)[0],
+        lambda params: gated_gradient(problem, None, params),
+    )
+    tangents = jax.tree.map(jnp.cos, problem.params)
+    ours, expected = (
+        jax.jit(lambda f=f: jax.jvp(f, (problem.params,), (tangents,))[1])() for f in gradients
+    )
+    assert relative_error(ours, expected) < 1e-12

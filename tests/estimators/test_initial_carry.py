@@ -67,6 +67,7 @@ def test_an_initial_carry_of_another_type():
 
 
 def test_independent_runs_follow_the_same_rule(float64):
+    """With a counter as a lasting leaf, which goes on at resets and at the end of the pass."""
     problem = make_problem("gru", NUM_STEPS)
     stream = problem.stream
     stream = artbp.Stream(stream.xs, stream.targets, resets=np.arange(NUM_STEPS) > 0)
@@ -79,17 +80,24 @@ def test_independent_runs_follow_the_same_rule(float64):
         del grads
         return params, (aux[0] + info.loss_sum, aux[1] + info.length)
 
+    def counting_cell(params, carry, x):
+        carry, count = carry
+        carry, y = problem.cell(params, carry, x)
+        return (carry, count + 1), y
+
     runs = artbp.contrib.independent_runs(
-        problem.cell,
+        counting_cell,
         problem.loss_fn,
         artbp.truncation.geometric(4),
         update,
         lambda params, aux: aux[1] < NUM_STEPS,
     )
-    state = runs.init(problem.carry, jax.random.split(jax.random.key(0), 2), given)
+    carry, keys = (problem.carry, np.zeros((), np.int32)), jax.random.split(jax.random.key(0), 2)
+    state = runs.init(carry, keys, (given, None))
     params = jax.tree.map(lambda leaf: jnp.stack([leaf] * 2), problem.params)
     aux = jnp.zeros(2), jnp.zeros(2, jnp.int32)
     _, (losses, _), state = runs.run(params, aux, state, stream)
     np.testing.assert_allclose(losses, [expected] * 2, rtol=1e-12)
     np.testing.assert_array_equal(state.num_steps, [NUM_STEPS] * 2)
-    np.testing.assert_array_equal(state.carry, jnp.stack([problem.carry] * 2))
+    np.testing.assert_array_equal(state.carry[0], jnp.stack([problem.carry] * 2))
+    np.testing.assert_array_equal(state.carry[1], [NUM_STEPS] * 2)

@@ -19,6 +19,7 @@ EXPERIMENTS = (
     "look_back",
     "memory",
     "phase",
+    "recurrent_ppo",
     "stability",
     "teacher_forcing",
 )
@@ -126,6 +127,16 @@ BAD = {
         ("first_rate=0.0", "the smaller one first"),
         ("later_power=0.0", r"later_power was given 0\.0"),
         ("noise=-1.0", r"noise was given -1\.0: expected at least 0"),
+    ],
+    "recurrent_ppo": [
+        ("num_minibatches=3", "a divisor of num_rows = 64"),
+        ("arms=('uoro(8)',)", "expected one of tbptt, bptt, artbp"),
+        ("arms=('bptt(32)',)", "without a length"),
+        ("arms=('tbptt(64)',)", "below rollout_length = 64"),
+        ("num_seeds=1", "a spread needs at least 2"),
+        ("num_iterations=3", "at least 4"),
+        ("discount=1.5", "at most 1"),
+        ("learning_rates=()", "learning_rates is empty"),
     ],
     "stability": [
         ("spectral_radii=()", "spectral_radii is empty"),

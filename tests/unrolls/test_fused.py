@@ -223,6 +223,24 @@ def test_gates_resets_and_lengths_are_seen(without):
 
 
 @pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("cell", "without"), [(cells.rnn, "nothing"), (DERIVED["rnn"], "lengths")])
+def test_reverse_equals_the_unroll(cell, without):
+    *arguments, options, cotangent = problem(cells.rnn, 17, jnp.float64)
+    options = {**options, "reverse": True, **({} if without == "nothing" else {without: None})}
+    arguments = *arguments, options, cotangent
+    ours = compiled(artbp.fused_unroll, cell, arguments)
+    for error in relative_errors(ours, compiled(artbp.unroll, cell, arguments)):
+        assert error < 1e-12
+
+
+def test_reverse_with_lengths_needs_inputs_by_row():
+    carry, xs = jnp.zeros((2, 3)), (jnp.zeros((4, 2, 3)), jnp.zeros(4))
+    cell = lambda params, carry, x: (carry + x[0] + x[1], carry)  # noqa: E731
+    with pytest.raises(ValueError, match="rows begin at different steps"):
+        artbp.fused_unroll(cell, (), carry, xs, lengths=jnp.array([4, 2]), reverse=True)
+
+
+@pytest.mark.usefixtures("float64")
 def test_padding_has_no_influence():
     params, carry, xs, options, cotangent = problem(cells.lstm, 17, jnp.float64)
     beyond = jnp.arange(17, dtype=jnp.int32)[:, None] >= options["lengths"][None, :]

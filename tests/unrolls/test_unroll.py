@@ -128,6 +128,43 @@ def test_nan_in_the_padding_reaches_nothing():
     assert relative_error(grads, jax.grad(total)(problem.params, problem.stream.xs)) == 0
 
 
+@pytest.mark.parametrize(("lengths", "checkpoint"), [(None, None), ((7, 4, 2), 3)])
+def test_reverse_is_a_flip_of_the_arrays(lengths, checkpoint):
+    """In time, each row within its length; with NaN in the padding, and an input for all rows."""
+    problem = make_problem("gru", num_steps=7, batch=3)
+    rng, rows = np.random.default_rng(3), np.arange(3)
+    gates, resets = 2 * rng.random((7, 3)), rng.random((7, 3)) < 0.3
+    steps, ends = np.arange(7)[:, None], np.asarray(lengths or [7] * 3)
+    flip = lambda leaf: leaf[np.where(steps < ends, ends - 1 - steps, steps), rows]  # noqa: E731
+    scales = jnp.asarray(rng.random(7))
+    cotangents = jnp.asarray(rng.standard_normal((3, 4))), jnp.asarray(rng.random((7, 3, 4)))
+    options = {"lengths": None if lengths is None else ends}
+
+    def cell(params, carry, x):
+        x, scale = x
+        return problem.cell(params, carry, x * jnp.broadcast_to(scale, 3)[:, None])
+
+    def ours(params, carry, xs, initial):
+        xs = jnp.where((steps < ends)[..., None], xs, jnp.nan)
+        own = {"gates": gates, "resets": resets, "reverse": True, "checkpoint": checkpoint}
+        arguments = params, carry, (xs, scales)
+        return artbp.unroll(cell, *arguments, initial_carry=initial, **own, **options)
+
+    def theirs(params, carry, xs, initial):
+        own = {"gates": flip(gates), "resets": flip(resets)}
+        arguments = params, carry, (flip(xs), flip(jnp.broadcast_to(scales[:, None], (7, 3))))
+        carry, ys = artbp.unroll(cell, *arguments, initial_carry=initial, **own, **options)
+        return carry, flip(ys)
+
+    def outputs_and_gradients(run):
+        at = problem.params, problem.carry, problem.stream.xs, problem.carry - 0.7
+        outputs, pullback = jax.vjp(run, *at)
+        return outputs, pullback(cotangents)
+
+    found, expected = (jax.jit(outputs_and_gradients, static_argnums=0)(f) for f in (ours, theirs))
+    chex.assert_trees_all_close(found, expected, rtol=1e-11, atol=1e-13)
+
+
 def test_a_carry_with_counters_and_keys():
     """Integer and key leaves travel along, under gates and vmap."""
 

@@ -46,6 +46,12 @@ def test_defaults_then_file_then_overrides(tmp_path):
     assert isinstance(config.optimizer.learning_rate, float)
 
 
+def test_an_empty_section_takes_any_fields_one_after_the_other():
+    overrides = ["optimizer.options.b1=0.8", "optimizer.options.b2=0.9"]
+    config = load_config(defaults(), overrides=overrides)
+    assert config.optimizer.options.to_dict() == {"b1": 0.8, "b2": 0.9}
+
+
 def test_defaults_are_not_changed_and_the_result_is_frozen():
     given = defaults()
     config = load_config(given, overrides=["seed=3", "optimizer.options.b2=0.9"])

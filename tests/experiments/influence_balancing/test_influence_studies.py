@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "influence_balancing"
 ARMS = ("artbp(16, alpha=4)", "tbptt(10)")
 TINY = ("num_keys=3", "num_steps=300", "num_unrolls=12", f"arms={ARMS}")
-COMMON_FILES = {"config.json", "metrics.jsonl", "results.json", "table.md"}
+COMMON_FILES = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
 
 
 def run(config_name, workdir, *overrides):

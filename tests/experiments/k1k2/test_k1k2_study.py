@@ -77,7 +77,8 @@ def finished(tmp_path_factory):
 
 
 def test_writes_its_files(finished):
-    files = {"config.json", "metrics.jsonl", "results.json", "table.md", "k1k2.png", "k1k2.svg"}
+    files = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
+    files |= {"k1k2.png", "k1k2.svg"}
     assert {path.name for path in finished.iterdir()} == files
     rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))
     found = [tbptt_k1_k2(row["k1"], row["k2"], row["mode"]) for row in rows]

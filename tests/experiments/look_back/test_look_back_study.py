@@ -50,7 +50,7 @@ def load(*overrides):
 def test_writes_its_files(tmp_path):
     workdir = tmp_path / "run"
     STUDY.main(load(), CommandLine(workdir, False, False, None))
-    names = {"config.json", "metrics.jsonl", "results.json", "table.md"}
+    names = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
     assert {path.name for path in workdir.iterdir()} == names | {"look_back.png", "look_back.svg"}
     rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     found = [(row["part"], row["updates"], row.get("extra_work")) for row in rows]

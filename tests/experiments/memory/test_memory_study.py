@@ -60,7 +60,8 @@ def test_writes_its_files(tmp_path, capsys):
     # Each arm is a program to compile, which is most of this test's time: two are enough.
     run(tmp_path / "run", "arms=('tbptt(4)', 'artbp(3, alpha=4)')")
     labels = [labels[1], labels[3]]
-    files = {"config.json", "metrics.jsonl", "results.json", "table.md", "memory.png", "memory.svg"}
+    files = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
+    files |= {"memory.png", "memory.svg"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert [row["label"] for row in rows] == labels

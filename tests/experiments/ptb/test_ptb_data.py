@@ -130,22 +130,28 @@ def mirror(known_text, tmp_path, monkeypatch):
 
 
 def test_download_once(mirror, known_text):
+    with pytest.raises(DataError, match=r"no file .*--download"):
+        data.penn_treebank()
+    assert not data.is_downloaded()
+    data.download()
+    assert data.is_downloaded()
     counts = data.penn_treebank().counts()
     assert counts == data.penn_treebank(known_text).counts()
     shutil.rmtree(mirror)
+    data.download()
     assert data.penn_treebank().counts() == counts
 
 
 def test_a_download_of_something_else_is_refused(mirror):
     (mirror / "ptb.train.txt").write_text("another text\nof two lines\n")
     with pytest.raises(DataError, match=r"could not be downloaded.*hash"):
-        data.penn_treebank()
+        data.download()
 
 
 def test_a_failing_download_says_what_to_do(mirror):
     shutil.rmtree(mirror)
     with pytest.raises(DataError, match=r"could not be downloaded.*--data_dir or ARTBP_DATA_DIR"):
-        data.penn_treebank()
+        data.download()
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def run(workdir, *overrides):
 def test_it_writes_its_files(tmp_path, capsys):
     run(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    expected = {"config.json", "metrics.jsonl", "results.json", "table.md"}
+    expected = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
     assert names == expected | {"stability.png", "stability.svg"}
     text = (tmp_path / "results.json").read_text(encoding="utf-8")
     rows = json.loads(text)
