@@ -4,6 +4,7 @@ python -m experiments.NAME --workdir DIR [--config FILE.py] [--set field=value] 
                            [--dry_run] [--tensorboard] [--nocompilation_cache] [--noprogress_bar]
 
 `--help` lists these flags and every field of the configuration with its default.
+A run with checkpoints also has --checkpoint_every_seconds.
 """
 
 import contextlib
@@ -33,6 +34,12 @@ _DRY_RUN = flags.DEFINE_bool(
 )
 _TENSORBOARD = flags.DEFINE_bool("tensorboard", False, "Write TensorBoard events too.")
 _PROGRESS_BAR = flags.DEFINE_bool("progress_bar", True, "Show progress, where there is a terminal.")
+_CHECKPOINT = flags.DEFINE_float(
+    "checkpoint_every_seconds",
+    300.0,
+    "Seconds between two checkpoints of a run that saves any, besides those after its epochs.",
+    lower_bound=0.0,
+)
 _CACHE = flags.DEFINE_bool(
     "compilation_cache", True, "Keep compiled programs in the user's cache folder."
 )
@@ -47,6 +54,7 @@ class CommandLine:
     tensorboard: bool
     progress_bar: bool | None
     compilation_cache: bool = True
+    checkpoint_every_seconds: float = 300.0
 
 
 def run(
@@ -74,6 +82,7 @@ def run(
     # absl shows the flags of the main module only, which it knows by the path of the program.
     for flag in (_CONFIG, _SET, _WORKDIR, _RESUME, _DRY_RUN, _TENSORBOARD, _PROGRESS_BAR, _CACHE):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag.name])
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[_CHECKPOINT.name])
     fields = "\n".join(field_lines or describe(defaults))
     flags.FLAGS["set"].help = f"{_SET_HELP}\nFields and defaults:\n{fields}\n{notes}\n"
 
@@ -94,6 +103,7 @@ def run(
             tensorboard=_TENSORBOARD.value,
             progress_bar=None if _PROGRESS_BAR.value else False,
             compilation_cache=_CACHE.value,
+            checkpoint_every_seconds=_CHECKPOINT.value,
         )
         main(config, command_line)
 

@@ -1,6 +1,10 @@
-"""Ctrl-C and SIGTERM as a flag that the training loop reads between chunks."""
+"""Ctrl-C and SIGTERM as a flag that the training loop reads between chunks.
+
+Before the loop, Ctrl-C ends the process with a line of text in place of a traceback.
+"""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -42,3 +46,23 @@ def catch_interrupts() -> Iterator[Interrupts]:
         yield interrupts
     finally:
         restore()
+
+
+def exit_on_ctrl_c() -> None:
+    """From here on, Ctrl-C ends the process at once: for the seconds in which modules load.
+
+    A KeyboardInterrupt inside an import may end as any other error, or in an endless recursion.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _exit)
+
+
+def raise_on_ctrl_c() -> None:
+    """Undoes `exit_on_ctrl_c`: from here on, Ctrl-C raises KeyboardInterrupt."""
+    if signal.getsignal(signal.SIGINT) is _exit:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"Stopped by Ctrl-C before a run began.\n")
+    os._exit(130)

@@ -33,14 +33,23 @@ import optax
 
 import artbp
 from experiments.common import chunks
-from experiments.common.checkpoints import Checkpoints
+from experiments.common.checkpoints import Checkpoints, hash_of_arrays
 from experiments.common.errors import (
+    REMEDY,
+    CheckpointError,
+    DamagedCheckpointError,
     ExperimentError,
     TrainingDivergedError,
     TrainingInterruptedError,
 )
 from experiments.common.interrupts import Interrupts, catch_interrupts
-from experiments.common.metrics import MetricsWriter, Progress, losses, progress_bar
+from experiments.common.metrics import (
+    MetricsWriter,
+    Progress,
+    check_rows,
+    losses,
+    progress_bar,
+)
 from experiments.common.workdir import Workdir
 
 # measure(params, estimator_state, stream, updates) -> numbers
@@ -99,7 +108,8 @@ def train(
 
     A workdir with a checkpoint is resumed; `open_workdir` has checked that it is the same run. The
     arguments must then be those of the first call; `params` and `carry` give shapes only. The
-    arguments are not donated.
+    arguments are not donated. A new run saves a checkpoint before its first chunk, so that a folder
+    that cannot hold one is found out at once.
 
     Rows of `metrics.jsonl`, where "time" holds everything that may differ between equal runs:
 
@@ -128,7 +138,8 @@ def train(
         TrainingDivergedError: a loss, a gradient, an updated param or best_metric was not finite,
             or a loss was above max_loss. The bad update is not applied; the last checkpoint stays.
         TrainingInterruptedError: Ctrl-C or SIGTERM; a checkpoint was saved first.
-        CheckpointError: the workdir's checkpoint does not fit these arguments.
+        CheckpointError: the workdir's checkpoint does not fit these arguments, none is left that is
+            intact, or one could not be saved.
         ExperimentError: `evaluate` does not return best_metric.
     """
     make_chunk = chunks.compiled_chunk if options.driver == "compiled" else chunks.host_driven_chunk
@@ -173,9 +184,13 @@ class _Session:
     def run(self) -> TrainResult:
         """Restores the latest checkpoint, if there is one, opens the outputs and trains."""
         self.progress, options, workdir = Progress(), self.options, self.workdir
-        with Checkpoints(workdir.checkpoints_path) as self.checkpoints:
-            restored = self.checkpoints.restore_latest(_with_scratch(self.state, ()))
-            if restored is not None:
+        identity = {"config": workdir.config_hash(), "data": hash_of_arrays(self.stream)}
+        with Checkpoints(workdir.checkpoints_path, identity=identity) as self.checkpoints:
+            like = _with_scratch(self.state, ())
+            restored = self.checkpoints.restore_latest(like, self.check)
+            if restored is None:
+                _refuse_rows(workdir)
+            else:
                 scratch = self.state.estimator_state.scratch
                 self.state = _with_scratch(restored[0], scratch)
                 self.progress = Progress(**restored[1])
@@ -191,8 +206,36 @@ class _Session:
                 progress_bar(num_steps, progress.time_steps, options.progress_bar) as self.bar,
                 catch_interrupts() as interrupts,
             ):
+                if restored is None:
+                    self.save()
                 self.to_the_end(interrupts)
         return TrainResult(self.state.params, progress)
+
+    def check(self, state: chunks.TrainState, record: dict[str, Any]) -> None:
+        """Raises DamagedCheckpointError unless counters, arrays, rows and best params agree."""
+        progress = Progress.from_record(record)
+        check_rows(self.workdir.metrics_path, progress)
+        epoch, position = int(state.epoch), int(state.estimator_state.position)
+        time_steps = epoch * int(self.stream.num_new) + position
+        if (epoch, time_steps) != (progress.epochs, progress.time_steps):
+            raise DamagedCheckpointError(
+                f"it counts {progress.epochs} epochs and {progress.time_steps} time steps, and its "
+                f"arrays stand after {epoch} and {time_steps}"
+            )
+        if progress.best_epoch is None:
+            return
+        try:
+            best = self.checkpoints.best_record()
+        except CheckpointError as error:
+            reason = str(error).removesuffix(REMEDY)
+            raise DamagedCheckpointError(
+                f"the best params are damaged or gone: {reason}"
+            ) from error
+        # A run that is killed after it saves its best params comes to that evaluation again.
+        if best["epoch"] < progress.best_epoch:
+            raise DamagedCheckpointError(
+                f"the best params are those of epoch {best['epoch']}, not {progress.best_epoch}"
+            )
 
     def to_the_end(self, interrupts: Interrupts) -> None:
         """Dispatches one chunk ahead of the host, and none before a pause."""
@@ -251,6 +294,12 @@ class _Session:
         """Waits for a chunk, counts it and writes its row."""
         records = chunks.fetch(chunk)
         if records is None:
+            if not self.epoch_is_over:
+                raise CheckpointError(
+                    f"{self.workdir.path} makes no progress: the counters of its checkpoint say "
+                    f"that epoch {self.progress.epochs + 1} goes on, and its arrays that it is "
+                    f"over{REMEDY}"
+                )
             return
         if not records.healthy[-1]:
             raise _diverged(records, self.progress, self.options)
@@ -309,6 +358,7 @@ class _Session:
     def save(self) -> None:
         # The rows first: a checkpoint must not point beyond the end of the file.
         self.progress.metrics_cursor = self.metrics.cursor()
+        self.progress.metrics_hash = self.metrics.hash()
         state, progress = _with_scratch(self.state, ()), dataclasses.asdict(self.progress)
         self.checkpoints.save_latest(self.progress.milestones, state, progress)
         self.saved_milestones = self.progress.milestones
@@ -327,6 +377,15 @@ class _Session:
         row = {"kind": kind, "epoch": epoch, **counters, **values, "time": clock}
         self.metrics.write(row)
         return row
+
+
+def _refuse_rows(workdir: Workdir) -> None:
+    """Raises CheckpointError if there are rows: a run saves a checkpoint before its first one."""
+    if workdir.metrics_path.exists() and workdir.metrics_path.stat().st_size:
+        raise CheckpointError(
+            f"{workdir.path} has rows in {workdir.metrics_path.name} but no checkpoint: all were "
+            f"removed{REMEDY}"
+        )
 
 
 def _diverged(

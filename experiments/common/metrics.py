@@ -6,6 +6,7 @@ writes the rows after it again, so that no row is there twice.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from tqdm import tqdm
 
-from experiments.common.errors import CheckpointError
+from experiments.common.errors import CheckpointError, DamagedCheckpointError
 
 
 @dataclasses.dataclass
@@ -39,7 +40,23 @@ class Progress:
     best_value: float | None = None  # of the metric that chooses the best params
     best_epoch: int | None = None
     metrics_cursor: int = 0  # bytes of the metrics file that belong to these counters
+    metrics_hash: str = ""  # SHA-256 of these bytes
     elapsed_seconds: float = 0.0  # over all sessions
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The counters of a checkpoint; DamagedCheckpointError for others than these."""
+        fields = {field.name: field.default for field in dataclasses.fields(cls)}
+        wrong = sorted(record.keys() - fields.keys())
+        for name, default in fields.items():
+            kind = {"best_value": float, "best_epoch": int}.get(name, type(default))
+            # A checkpoint of an earlier version has no hash of the rows.
+            value = record.get(name, "" if name == "metrics_hash" else ...)
+            if type(value) is not kind and not (default is None and value is None):
+                wrong.append(name)
+        if wrong:
+            raise DamagedCheckpointError(f"its counters are wrong: {', '.join(wrong)}")
+        return cls(**record)
 
     @property
     def milestones(self) -> int:
@@ -99,6 +116,7 @@ class MetricsWriter:
                 f"{path} has {size} bytes, but the checkpoint was taken after {cursor}: rows were "
                 "removed by hand. Restore the file, or start afresh in another --workdir."
             )
+        self._hash = hashlib.sha256(_first_bytes(path, cursor))
         self._file = path.open("ab")
         self._file.truncate(cursor)
         self._file.seek(cursor)
@@ -122,6 +140,7 @@ class MetricsWriter:
         line = json.dumps(without_nonfinite(row), allow_nan=False)
         self._file.write(line.encode() + b"\n")
         self._file.flush()
+        self._hash.update(line.encode() + b"\n")
         if self._tensorboard is not None:
             for name, value in {**row, **row.get("time", {})}.items():
                 if isinstance(value, int | float) and name != "update":
@@ -132,6 +151,40 @@ class MetricsWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
+
+    def hash(self) -> str:
+        """SHA-256 of the bytes written so far, earlier sessions included."""
+        return self._hash.hexdigest()
+
+
+def check_rows(path: Path, progress: Progress) -> None:
+    """Raises DamagedCheckpointError unless the rows up to the cursor are those counted."""
+    rows = _first_bytes(path, progress.metrics_cursor)
+    if len(rows) < progress.metrics_cursor:
+        raise DamagedCheckpointError(
+            f"{path.name} has {len(rows)} bytes, but it was saved after {progress.metrics_cursor}"
+        )
+    # A checkpoint of an earlier version has no hash of the rows.
+    if progress.metrics_hash and hashlib.sha256(rows).hexdigest() != progress.metrics_hash:
+        raise DamagedCheckpointError(f"{path.name} was changed")
+    try:
+        last = json.loads(rows.splitlines()[-1]) if rows else {"update": 0, "time_step": 0}
+        counted = rows.count(b"\n"), last["update"], last["time_step"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise DamagedCheckpointError(f"{path.name} was changed") from error
+    if counted != (progress.milestones, progress.updates, progress.time_steps):
+        raise DamagedCheckpointError(
+            f"it counts {progress.milestones} rows, {progress.updates} updates and "
+            f"{progress.time_steps} time steps, {path.name} {counted[0]}, {counted[1]}, "
+            f"{counted[2]}"
+        )
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(count)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ tensorboard/     on request
 """
 
 import fcntl
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -32,9 +33,16 @@ class Workdir:
     def read_config(self) -> dict[str, Any]:
         """The configuration of the run; WorkdirError where the file was altered."""
         try:
-            return json.loads(self.config_path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+            config = json.loads(self.config_path.read_bytes())
+        except (ValueError, RecursionError) as error:
             raise WorkdirError(f"{self.config_path} is not valid JSON: {error}") from error
+        if not isinstance(config, dict):
+            raise WorkdirError(f"{self.config_path} holds {config!r}: expected a JSON object.")
+        return config
+
+    def config_hash(self) -> str:
+        """By which a checkpoint is recognised as one of this run."""
+        return hash_of_json(self.read_config())
 
 
 def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Workdir:
@@ -65,8 +73,7 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
             _lock(workdir.path)
             # Looked at again: another process may have been first.
             if not workdir.config_path.exists():
-                text = json.dumps(new, indent=2, sort_keys=True) + "\n"
-                write_atomically(workdir.config_path, text)
+                write_atomically(workdir.config_path, _config_text(new))
                 return workdir
         _refuse_other_run(workdir, new)
         if not resume:
@@ -75,8 +82,13 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
                 "or give another --workdir to start it afresh."
             )
         _lock(workdir.path)
+        # The first file that a run writes shows whether the disk is full or cannot be written.
+        write_atomically(workdir.config_path, _config_text(new))
     except OSError as error:
-        raise WorkdirError(f"{workdir.path} cannot be used as a workdir: {error}") from error
+        raise WorkdirError(
+            f"{workdir.path} cannot be used as a workdir: {error}. Mend this, or give another "
+            "--workdir."
+        ) from error
     return workdir
 
 
@@ -91,11 +103,24 @@ def read_workdir(path: str | Path) -> tuple[Workdir, dict[str, Any]]:
 def write_atomically(path: Path, text: str) -> None:
     """Writes the file whole or not at all, also when the process is killed half-way."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def hash_of_json(value: Any) -> str:
+    """SHA-256 of a value that JSON can hold, whatever the order of names and the spaces."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _config_text(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 
 def _lock(path: Path) -> None:

@@ -127,7 +127,8 @@ def run(
     init_key, boundary_key = jax.random.split(jax.random.key(config.seed))
     params = model.init(init_key)
     newline = corpus.vocabulary.symbols.index(data.NEWLINE)
-    shown = {name: getattr(command_line, name) for name in ("tensorboard", "progress_bar")}
+    names = ("tensorboard", "progress_bar", "checkpoint_every_seconds")
+    given = {name: getattr(command_line, name) for name in names}
     stream = artbp.Stream(jnp.asarray(xs), jnp.asarray(prepared.targets))
     carry = model.initial_carry(params, config.batch)
     score = functools.partial(bits_per_character, model, newline=newline)
@@ -135,11 +136,12 @@ def run(
         *(prepared.estimator, prepared.optimizer, stream, params, carry),
         rng_key=boundary_key,
         workdir=workdir,
-        options=dataclasses.replace(prepared.options, **shown),
+        options=dataclasses.replace(prepared.options, **given),
         evaluate=lambda p: {"valid_bpc": score(p, corpus.valid, columns=config.columns)},
         measure=prepared.measure,
     )
-    with Checkpoints(workdir.checkpoints_path) as checkpoints:
+    identity = {"config": workdir.config_hash()}
+    with Checkpoints(workdir.checkpoints_path, identity=identity, read_only=True) as checkpoints:
         best_params, record = checkpoints.restore_best(result.params)
     results = {name: config[name] for name in ("arm", "seed")}
     results["learning_rate"] = config.optimizer.learning_rate

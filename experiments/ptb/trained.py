@@ -10,7 +10,11 @@ from experiments.ptb.model import CharacterModel
 
 
 def best_params(workdir: Workdir, model: CharacterModel) -> Any:
-    """The params of the best epoch by validation; the run may still be going on."""
+    """The params of the best epoch by validation; the run may still be going on.
+
+    CheckpointError where they are damaged, or where there are none.
+    """
     like = jax.eval_shape(model.init, jax.random.key(0))
-    with Checkpoints(workdir.checkpoints_path, read_only=True) as checkpoints:
+    identity = {"config": workdir.config_hash()}
+    with Checkpoints(workdir.checkpoints_path, identity=identity, read_only=True) as checkpoints:
         return checkpoints.restore_best(like)[0]

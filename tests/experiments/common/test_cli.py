@@ -1,3 +1,4 @@
+import errno
 import sys
 
 import jax
@@ -28,7 +29,10 @@ def test_main_gets_the_configuration_and_the_flags(monkeypatch, tmp_path):
     seen = []
     code = run(
         monkeypatch,
-        ["--workdir", str(tmp_path / "w"), "--set", "seed=3", "--resume", "--noprogress_bar"],
+        [
+            *("--workdir", str(tmp_path / "w"), "--set", "seed=3", "--resume", "--noprogress_bar"),
+            *("--checkpoint_every_seconds", "7"),
+        ],
         lambda config, command_line: seen.append((config.seed, command_line)),
     )
     assert code in (None, 0)
@@ -38,6 +42,7 @@ def test_main_gets_the_configuration_and_the_flags(monkeypatch, tmp_path):
         tensorboard=False,
         progress_bar=False,
         compilation_cache=False,
+        checkpoint_every_seconds=7.0,
     )
     assert seen == [(3, expected)]
 
@@ -63,6 +68,34 @@ def test_exit_code_of_an_interrupted_run(monkeypatch, capsys):
 
     assert run(monkeypatch, ["--workdir", "w"], main) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "w/x"), 2, "'w/x'. Free space"),
+        (PermissionError(errno.EACCES, "Permission denied", "w/x"), 2, "'w/x'. Give yourself"),
+        (KeyboardInterrupt(), 130, "Stopped at once by Ctrl-C"),
+    ],
+)
+def test_the_machine_fails_in_one_line_that_says_what_to_do(
+    error, code, words, monkeypatch, capsys
+):
+    def main(config, command_line):
+        raise error
+
+    assert run(monkeypatch, ["--workdir", "w"], main) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line and "--resume" in line
+
+
+def test_another_error_of_the_system_is_a_bug(monkeypatch):
+    def main(config, command_line):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "w/x")
+
+    monkeypatch.setattr(sys, "argv", ["experiment", "--nocompilation_cache", "--workdir", "w"])
+    with pytest.raises(FileNotFoundError):
+        cli.run(main, ml_collections.ConfigDict({"seed": 0}))
 
 
 @pytest.mark.parametrize("progress_bar", [None, False])

@@ -99,5 +99,5 @@ def test_last_good_checkpoint_stays(tmp_path):
             regression(xs, tmp_path, resume=resume)
         messages.append(str(caught.value))
         latest = sorted(p.name for p in (tmp_path / "checkpoints" / "latest").iterdir())
-        assert latest == ["2"], "the checkpoint after the fourth update, the last good one"
+        assert latest == ["0", "2"], "of the start, and after the fourth update, the last good one"
     assert messages[0] == messages[1] == messages[2]

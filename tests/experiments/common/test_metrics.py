@@ -1,9 +1,10 @@
+import dataclasses
 import json
 
 import pytest
 
-from experiments.common.errors import CheckpointError
-from experiments.common.metrics import MetricsWriter, read_metrics
+from experiments.common.errors import CheckpointError, DamagedCheckpointError
+from experiments.common.metrics import MetricsWriter, Progress, check_rows, read_metrics
 
 
 def row(update, **values):
@@ -50,6 +51,30 @@ def test_a_file_shorter_than_the_cursor(tmp_path):
     with pytest.raises(CheckpointError, match="has 3 bytes"):
         MetricsWriter(path, cursor=100)
     assert path.read_text() == "{}\n"
+
+
+def test_rows_are_checked_against_the_counters(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for update in (1, 2):
+        with MetricsWriter(path, cursor=path.stat().st_size if path.exists() else 0) as metrics:
+            metrics.write(row(update, time_step=10 * update))
+            cursor, sha256 = metrics.cursor(), metrics.hash()
+    progress = Progress(
+        chunks=2, updates=2, time_steps=20, metrics_cursor=cursor, metrics_hash=sha256
+    )
+    check_rows(path, progress)
+    check_rows(path, dataclasses.replace(progress, metrics_hash=""))
+    check_rows(tmp_path / "none", Progress())
+    for name in ("chunks", "time_steps", "updates"):
+        wrong = dataclasses.replace(progress, **{name: 3})
+        with pytest.raises(DamagedCheckpointError, match="it counts "):
+            check_rows(path, wrong)
+    path.write_text(path.read_text().replace('"update": 1', '"update": 7'))
+    with pytest.raises(DamagedCheckpointError, match="was changed"):
+        check_rows(path, progress)
+    path.write_text("")
+    with pytest.raises(DamagedCheckpointError, match="has 0 bytes"):
+        check_rows(path, progress)
 
 
 def test_every_line_is_json_that_any_reader_takes(tmp_path):

@@ -53,16 +53,16 @@ def test_a_run_in_the_folder_needs_resume(uninterrupted):
 
 
 # Where a process may die: (Python's audit event, part of its first argument, which one of them).
-# The run saves its state at the milestones 3, 6, 9 and 12, and its best parameters in between.
+# The run saves its state at its start, then every few rows, and its best parameters in between.
 KILLS = [
     # The first save has begun: folders, and nothing in them.
     ("os.mkdir", "tree.orbax-checkpoint-tmp", 1),
-    # The second checkpoint is written whole, and not yet under its name.
-    ("os.rename", "latest/6.orbax-checkpoint-tmp", 3),
+    # The third checkpoint is written whole and verified, and not yet under its name.
+    ("os.rename", "latest/6.tmp", 3),
     # Not in a save: in the evaluation, with rows beyond the last checkpoint.
     ("tiny_run.evaluate", "params", 1),
     # The best parameters are being saved, the checkpoint that knows of them is not.
-    ("os.mkdir", "best/2.orbax-checkpoint-tmp", 2),
+    ("os.mkdir", "best/2.tmp", 2),
     # A checkpoint is complete, and an older one is being deleted.
     ("shutil.rmtree", "checkpoints/latest", 1),
 ]

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -101,6 +103,28 @@ def test_altered_config_file(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(WorkdirError, match="not valid JSON"):
         open_workdir(tmp_path, CONFIG, resume=True)
+
+
+def test_config_file_that_holds_no_object(tmp_path):
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(WorkdirError, match="expected a JSON object"):
+        open_workdir(tmp_path, CONFIG, resume=True)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_disk_that_cannot_be_written(resume, tmp_path, monkeypatch):
+    if resume:
+        open_workdir(tmp_path / "run", CONFIG)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    before = contents(tmp_path)
+
+    def fail(descriptor):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WorkdirError, match=r"cannot be used .* Read-only .* another --workdir"):
+        open_workdir(tmp_path / "run", CONFIG, resume=resume)
+    assert contents(tmp_path) == before
 
 
 def test_read_of_a_folder_without_a_run(tmp_path):
