@@ -9,7 +9,7 @@ import numpy as np
 
 from artbp.estimators.base import EstimatorState
 from artbp.stream import Stream
-
+from artbp.unrolls.checks import check_stream
 
 # Folded into the key first, so that no key of a step is one with which an estimator draws.
 _DOMAIN = 0x6B657973
@@ -44,12 +44,15 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
       state: the state that `estimate` is given.
 
     Raises:
+      TypeError: `stream` is no `Stream`.
       ValueError: a state of several runs, which have several positions. Call it in `jax.vmap`.
     """
+    check_stream(stream)
     if np.ndim(state.position):
         raise ValueError(
-            f"The state is that of several runs: its position has shape {np.shape(state.position)}. "
-            "Call with_keys for each run, in jax.vmap over states and keys."
+            "The state is that of several runs: its position has shape "
+            f"{np.shape(state.position)}. Call with_keys for each run, in jax.vmap over states and "
+            "keys."
         )
     before = jnp.asarray(state.num_steps) - jnp.asarray(state.position)
     steps = before + jnp.arange(stream.num_steps, dtype=jnp.int32) - jnp.int32(stream.history)

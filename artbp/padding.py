@@ -69,9 +69,7 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
         return xp.where(flags, leaf, first)
 
     return {
-        **jax.tree_util.tree_map_with_path(
-            replaced, {"xs": stream.xs, "targets": stream.targets}
-        ),
+        **jax.tree_util.tree_map_with_path(replaced, {"xs": stream.xs, "targets": stream.targets}),
         "resets": ~exists if stream.resets is None else by_row(stream.resets, xp.ones_like),
         "mask": exists if stream.mask is None else by_row(stream.mask, xp.zeros_like),
     }

@@ -32,14 +32,14 @@ def adapt(module: nnx.Module, carry: Any, *, mutable: Any = None) -> AdaptedModu
       `nnx.update(module, state.carry[1])` for the present `mutable` variables.
 
     Raises:
-      ValueError: `mutable` selects no variable. Where the cell is called: if the module draws random numbers without a key, or
-        changes a variable such as a batch statistic.
+      ValueError: `mutable` selects no variable. Where the cell is called: if the module draws
+        random numbers without a key, or changes a variable such as a batch statistic.
     """
     graphdef, params, updated, rest = nnx.split(module, nnx.Param, mutable, ...)
     if mutable is not None and not jax.tree.leaves(updated):
         raise ValueError(
-            f"mutable={mutable!r} selects no variable of the module besides its nnx.Param; expected "
-            "a filter such as nnx.BatchStat."
+            f"mutable={mutable!r} selects no variable of the module besides its nnx.Param; "
+            "expected a filter such as nnx.BatchStat."
         )
 
     def to_module(params: Any, updated: Any = updated) -> Any:

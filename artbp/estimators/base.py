@@ -204,8 +204,9 @@ def check_not_differentiated(params: Any, state: EstimatorState, stream: Stream)
             name, *rest = path
             raise TypeError(
                 f"jax.grad or jax.vjp differentiates estimate with respect to {name.key}"
-                f"{jax.tree_util.keystr(tuple(rest))}. But estimate returns a gradient already, "
-                "that by params, and cannot be differentiated. Put everything that is to be "
+                f"{jax.tree_util.keystr(tuple(rest))}. But estimate returns the gradient by params "
+                "already, and cannot be differentiated: call it without jax.grad, grads, state, "
+                "info = estimator.estimate(params, state, stream). Put everything that is to be "
                 "trained into params: call an encoder of the inputs in the cell, and a readout in "
                 "loss_fn. artbp.unroll is a differentiable function of all its arguments."
             )
@@ -248,11 +249,13 @@ def start(
     """The state at the beginning of a stream.
 
     Raises:
-      TypeError, ValueError: params that are not floats, or not finite; an initial carry of another
-        type than the carry.
+      TypeError, ValueError: params that are not floats, or not finite; no key; an initial carry of
+        another type than the carry.
     """
     check_params(params)
     check_finite(params)
+    if not (_tree.is_key(rng_key) or getattr(rng_key, "dtype", None) == jnp.uint32):
+        raise TypeError(f"rng_key is {rng_key!r}; expected a key. Pass jax.random.key(0).")
     carry = _tree.as_arrays(carry)
     initial_carry, zero = complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)
     first_carry = _tree.where_given(initial_carry, carry)

@@ -83,8 +83,9 @@ def unbiased_tbptt(
     No look-back is cut off: beyond `stored_carries` older windows, windows are run again from a
     carry further back. This is slow, so it should be rare. Danger: the streams of
     `artbp.stream_chunks` hold the steps of `stored_carries` older windows only. If a look-back
-    needs a step from before that, the gradient is NaN. A law with a long tail, such as
-    `polynomial`, therefore needs more `stored_carries` there than the default.
+    needs a step from before that, the gradient is NaN. For each estimate this has the
+    probability P(A > stored_carries) = `law.survival(stored_carries)`. Choose more `stored_carries`
+    than the default there if the law has a long tail and the run is long.
 
     `info.extra` holds `look_back` (A).
 

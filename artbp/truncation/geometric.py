@@ -40,7 +40,7 @@ def geometric(mean_length: float) -> Geometric:
     than 1 − 1/L0 per step, that is, for memories beyond about 2·L0.
 
     Args:
-      mean_length: L0 > 1, in time steps.
+      mean_length: L0 > 1, in time steps; in windows where `unbiased_tbptt` takes the law.
 
     Raises:
       ValueError: mean_length ≤ 1.

@@ -76,7 +76,7 @@ def polynomial(mean_length: float, alpha: float) -> Polynomial:
     polynomially with age; the length has finite variance for α > 3.
 
     Args:
-      mean_length: L0 > 1, in time steps.
+      mean_length: L0 > 1, in time steps; in windows where `unbiased_tbptt` takes the law.
       alpha: α > 2. The paper uses 4 and 6; up to 3 warns.
 
     Raises:

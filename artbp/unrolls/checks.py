@@ -33,8 +33,13 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
     Raises:
       TypeError: `cell` does not return a pair (carry, y).
       ValueError: the returned carry differs from the one given.
+      What the cell raises, with a note where x and the carry have different numbers of rows.
     """
-    result = jax.eval_shape(cell, params, carry, x)
+    try:
+        result = jax.eval_shape(cell, params, carry, x)
+    except Exception as error:
+        _add_note_on_rows(error, carry, x)
+        raise
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(
             f"The cell returned {type(result).__name__}; expected a pair (carry, y), as in "
@@ -50,6 +55,20 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
             "cells do, return (carry, y) instead."
         )
     raise ValueError(change)
+
+
+def _add_note_on_rows(error: Exception, carry: Any, x: Any) -> None:
+    """Adds a note to an error of the cell if batch-first data may be its cause."""
+    of_x, of_carry = (
+        {leaf.shape[0] for leaf in jax.tree.leaves(tree) if leaf.ndim} for tree in (x, carry)
+    )
+    if len(of_x) == len(of_carry) == 1 and of_x != of_carry:
+        error.add_note(
+            f"artbp: the first axis of x at one step has size {of_x.pop()}, and that of the carry "
+            f"{of_carry.pop()}. Both are the rows of the batch. Arrays are time-major, "
+            "[T, B, ...]: if yours are [B, T, ...], pass xs.swapaxes(0, 1), and targets likewise. "
+            "Or start from a carry with as many rows as the data."
+        )
 
 
 def _change(carry: Any, new_carry: Any) -> str | None:

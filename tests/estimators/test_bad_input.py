@@ -247,6 +247,11 @@ TAKES_A_STREAM = {
     "truncation_covariance": lambda p: diagnostics.truncation_covariance(*p[:2], LAW, *p[2:]),
     "truncation_variance": lambda p: diagnostics.truncation_variance(*p[:2], LAW, *p[2:], **KEY),
     "sampled_bias": lambda p: contrib.sampled_bias(*p[:2], LAW, *p[2:], num_draws=2, **KEY),
+    "with_keys": lambda p: artbp.with_keys(
+        p.stream,
+        KEY["rng_key"],
+        artbp.tbptt(*p[:2], truncation_length=2).init(p.params, p.carry, **KEY),
+    ),
     "multi_draw_gradient": lambda p: contrib.multi_draw_gradient(
         *p[:2], LAW, *p[2:], KEY["rng_key"], num_draws=2
     ),
@@ -372,6 +377,29 @@ def test_what_a_cell_closes_over_may_be_handed_to_it_in_the_carry():
         jax.grad(closing)(1.0)
     expected = (handing(1.01) - handing(0.99)) / 0.02
     np.testing.assert_allclose(jax.grad(handing)(jnp.asarray(1.0)), expected, rtol=1e-3)
+
+
+def test_batch_first_arrays():
+    """The error of the cell has a note; without a batch axis in the carry it has none."""
+    problem = make_problem("gru", 9, batch=3)
+    swapped = jax.tree.map(lambda leaf: leaf.swapaxes(0, 1), problem.stream.xs)
+    stream = artbp.Stream(swapped, problem.stream.targets.swapaxes(0, 1))
+    with pytest.raises(TypeError) as caught:
+        estimate(problem._replace(stream=stream))
+    (note,) = [note for note in caught.value.__notes__ if note.startswith("artbp")]
+    assert "has size 9, and that of the carry 3" in note and "time-major" in note
+    wrong = problem._replace(params=jax.tree.map(lambda leaf: leaf[:-1], problem.params))
+    with pytest.raises(TypeError) as caught:
+        estimate(wrong)
+    assert not [note for note in caught.value.__notes__ if note.startswith("artbp")]
+
+
+@pytest.mark.parametrize("name", ["tbptt", "rtrl"])
+def test_a_number_in_place_of_a_key(name):
+    problem = make_problem()
+    estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 4)
+    with pytest.raises(TypeError, match=r"rng_key is 0; expected a key\. Pass jax\.random\.key"):
+        estimator.init(problem.params, problem.carry, rng_key=0)
 
 
 @pytest.mark.parametrize("name", ["tbptt", "rtrl"])
