@@ -71,13 +71,13 @@ def markdown(rows: Sequence[Row], description: str) -> str:
     means = {method: found["valid"].mean(axis=0) for method, found in curves.items()}
     parts.append(
         "Bits per character, the first arm minus the second, mean over seeds ± half-width of the "
-        "95 % Student-t interval where there are two or more. An arm's better rate is the one with "
-        "the lower mean of valid over these same seeds, so its intervals are somewhat too narrow. "
-        "valid: the whole validation text at batch 1, params of the best epoch. reset every 50: the same params, with the state set to "
-        "zero every 50 symbols. training text: its first 400,000 symbols in 64 columns, state "
-        "carried. crossing epoch: from which on the first arm's validation bits are the lower "
-        "ones, for each seed; – if they end above. In the authors' logs (1000 units, means of 6 "
-        "runs) it is "
+        "95 % Student-t interval where there are two or more. An arm's better rate is the one with"
+        " the lower mean of valid over these same seeds, so its intervals are somewhat too narrow."
+        " valid: the whole validation text at batch 1, params of the best epoch. reset every 50: "
+        "the same params, with the state set to zero every 50 symbols. training text: its first "
+        "400,000 symbols in 64 columns, state carried. crossing epoch: from which on the first "
+        "arm's validation bits are the lower ones, for each seed; – if they end above. In the "
+        "authors' logs (1000 units, means of 6 runs) it is "
         f"{crossing(means['artbp'], means['tbptt'])} for ARTBP and TBPTT from zero."
     )
     parts.append("## Every run\n\n" + markdown_table(rows, _COLUMNS))
