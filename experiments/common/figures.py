@@ -102,6 +102,8 @@ def label_ends(
             of the line before the words, a "linestyle".
         gap: between two labels.
     """
+    if not labels:
+        return
     ordered = sorted(labels, key=lambda label: label[0])
     ends = np.array([(1.0, label[0]) for label in ordered])
     places = axes.transAxes.inverted().transform(axes.transData.transform(ends))[:, 1]
