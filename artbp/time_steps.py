@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
+
+from artbp._scaling import scale_by_argument
 
 
 def scale_by_time_step_schedule(
@@ -36,15 +36,9 @@ def scale_by_time_step_schedule(
     Raises:
       TypeError: from `update`, without num_steps.
     """
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        del params
-        if "num_steps" not in extra:
-            raise TypeError(
-                "scale_by_time_step_schedule was not given num_steps. Pass optimizer.update(..., "
-                "num_steps=state.num_steps), with the state that estimate returned."
-            )
-        rate = jnp.asarray(schedule(extra["num_steps"]))
-        return jax.tree.map(lambda leaf: rate.astype(leaf.dtype) * leaf, updates), state
-
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return scale_by_argument(
+        "scale_by_time_step_schedule",
+        "num_steps",
+        "optimizer.update(..., num_steps=state.num_steps), with the state that estimate returned",
+        schedule,
+    )

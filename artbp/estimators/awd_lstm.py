@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
+from artbp._scaling import scale_by_argument
 from artbp.estimators.base import (
     ChunkedEstimator,
     EstimatorState,
@@ -107,15 +108,8 @@ def scale_by_learning_rate_factor() -> optax.GradientTransformationExtraArgs:
     factor = info.extra["learning_rate_factor"]
     updates, opt_state = optimizer.update(grads, opt_state, learning_rate_factor=factor)
     """
-
-    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        del params
-        if "learning_rate_factor" not in extra:
-            raise TypeError(
-                "scale_by_learning_rate_factor was not given learning_rate_factor. Pass "
-                'optimizer.update(..., learning_rate_factor=info.extra["learning_rate_factor"]).'
-            )
-        factor = jnp.asarray(extra["learning_rate_factor"])
-        return jax.tree.map(lambda leaf: factor.astype(leaf.dtype) * leaf, updates), state
-
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+    return scale_by_argument(
+        "scale_by_learning_rate_factor",
+        "learning_rate_factor",
+        'optimizer.update(..., learning_rate_factor=info.extra["learning_rate_factor"])',
+    )
