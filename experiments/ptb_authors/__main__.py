@@ -46,7 +46,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
     arms, seeds, jobs = command_line.read(ARMS, SEEDS)
     study = Study(
         arms,
-        tuning_seeds=seeds,  # a grid of rates and seeds is what a study calls tuning
+        tuning_seeds=seeds,  # every rate with every seed, and no comparison after it
         seeds=(),
         folder=given_flags.workdir,
         config_path=flags.FLAGS.config,
