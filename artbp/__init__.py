@@ -32,6 +32,7 @@ from artbp.estimators import (
 )
 from artbp.evaluation import Evaluation, evaluate
 from artbp.keys import with_keys
+from artbp.learned_carry import LearnedCarry, learned_carry
 from artbp.stream import Stream
 from artbp.stream_chunks import stream_chunks
 from artbp.time_steps import scale_by_time_step_schedule
@@ -47,6 +48,7 @@ __all__ = [
     "EstimatorState",
     "Evaluation",
     "GradientEstimator",
+    "LearnedCarry",
     "Plan",
     "Stream",
     "adapters",
@@ -60,6 +62,7 @@ __all__ = [
     "evaluate",
     "fused_unroll",
     "gate",
+    "learned_carry",
     "pes",
     "random_truncation",
     "rtrl",

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 PyTree = Any
 
@@ -23,6 +24,15 @@ def is_traced(tree: PyTree) -> bool:
     # Inside a jit without arguments, an operation on constants is traced all the same.
     leaves = [*jax.tree.leaves(tree), jnp.zeros(())]
     return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+
+
+def is_known(leaf: Any) -> bool:
+    """Whether `leaf` is an array whose values can be read in this process: none of a trace."""
+    if isinstance(leaf, jax.core.Tracer):
+        return False
+    return isinstance(leaf, np.ndarray) or (
+        isinstance(leaf, jax.Array) and leaf.is_fully_addressable
+    )
 
 
 def is_linearized(leaf: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Padded batches: rows of different lengths in arrays of one length."""
+"""Padded batches: rows of different lengths in arrays of one length, and rows that never count."""
 
 from typing import Any
 
@@ -73,3 +73,35 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
         "resets": ~exists if stream.resets is None else by_row(stream.resets, xp.ones_like),
         "mask": exists if stream.mask is None else by_row(stream.mask, xp.zeros_like),
     }
+
+
+def without_unused_rows(xs: Any, mask: Any) -> Any:
+    """Replaces the entries of xs that are not finite, in rows that a mask takes out at all steps.
+
+    The losses of such a row do not count, but the cell runs on it, and 0 · NaN is NaN in the
+    gradient of its weights. Arrays are copied only if they hold such entries.
+
+    Args:
+      xs: any pytree of arrays; those of shape `[T, B, ...]` have rows.
+      mask: bool or float; anything else than a known array `[T, B]` leaves xs as they are.
+    """
+    if not _tree.is_known(mask) or np.ndim(mask) != 2:
+        return xs
+    unused = np.flatnonzero(~np.asarray(mask).astype(bool).any(axis=0))
+    if not unused.size:
+        return xs
+
+    def of_leaf(leaf: Any) -> Any:
+        if np.shape(leaf)[:2] != np.shape(mask) or not _tree.is_inexact(leaf):
+            return leaf
+        if not isinstance(leaf, jax.Array):
+            rows = np.asarray(leaf)[:, unused]
+            if np.isfinite(rows).all():
+                return leaf
+            leaf = np.array(leaf)
+            leaf[:, unused] = np.where(np.isfinite(rows), rows, np.zeros_like(rows))
+            return leaf
+        rows = leaf[:, unused]
+        return leaf.at[:, unused].set(jnp.where(jnp.isfinite(rows), rows, jnp.zeros_like(rows)))
+
+    return jax.tree.map(of_leaf, xs)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.padding import without_padding
+from artbp import _tree
+from artbp.padding import without_padding, without_unused_rows
 
 
 @jax.tree_util.register_dataclass
@@ -30,9 +31,11 @@ class Stream:
         of the carry stay as they are (see `artbp.GradientEstimator`). A reset is no truncation.
         The true gradient does not cross it either (except through lasting leaves), so it adds no
         bias. A segment goes on through it.
-      mask: `[T]` or `[T, B]`. Bool: False where a loss does not count; a float target there may be
-        NaN. Float: weights ≥ 0 of the losses, which multiply loss and gradient. A weight of 0 means
-        False.
+      mask: `[T]` or `[T, B]`. Bool: False where a loss does not count. Float: weights ≥ 0 of the
+        losses, which multiply loss and gradient; a weight of 0 means False. Targets that do not
+        count may be NaN, and the loss need not be finite or differentiable there. Inputs of a row
+        that counts at no step may be NaN too: such entries of `xs` are replaced by 0, if `ends`
+        and the mask is not traced by JAX. Other inputs have to be finite, as they enter the carry.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
         arrays otherwise.
       ends: False if the sequence goes on in the next stream, as with data from a loader. The carry
@@ -102,6 +105,8 @@ class Stream:
             for name, value in without_padding(self, lengths).items():
                 object.__setattr__(self, name, value)
         _check_weights(self.mask)
+        if self.ends:
+            object.__setattr__(self, "xs", without_unused_rows(self.xs, self.mask))
 
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.
@@ -128,11 +133,7 @@ class Stream:
 
 def _check_weights(mask: Any) -> None:
     """Raises ValueError if a float mask whose values are known has one that is no weight."""
-    if not isinstance(mask, (np.ndarray, jax.Array)) or isinstance(mask, jax.core.Tracer):
-        return
-    if not jnp.issubdtype(mask.dtype, jnp.floating):
-        return
-    if isinstance(mask, jax.Array) and not mask.is_fully_addressable:
+    if not _tree.is_known(mask) or not jnp.issubdtype(mask.dtype, jnp.floating):
         return
     weights = np.asarray(mask)
     wrong = ~((weights >= 0) & (weights < np.inf))
@@ -150,4 +151,5 @@ def new_steps(stream: Stream, first: int, count: int) -> Stream:
     """
     steps = slice(stream.history + first, stream.history + first + count)
     fields = (stream.xs, stream.targets, stream.resets, stream.mask)
-    return Stream(*jax.tree.map(lambda leaf: leaf[steps], fields), num_steps=count)
+    ends = stream.ends and steps.stop == stream.num_steps
+    return Stream(*jax.tree.map(lambda leaf: leaf[steps], fields), num_steps=count, ends=ends)

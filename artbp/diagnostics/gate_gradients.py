@@ -56,7 +56,8 @@ def gradients_of_gates(
     if gates.ndim not in (2, 3) or gates.shape[1] != num_steps:
         expected = f"[D, T] or [D, T, B], D patterns of T = {num_steps} steps"
         raise ValueError(f"gates has shape {gates.shape}; expected {expected}.")
-    valid = jnp.ones((num_steps,), bool) if stream.mask is None else jnp.asarray(stream.mask)
+    is_masked = stream.mask is not None
+    valid = jnp.asarray(stream.mask) if is_masked else jnp.ones((num_steps,), bool)
     xs = _tree.as_arrays(stream.xs)
     # A fused pattern costs half as much: its weight gradient is not summed step by step.
     run = unroll if obstacle_to_fusion(cell, params, carry, xs) else fused_unroll
@@ -65,7 +66,8 @@ def gradients_of_gates(
     def gradient(gates: jax.Array) -> Any:
         def loss(params: Any) -> jax.Array:
             _, ys = run(cell, params, carry, xs, gates=gates, **options)
-            return loss_and_count(loss_fn, params, ys, stream.targets, valid)[0]
+            targets = stream.targets
+            return loss_and_count(loss_fn, params, ys, targets, valid, is_masked=is_masked)[0]
 
         return jax.grad(loss)(params)
 

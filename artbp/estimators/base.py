@@ -10,7 +10,7 @@ import numpy as np
 from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import check_finite, check_params
+from artbp.unrolls.checks import check_finite, check_first_carry, check_params
 
 
 class EstimatorState(NamedTuple):
@@ -257,6 +257,7 @@ def start(
     if not (_tree.is_key(rng_key) or getattr(rng_key, "dtype", None) == jnp.uint32):
         raise TypeError(f"rng_key is {rng_key!r}; expected a key. Pass jax.random.key(0).")
     carry = _tree.as_arrays(carry)
+    check_first_carry(params, carry=carry, initial_carry=initial_carry)
     initial_carry, zero = complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)
     first_carry = _tree.where_given(initial_carry, carry)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.

@@ -35,6 +35,7 @@ from artbp.unrolls.checks import (
     check_positive,
     check_resets,
     check_stream,
+    warn_of_unused_params,
 )
 from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_counted
 
@@ -60,7 +61,8 @@ class Steps(NamedTuple):
         if self.stream.mask is not None:
             valid = jnp.asarray(_tree.index(self.stream.mask, t))
         y, target, valid = _tree.repeat((y, _tree.index(self.stream.targets, t), valid), 1)
-        return loss_and_count(self.loss_fn, params, y, target, valid)
+        is_masked = self.stream.mask is not None
+        return loss_and_count(self.loss_fn, params, y, target, valid, is_masked=is_masked)
 
     def at_most(self, count: int) -> int:
         """A trip count: `count`, or the number of steps of the stream if that is smaller."""
@@ -137,7 +139,9 @@ def stepwise(
 
     @jax.jit
     def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
-        check_cell(cell, params, state.carry, _tree.index(stream.xs, 0))
+        x, target = _tree.index((stream.xs, stream.targets), 0)
+        check_cell(cell, params, state.carry, x)
+        warn_of_unused_params(cell, loss_fn, params, state.carry, x, target)
         count = update_every(state.inner_state) if callable(update_every) else update_every
         position, is_beyond = clip_position(state.position, stream.num_new)
         state = state._replace(position=stream.history + position)

@@ -1,6 +1,7 @@
 """Checks of arguments: errors that name the argument and the remedy, before XLA fails on it."""
 
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,41 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
             "cells do, return (carry, y) instead."
         )
     raise ValueError(change)
+
+
+def warn_of_unused_params(
+    cell: Cell, loss_fn: Callable[..., Any], params: Any, carry: Any, x: Any, target: Any
+) -> None:
+    """Warns of leaves of `params` that reach neither the carry nor the losses of one step.
+
+    Their gradient is 0, which nobody would see. A function that calls `jax.jit` inside uses all
+    arguments of that call as far as is seen here.
+
+    Args:
+      cell, loss_fn, params, carry, x, target: as one step would call them.
+    """
+
+    def step(params: Any, carry: Any, x: Any, target: Any) -> Any:
+        carry, y = cell(params, carry, x)
+        return carry, loss_fn(params, y, target)
+
+    jaxpr = jax.make_jaxpr(step)(params, carry, x, target).jaxpr
+    used = {id(atom) for equation in jaxpr.eqns for atom in equation.invars}
+    used |= {id(atom) for atom in jaxpr.outvars}
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    inputs = jaxpr.invars[: len(leaves)]
+    unused = [
+        f"params{jax.tree_util.keystr(path)}"
+        for (path, _), variable in zip(leaves, inputs, strict=True)
+        if id(variable) not in used
+    ]
+    if unused:
+        warnings.warn(
+            f"{', '.join(unused)}: used neither by the cell nor by loss_fn, so the gradient is 0. "
+            "If the first carry is made from it, use artbp.learned_carry. If it belongs to an "
+            "encoder of the inputs, call the encoder in the cell.",
+            stacklevel=2,
+        )
 
 
 def _add_note_on_rows(error: Exception, carry: Any, x: Any) -> None:
@@ -178,6 +214,32 @@ def check_finite(params: Any) -> None:
             raise ValueError(
                 f"params{jax.tree_util.keystr(path)} holds NaN or infinity, so every gradient "
                 "would too. Check the initialisation or the checkpoint that it came from."
+            )
+
+
+def check_first_carry(params: Any, **carries: Any) -> None:
+    """Raises ValueError if a leaf of `params` stands in each row of a leaf of a carry.
+
+    Such a carry was made from the params, but no gradient would reach them. Leaves whose entries
+    are all equal are passed over: a carry of zeros or ones is no sign of that.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for carry_path, s in jax.tree_util.tree_leaves_with_path(carries):
+        if not _tree.is_known(s) or not _tree.is_inexact(s) or not s.size:
+            continue
+        for path, x in leaves:
+            if np.size(x) < 2 or np.shape(x) not in (s.shape, s.shape[1:]):
+                continue
+            if not _tree.is_known(x):
+                continue
+            values = np.asarray(x)
+            if (values == values.flat[0]).all() or not (np.asarray(s) == values).all():
+                continue
+            name = carry_path[0].key + jax.tree_util.keystr(carry_path[1:])
+            raise ValueError(
+                f"{name} is params{jax.tree_util.keystr(path)} in each row. Estimators take it as "
+                "a constant, so no gradient would reach the params. To train a first carry, use "
+                "artbp.learned_carry, which makes it inside the cell."
             )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.stream import Stream
+from artbp.unrolls.uncounted import replace_uncounted
 
 # Of one step: losses, or the pair (losses, extra) with a dictionary of values like the losses.
 LossFn = Callable[[Any, Any, Any], Any]
@@ -55,12 +56,14 @@ def read_out(
         is float, it weights the losses.
     """
     targets = _tree.gather(stream.targets, steps)
-    if stream.mask is not None:
+    is_masked = stream.mask is not None
+    if is_masked:
         valid = masked(_tree.gather(stream.mask, steps), valid)
     float_ys, other_ys = _tree.partition(ys)
 
     def loss(params: Any, float_ys: Any) -> tuple[jax.Array, Counted]:
-        return loss_and_count(loss_fn, params, _tree.combine(float_ys, other_ys), targets, valid)
+        ys = _tree.combine(float_ys, other_ys)
+        return loss_and_count(loss_fn, params, ys, targets, valid, is_masked=is_masked)
 
     value_and_grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     (loss_sum, counted), (grads, y_cotangents) = value_and_grad(params, float_ys)
@@ -73,7 +76,13 @@ def masked(mask: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def loss_and_count(
-    loss_fn: LossFn, params: Any, ys: Any, targets: Any, valid: jax.Array
+    loss_fn: LossFn,
+    params: Any,
+    ys: Any,
+    targets: Any,
+    valid: jax.Array,
+    *,
+    is_masked: bool,
 ) -> tuple[jax.Array, Counted]:
     """Sums `loss_fn` over the valid steps and rows of a run of steps.
 
@@ -87,10 +96,11 @@ def loss_and_count(
       loss_fn: losses of one step, `[B]`, or a scalar where there is no batch; or the pair of these
         and a dictionary of further values, each with the shape of the losses.
       params: as for the cell.
-      ys, targets: pytrees of arrays `[R, ...]`. Float targets that are not finite where the step
-        is not valid, such as missing observations, are replaced by 0 before `loss_fn` sees them:
-        masking the loss alone would leave 0 · NaN in its gradient.
+      ys, targets: pytrees of arrays `[R, ...]`.
       valid: bool `[R]` or `[R, B]`; or float, weights. A weight of 0 means the same as False.
+      is_masked: whether ys and targets that are not valid may hold anything, NaN too. They then
+        have no influence on the gradient, see `replace_uncounted`. False where they are copies of
+        valid ones.
 
     Returns:
       (loss, float scalar; what is summed with it).
@@ -101,7 +111,8 @@ def loss_and_count(
     """
     weights = None if valid.dtype == bool else valid
     valid = valid.astype(bool)
-    targets = jax.tree.map(lambda target: _without_missing(target, valid), targets)
+    if is_masked:
+        params, ys, targets = replace_uncounted(loss_fn, params, ys, targets, valid)
     losses, extra = split_extra(jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, targets))
     if not hasattr(losses, "ndim") or losses.ndim not in (1, 2):
         shapes = jax.tree.map(lambda leaf: leaf.shape[1:], losses)
@@ -156,13 +167,6 @@ def nothing_counted(
         x, target = _tree.index((stream.xs, stream.targets), 0)
         y, target = _tree.repeat((cell(params, carry, x)[1], target), 1)
         valid = jnp.ones((1,), bool if stream.mask is None else jnp.result_type(stream.mask))
-        return loss_and_count(loss_fn, params, y, target, valid)[1]
+        return loss_and_count(loss_fn, params, y, target, valid, is_masked=False)[1]
 
     return jax.tree.map(_tree.zeros, jax.eval_shape(one_step))
-
-
-def _without_missing(target: jax.Array, valid: jax.Array) -> jax.Array:
-    if not _tree.is_inexact(target) or target.shape[: valid.ndim] != valid.shape:
-        return target
-    missing = ~_tree.align(valid, target) & ~jnp.isfinite(target)
-    return jnp.where(missing, jnp.zeros_like(target), target)

@@ -20,7 +20,7 @@ import numpy as np
 from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.autodiff_recurrence import recurrence_of, residuals_like
-from artbp.unrolls.checks import check_cell
+from artbp.unrolls.checks import check_cell, warn_of_unused_params
 from artbp.unrolls.chunk import (
     BackwardState,
     Segment,
@@ -101,7 +101,12 @@ def segment_kernel(
             jax.jit(functools.partial(_backward, functions, num_steps), donate_argnums=1),
         )
 
-    begin = jax.jit(lambda piece: initial_state(_segment(functions, 1, piece)))
+    @jax.jit
+    def begin(piece: _Piece) -> BackwardState:
+        x, target = _tree.index((piece.stream.xs, piece.stream.targets), 0)
+        warn_of_unused_params(*functions[:2], piece.params, piece.carry, x, target)
+        return initial_state(_segment(functions, 1, piece))
+
     end = jax.jit(lambda piece, *rest: segment_result(_segment(functions, 1, piece), *rest))
 
     def segment_gradient(

@@ -1,0 +1,94 @@
+"""A first carry that is a function of the parameters, such as a learned initial state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from artbp import _tree
+from artbp.unrolls.checks import Cell
+
+
+class LearnedCarry(NamedTuple):
+    """The carry of a cell of `learned_carry`.
+
+    Attributes:
+      carry: that of the cell inside. At the beginning of a sequence, its values do not matter.
+      has_begun: bool, `[B]` or a scalar. False at the beginning of a sequence, so zeros, to which
+        resets go, begin one.
+    """
+
+    carry: Any
+    has_begun: jax.Array
+
+
+def learned_carry(
+    cell: Cell, make_carry: Callable[[Any], Any], params: Any, carry: Any = None
+) -> tuple[Cell, LearnedCarry]:
+    """Makes a cell whose sequences begin with a carry made from the params.
+
+    Estimators differentiate with respect to `params`, and take a carry as a constant. So a first
+    carry that is to be learned is made inside the cell, at the first step and after each reset::
+
+        params = {"cell": ..., "first": jnp.zeros(H)}
+
+        def make_carry(params):
+            return jnp.broadcast_to(params["first"], (B, H))
+
+        cell, carry = artbp.learned_carry(cell, make_carry, params)
+        estimator = artbp.artbp(cell, loss_fn, mean_length=50)
+        state = estimator.init(params, carry, rng_key=key)  # without initial_carry
+
+    The gradient that reaches the first carry belongs to the step that it enters, so truncation
+    acts on it as on every other: with `artbp.artbp` it is unbiased. `artbp.unroll` and
+    `artbp.evaluate` take the new cell and carry too. Its state holds `LearnedCarry`s, whose `carry`
+    is that of the cell inside.
+
+    Args:
+      cell: as for the estimators.
+      make_carry: make_carry(params) -> the first carry, or None in place of the parts that do not
+        depend on the params. It runs at every step, so it should be cheap.
+      params: their shapes and dtypes matter.
+      carry: a first carry of the cell, needed where `make_carry` returns None for a part.
+
+    Returns:
+      (the cell, its first carry). A reset goes back to what `make_carry` returns. The parts that it
+      leaves out go to the `initial_carry` of `init`, zeros by default.
+
+    Raises:
+      ValueError: `make_carry` returns another type of carry than `carry`, or leaves out a part and
+        there is no `carry`.
+    """
+    made = jax.eval_shape(make_carry, params)
+    if carry is None:
+        if not jax.tree.leaves(made):
+            raise ValueError("make_carry(params) returned no array; expected a carry of the cell.")
+        carry = jax.tree.map(_tree.zeros, made)
+    carry = _tree.as_arrays(carry)
+    _check_type(made, carry)
+    carry = _tree.combine(jax.tree.map(_tree.zeros, made), carry)
+    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(made)}
+    # Without a batch, leaves [H] get H flags, which are all equal.
+    rows = sizes.pop() if len(sizes) == 1 else ()
+
+    def begins_learned(params: Any, state: LearnedCarry, x: Any) -> tuple[LearnedCarry, Any]:
+        carry = _tree.replace(~state.has_begun, make_carry(params), state.carry)
+        carry, y = cell(params, carry, x)
+        return LearnedCarry(carry, jnp.ones_like(state.has_begun)), y
+
+    return begins_learned, LearnedCarry(carry, jnp.zeros(rows, bool))
+
+
+def _check_type(made: Any, carry: Any) -> None:
+    """Raises ValueError unless `made` is like the carry, except where it is None."""
+    type_of = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
+    try:
+        fits = type_of(made) == _tree.where_given(made, type_of(carry))
+    except ValueError:  # another structure
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"make_carry(params) returned {type_of(made)}; expected the carry's type, "
+            f"{type_of(carry)}, or None in place of the parts that are not learned."
+        )
