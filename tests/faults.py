@@ -1084,7 +1084,7 @@ LIBRARY_FAULTS = [
     Fault(
         "snap1-without-its-mask",
         "artbp/estimators/snap1.py",
-        "pattern = influence.pattern | (immediate != 0)",
+        "pattern = influence.pattern | touched(immediate, derivatives.floats)",
         "pattern = jnp.ones_like(influence.pattern)",
         [f"{ONLINE}test_snap1_tracks_the_influence_of_a_weight_on_its_own_unit"],
         "SnAp-1 without its mask is RTRL.",
@@ -1126,7 +1126,7 @@ LIBRARY_FAULTS = [
         "artbp/estimators/differentiation.py",
         "        jax.eval_shape(batch, tangents)\n",
         "",
-        [f"{ONLINE}test_cells_that_cannot_be_differentiated[forward-uoro]"],
+        [f"{ONLINE}test_cells_that_cannot_be_differentiated[uoro-forward]"],
         "Without this check, JAX refuses the cell when it compiles, and the error names no remedy.",
     ),
     Fault(
