@@ -61,6 +61,7 @@ CHUNKS = "tests/estimators/test_stream_chunks.py::"
 COMING_FROM = "tests/test_coming_from.py::"
 LASTING = "tests/estimators/test_lasting_leaves.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
+COMPLEX = "tests/estimators/test_complex_numbers.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
 COMMAND_LINES = "tests/experiments/test_command_lines.py::"
@@ -1083,10 +1084,75 @@ LIBRARY_FAULTS = [
     Fault(
         "snap1-without-its-mask",
         "artbp/estimators/snap1.py",
-        "pattern = influence.pattern | (immediate != 0)",
+        "pattern = influence.pattern | touched(immediate, derivatives.floats)",
         "pattern = jnp.ones_like(influence.pattern)",
         [f"{ONLINE}test_snap1_tracks_the_influence_of_a_weight_on_its_own_unit"],
         "SnAp-1 without its mask is RTRL.",
+    ),
+    Fault(
+        "snap1-parts-of-a-number-apart",
+        "artbp/estimators/snap1.py",
+        "return nonzero if other is None else nonzero | nonzero[:, other]",
+        "return nonzero",
+        [f"{COMPLEX}test_snap1_is_rtrl_for_a_complex_diagonal_recurrence"],
+        "A parameter that reaches the real part of a unit must be tracked on both parts.",
+    ),
+    Fault(
+        "complex-leaves-not-split",
+        "artbp/estimators/real_parts.py",
+        "if jnp.iscomplexobj(x) else x",
+        "if False else x",
+        [f"{COMPLEX}test_exact_rows[rtrl]"],
+        "A function that is not holomorphic has a derivative in the imaginary direction as well.",
+    ),
+    Fault(
+        "complex-gradient-without-imaginary-part",
+        "artbp/estimators/real_parts.py",
+        "lambda real, imag: lax.complex(real, -imag)",
+        "lambda real, imag: lax.complex(real, 0 * imag)",
+        [f"{COMPLEX}test_exact_rows[rtrl]"],
+        "The gradient by a complex parameter has an imaginary part.",
+    ),
+    Fault(
+        "complex-gradient-conjugated",
+        "artbp/estimators/real_parts.py",
+        "lambda real, imag: lax.complex(real, -imag)",
+        "lambda real, imag: lax.complex(real, imag)",
+        [f"{COMPLEX}test_exact_rows[rtrl]"],
+        "It is ∂L/∂x − i ∂L/∂y, as jax.grad gives it.",
+    ),
+    Fault(
+        "uoro-refuses-a-custom-vjp-late",
+        "artbp/estimators/differentiation.py",
+        "        jax.eval_shape(batch, tangents)\n",
+        "",
+        [f"{ONLINE}test_cells_that_cannot_be_differentiated[uoro-forward]"],
+        "Without this check, JAX refuses the cell when it compiles, and the error names no remedy.",
+    ),
+    Fault(
+        "online-differentiates-the-loss-forward",
+        "artbp/estimators/online.py",
+        "carry, _ = steps.run(params, _tree.combine(floats, rest), t)\n",
+        "carry, y = steps.run(params, _tree.combine(floats, rest), t)\n"
+        "                steps.loss(params, y, t)\n",
+        [f"{ONLINE}test_a_loss_needs_reverse_mode_only"],
+        "A loss with a custom_vjp is fine: only the carry is differentiated in forward mode.",
+    ),
+    Fault(
+        "rtrl-merges-explicit-axes",
+        "artbp/estimators/rtrl.py",
+        "if not _tree.is_sharded(tree):",
+        "if tree is not None:",
+        [f"{ONLINE}test_rows_split_over_an_explicit_mesh"],
+        "The influence matrix is whole on every device.",
+    ),
+    Fault(
+        "adaptive-nan-before-a-measurement",
+        "artbp/estimators/adaptive.py",
+        "decay_rate=number + jnp.inf,",
+        "decay_rate=number + jnp.nan,",
+        [f"{ADAPTIVE}test_it_runs_under_debug_nans"],
+        "jax_debug_nans stops at any NaN.",
     ),
     Fault(
         "uoro-signs-reused",

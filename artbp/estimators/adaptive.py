@@ -27,7 +27,7 @@ class AdaptiveState(NamedTuple):
     weight: jax.Array  # the running sum of ones
     mean_gradient: Any  # running sum of the gradient per time step, like params
     gradient_weight: jax.Array  # of ones
-    decay_rate: jax.Array  # β; NaN before the first measurement, as the next
+    decay_rate: jax.Array  # β; infinite before the first measurement, as the next
     relative_bias: jax.Array  # δ at K
 
 
@@ -66,7 +66,7 @@ def adaptive_tbptt(
     R only. ‖ĝ‖ is the norm of the running mean of the gradient per time step.
 
     `info.extra` holds `truncation_length` (K of this estimate), `next_truncation_length`,
-    `decay_rate` (β) and `relative_bias` (δ at the next K); NaN before the first measurement.
+    `decay_rate` (β) and `relative_bias` (δ at the next K); infinite before the first measurement.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`.
@@ -108,8 +108,8 @@ def adaptive_tbptt(
             weight=jnp.copy(number),
             mean_gradient=_tree.zero_sums(params),
             gradient_weight=jnp.copy(number),
-            decay_rate=number * jnp.nan,
-            relative_bias=number * jnp.nan,
+            decay_rate=number + jnp.inf,
+            relative_bias=number + jnp.inf,
         )
 
     def advance(

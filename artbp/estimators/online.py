@@ -3,10 +3,11 @@
     g_t = ∂ℓ_t/∂θ + (ds_{t−1}/dθ)ᵀ ∂ℓ_t/∂s_{t−1}
 
 Here ℓ_t is a function of θ and of the carry that enters step t. The estimators differ in how they
-represent the sensitivity ds_t/dθ.
+represent the sensitivity ds_t/dθ. They see complex numbers as their real and imaginary parts.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,13 +15,18 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
+from artbp.estimators.differentiation import REVERSE, explained, product
+from artbp.estimators.real_parts import from_parts, gradient_from_parts, to_parts
 from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell, check_positive
 from artbp.unrolls.readout import LossFn
 
 
 class StepDerivatives(NamedTuple):
-    """The derivatives of one step s' = F(s; θ), as linear maps on the differentiable leaves."""
+    """The derivatives of one step s' = F(s; θ), as linear maps on the differentiable leaves.
+
+    All trees hold real leaves: in place of a complex one there are its `real_parts.Parts`.
+    """
 
     params: Any  # θ
     floats: Any  # the differentiable leaves of s, None elsewhere
@@ -29,7 +35,7 @@ class StepDerivatives(NamedTuple):
 
 
 class Sensitivity(NamedTuple):
-    """A representation of ds/dθ, as three functions.
+    """A representation of ds/dθ, as three functions of real leaves, as in `StepDerivatives`.
 
     Attributes:
       zero: `zero(params, floats) -> sensitivity` of a carry that does not depend on θ.
@@ -49,37 +55,45 @@ def online(
     check_positive(update_every=update_every, integer=True)
 
     def begin(params: Any, carry: Any) -> Any:
-        return sensitivity.zero(params, _tree.partition(carry)[0])
+        return sensitivity.zero(*to_parts((params, _tree.partition(carry)[0])))
 
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
-        first = jnp.asarray(state.position)
+        first, params = jnp.asarray(state.position), to_parts(params)
 
         def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
             floats, rest = _tree.partition(loop.carry)
-            step = steps.differentiable(rest, t)
-            (new_floats, loss), vjp, (new_rest, counted) = jax.vjp(
-                step, params, floats, has_aux=True
-            )
+            floats, of_step = to_parts(floats), steps.differentiable(rest, t)
+
+            def step(params: Any, floats: Any) -> tuple[Any, Any]:
+                (new_floats, loss), aux = of_step(*from_parts((params, floats)))
+                return (to_parts(new_floats), loss), aux
+
+            def transition(params: Any, floats: Any) -> Any:
+                params, floats = from_parts((params, floats))
+                carry, _ = steps.run(params, _tree.combine(floats, rest), t)
+                return to_parts(_tree.partition(carry)[0])
 
             def step_jvp(of_params: Any, of_floats: Any) -> Any:
                 if of_params is None:
-                    return jax.jvp(lambda s: step(params, s)[0][0], (floats,), (of_floats,))[1]
-                tangents = (of_params, of_floats)
-                return jax.jvp(lambda *at: step(*at)[0][0], (params, floats), tangents)[1]
+                    return product(partial(transition, params), (floats,), (of_floats,))
+                return product(transition, (params, floats), (of_params, of_floats))
 
             def step_vjp(cotangent: Any) -> tuple[Any, Any]:
                 return vjp((cotangent, jnp.zeros_like(loss)))
 
-            direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
+            with explained(REVERSE):
+                (new_floats, loss), vjp, aux = jax.vjp(step, params, floats, has_aux=True)
+                direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
+            new_rest, counted = aux
             derivatives = StepDerivatives(params, floats, step_jvp, step_vjp)
             # Steps of the estimate, not of the stream: a sequence in chunks draws the same.
             key = jax.random.fold_in(rng_key, t - first)
             indirect = sensitivity.gradient(params, loop.inner_state, cotangent)
             new = Advance(
                 grads=_tree.accumulate(_tree.accumulate(loop.grads, direct), indirect),
-                carry=_tree.combine(new_floats, new_rest),
+                carry=_tree.combine(from_parts(new_floats), new_rest),
                 inner_state=sensitivity.update(loop.inner_state, derivatives, t, key),
                 loss_sum=loop.loss_sum + loss.astype(loop.loss_sum.dtype),
                 counted=_tree.accumulate(loop.counted, counted),
@@ -87,8 +101,9 @@ def online(
             return _tree.select(valid, new, loop)
 
         sums = _tree.zero_sums(params)
-        loop = before_steps(steps, params, sums, state.carry, state.inner_state)
-        return for_steps(steps.at_most(update_every), first, end, body, loop)
+        loop = before_steps(steps, from_parts(params), sums, state.carry, state.inner_state)
+        result = for_steps(steps.at_most(update_every), first, end, body, loop)
+        return result._replace(grads=gradient_from_parts(result.grads))
 
     plan = Plan(int(update_every))
     return stepwise(cell, loss_fn, update_every, begin, advance, normalizer, plan=plan)

@@ -89,7 +89,8 @@ def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: 
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has dtype {leaf.dtype}; evolution strategies "
                 "need real params of float32 or wider, so that θ ± ε is not rounded. Keep them so "
-                "and cast inside the cell."
+                "and cast inside the cell; keep a complex param as two, its real and its imaginary "
+                "part, and join these inside the cell with jax.lax.complex."
             )
 
     def normal(rng_key: jax.Array, shape: Any, dtype: Any) -> jax.Array:

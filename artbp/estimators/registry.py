@@ -24,7 +24,10 @@ Bias = Literal["none", "truncation", "sparsity", "smoothing", "truncation and sm
 
 
 class EstimatorSpec(NamedTuple):
-    """An estimator and what it claims. All take any cell.
+    """An estimator and what it claims.
+
+    All take any cell, with complex numbers too. (rtrl, snap1 and uoro need a cell that JAX can
+    differentiate in forward mode, and black boxes real params.)
 
     Attributes:
       build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with updates every

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.online import Sensitivity, StepDerivatives, online
+from artbp.estimators.real_parts import other_parts
 from artbp.estimators.rtrl import influence_gradient, influence_terms, zero_influence
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
@@ -30,7 +31,9 @@ def snap1(
     M contains the pairs of a parameter and a carry entry that ∂F/∂θ connects within one step. For a
     weight of an RNN, this is the influence on its own unit. Influence through other units is
     dropped, which is a bias. SnAp-1 equals RTRL if each unit depends only on itself (a diagonal
-    recurrence), or if every parameter reaches every unit within one step.
+    recurrence), or if every parameter reaches every unit within one step. The real and imaginary
+    parts of a complex entry are one unit: a parameter that reaches one part is tracked on both. So
+    SnAp-1 also equals RTRL for a complex diagonal recurrence.
 
     M is found during the stream: a pair belongs to it from the first step at which ∂F/∂θ is not
     zero. This works for any cell, but stores J in full, at the cost of `artbp.rtrl`. It shows the
@@ -41,7 +44,7 @@ def snap1(
       cell, loss_fn, update_every, normalizer: as for `artbp.rtrl`.
 
     Raises:
-      ValueError: as `artbp.rtrl`.
+      ValueError, TypeError: as `artbp.rtrl`.
 
     Source: Menick et al., "A Practical Sparse Approximation for Real Time Recurrent Learning"
     (arXiv 2006.07232), SnAp-n with n = 1.
@@ -59,8 +62,14 @@ def snap1(
     ) -> SparseInfluence:
         del t, rng_key
         propagated, immediate = influence_terms(influence.matrix, derivatives)
-        pattern = influence.pattern | (immediate != 0)
+        pattern = influence.pattern | touched(immediate, derivatives.floats)
         masked = jnp.where(pattern, propagated, jnp.zeros_like(propagated))
         return SparseInfluence(masked + immediate, pattern)
 
     return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)
+
+
+def touched(immediate: jax.Array, floats: Any) -> jax.Array:
+    """Where ∂F/∂θ, `[P, N]`, is not zero. An entry of the carry counts with its other part."""
+    nonzero, other = immediate != 0, other_parts(floats)
+    return nonzero if other is None else nonzero | nonzero[:, other]

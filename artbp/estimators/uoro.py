@@ -15,7 +15,7 @@ from artbp.unrolls.readout import LossFn
 
 
 class RankOne(NamedTuple):
-    """s̃, like the differentiable leaves of the carry, and θ̃, like params."""
+    """s̃, like the differentiable leaves of the carry, and θ̃, like params; complex ones in parts."""
 
     state: Any
     params: Any
@@ -52,15 +52,18 @@ def uoro(
     `jax.vmap`. A reset zeroes s̃ for its rows but not θ̃, which adds noise and no bias.
 
     Args:
-      cell, loss_fn, normalizer: as for `artbp.artbp`; any cell.
+      cell, loss_fn, normalizer: as for `artbp.rtrl`.
       update_every: steps per estimate; the last estimate of a pass may have fewer.
       epsilon: added to the norms in ρ0 and ρ1, to keep them finite and positive.
       draw_signs: `draw_signs(rng_key, t, like) -> ν` at step t of the stream. The default draws
-        independent random signs; pass your own to enumerate all signs.
+        independent random signs; pass your own to enumerate all signs. `like` is the carry without
+        the leaves that are not differentiable. In place of a complex leaf it has a named tuple
+        `(real, imag)`.
 
     Raises:
       ValueError: update_every is not an integer ≥ 1, epsilon not above 0; otherwise as
-        `artbp.artbp`.
+        `artbp.rtrl`.
+      TypeError: as `artbp.rtrl`.
 
     Source: Tallec & Ollivier, "Unbiased Online Recurrent Optimization" (arXiv 1702.05043),
     Algorithm 1 with its choice of ρ0 and ρ1.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import SmallProblem, make_problem, relative_error
+from problems import SmallProblem, make_problem, one_pass, relative_error
 
 import artbp
 from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
@@ -175,7 +175,19 @@ def test_its_gradient_is_that_of_windows_twice_as_long():
         ours, states[0], info = adaptive.estimate(problem.params, states[0], problem.stream)
         theirs, states[1], _ = fixed.estimate(problem.params, states[1], problem.stream)
         assert relative_error(ours, theirs) < 1e-13
-        assert np.isnan(info.extra["decay_rate"])
+        assert np.isinf(info.extra["decay_rate"])
+
+
+def test_it_runs_under_debug_nans():
+    problem = make_problem("rnn", 12)
+    with jax.debug_nans(True):
+        estimator = artbp.adaptive_tbptt(
+            problem.cell, problem.loss_fn, first_length=2, fitted_from=2, measured_lags=5
+        )
+        _, infos, _ = one_pass(estimator, problem)
+    # NaN would stop the run, also where nothing has been measured yet.
+    assert np.isinf(infos[0].extra["relative_bias"])
+    assert np.isfinite(infos[-1].extra["decay_rate"])
 
 
 @pytest.mark.parametrize(

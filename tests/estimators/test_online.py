@@ -1,12 +1,13 @@
 """RTRL equals BPTT, UORO does on average over all signs, and SnAp-1 follows its recursion."""
 
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import CELLS, bptt_gradient, make_problem, one_pass, relative_error
+from problems import CELLS, bptt_gradient, make_problem, one_pass, relative_error, run_python
 
 import artbp
 from artbp import cells
@@ -166,6 +167,82 @@ def test_uoro_draws_new_signs_at_each_step_and_estimate():
         _, state, _ = estimator.estimate(problem.params, state, problem.stream)
     jax.effects_barrier()
     assert len(set(seen)) == 14
+
+
+@jax.custom_vjp
+def square(x):
+    return x**2
+
+
+square.defvjp(lambda x: (x**2, x), lambda x, cotangent: (2 * x * cotangent,))
+
+
+def halved(x):
+    return jax.lax.while_loop(lambda x: jnp.max(x) > 0.5, lambda x: x / 2, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (square, "forward mode .*jax.custom_vjp.*bptt, tbptt, .*unbiased_tbptt.*pes need no deriv"),
+        (halved, "reverse mode .*while_loop.*no derivative are truncated_es and pes"),
+    ],
+    ids=["forward", "reverse"],
+)
+@pytest.mark.parametrize("make", [artbp.rtrl, artbp.snap1, artbp.uoro])
+def test_cells_that_cannot_be_differentiated(make, function, message):
+    problem = make_problem("rnn", 3)
+
+    def cell(params, carry, x):
+        carry, _ = problem.cell(params, function(carry), x)
+        return carry, carry
+
+    estimator = make(cell, problem.loss_fn)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    with pytest.raises(TypeError, match=message):
+        jax.eval_shape(estimator.estimate, problem.params, state, problem.stream)
+
+
+def test_a_loss_needs_reverse_mode_only():
+    problem = make_problem("rnn", 3)
+
+    def loss_fn(params, y, target):
+        return square(y @ params["readout"] - target)
+
+    estimator = artbp.uoro(problem.cell, loss_fn)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    jax.eval_shape(estimator.estimate, problem.params, state, problem.stream)
+
+
+def test_rows_split_over_an_explicit_mesh():
+    """Eight virtual devices give the gradients of one."""
+    run_python(
+        """
+        import jax
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec
+        import artbp
+        from problems import make_problem, one_pass, relative_error
+
+        mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Explicit,))
+
+        def shard(tree, *spec):
+            return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+
+        problem = make_problem("rnn", 4, batch=16, resets=True)
+        for make in (artbp.rtrl, artbp.snap1, artbp.uoro):
+            estimator = make(problem.cell, problem.loss_fn, update_every=4)
+            expected, _, _ = one_pass(estimator, problem)
+            with jax.set_mesh(mesh):
+                split = problem._replace(
+                    params=shard(problem.params),
+                    carry=shard(problem.carry, "rows"),
+                    stream=shard(problem.stream, None, "rows"),
+                )
+                found, _, _ = one_pass(estimator, split)
+            assert relative_error(found, expected) < 1e-5, make
+        """,
+        XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
+    )
 
 
 @pytest.mark.parametrize("make", [artbp.rtrl, artbp.snap1, artbp.uoro])
