@@ -56,6 +56,7 @@ class Fault(NamedTuple):
 
 UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
+UNCOUNTED = "tests/unrolls/test_uncounted.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 COMING_FROM = "tests/test_coming_from.py::"
@@ -578,8 +579,8 @@ LIBRARY_FAULTS = [
     Fault(
         "weights-of-patterns-are-flags",
         "artbp/diagnostics/gate_gradients.py",
-        "else jnp.asarray(stream.mask)",
-        "else jnp.asarray(stream.mask, bool)",
+        "valid = jnp.asarray(stream.mask) if",
+        "valid = jnp.asarray(stream.mask, bool) if",
         [f"{WEIGHTS}test_the_diagnostics_follow_the_weights"],
         "A float mask weights the losses in the diagnostics too.",
     ),
@@ -614,14 +615,6 @@ LIBRARY_FAULTS = [
         "    if _change(carry, new_carry) is None:",
         [f"{BAD_INPUT}test_a_cell_that_returns_the_carry_last[tbptt]"],
         "Haiku's cells return (y, carry); the message says what to do.",
-    ),
-    Fault(
-        "missing-targets-kept",
-        "artbp/unrolls/readout.py",
-        "    targets = jax.tree.map(lambda target: _without_missing(target, valid), targets)\n",
-        "",
-        [f"{STREAMING}test_missing_observations_are_masked[dynamic]"],
-        "NaN targets behind the mask would reach the gradient as 0·NaN.",
     ),
     # The recursion, the gate, the unrolls.
     Fault(
@@ -2173,6 +2166,46 @@ EXPERIMENT_FAULTS = [
         "xs, carry=carry)",
         [f"{COMING_FROM}test_scanned_rnn"],
         "ScannedRNN resets the carry where an episode begins.",
+    ),
+    Fault(
+        "uncounted-values-reach-the-loss",
+        "artbp/unrolls/readout.py",
+        "    if is_masked:\n        params, ys",
+        "    if False:\n        params, ys",
+        [f"{UNCOUNTED}test_every_kernel"],
+        "What does not count leaves 0 · NaN in the gradient.",
+    ),
+    Fault(
+        "shared-arrays-are-taken-for-rows",
+        "artbp/unrolls/uncounted.py",
+        "    for have_rows in",
+        "    return True, True\n    for have_rows in",
+        [f"{UNCOUNTED}test_an_array_that_rows_share_is_not_taken_for_rows"],
+        "A target that rows share is changed where a row does not count.",
+    ),
+    Fault(
+        "nothing-counts-and-params-are-not-cut",
+        "artbp/unrolls/uncounted.py",
+        "jnp.where(uncut, x, lax.stop_gradient(x))",
+        "x",
+        [f"{UNCOUNTED}test_nothing_counts"],
+        "Where nothing counts, NaN targets reach the gradient.",
+    ),
+    Fault(
+        "rows-that-never-count-stay-nan",
+        "artbp/padding.py",
+        "    if not unused.size:",
+        "    if True:",
+        [f"{UNCOUNTED}test_every_kernel"],
+        "NaN inputs of a row that never counts reach the gradient.",
+    ),
+    Fault(
+        "learned-carry-at-later-steps",
+        "artbp/learned_carry.py",
+        "_tree.replace(~state.has_begun",
+        "_tree.replace(state.has_begun",
+        ["tests/test_learned_carry.py::test_exact_rows"],
+        "The learned carry replaces the carry at all steps but the first.",
     ),
     Fault(
         "coming-from-persistent-es-with-every-loss",

@@ -141,6 +141,21 @@ def check_one_loss(names, printed):
     close(found, jax.tree.map(lambda leaf: leaf / 100, expected))
 
 
+def check_learned(names, printed):
+    """BPTT with the cell of the page is the gradient through `make_carry` and an unroll."""
+    params = with_readout(names) | {"first": names["first_params"]["first"]}
+    bptt = artbp.bptt(names["first_cell"], names["loss_fn"], normalizer=80)
+    found, _ = first_update(names, bptt, params, names["first_carry"], names["stream"])
+
+    def loss(params):
+        _, ys = artbp.unroll(names["cell"], params, names["make_carry"](params), names["inputs"])
+        losses = jax.vmap(names["loss_fn"], (None, 0, 0))(params, ys, names["targets"])
+        return losses[1:].sum() / 80
+
+    close(found, jax.jit(jax.grad(loss))(params))
+    assert jnp.any(names["first_trained"]["first"] != names["first_params"]["first"])
+
+
 def check_tied(names, printed):
     """The embedding gets the gradient of both of its uses, here in the first segment."""
     cell, loss_fn, params = names["tied_cell"], names["tied_loss_fn"], names["tied_params"]
@@ -233,6 +248,7 @@ CHECKS = {
     "Padded batches": check_padded,
     "Packed short sequences": check_packed,
     "One loss for each sequence": check_one_loss,
+    "A learned first carry": check_learned,
     "Tied embeddings": check_tied,
     "Learning rates in time steps": check_learning_rates,
     "Gradient accumulation and EMA of the params": check_accumulation,
