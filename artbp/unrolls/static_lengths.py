@@ -103,9 +103,10 @@ def segment_kernel(
 
     @jax.jit
     def begin(piece: _Piece) -> BackwardState:
+        state = initial_state(_segment(functions, 1, piece))
         x, target = _tree.index((piece.stream.xs, piece.stream.targets), 0)
         warn_of_unused_params(*functions[:2], piece.params, piece.carry, x, target)
-        return initial_state(_segment(functions, 1, piece))
+        return state
 
     end = jax.jit(lambda piece, *rest: segment_result(_segment(functions, 1, piece), *rest))
 

@@ -44,21 +44,26 @@ def replace_uncounted(
         if _tree.is_key(leaf):
             return leaf
         example = lax.stop_gradient(_tree.index(leaf, first))
-        leaf = jnp.where(_tree.align(counts, leaf), leaf, example[None])
+        leaf = _where(counts, leaf, example[None])
         if valid.ndim == 1 or leaf.shape[1:2] != valid.shape[1:]:
             return leaf
-        flags = _tree.align(valid, leaf)
+        flags = valid
         if not has_known_rows:
             if not _tree.is_inexact(leaf):
                 return leaf
-            flags = flags | jnp.isfinite(leaf)
-        row = _tree.index(valid, first)
-        is_first = _tree.align((jnp.cumsum(row) == 1) & row, example)
-        of_row = jnp.where(is_first, example, jnp.zeros_like(example))
-        return jnp.where(flags, leaf, jnp.sum(of_row, axis=0, dtype=leaf.dtype)[None, None])
+            flags = _tree.align(valid, leaf) | jnp.isfinite(leaf)
+        of_step = _tree.index(valid, first)
+        is_first = jnp.arange(of_step.size) == jnp.argmax(of_step)
+        of_row = _where(is_first, example, jnp.zeros_like(example))
+        return _where(flags, leaf, jnp.sum(of_row, axis=0, dtype=leaf.dtype)[None, None])
 
     ys = jax.tree.map(lambda leaf: of_leaf(leaf, known[0]), ys)
     return params, ys, jax.tree.map(lambda leaf: of_leaf(leaf, known[1]), targets)
+
+
+def _where(flags: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+    """`jnp.where`, with flags `[R]` or `[R, B]` that may be sharded unlike the leaf `yes`."""
+    return jnp.where(_tree.align(flags, yes) | jnp.zeros_like(yes, bool), yes, no)
 
 
 def _have_rows(

@@ -80,10 +80,10 @@ def test_a_cell_that_changes_its_carry(policy):
 @pytest.mark.parametrize("policy", ["dynamic", "pow2"])
 def test_losses_of_the_wrong_shape(policy):
     problem = make_problem()
-    matrix = problem._replace(loss_fn=lambda p, y, t: y)
+    matrix = problem._replace(loss_fn=lambda p, y, t: y * p["readout"][None])
     with pytest.raises(ValueError, match="losses of shape"):
         estimate(matrix, policy=policy)
-    mean = make_problem(mask=True)._replace(loss_fn=lambda p, y, t: jnp.mean(y))
+    mean = make_problem(mask=True)._replace(loss_fn=lambda p, y, t: jnp.mean(y @ p["readout"]))
     with pytest.raises(ValueError, match="one loss per row"):
         estimate(mean, policy=policy)
 
