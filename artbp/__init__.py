@@ -6,6 +6,7 @@ flow make the truncated gradient unbiased.
 """
 
 from artbp import adapters, cells, contrib, diagnostics, truncation, unrolls
+from artbp.data_parallel import data_parallel
 from artbp.estimators import (
     REGISTRY,
     ChunkedEstimator,
@@ -56,6 +57,7 @@ __all__ = [
     "bptt",
     "cells",
     "contrib",
+    "data_parallel",
     "diagnostics",
     "evaluate",
     "fused_unroll",

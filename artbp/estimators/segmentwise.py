@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp import _tree
+from artbp import _devices, _tree
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
@@ -85,6 +85,8 @@ def segmentwise(
 
     @jax.jit
     def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
+        axes = _devices.axes_of_rows(params, (state.carry, stream))
+        params = _devices.on_each(params, axes)
         num_steps = jnp.asarray(stream.num_new, jnp.int32)
         position, is_beyond = clip_position(state.position, num_steps)
         state, n = state._replace(position=position), jnp.asarray(state.num_estimates)
@@ -103,9 +105,12 @@ def segmentwise(
         if not stream.ends:  # a segment that is cut off must not pass for one
             is_cut = drawn > length
             is_wrong |= is_cut
+        sums = result.grads, result.loss_sum, result.counted
+        grads, loss_sum, counted = _devices.total(sums, axes)
         result = result._replace(
-            grads=_tree.nan_where(is_wrong, result.grads),
-            loss_sum=_tree.nan_where(is_beyond, result.loss_sum),
+            grads=_tree.nan_where(is_wrong, grads),
+            loss_sum=_tree.nan_where(is_beyond, loss_sum),
+            counted=counted,
         )
         return finish(result, state, stream.ends, num_steps, length)
 
