@@ -6,6 +6,7 @@ flow make the truncated gradient unbiased.
 """
 
 from artbp import adapters, cells, contrib, diagnostics, truncation, unrolls
+from artbp.data_parallel import data_parallel
 from artbp.estimators import (
     REGISTRY,
     ChunkedEstimator,
@@ -58,6 +59,7 @@ __all__ = [
     "bptt",
     "cells",
     "contrib",
+    "data_parallel",
     "diagnostics",
     "evaluate",
     "fused_unroll",

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artbp import _devices
+
 PyTree = Any
 
 
@@ -162,8 +164,9 @@ def zeros_like(tree: PyTree) -> PyTree:
 
 
 def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Zeros like an abstract leaf, and sharded like it where axes are explicit."""
-    return jnp.zeros(leaf.shape, leaf.dtype, out_sharding=leaf.sharding)
+    """Zeros like an abstract leaf, sharded like it, and on each device where it differs."""
+    array = jnp.zeros(leaf.shape, leaf.dtype, out_sharding=leaf.sharding)
+    return _devices.on_each(array, _devices.varying(leaf))
 
 
 def at_least_float32(dtype: Any) -> Any:

@@ -115,7 +115,8 @@ def evaluate(
     size = min(chunk_size, count)
     num_chunks, rest = divmod(count, size)
     none, extra = nothing_counted(cell, loss_fn, params, carry, stream)
-    before = Evaluation(jnp.zeros((), jnp.result_type(float)), none, carry, extra)
+    no_loss = jnp.zeros_like(none, dtype=jnp.result_type(float))
+    before = Evaluation(no_loss, none, carry, extra)
 
     def run_next(i: Any, sums: Evaluation) -> Evaluation:
         return run_chunk(sums, stream.history + i * size, size)

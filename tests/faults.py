@@ -80,6 +80,7 @@ REPLAY = f"{STREAMING}test_replay_equals_the_gated_unroll"
 SEGMENTS = f"{STREAMING}test_segment_by_segment"
 DRAWS = f"{STREAMING}test_own_boundaries_are_those_of_sample_gates"
 COMPILATION = "tests/estimators/test_compilation.py::"
+DATA_PARALLEL = "tests/test_data_parallel.py::"
 REGISTRY = "tests/estimators/test_registry.py::"
 K1_K2 = "tests/estimators/test_tbptt_k1_k2.py::"
 ONLINE = "tests/estimators/test_online.py::"
@@ -100,6 +101,22 @@ COUPLINGS = "tests/contrib/test_couplings.py::"
 DIAGNOSTICS = "tests/diagnostics/"
 
 LIBRARY_FAULTS = [
+    Fault(
+        "sums-over-devices-in-the-loops",
+        "artbp/estimators/segmentwise.py",
+        "        params = _devices.on_each(params, axes)\n",
+        "",
+        [f"{DATA_PARALLEL}test_one_sum_over_the_devices_an_update"],
+        "The gradient is summed over the devices at every chunk of steps.",
+    ),
+    Fault(
+        "look-back-sums-over-devices-in-the-loops",
+        "artbp/estimators/stepwise.py",
+        "        params = _devices.on_each(params, axes)\n",
+        "",
+        [f"{DATA_PARALLEL}test_one_sum_over_the_devices_an_update"],
+        "The gradient of a look-back is summed over the devices at every chunk of steps.",
+    ),
     # The estimator: compensation, boundaries, normalisation.
     Fault(
         "compensation-dropped",

@@ -100,7 +100,7 @@ def run_backward(
         floats, rest = _tree.partition(_tree.index(carries, t % size))
         step = steps.differentiable(rest, t)
         (_, loss), pull_back, _ = jax.vjp(step, params_at(t), floats, has_aux=True)
-        return pull_back((flow, weight(t).astype(loss.dtype)))
+        return pull_back((flow, jnp.full_like(loss, weight(t))))
 
     flow = _tree.zeros_like(_tree.partition(_tree.index(carries, 0))[0])
     if count is None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp import _tree
+from artbp import _devices, _tree
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
@@ -29,7 +29,13 @@ from artbp.estimators.base import (
 from artbp.stream import Stream
 from artbp.unrolls import static_lengths
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import check_params, check_positive, check_resets, check_stream
+from artbp.unrolls.checks import (
+    check_params,
+    check_positive,
+    check_resets,
+    check_stream,
+    warn_of_unused_params,
+)
 from artbp.unrolls.closure import hoist_functions
 from artbp.unrolls.dynamic import check_scratch, make_scratch, segment_gradient
 from artbp.unrolls.functions import Functions, SegmentResult
@@ -85,6 +91,8 @@ def segmentwise(
 
     @jax.jit
     def estimate_dynamic(params: Any, state: EstimatorState, stream: Stream) -> Result:
+        axes = _devices.axes_of_rows(params, (state.carry, stream))
+        params = _devices.on_each(params, axes)
         num_steps = jnp.asarray(stream.num_new, jnp.int32)
         position, is_beyond = clip_position(state.position, num_steps)
         state, n = state._replace(position=position), jnp.asarray(state.num_estimates)
@@ -95,6 +103,7 @@ def segmentwise(
         check_scratch(functions.cell, params, state.carry, state.scratch, block_size)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
+        warn_of_unused_params(*functions[:2], params, state.carry, x, target)
         kernel = lockstep(functools.partial(segment_gradient, functions_of, block_size))
         carries = (state.carry, state.initial_carry)
         first = stream.history + position
@@ -103,9 +112,12 @@ def segmentwise(
         if not stream.ends:  # a segment that is cut off must not pass for one
             is_cut = drawn > length
             is_wrong |= is_cut
+        sums = result.grads, result.loss_sum, result.counted
+        grads, loss_sum, counted = _devices.total(sums, axes)
         result = result._replace(
-            grads=_tree.nan_where(is_wrong, result.grads),
-            loss_sum=_tree.nan_where(is_beyond, result.loss_sum),
+            grads=_tree.nan_where(is_wrong, grads),
+            loss_sum=_tree.nan_where(is_beyond, loss_sum),
+            counted=counted,
         )
         return finish(result, state, stream.ends, num_steps, length)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from artbp import _tree
+from artbp import _devices, _tree
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
@@ -100,8 +100,8 @@ def before_steps(
     steps: Steps, params: Any, grads: Any, carry: Any, inner_state: Any = ()
 ) -> Advance:
     """An `Advance` of no steps, to add steps to."""
-    no_loss = jnp.zeros((), jnp.result_type(float))
     nothing = nothing_counted(steps.cell, steps.loss_fn, params, carry, steps.stream)
+    no_loss = jnp.zeros_like(nothing.num_losses, dtype=jnp.result_type(float))
     return Advance(grads, carry, inner_state, no_loss, nothing)
 
 
@@ -139,6 +139,8 @@ def stepwise(
 
     @jax.jit
     def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
+        axes = _devices.axes_of_rows(params, (state.carry, stream))
+        params = _devices.on_each(params, axes)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         check_cell(cell, params, state.carry, x)
         warn_of_unused_params(cell, loss_fn, params, state.carry, x, target)
@@ -152,6 +154,8 @@ def stepwise(
         result = advance(steps, params, state, end, key)
         end_of_stream = end == last
         grads = jax.tree.map(lambda g, x: (g / normalizer).astype(x.dtype), result.grads, params)
+        sums = grads, result.loss_sum, result.counted
+        grads, loss_sum, counted = _devices.total(sums, axes)
         grads = _tree.nan_where(is_beyond, grads)
         carry, inner_state = result.carry, result.inner_state
         if stream.ends:
@@ -161,13 +165,13 @@ def stepwise(
                 inner_state = _tree.select(end_of_stream, fresh, inner_state)
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(
-            loss_sum=_tree.nan_where(is_beyond, result.loss_sum),
-            num_losses=result.counted.num_losses,
+            loss_sum=_tree.nan_where(is_beyond, loss_sum),
+            num_losses=counted.num_losses,
             length=end - state.position,
             max_compensation=one if result.max_compensation is None else result.max_compensation,
             max_weight=one if result.max_weight is None else result.max_weight,
             end_of_stream=end_of_stream,
-            extra=join_extra(result.extra, result.counted.extra),
+            extra=join_extra(result.extra, counted.extra),
         )
         state = state._replace(
             position=jnp.where(end_of_stream, jnp.zeros_like(end), end - stream.history),

@@ -122,12 +122,13 @@ def initial_state(segment: Segment) -> BackwardState:
     cell, loss_fn, _ = segment.functions
     of_step = segment.params, segment.carry_like, segment.stream
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
+    counted = nothing_counted(cell, loss_fn, *of_step)
     return BackwardState(
         cell_sums=segment.recurrence.zero_sums(),
         readout_sums=_tree.zero_sums(segment.params),
         flow=_tree.zeros_like(_tree.partition(segment.carry_like)[0]),
-        loss_sum=jnp.zeros_like(one),
-        counted=nothing_counted(cell, loss_fn, *of_step),
+        loss_sum=jnp.zeros_like(counted.num_losses, dtype=one.dtype),
+        counted=counted,
         max_compensation=one,
         max_weight=one,
     )

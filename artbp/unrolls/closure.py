@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from artbp.unrolls.checks import check_cell, warn_of_unused_params
+from artbp.unrolls.checks import check_cell
 from artbp.unrolls.functions import Functions
 
 
@@ -24,7 +24,6 @@ def hoist_functions(
       TypeError, ValueError: see `checks.check_cell` and `hoist_cell`.
     """
     y = check_cell(functions.cell, params, carry, x)
-    warn_of_unused_params(functions.cell, functions.loss_fn, params, carry, x, target)
     cell_of, cell_constants = hoist_cell(functions.cell, params, carry, x)
     loss_fn, loss_constants = hoist(functions.loss_fn, params, y, target)
 

@@ -1,0 +1,133 @@
+"""Rows split over 8 virtual devices: the gradients of one device, and one sum over the devices."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+from problems import make_problem, run_python
+
+import artbp
+
+# It needs a process of its own: the number of devices is read once.
+PROGRAM = """
+import jax, optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+import artbp
+from artbp import truncation
+from collectives import collectives
+from problems import as_function, make_problem, relative_error
+
+def estimators(problem):
+    functions = problem.cell, problem.loss_fn
+    window = {"truncation_length": 9, "normalizer": 80.0}
+    return {
+        "tbptt": artbp.tbptt(*functions, **window),
+        "artbp": artbp.artbp(
+            *functions, truncation.polynomial(6, 4), normalizer=80.0, block_size=8
+        ),
+        "unbiased_tbptt": artbp.unbiased_tbptt(*functions, truncation.polynomial(1.5, 4), **window),
+    }
+
+optimizer = optax.adam(1e-2)
+
+def train(problem, estimate, state, on_all_devices=lambda tree: tree):
+    \"\"\"(the params, gradient and info of the second of two updates, the compiled update).\"\"\"
+    def update(params, state, opt_state, stream):
+        grads, state, info = estimate(params, state, stream)
+        updates, opt_state = optimizer.update(grads, opt_state)
+        return optax.apply_updates(params, updates), state, opt_state, grads, info
+
+    params, opt_state = on_all_devices((problem.params, optimizer.init(problem.params)))
+    compiled = jax.jit(update).lower(params, state, opt_state, problem.stream).compile()
+    for _ in range(2):
+        params, state, opt_state, grads, info = compiled(params, state, opt_state, problem.stream)
+    return (params, grads, info), compiled.as_text()
+
+def begin(estimator, problem):
+    return estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+
+def by_hand(estimator, problem, mesh):
+    \"\"\"`jax.shard_map` around an estimate of one device, as a user may write it.\"\"\"
+    begun = begin(estimator, problem)
+    of_buffers = jax.tree.map(
+        lambda leaf: P(None, "rows") if leaf.ndim > 1 else P(), (begun.scratch, begun.inner_state)
+    )
+    rows, every = P("rows"), P()
+    specs = begun._replace(
+        position=every, num_estimates=every, num_steps=every, rng_key=every, carry=rows,
+        first_carry=rows, initial_carry=rows, scratch=of_buffers[0], inner_state=of_buffers[1],
+    )
+    estimate = jax.shard_map(
+        estimator.estimate, mesh=mesh, in_specs=(every, specs, P(None, "rows")),
+        out_specs=(every, specs, every),
+    )
+    return estimate, begun
+
+def check(problem, name, mode, tolerance, expected):
+    kind = AxisType.Explicit if mode == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(kind,))
+    put = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
+    split = problem._replace(
+        params=put(problem.params, P()),
+        carry=put(problem.carry, P("rows")),
+        stream=put(problem.stream, P(None, "rows")),
+    )
+    estimator = estimators(split)[name]
+    if mode == "shard_map":
+        estimate, state = by_hand(estimator, problem, mesh)
+    else:
+        estimator = artbp.data_parallel(estimator, mesh, "rows")
+        estimate, state = estimator.estimate, begin(estimator, split)
+    found, text = train(split, estimate, state, lambda tree: put(tree, P()))
+    for part, of_one_device in zip(found, expected, strict=True):
+        assert relative_error(part, of_one_device) < tolerance, (name, mode)
+    once, in_loops = collectives(text)
+    assert not in_loops, (name, mode, in_loops)
+    gradients = [result for result in once if result.startswith("(f")]
+    counts = [result for result in once if result == "s32[]"]
+    assert len(gradients) == len(counts) == 1 and len(once) == 2, (name, mode, once)
+
+def small_problem():
+    return make_problem("rnn", 20, batch=16, mask=True)
+
+def expected(problem, name):
+    estimator = estimators(problem)[name]
+    return train(problem, estimator.estimate, begin(estimator, problem))[0]
+"""
+EIGHT = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+
+def test_one_sum_over_the_devices_an_update():
+    """Three estimators and three ways to split the rows; then float64 and a derived recurrence."""
+    run_python(
+        PROGRAM
+        + """
+problem = small_problem()
+for name in ("artbp", "tbptt", "unbiased_tbptt"):
+    of_one_device = expected(problem, name)
+    for mode in ("auto", "explicit", "shard_map"):
+        check(problem, name, mode, 1e-6, of_one_device)
+with jax.enable_x64(True):
+    problem = as_function(small_problem())
+    check(problem, "tbptt", "auto", 1e-12, expected(problem, "tbptt"))
+""",
+        XLA_FLAGS=EIGHT,
+    )
+
+
+def test_refusals():
+    """A mesh without the axis, and rows that the devices cannot share."""
+    problem = make_problem("rnn", 9, batch=3)
+    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=3)
+    mesh = jax.sharding.AbstractMesh((2,), ("rows",))
+    with pytest.raises(ValueError, match="'columns' is not an axis of the mesh"):
+        artbp.data_parallel(estimator, mesh, "columns")
+    with pytest.raises(ValueError, match="3 rows, which 2 devices cannot share"):
+        artbp.data_parallel(estimator, mesh, "rows").init(
+            problem.params, problem.carry, rng_key=jax.random.key(0)
+        )
+    with pytest.raises(ValueError, match="no array with an axis of rows"):
+        artbp.data_parallel(estimator, mesh, "rows").init(
+            problem.params, np.float32(0), rng_key=jax.random.key(0)
+        )
