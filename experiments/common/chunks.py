@@ -133,7 +133,7 @@ def host_driven_chunk(
                 bare = estimator_state._replace(scratch=())
                 carry, inner_state = carry_or_anew(params, bare, ~healthy)
                 estimator_state = estimator_state._replace(carry=carry, inner_state=inner_state)
-                healthy = np.bool_(True)
+                healthy = jnp.ones((), bool)
             state = TrainState(params, opt_state, estimator_state, epoch, healthy)
         return state, (records, count)
 

@@ -1,6 +1,7 @@
 """A run whose loss or gradient is not finite stops, says where, and keeps its checkpoint."""
 
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,10 @@ from experiments.common.chunks import SegmentRecord
 from experiments.common.errors import ExperimentError, TrainingDivergedError
 from experiments.common.loop import LoopOptions, train
 from experiments.common.metrics import Progress, read_metrics
+from experiments.common.report import mean_and_deviation, median_and_range
 from experiments.common.workdir import open_workdir
+from experiments.memory import training as memory
+from experiments.memory.report import reach
 
 BAD_STEP = 47
 OPTIMIZER = optax.sgd(1e-4)
@@ -163,3 +167,23 @@ def test_roll_back_takes_another_key_and_gives_up_in_the_end(tmp_path, monkeypat
 def test_an_unknown_policy():
     with pytest.raises(ExperimentError, match="on_divergence is 'ignore': expected stop, skip"):
         LoopOptions(num_epochs=1, on_divergence="ignore")
+
+
+def test_a_table_says_which_runs_are_not_finite():
+    assert mean_and_deviation([1.0, math.nan, math.inf]) == "not finite in 2 of 3 runs"
+    assert mean_and_deviation([1.0, 3.0], "{:.1f}") == "2.0 ± 1.4"
+    assert median_and_range([2.0, math.nan, 1.0]) == "2 [1, ∞]"
+    assert median_and_range([math.nan]) == "∞"
+
+
+def test_a_network_of_nan_has_no_accuracy():
+    """Its answer is always the first item, which is right by chance."""
+    (params, _), *_ = memory.make_runs(
+        types.SimpleNamespace(seed=0, num_tuning_runs=1, num_seeds=1, hidden_size=2)
+    )
+    stream = memory.make_stream(jax.random.key(0), 2, 3, 2)
+    accuracy = jax.jit(memory.accuracy, static_argnums=2)
+    assert np.isfinite(accuracy(params, stream, 3)).all()
+    params["readout"] = jax.tree.map(lambda leaf: leaf * jnp.nan, params["readout"])
+    assert np.isnan(accuracy(params, stream, 3)).all()
+    assert reach(np.array([math.nan, 1.0]), (1, 2)) == 0
