@@ -17,7 +17,7 @@ An experiment of minutes: study (the frame), fields (its configuration), arms (e
 report (table and rows), figures (style, colours, labels beside curves).
 
 A training of hours, with checkpoints: loop (start with its docstring), chunks, checkpoints,
-interrupts.
+divergence (numbers that are not finite), interrupts.
 
 Both: cli (flags), dry_run (what --dry_run prints), catalogue (the list of experiments), config
 (files and --set), workdir (a folder for one run), metrics (JSON Lines and progress bars),

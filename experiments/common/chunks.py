@@ -4,11 +4,12 @@
         grads, estimator_state, info = estimate(params, estimator_state, stream)
         healthy = loss, gradient and updated params are finite, and loss <= max_loss
         if healthy: params, opt_state = update
+        elif skip: estimator_state = begin_anew(estimator_state); healthy = True
         epoch += info.end_of_stream
 
 Both ways give the same trajectory. `epochs_allowed` lets the host dispatch a chunk before it has
 seen the records of the last one: a chunk beyond the end of the epoch does nothing, and neither does
-a chunk after a bad segment.
+a chunk after a bad segment, unless bad segments are skipped.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import numpy as np
 import optax
 
 import artbp
+from experiments.common.divergence import begin_anew
 
 
 class TrainState(NamedTuple):
@@ -29,7 +31,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     estimator_state: Any  # position, carry, key and scratch
     epoch: jax.Array | np.integer  # int32 scalar, complete passes of the stream
-    healthy: jax.Array  # bool scalar, False after a bad segment, whose update was not applied
+    healthy: jax.Array  # bool scalar, False after a bad segment, unless it was skipped
 
 
 class SegmentRecord(NamedTuple):
@@ -42,7 +44,7 @@ class SegmentRecord(NamedTuple):
     max_compensation: Any
     max_weight: Any
     end_of_stream: Any
-    healthy: Any
+    healthy: Any  # False for a bad segment, whose update was not applied
     look_back: Any = ()  # in windows; 0 for an estimator without look-backs
 
 
@@ -60,6 +62,7 @@ def compiled_chunk(
     optimizer: optax.GradientTransformation,
     segments_per_chunk: int,
     max_loss: float,
+    skip: bool = False,
 ) -> RunChunk:
     """A chunk as one program, for estimators whose `estimate` can be traced.
 
@@ -78,8 +81,11 @@ def compiled_chunk(
                 state.params, state.estimator_state, stream
             )
             params, opt_state, record = update(*state[:2], grads, info, state.healthy)
-            epoch = state.epoch + record.end_of_stream.astype(jnp.int32)
-            state = TrainState(params, opt_state, estimator_state, epoch, record.healthy)
+            epoch, healthy = state.epoch + record.end_of_stream.astype(jnp.int32), record.healthy
+            if skip:
+                estimator_state = begin_anew(estimator, params, estimator_state, ~healthy)
+                healthy = jnp.ones((), bool)
+            state = TrainState(params, opt_state, estimator_state, epoch, healthy)
             records = jax.tree.map(lambda rows, one: rows.at[count].set(one), records, record)
             return state, (records, count + 1)
 
@@ -95,6 +101,7 @@ def host_driven_chunk(
     optimizer: optax.GradientTransformation,
     segments_per_chunk: int,
     max_loss: float,
+    skip: bool = False,
 ) -> RunChunk:
     """A chunk as a Python loop, for policies that plan lengths on the host.
 
@@ -103,6 +110,11 @@ def host_driven_chunk(
     after a bad one run too, but update nothing and do not count.
     """
     update = jax.jit(_make_update(optimizer, max_loss), donate_argnums=(0, 1))
+
+    @jax.jit
+    def carry_or_anew(params: Any, state: Any, is_bad: Any) -> tuple[Any, Any]:
+        state = begin_anew(estimator, params, state, is_bad)
+        return state.carry, state.inner_state
 
     def run(state: TrainState, stream: artbp.Stream, epochs_allowed: int) -> Any:
         records: list[SegmentRecord] = []
@@ -116,7 +128,13 @@ def host_driven_chunk(
             records.append(record)
             # A position planned on the host is a NumPy scalar: reading it waits for nothing.
             epoch = np.int32(state.epoch + (estimator_state.position == 0))
-            state = TrainState(params, opt_state, estimator_state, epoch, record.healthy)
+            healthy = record.healthy
+            if skip:
+                bare = estimator_state._replace(scratch=())
+                carry, inner_state = carry_or_anew(params, bare, ~healthy)
+                estimator_state = estimator_state._replace(carry=carry, inner_state=inner_state)
+                healthy = jnp.ones((), bool)
+            state = TrainState(params, opt_state, estimator_state, epoch, healthy)
         return state, (records, count)
 
     return run

@@ -24,15 +24,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import artbp
-from experiments.common import chunks
+from experiments.common import chunks, divergence
 from experiments.common.checkpoints import Checkpoints, hash_of_arrays
 from experiments.common.errors import (
     REMEDY,
@@ -41,6 +40,7 @@ from experiments.common.errors import (
     ExperimentError,
     TrainingDivergedError,
     TrainingInterruptedError,
+    warn,
 )
 from experiments.common.interrupts import Interrupts, catch_interrupts
 from experiments.common.metrics import (
@@ -68,6 +68,7 @@ class LoopOptions:
     segments_per_chunk: int = 100  # and updates, per call and per row of metrics
     best_metric: str | None = None  # the value of `evaluate` that is smallest at the best params
     max_loss: float = math.inf  # a segment whose mean loss exceeds it counts as diverged
+    on_divergence: divergence.Policy = "stop"  # what a bad segment does, see `divergence`
     measure_every: int = 100  # least number of updates between two measurements
     checkpoint_every_seconds: float = 300.0  # besides those after epochs and on interruption
     # "compiled" runs a chunk as one program, for estimators that can be traced (policy None or
@@ -82,6 +83,9 @@ class LoopOptions:
                 raise ExperimentError(f"{name} is {getattr(self, name)}: expected 1 or more.")
         if self.driver not in ("compiled", "host"):
             raise ExperimentError(f"driver is {self.driver!r}: expected 'compiled' or 'host'.")
+        if self.on_divergence not in get_args(divergence.Policy):
+            known = ", ".join(get_args(divergence.Policy))
+            raise ExperimentError(f"on_divergence is {self.on_divergence!r}: expected {known}.")
 
 
 class TrainResult(NamedTuple):
@@ -116,10 +120,12 @@ def train(
         {"kind": "train", "epoch", "update", "time_step", "chunk", "loss", "bits", "segments",
          "mean_length", "max_length", "max_compensation", "max_weight", "max_gradient_norm",
          "mean_look_back", "max_look_back" (in windows, of estimators that look back),
+         "skipped" (segments whose update was left out, where there are any),
          "time": {"elapsed_seconds", "steps_per_second"}}
         {"kind": "measurement", "epoch", "update", "time_step", <the values of measure>, "time"}
         {"kind": "evaluation", "epoch", "update", "time_step", "train_loss", "train_bits",
          <the values of evaluate>, "is_best" (with best_metric only), "time": {...}}
+        {"kind": "roll_back", "epoch", "update", "time_step", "reason", "time"}
 
     "epoch" counts from 1; "loss" is the mean over the losses of the row in nats, "bits" the same
     over ln 2; gradient norms are taken before clipping; a value that is not finite is null.
@@ -137,13 +143,15 @@ def train(
     Raises:
         TrainingDivergedError: a loss, a gradient, an updated param or best_metric was not finite,
             or a loss was above max_loss. The bad update is not applied; the last checkpoint stays.
+            With on_divergence "skip" or "roll_back": it happened too often.
         TrainingInterruptedError: Ctrl-C or SIGTERM; a checkpoint was saved first.
         CheckpointError: the workdir's checkpoint does not fit these arguments, none is left that is
             intact, or one could not be saved.
         ExperimentError: `evaluate` does not return best_metric.
     """
     make_chunk = chunks.compiled_chunk if options.driver == "compiled" else chunks.host_driven_chunk
-    run_chunk = make_chunk(estimator, optimizer, options.segments_per_chunk, options.max_loss)
+    skip = options.on_divergence == "skip"
+    run_chunk = make_chunk(estimator, optimizer, options.segments_per_chunk, options.max_loss, skip)
     stream = jax.device_put(stream)
     # A copy of every leaf: the state is donated, and neither the caller's arrays nor two leaves
     # that share one array (the carry and the initial carry) may be. A dtype makes weak types
@@ -182,6 +190,19 @@ class _Session:
     state: chunks.TrainState
 
     def run(self) -> TrainResult:
+        """Trains to the end, from the last checkpoint again where the run rolls back."""
+        reason = ""
+        while True:
+            try:
+                return self.from_checkpoint(reason)
+            except TrainingDivergedError as error:
+                rolls_back = self.options.on_divergence == "roll_back"
+                if not rolls_back or self.progress.roll_backs >= divergence.MOST_ROLL_BACKS:
+                    raise
+                reason = str(error)
+                warn(f"{reason} The run goes on from its last checkpoint, with another key.")
+
+    def from_checkpoint(self, roll_back_reason: str) -> TrainResult:
         """Restores the latest checkpoint, if there is one, opens the outputs and trains."""
         self.progress, options, workdir = Progress(), self.options, self.workdir
         identity = {"config": workdir.config_hash(), "data": hash_of_arrays(self.stream)}
@@ -206,7 +227,9 @@ class _Session:
                 progress_bar(num_steps, progress.time_steps, options.progress_bar) as self.bar,
                 catch_interrupts() as interrupts,
             ):
-                if restored is None:
+                if roll_back_reason:
+                    self.write_roll_back(roll_back_reason)
+                if restored is None or roll_back_reason:
                     self.save()
                 self.to_the_end(interrupts)
         return TrainResult(self.state.params, progress)
@@ -301,11 +324,21 @@ class _Session:
                     f"over{REMEDY}"
                 )
             return
-        if not records.healthy[-1]:
-            raise _diverged(records, self.progress, self.options)
+        policy = self.options.on_divergence
+        in_a_row = self.progress.skipped_in_a_row(records)
+        if not records.healthy[-1] and (policy != "skip" or in_a_row >= divergence.MOST_SKIPPED):
+            raise divergence.diverged(records, self.progress, self.options.max_loss, policy)
         epoch, steps_before = self.progress.epochs + 1, self.progress.time_steps
         values = self.progress.count(records)
         self.bar(self.write("train", epoch, values, self.progress.time_steps - steps_before))
+
+    def write_roll_back(self, reason: str) -> None:
+        """Takes another key, counts the roll-back and writes its row."""
+        progress, state = self.progress, self.state.estimator_state
+        progress.roll_backs += 1
+        state = divergence.with_another_key(state, progress.roll_backs)
+        self.state = self.state._replace(estimator_state=state)
+        self.write("roll_back", progress.epochs + (not self.epoch_is_over), {"reason": reason})
 
     def write_measurement(self) -> None:
         """Measures at the state that the counters stand at, and writes the row."""
@@ -386,32 +419,3 @@ def _refuse_rows(workdir: Workdir) -> None:
             f"{workdir.path} has rows in {workdir.metrics_path.name} but no checkpoint: all were "
             f"removed{REMEDY}"
         )
-
-
-def _diverged(
-    records: chunks.SegmentRecord, progress: Progress, options: LoopOptions
-) -> TrainingDivergedError:
-    last = jax.tree.map(lambda rows: rows[-1].item(), records)
-    update = progress.updates + len(records.length) - 1
-    time_step = progress.time_steps + int(np.sum(records.length[:-1], dtype=np.int64))
-    loss, norm = last.loss_sum / max(last.num_losses, 1), last.gradient_norm
-    if not math.isfinite(loss):
-        what = f"the mean loss {loss}"
-    elif not math.isfinite(norm):
-        what = f"a gradient of norm {norm} (mean loss {loss:.6g})"
-    elif loss > options.max_loss:
-        what = f"the mean loss {loss:.6g}, above the limit {options.max_loss:g}"
-    else:
-        what = f"parameters that are not finite (gradient norm {norm:.6g})"
-    is_random = last.max_weight > 1
-    alpha = "a larger alpha (fewer long segments, smaller weights); " if is_random else ""
-    return TrainingDivergedError(
-        f"Training diverged at update {update}, time step {time_step}: a segment of {last.length} "
-        f"time steps gave {what}. Its largest compensation was {last.max_compensation:.6g}, its "
-        f"largest weight {last.max_weight:.6g}. The update was not applied; checkpoints saved "
-        "before are as they were.\n"
-        f"What to try: a lower learning rate; {alpha}a shorter mean length; or clipping, which "
-        "prevents the divergence but biases a random gradient, most of all on long segments.",
-        update=update,
-        time_step=time_step,
-    )

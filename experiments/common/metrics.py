@@ -11,7 +11,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.common.errors import CheckpointError, DamagedCheckpointError
+
+# Counters that checkpoints of earlier versions do not have.
+_NEWER = ("metrics_hash", "skipped", "skipped_at_end", "roll_backs")
 
 
 @dataclasses.dataclass
@@ -41,6 +44,9 @@ class Progress:
     best_epoch: int | None = None
     metrics_cursor: int = 0  # bytes of the metrics file that belong to these counters
     metrics_hash: str = ""  # SHA-256 of these bytes
+    skipped: int = 0  # segments whose update was left out
+    skipped_at_end: int = 0  # of them, those since the last update
+    roll_backs: int = 0
     elapsed_seconds: float = 0.0  # over all sessions
 
     @classmethod
@@ -50,8 +56,7 @@ class Progress:
         wrong = sorted(record.keys() - fields.keys())
         for name, default in fields.items():
             kind = {"best_value": float, "best_epoch": int}.get(name, type(default))
-            # A checkpoint of an earlier version has no hash of the rows.
-            value = record.get(name, "" if name == "metrics_hash" else ...)
+            value = record.get(name, default if name in _NEWER else ...)
             if type(value) is not kind and not (default is None and value is None):
                 wrong.append(name)
         if wrong:
@@ -61,32 +66,49 @@ class Progress:
     @property
     def milestones(self) -> int:
         """The number of rows of metrics so far, which numbers a checkpoint."""
-        return self.chunks + self.measurements + self.evaluated_epochs
+        return self.chunks + self.measurements + self.evaluated_epochs + self.roll_backs
+
+    def skipped_in_a_row(self, records: Any) -> int:
+        """How many segments in a row were skipped at the end of this next chunk."""
+        good = np.flatnonzero(records.healthy)
+        number = len(records.healthy)
+        return number - 1 - int(good[-1]) if good.size else self.skipped_at_end + number
 
     def count(self, records: Any) -> dict[str, Any]:
-        """Adds the good segments of a chunk (a `SegmentRecord`); returns their row of metrics."""
+        """Adds the segments of a chunk (a `SegmentRecord`); returns their row of metrics.
+
+        Those that were skipped count in time steps only. A row without an update has null for the
+        loss and 0 for the rest.
+        """
+        num_skipped = int(np.sum(~np.asarray(records.healthy, bool)))
+        self.skipped_at_end = self.skipped_in_a_row(records)
+        self.skipped += num_skipped
+        self.time_steps += int(np.sum(records.length, dtype=np.int64))
+        self.epochs += int(records.end_of_stream[-1])
+        if num_skipped:
+            records = type(records)(*(rows[records.healthy] for rows in records))
         loss_sum = float(np.sum(records.loss_sum, dtype=np.float64))
         num_losses = int(np.sum(records.num_losses, dtype=np.int64))
         self.chunks += 1
         self.updates += len(records.length)
-        self.time_steps += int(np.sum(records.length, dtype=np.int64))
         self.epoch_loss_sum += loss_sum
         self.epoch_num_losses += num_losses
-        self.epochs += int(records.end_of_stream[-1])
         look_backs = {}
         if np.any(records.look_back):
             mean = float(np.mean(records.look_back, dtype=np.float64))
             look_backs = {"mean_look_back": mean, "max_look_back": int(np.max(records.look_back))}
+        number = len(records.length)
         return {
             "chunk": self.chunks,
-            **losses(loss_sum, num_losses),
-            "segments": len(records.length),
-            "mean_length": float(np.mean(records.length, dtype=np.float64)),
-            "max_length": int(np.max(records.length)),
-            "max_compensation": float(np.max(records.max_compensation)),
-            "max_weight": float(np.max(records.max_weight)),
-            "max_gradient_norm": float(np.max(records.gradient_norm)),
+            **(losses(loss_sum, num_losses) if number else losses(math.nan, 1)),
+            "segments": number,
+            "mean_length": float(np.sum(records.length, dtype=np.float64) / max(number, 1)),
+            "max_length": int(np.max(records.length, initial=0)),
+            "max_compensation": float(np.max(records.max_compensation, initial=0)),
+            "max_weight": float(np.max(records.max_weight, initial=0)),
+            "max_gradient_norm": float(np.max(records.gradient_norm, initial=0)),
             **look_backs,
+            **({"skipped": num_skipped} if num_skipped else {}),
         }
 
 
@@ -191,6 +213,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The rows of a metrics file; a last line cut short by a kill is left out."""
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def largest_weight(train_rows: Sequence[Mapping[str, Any]]) -> float:
+    """The largest weight of a loss in any gradient; the rows have null for infinity."""
+    found = (row["max_weight"] for row in train_rows)
+    return max((math.inf if weight is None else weight for weight in found), default=1.0)
 
 
 def without_nonfinite(value: Any) -> Any:

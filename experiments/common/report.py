@@ -73,16 +73,25 @@ def interval(values: Any, level: float = 0.95) -> tuple[float, float]:
 
 
 def mean_and_deviation(values: Any, form: str = "{:.3f}") -> str:
-    """Formats the mean and the standard deviation over seeds: `0.512 ± 0.031`."""
+    """Formats the mean and the standard deviation over seeds: `0.512 ± 0.031`.
+
+    If a value is not finite, there is no mean, and the number of these runs is given.
+    """
+    if diverged := int(np.sum(~np.isfinite(values))):
+        return f"not finite in {diverged} of {len(values)} runs"
     return f"{form.format(np.mean(values))} ± {form.format(np.std(values, ddof=1))}"
 
 
 def median_and_range(values: Sequence[float], form: str = "{:.3g}") -> str:
-    """Formats median, smallest and largest, or the one value: `0.51 [0.48, 0.55]`."""
+    """Formats median, smallest and largest, or the one value: `0.51 [0.48, 0.55]`.
+
+    NaN counts as infinity, which is formatted as ∞.
+    """
+    ordered = np.where(np.isnan(values), np.inf, values)
+    numbers = (np.median(ordered), min(ordered), max(ordered))
+    middle, low, high = (form.format(n) if np.isfinite(n) else "∞" for n in numbers)
     if len(values) == 1:
-        return form.format(values[0])
-    numbers = (np.median(values), min(values), max(values))
-    middle, low, high = (form.format(number) for number in numbers)
+        return middle
     return f"{middle} [{low}, {high}]"
 
 

@@ -153,7 +153,8 @@ def _draw_modes(axes: Axes, config: Any, rows: Sequence[Row], against: str) -> N
         axes.plot(bin_edges(config)[1:] / config.k1 * unit, curves[-1], label=words, **pen)
     # A legend, not labels at the ends: the three lines end in one point.
     axes.legend(frameon=False, loc="upper right", fontsize=9)
-    low, high = np.min(curves) * 0.95, np.max(curves) * 1.2
+    finite = np.array(curves)[np.isfinite(curves)]  # a curve that diverged ends where it did
+    low, high = (finite.min() * 0.95, finite.max() * 1.2) if finite.size else (1.0, 8.0)
     axes.set_ylim(low, high)
     plain_ticks(axes.yaxis, [t for t in (1, 1.5, 2, 2.5, 3, 3.5, 4, 5, 6, 8) if low <= t <= high])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -41,7 +41,7 @@ def make_rows(config: Any, results: Sequence[Result]) -> list[Row]:
 
 def reach(accuracy: np.ndarray, lags: Sequence[int]) -> int:
     """Returns the last lag up to which the accuracy is above halfway from chance to 1; 0: none."""
-    count = int(np.append(accuracy <= HALFWAY, True).argmax())
+    count = int(np.append(~(accuracy > HALFWAY), True).argmax())  # NaN is not above it either
     return int(lags[count - 1]) if count else 0
 
 

@@ -134,8 +134,11 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
 
 
 def accuracy(params: Any, stream: artbp.Stream, episode_length: int) -> jax.Array:
-    """Returns the share of right answers at each lag, [episode_length]."""
+    """Returns the share of right answers at each lag, [episode_length]; NaN for params with NaN."""
     carry = lstm.initial_carry(params["cell"], stream.xs.shape[1])
     _, ys = artbp.unroll(lstm, params["cell"], carry, stream.xs, resets=stream.resets)
     right = jnp.argmax(losses.readout(params, ys), axis=-1) == stream.targets
-    return jnp.mean(right.reshape(-1, episode_length, right.shape[1]), axis=(0, 2))
+    found = jnp.mean(right.reshape(-1, episode_length, right.shape[1]), axis=(0, 2))
+    # The answer of a network of NaN is the first item, which is right by chance.
+    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)])
+    return jnp.where(jnp.all(finite), found, jnp.nan)

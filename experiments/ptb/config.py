@@ -24,6 +24,9 @@ def default_config() -> ml_collections.ConfigDict:
             # "compiled" runs many segments in one program; "host" runs them one by one, with the
             # segment kernel that suits the device (see artbp's policies).
             "driver": "compiled",
+            # After a loss or gradient that is not finite: "stop", "skip" the update, or "roll_back"
+            # to the last checkpoint. See experiments.common.divergence.
+            "on_divergence": "stop",
             "data": {
                 "source": "ptb",  # or "generated": made-up text, to try the code without the data
                 "generated_lines": 2000,  # of training text, for source "generated" only

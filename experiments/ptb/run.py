@@ -19,7 +19,7 @@ from experiments.common.cli import CommandLine
 from experiments.common.config import check_seed
 from experiments.common.errors import ConfigError
 from experiments.common.loop import LoopOptions, Measure, train
-from experiments.common.metrics import read_metrics
+from experiments.common.metrics import largest_weight, read_metrics
 from experiments.common.optimizers import make_optimizer
 from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb import data, figure
@@ -90,6 +90,7 @@ def make_parts(config: Any, num_symbols: int) -> Parts:
         # Ten times the loss of a guess among all symbols counts as diverged.
         max_loss=10 * math.log(num_symbols),
         driver=config.driver,
+        on_divergence=config.on_divergence,
         measure_every=config.shadow.every or 1,
     )
     estimator, optimizer = make_estimator(config, model), make_optimizer(**config.optimizer)
@@ -153,6 +154,9 @@ def run(
         results["valid_bpc"] = score(best_params, corpus.valid)
     results |= {"best_epoch": record["epoch"], "num_epochs": config.num_epochs}
     results["updates"] = result.progress.updates
+    train_rows = [r for r in read_metrics(workdir.metrics_path) if r["kind"] == "train"]
+    results["largest_weight"] = largest_weight(train_rows)
+    results |= {"skipped": result.progress.skipped, "roll_backs": result.progress.roll_backs}
     results["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
     results |= {"characters": counts, "steps_per_epoch": len(xs)}
     results |= {"left_over_symbols": prepared.left_over, "config": config.to_dict()}

@@ -30,6 +30,7 @@ from experiments.ptb_authors import report, rows
 from experiments.ptb_authors.arms import ARMS
 from experiments.ptb_authors.figure import draw
 from experiments.ptb_study import command_line
+from experiments.ptb_study.report import run_of
 from experiments.ptb_study.study import Study, finished_rows, run_study
 from experiments.report.folder import write_html
 
@@ -58,7 +59,9 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
         found = rows.collect(study, study.runs(finished))
         lines = "".join(json.dumps(row) + "\n" for row in found)
         write_atomically(study.folder / "rows.jsonl", lines)
-        write_atomically(study.folder / "table.md", report.markdown(found, _description(study)))
+        failed = [f"{run_of(row).name}: {row['failure']}" for row in finished if row["failure"]]
+        text = report.markdown(found, _description(study), failed)
+        write_atomically(study.folder / "table.md", text)
 
     if jobs == 0:
         write(finished_rows(study))

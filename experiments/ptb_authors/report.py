@@ -58,8 +58,11 @@ NUMBERS: dict[str, Callable[[Row], float]] = {
 }
 
 
-def markdown(rows: Sequence[Row], description: str) -> str:
-    """The whole table; rows as `rows.collect` returns them."""
+def markdown(rows: Sequence[Row], description: str, failed: Sequence[str] = ()) -> str:
+    """The whole table; rows as `rows.collect` returns them. `failed`: runs that diverged or failed.
+
+    A run that has diverged in its first epoch has no row.
+    """
     parts = [f"# Penn Treebank as the ARTBP paper's authors ran it\n\n{description}"]
     for setting, compared in settings(rows).items():
         lines = [line for pair in PAIRS for line in _paired(compared, *pair)]
@@ -86,6 +89,8 @@ def markdown(rows: Sequence[Row], description: str) -> str:
         "the spaces at line ends; in columns: after the best epoch, as the authors scored, in 64 "
         "columns."
     )
+    if failed:
+        parts.append(f"Not finished: {'; '.join(failed)}.")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
 
 

@@ -73,7 +73,8 @@ def make_figure(config: Any, arms: Sequence[Arm], rows: Sequence[Row]) -> Figure
         [(0.06, 0.12, 0.36, 0.66), (0.485, 0.12, 0.31, 0.66)],
     )
     pens = {arm.text: {"color": color} for arm, color in colors(arms).items()}
-    lowest = max(min(np.min(row["returns"]) for row in rows), -1)
+    returns = np.concatenate([row["returns"] for row in rows])
+    lowest = max(returns[np.isfinite(returns)].min(initial=0), -1)
     windows = [row for row in rows if row["arm"].startswith(("tbptt", "bptt"))]
     means = sorted((row["length"], np.mean(row["returns"])) for row in windows)
     if means:
@@ -89,7 +90,7 @@ def make_figure(config: Any, arms: Sequence[Arm], rows: Sequence[Row]) -> Figure
         mean: Any = {"marker": "_", "markersize": 14, "markeredgewidth": 3}
         left.plot(place, np.mean(row["returns"]), **mean, **pen)
     left.axvline(config.corridor_length, color="0.45", linewidth=1, linestyle=(0, (1, 2)))
-    left.set_ylim(min(lowest, 0) - 0.15, 1.08)
+    left.set_ylim(lowest - 0.15, 1.08)
     words: dict[str, Any] = {"color": "0.3", "fontsize": 9, "va": "bottom"}
     left.text(config.corridor_length * 1.03, left.get_ylim()[0], "from cue to turn", **words)
     left.set(xscale="log", xlabel="window, or mean segment length, in steps", ylabel="return")

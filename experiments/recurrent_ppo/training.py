@@ -163,7 +163,11 @@ def train(config: Any, estimator: artbp.GradientEstimator, rate: Any, rng_key: j
             return jax.lax.scan(update, learner, parts)
 
         learner, _ = jax.lax.scan(epoch, learner, jax.random.split(update_key, config.num_epochs))
-        return (learner, new_carry, new_at), Curves(*map(jnp.sum, rollout.outcome))
+        # A policy of NaN always takes the first action, which may even be rewarded.
+        finite = jnp.all(jnp.isfinite(rollout.value))
+        curves = Curves(*map(jnp.sum, rollout.outcome))
+        reward = jnp.where(finite, curves.reward, jnp.nan)
+        return (learner, new_carry, new_at), curves._replace(reward=reward)
 
     start = (params, optimizer.init(params)), zeros, maze.begin(maze_key, config.num_rows)
     return jax.lax.scan(iteration, start, jax.random.split(run_key, config.num_iterations))[1]

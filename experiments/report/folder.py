@@ -9,7 +9,6 @@ its results are at hand, costs its part of the report and no more.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from experiments.common import catalogue, figures
 from experiments.common.arms import Arm, parse
 from experiments.common.errors import ConfigError, ExperimentError
-from experiments.common.metrics import read_metrics
+from experiments.common.metrics import largest_weight, read_metrics
 from experiments.common.report import Row
 from experiments.common.workdir import Workdir, read_workdir, write_atomically
 from experiments.report import charts
@@ -73,6 +72,11 @@ def _training(workdir: Workdir, config: Mapping[str, Any], rows: Sequence[Row]) 
         facts |= {"parameters": f"{results['parameters']:,}"}
     facts |= {"epochs": f"{last['epoch']} of {config.get('num_epochs', '?')}"}
     facts |= {"updates": f"{last['update']:,}", "time steps": f"{last['time_step']:,}"}
+    facts |= {"largest weight": f"{largest_weight(train):.3g}"}
+    if skipped := sum(row.get("skipped", 0) for row in train):
+        facts |= {"skipped updates": f"{skipped:,}"}
+    if roll_backs := sum(row["kind"] == "roll_back" for row in rows):
+        facts |= {"roll-backs": f"{roll_backs:,}"}
     facts |= {"median time steps per second": f"{speed:,.0f}"}
     facts |= {"training time": f"{last['time']['elapsed_seconds']:,.0f} s"}
     page.facts(facts)
@@ -126,7 +130,7 @@ def _add_runs(page: Page, workdir: Workdir, found: Mapping[str, Sequence[Row]]) 
                 f"{results['test_bpc']:.4f}" if results else "",
                 f"{np.mean([row['mean_length'] for row in train]):.1f}",
                 f"{max(row['max_length'] for row in train):,}",
-                f"{max(row['max_weight'] or math.inf for row in train):.3g}",
+                f"{largest_weight(train):.3g}",
                 f"{_median_speed(train):,.0f}",
             ]
         )

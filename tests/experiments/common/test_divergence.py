@@ -1,6 +1,7 @@
 """A run whose loss or gradient is not finite stops, says where, and keeps its checkpoint."""
 
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,15 @@ import optax
 import pytest
 
 import artbp
-from experiments.common import loop
+from experiments.common import divergence
 from experiments.common.chunks import SegmentRecord
-from experiments.common.errors import TrainingDivergedError
+from experiments.common.errors import ExperimentError, TrainingDivergedError
 from experiments.common.loop import LoopOptions, train
 from experiments.common.metrics import Progress, read_metrics
+from experiments.common.report import mean_and_deviation, median_and_range
 from experiments.common.workdir import open_workdir
+from experiments.memory import training as memory
+from experiments.memory.report import reach
 
 BAD_STEP = 47
 OPTIMIZER = optax.sgd(1e-4)
@@ -81,7 +85,7 @@ def test_max_loss(tmp_path):
 @pytest.mark.parametrize(("weight", "named"), [(1.0, False), (2.0, True)])
 def test_alpha_is_named_where_there_are_weights(weight, named):
     records = SegmentRecord(*(np.array([value]) for value in (3.0, 3, 3, 1.0, 1.0, weight, 0, 0)))
-    error = loop._diverged(records, Progress(), LoopOptions(num_epochs=1))
+    error = divergence.diverged(records, Progress(), math.inf)
     assert "parameters that are not finite" in str(error)
     assert ("alpha" in str(error)) == named
 
@@ -101,3 +105,85 @@ def test_last_good_checkpoint_stays(tmp_path):
         latest = sorted(p.name for p in (tmp_path / "checkpoints" / "latest").iterdir())
         assert latest == ["0", "2"], "of the start, and after the fourth update, the last good one"
     assert messages[0] == messages[1] == messages[2]
+
+
+@pytest.mark.parametrize("driver", ["compiled", "host"])
+def test_skip_leaves_out_one_update_and_begins_anew(driver, tmp_path):
+    xs = jnp.ones((100, 1)).at[BAD_STEP].set(jnp.nan)
+    result = regression(xs, tmp_path, driver, on_divergence="skip")
+    # The same as the good segments before, and after, a new beginning: the carry is zeros there.
+    params = regression(jnp.ones((40, 1)), tmp_path / "before").params
+    anew = OPTIMIZER.init(params)
+    state = ESTIMATOR.init(params, jnp.zeros(1), rng_key=jax.random.key(0))
+    after = artbp.Stream(jnp.ones((50, 1)), jnp.zeros((50, 1)))
+    estimate = jax.jit(ESTIMATOR.estimate)
+    for _ in range(5):
+        grads, state, _ = estimate(params, state, after)
+        params = optax.apply_updates(params, OPTIMIZER.update(grads, anew)[0])
+    np.testing.assert_allclose(result.params, params, rtol=1e-6)
+    counters = result.progress
+    assert (counters.updates, counters.skipped, counters.time_steps) == (9, 1, 100)
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row.get("skipped", 0) for row in rows] == [0, 0, 1, 0, 0, 0]
+    assert all(row["loss"] is not None for row in rows[:5])
+
+
+def test_skip_stops_where_every_segment_is_bad(tmp_path, monkeypatch):
+    monkeypatch.setattr(divergence, "MOST_SKIPPED", 3)
+    xs = jnp.full((100, 1), jnp.nan)
+    with pytest.raises(TrainingDivergedError, match="left out 3 updates in a row"):
+        regression(xs, tmp_path, on_divergence="skip")
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(row["update"], row["loss"]) for row in rows] == [(0, None)]
+
+
+def test_roll_back_takes_another_key_and_gives_up_in_the_end(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(divergence, "MOST_ROLL_BACKS", 2)
+    xs = jnp.ones((100, 1)).at[BAD_STEP].set(jnp.nan)
+    keys = []
+    other_key = divergence.with_another_key
+
+    def record(state, number):
+        state = other_key(state, number)
+        keys.append(jax.random.key_data(state.rng_key).tolist())
+        return state
+
+    monkeypatch.setattr(divergence, "with_another_key", record)
+    with pytest.raises(TrainingDivergedError, match="gone back 2 times") as caught:
+        regression(xs, tmp_path, on_divergence="roll_back")
+    assert "\n" not in str(caught.value)
+    assert len({str(key) for key in keys}) == 2
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    kinds = ["train", "train", "roll_back", "roll_back"]
+    assert [(row["kind"], row["update"]) for row in rows] == list(
+        zip(kinds, [2, 4, 4, 4], strict=True)
+    )
+    assert capsys.readouterr().err.count("goes on from its last checkpoint") == 2
+    # What a resumed run does: the same error, and no further roll-back.
+    with pytest.raises(TrainingDivergedError, match="gone back 2 times"):
+        regression(xs, tmp_path, resume=True, on_divergence="roll_back")
+
+
+def test_an_unknown_policy():
+    with pytest.raises(ExperimentError, match="on_divergence is 'ignore': expected stop, skip"):
+        LoopOptions(num_epochs=1, on_divergence="ignore")
+
+
+def test_a_table_says_which_runs_are_not_finite():
+    assert mean_and_deviation([1.0, math.nan, math.inf]) == "not finite in 2 of 3 runs"
+    assert mean_and_deviation([1.0, 3.0], "{:.1f}") == "2.0 ± 1.4"
+    assert median_and_range([2.0, math.nan, 1.0]) == "2 [1, ∞]"
+    assert median_and_range([math.nan]) == "∞"
+
+
+def test_a_network_of_nan_has_no_accuracy():
+    """Its answer is always the first item, which is right by chance."""
+    (params, _), *_ = memory.make_runs(
+        types.SimpleNamespace(seed=0, num_tuning_runs=1, num_seeds=1, hidden_size=2)
+    )
+    stream = memory.make_stream(jax.random.key(0), 2, 3, 2)
+    accuracy = jax.jit(memory.accuracy, static_argnums=2)
+    assert np.isfinite(accuracy(params, stream, 3)).all()
+    params["readout"] = jax.tree.map(lambda leaf: leaf * jnp.nan, params["readout"])
+    assert np.isnan(accuracy(params, stream, 3)).all()
+    assert reach(np.array([math.nan, 1.0]), (1, 2)) == 0

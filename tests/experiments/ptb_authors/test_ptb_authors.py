@@ -75,7 +75,8 @@ def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path)
 
 
 def test_table_and_figure(collected):
-    text = report.markdown(collected, "tiny")
+    text = report.markdown(collected, "tiny", ["tune-x: diverged, see logs/tune-x.log"])
+    assert text.endswith("Not finished: tune-x: diverged, see logs/tune-x.log.\n")
     difference = collected[1]["results"]["valid_bpc"] - collected[0]["results"]["valid_bpc"]
     assert f"| artbp-zero − tbptt-zero | the paper's comparison | {difference:+.4f} |" in text
     assert "it is 11 for ARTBP and TBPTT from zero" in text
