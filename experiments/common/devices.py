@@ -18,8 +18,8 @@ def read_number(text: str) -> int:
         return there
     if not text.isdecimal() or not 1 <= int(text) <= there:
         raise ConfigError(
-            f"--devices is {text!r}: expected 'all' or a number from 1 to {there}, the devices that "
-            "JAX finds."
+            f"--devices is {text!r}: expected 'all' or a number from 1 to {there}, the devices "
+            "that JAX finds."
         )
     return int(text)
 
