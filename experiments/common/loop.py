@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import optax
 
 import artbp
-from experiments.common import chunks, divergence
+from experiments.common import chunks, devices, divergence
 from experiments.common.checkpoints import Checkpoints, hash_of_arrays
 from experiments.common.errors import (
     REMEDY,
@@ -74,6 +74,9 @@ class LoopOptions:
     # "compiled" runs a chunk as one program, for estimators that can be traced (policy None or
     # "dynamic"). "host" runs it as a Python loop, for "exact" and "pow2".
     driver: Literal["compiled", "host"] = "compiled"
+    # The rows of the batch are split over so many devices. A run may be resumed on another number:
+    # the result is then the same up to rounding.
+    num_devices: int = 1
     tensorboard: bool = False  # whether to write TensorBoard events too
     progress_bar: bool | None = None  # None shows it on a terminal only
 
@@ -149,6 +152,13 @@ def train(
             intact, or one could not be saved.
         ExperimentError: `evaluate` does not return best_metric.
     """
+    mesh = None
+    opt_state = optimizer.init(params)
+    if options.num_devices > 1:
+        mesh = devices.make_mesh(options.num_devices)
+        estimator = artbp.data_parallel(estimator, mesh, devices.AXIS)
+        params, opt_state = devices.on_every_device((params, opt_state), mesh)
+        stream = devices.split_stream(stream, mesh)
     make_chunk = chunks.compiled_chunk if options.driver == "compiled" else chunks.host_driven_chunk
     skip = options.on_divergence == "skip"
     run_chunk = make_chunk(estimator, optimizer, options.segments_per_chunk, options.max_loss, skip)
@@ -160,12 +170,15 @@ def train(
         lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)),
         chunks.TrainState(
             params=params,
-            opt_state=optimizer.init(params),
+            opt_state=opt_state,
             estimator_state=estimator.init(params, carry, rng_key=rng_key),
             epoch=jnp.zeros((), jnp.int32),
             healthy=jnp.ones((), bool),
         ),
     )
+    if mesh is not None:
+        counters = devices.on_every_device((state.epoch, state.healthy), mesh)
+        state = state._replace(epoch=counters[0], healthy=counters[1])
     return _Session(options, workdir, run_chunk, stream, evaluate, measure, state).run()
 
 

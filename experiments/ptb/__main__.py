@@ -4,16 +4,24 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import cli
+from experiments.common import cli, devices
 from experiments.common.optimizers import CLIPPING_HELP
 from experiments.ptb import command_line
 from experiments.ptb.config import default_config
 from experiments.ptb.cost import cost
 from experiments.ptb.run import run
 
+DEVICES = flags.DEFINE_string(
+    "devices",
+    "1",
+    "Number of devices over which the rows of the batch are split, or 'all'. A run may be resumed "
+    "on another number.",
+)
+
 
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
-    run(config, given_flags, command_line.data_dir(config))
+    num_devices = devices.read_number(DEVICES.value)
+    run(config, given_flags, command_line.data_dir(config), num_devices)
 
 
 def start() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common import figures
+from experiments.common import devices, figures
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.cli import CommandLine
 from experiments.common.config import check_seed
@@ -98,7 +98,10 @@ def make_parts(config: Any, num_symbols: int) -> Parts:
 
 
 def run(
-    config: Any, command_line: CommandLine, data_dir: str | os.PathLike | None = None
+    config: Any,
+    command_line: CommandLine,
+    data_dir: str | os.PathLike | None = None,
+    num_devices: int = 1,
 ) -> dict[str, Any]:
     """Trains, evaluates, and writes all results into the workdir.
 
@@ -109,8 +112,9 @@ def run(
     after each epoch in `config.columns` columns. At the end both texts are scored with these, as
     one column and, where there are more, in these too ("in_columns" of the results). Two arms with
     the same seed start from the same params and read the same rows. Bad input leaves no workdir
-    behind.
+    behind. The rows of the batch are split over `num_devices` devices.
     """
+    devices.check(num_devices, config.batch, config.driver)
     prepared = prepare(config, data_dir)
     corpus, model, xs = prepared.corpus, prepared.model, prepared.xs
     workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
@@ -137,7 +141,7 @@ def run(
         *(prepared.estimator, prepared.optimizer, stream, params, carry),
         rng_key=boundary_key,
         workdir=workdir,
-        options=dataclasses.replace(prepared.options, **given),
+        options=dataclasses.replace(prepared.options, num_devices=num_devices, **given),
         evaluate=lambda p: {"valid_bpc": score(p, corpus.valid, columns=config.columns)},
         measure=prepared.measure,
     )

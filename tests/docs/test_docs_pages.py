@@ -18,6 +18,7 @@ ELSEWHERE = {
     "beyond_sequence_models.md": "tests/experiments/test_docs_beyond_sequence_models.py",
     "choosing.md": "tests/diagnostics/test_docs_choosing.py",
     "coming_from.md": "tests/test_coming_from.py",
+    "devices.md": "tests/docs/test_docs_devices.py",
     "index.md": "tests/docs/test_docs_pages.py",
     "recipes.md": "tests/test_recipes.py",
     "tour.md": "tests/docs/test_docs_pages.py",
