@@ -571,7 +571,9 @@ def page():
 def test_every_odd_input_and_the_page():
     """Each row holds, and the page shows the present messages."""
     assert len(TABLE) >= 150
-    assert page() == PAGE.read_text(), "run `python tests/test_odd_inputs.py` and commit the page"
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as users have
+        found = page()
+    assert found == PAGE.read_text(), "run `python tests/test_odd_inputs.py` and commit the page"
 
 
 def test_unroll_sums_the_gradient_of_bfloat16_params_in_float32():
