@@ -437,7 +437,7 @@ def of_params_and_carries():
         ("diagnostics.lag_profile", lag_profile, WITH_NAN),
         ("diagnostics.look_back_profile", look_back_profile, WITH_NAN),
     ):
-        words = r"params\['u'\] holds NaN or infinity.*Check the initialisation"
+        words = r"params\['u'\] holds NaN or infinity.*Check|windows is NaN or infinite.*Check"
         given = "NaN in a leaf"
         yield row(function, "params", NAN_PARAMS, make, ValueError, words, given)
         words = "is NaN or infinity|is NaN or infinite.*Check"

@@ -21,7 +21,7 @@ from artbp.diagnostics.variance import truncation_variance
 from artbp.stream import Stream, new_steps
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_finite, check_params, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_params, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
 
@@ -90,7 +90,6 @@ def gradient_report(
     """
     check_function(cell=cell, loss_fn=loss_fn)
     check_params(params)
-    check_finite(params)
     check_key(rng_key)
     check_positive(integer=True, window_length=window_length, num_samples=num_samples)
     check_positive(integer=True, num_variance_windows=num_variance_windows)

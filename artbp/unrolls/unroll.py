@@ -125,7 +125,8 @@ def unroll(
             until_end = until_end + 1 if reverse else until_end - 1
         previous = carry
         if reset_t is not None:
-            carry = _tree.replace(reset_t, _narrowed(initial_carry, narrow_initial), carry)
+            initial = _narrowed(initial_carry, narrow_initial)
+            carry = _tree.replace(reset_t, initial, carry)
         if active is not None:
             carry, x = _tree.select(active, (carry, x), first)
         carry, y = cell(_narrowed(params, narrow_params), carry, x)
