@@ -16,6 +16,14 @@ def is_inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+def is_numeric(leaf: Any) -> bool:
+    """Whether `leaf` is an array that JAX can hold: numbers, flags or keys, no texts or objects."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        return False
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_, jax.dtypes.extended))
+
+
 def is_key(leaf: Any) -> bool:
     """Whether `leaf` is an array of typed random keys."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
+from artbp._checks import check_function
 from artbp.stream import Stream
-from artbp.unrolls.arguments import complete_initial_carry
+from artbp.unrolls.arguments import as_carry, complete_initial_carry
 from artbp.unrolls.autodiff_recurrence import hand_written
 from artbp.unrolls.checks import Cell, check_cell, check_positive, check_resets, check_stream
 from artbp.unrolls.readout import LossFn, loss_and_count, masked, nothing_counted
@@ -80,8 +81,9 @@ def evaluate(
       TypeError, ValueError: as `estimate` of `artbp.artbp`; a chunk_size that is no integer ≥ 1.
     """
     check_positive(chunk_size=chunk_size, integer=True)
+    check_function(cell=cell, loss_fn=loss_fn)
     check_stream(stream)
-    params, carry = _tree.as_arrays((params, carry))
+    params, carry = _tree.as_arrays(params), as_carry(carry)
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_resets(initial_carry, stream.resets)
     check_cell(cell, params, carry, _tree.index(stream.xs, 0))

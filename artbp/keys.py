@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.estimators.base import EstimatorState
+from artbp._checks import check_key
+from artbp.estimators.base import EstimatorState, check_state
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_stream
 
@@ -48,6 +49,8 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
       ValueError: a state of several runs, which have several positions. Call it in `jax.vmap`.
     """
     check_stream(stream)
+    check_key(rng_key)
+    check_state(state)
     if np.ndim(state.position):
         raise ValueError(
             "The state is that of several runs: its position has shape "

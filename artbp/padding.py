@@ -9,6 +9,18 @@ import numpy as np
 from artbp import _tree
 
 
+def check_lengths_of_rows(lengths: Any, num_steps: int) -> None:
+    """Raises ValueError if lengths that are known are not between 0 and the number of steps."""
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    values = np.asarray(lengths)
+    if values.size and not 0 <= values.min() <= values.max() <= num_steps:
+        raise ValueError(
+            f"lengths goes from {values.min()} to {values.max()}; expected numbers from 0 to T = "
+            f"num_steps = {num_steps}. Clip them, or pass longer arrays."
+        )
+
+
 def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
     """The fields of a stream whose results do not depend on the steps beyond the lengths of rows.
 
@@ -26,8 +38,9 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
     Raises:
       ValueError: lengths that are not integers `[B]` between 0 and T, or arrays without these rows.
     """
-    num_steps, shape = stream.num_steps, np.shape(lengths)
-    dtype = jnp.result_type(lengths)
+    if not isinstance(lengths, jax.Array):
+        lengths = np.asarray(lengths)
+    num_steps, shape, dtype = stream.num_steps, lengths.shape, lengths.dtype
     if len(shape) != 1 or not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(
             f"lengths has shape {shape} and dtype {dtype}; expected integers of shape [B], the "
@@ -36,13 +49,7 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
     fields = stream.xs, stream.targets, stream.resets, stream.mask
     on_host = not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((lengths, fields)))
     xp: Any = np if on_host else jnp
-    if not isinstance(lengths, jax.core.Tracer):
-        values = np.asarray(lengths)
-        if values.size and not 0 <= values.min() <= values.max() <= num_steps:
-            raise ValueError(
-                f"lengths goes from {values.min()} to {values.max()}; expected numbers from 0 to "
-                f"num_steps = {num_steps}."
-            )
+    check_lengths_of_rows(lengths, num_steps)
     lengths = xp.asarray(lengths)
     exists = xp.arange(num_steps, dtype=lengths.dtype)[:, None] < lengths[None, :]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
+from artbp._checks import is_integer
 from artbp.padding import without_padding, without_unused_rows
 
 
@@ -90,8 +91,19 @@ class Stream:
                     "tree of its entries: pass numpy.asarray(xs)."
                 )
             object.__setattr__(self, "num_steps", int(first.shape[0]))
-        if isinstance(self.num_steps, bool) or not isinstance(self.num_steps, (int, np.integer)):
-            raise ValueError(f"num_steps must be an integer, got {self.num_steps!r}.")
+        if not is_integer(self.num_steps):
+            raise ValueError(
+                f"num_steps must be an integer, got {self.num_steps!r}; expected T, the number of "
+                "time steps. Leave it out where xs has arrays."
+            )
+        if not isinstance(self.ends, (bool, np.bool_)):
+            raise TypeError(f"Stream.ends is {self.ends!r}; expected True or False.")
+        if not is_integer(self.history):
+            raise ValueError(
+                f"history={self.history!r}; expected an integer ≥ 0, the number of steps that have "
+                "been run already. Leave it out, or pass 0."
+            )
+        object.__setattr__(self, "history", int(self.history))
         object.__setattr__(self, "num_steps", int(self.num_steps))
         if not 1 <= self.num_steps < 2**31:
             expected = "at least one time step and fewer than 2³¹"
@@ -124,6 +136,11 @@ class Stream:
                     )
         if self.stop is None or isinstance(self.stop, jax.core.Tracer):
             return
+        if not is_integer(self.stop):
+            raise ValueError(
+                f"Stream.stop is {self.stop!r}; expected an integer, history < stop ≤ num_steps, "
+                "or None for all steps."
+            )
         if not self.history < int(self.stop) <= self.num_steps:
             raise ValueError(
                 f"Stream.stop is {self.stop}; expected history = {self.history} < stop ≤ num_steps "

@@ -18,6 +18,8 @@ from artbp.estimators.base import (
     EstimatorState,
     GradientEstimator,
     Plan,
+    check_estimator,
+    check_state,
 )
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_positive, check_stream
@@ -82,6 +84,13 @@ def stream_chunks(
         or of several runs; no steps; chunks with different fields; a random segment that is too
         long.
     """
+    check_estimator(estimator)
+    check_state(state)
+    if isinstance(chunks, Stream) or not isinstance(chunks, Iterable):
+        raise TypeError(
+            f"chunks is of type {type(chunks).__name__}; expected an iterable of chunks, each a "
+            "Stream or a pair (xs, targets). Put a single one into a list."
+        )
     if not isinstance(estimator, ChunkedEstimator):
         raise ValueError(NEEDS_WHOLE_SEQUENCE)
     check_positive(num_steps=num_steps, prefetch=prefetch, integer=True)

@@ -707,10 +707,10 @@ LIBRARY_FAULTS = [
     Fault(
         "unroll-reset-not-cutting",
         "artbp/unrolls/unroll.py",
-        "            carry = _tree.replace(reset_t, initial_carry, carry)\n",
+        "            carry = _tree.replace(reset_t, initial, carry)\n",
         "            kept = jax.tree.map(lambda c: c - jax.lax.stop_gradient(c), carry)\n"
         "            carry = _tree.select(\n"
-        "                reset_t, jax.tree.map(jax.numpy.add, initial_carry, kept), carry\n"
+        "                reset_t, jax.tree.map(jax.numpy.add, initial, kept), carry\n"
         "            )\n",
         [f"{UNROLL}test_a_reset_defaults_to_zeros_and_cuts"],
         "Nothing flows back through a reset.",
@@ -1523,6 +1523,22 @@ LIBRARY_FAULTS = [
         "        if False:",
         [f"{CHUNKS}test_segments_that_never_end"],
         "What follows would be another segment, which the law did not draw.",
+    ),
+    Fault(
+        "narrow-gradient-sums",
+        "artbp/unrolls/unroll.py",
+        "narrow_params, params = params, _widened(params)",
+        "narrow_params = params",
+        ["tests/test_odd_inputs.py::test_unroll_sums_the_gradient_of_bfloat16_params_in_float32"],
+        "A sum of thousands of steps in bfloat16 stops growing.",
+    ),
+    Fault(
+        "any-number-of-losses",
+        "artbp/unrolls/readout.py",
+        "    _check_losses(losses, ys, targets)\n",
+        "",
+        ["tests/test_odd_inputs.py::test_every_odd_input_and_the_page"],
+        "Flags, or losses of another number of rows, would be summed without a word.",
     ),
     Fault(
         "params-checked-after-their-sensitivity",

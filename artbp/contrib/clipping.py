@@ -15,7 +15,7 @@ from jax import lax
 
 from artbp import _tree
 from artbp.diagnostics.interval import jackknife_error
-from artbp.estimators.base import EstimatorInfo, GradientEstimator
+from artbp.estimators.base import EstimatorInfo, GradientEstimator, check_estimator
 from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_params, check_stream
@@ -141,6 +141,7 @@ def clipping_reports(
     Raises:
       ValueError, TypeError: as `clipping_report`.
     """
+    check_estimator(estimator)
     check_params(params)
     check_stream(stream)
     clips = [_clip(**threshold) for threshold in thresholds]
@@ -199,7 +200,7 @@ def _clip(max_norm: float | None = None, max_value: float | None = None) -> Call
     if (max_norm is None) == (max_value is None):
         raise ValueError(f"{max_norm=} and {max_value=}; expected exactly one of them.")
     threshold: Any = max_value if max_norm is None else max_norm
-    if not threshold > 0:
+    if isinstance(threshold, (bool, str)) or np.ndim(threshold) or not threshold > 0:
         raise ValueError(f"{max_norm=}, {max_value=}; expected a number above 0, or infinity.")
     clip = (optax.clip if max_norm is None else optax.clip_by_global_norm)(threshold)
     return lambda gradient: clip.update(gradient, clip.init(gradient))[0]

@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
+from artbp._checks import check_flag
 from artbp.contrib.block_schedule import RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorState, check_position, clip_position
@@ -118,6 +119,7 @@ def independent_runs(
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
     check_law(law)
+    check_flag(compensate=compensate)
     check_positive(normalizer=normalizer)
     check_positive(block_size=block_size, integer=True)
     functions = Functions(cell, loss_fn, law.compensation if compensate else None)

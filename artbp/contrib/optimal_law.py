@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from artbp._checks import check_positive
 from artbp.contrib.law_objective import FEASIBLE, Jet, LawObjective, hazards_of
 from artbp.truncation.base import check_mean_length
 from artbp.truncation.deterministic import check_length
@@ -54,9 +55,10 @@ def optimal_law(
     """
     gram = check_gram(gram)
     check_mean_length(mean_length)
+    check_positive(second_moment=second_moment)
     whole = np.floor(mean_length)
     least = whole**2 + (mean_length - whole) * (2 * whole + 1)
-    if not (np.isfinite(second_moment) and second_moment > least * (1 + 1e-6)):
+    if not second_moment > least * (1 + 1e-6):
         raise ValueError(
             f"second_moment={second_moment!r}; expected a finite number above {least:.6g}, the "
             f"least possible; geometric(mean_length) has {2 * mean_length**2 - mean_length:.6g}."

@@ -106,6 +106,11 @@ def sampled_bias(
     found = _gradients(cell, loss_fn, *data, jnp.ones((1, stream.num_steps)), **options)
     gradient = jax.tree.map(lambda leaf: leaf[0], found)
     norm2 = float(optax.tree.norm(gradient, squared=True))
+    if not np.isfinite(norm2):
+        raise ValueError(
+            "The gradient of this stream is NaN or infinite, so its bias cannot be measured. "
+            "Expected finite data. Check params, xs, targets and carry."
+        )
     if norm2 == 0:
         raise ValueError("The gradient of this stream is zero, so a relative bias does not exist.")
     variances = variance_along(cell, loss_fn, all_laws, *data, gradient, **options)

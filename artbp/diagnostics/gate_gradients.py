@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
+from artbp._checks import check_function, check_integer, is_integer
 from artbp.stream import Stream
-from artbp.unrolls.arguments import complete_initial_carry
+from artbp.unrolls.arguments import as_carry, as_gates, complete_initial_carry
 from artbp.unrolls.checks import Cell, check_params, check_stream
 from artbp.unrolls.fused import fused_unroll, obstacle_to_fusion
 from artbp.unrolls.readout import LossFn, loss_and_count
@@ -47,11 +48,12 @@ def gradients_of_gates(
       TypeError, ValueError: as `artbp.unroll` and `artbp.artbp`; gates of another shape; one of
         `artbp.cells` that closes over a traced array.
     """
+    check_function(cell=cell, loss_fn=loss_fn)
     check_params(params)
-    params, carry = _tree.as_arrays((params, carry))
+    params, carry = _tree.as_arrays(params), as_carry(carry)
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_stream(stream)
-    gates = jnp.asarray(gates)
+    gates = jnp.asarray(as_gates(gates))
     num_steps = stream.num_steps
     if gates.ndim not in (2, 3) or gates.shape[1] != num_steps:
         expected = f"[D, T] or [D, T, B], D patterns of T = {num_steps} steps"
@@ -91,7 +93,8 @@ def tbptt_gates(lengths: Any, num_steps: int, offsets: Any = 0) -> np.ndarray:
 
 def check_lengths(lengths: Sequence[int], window_length: int) -> None:
     """Raises ValueError unless every K is an integer below the window length."""
-    wrong = [length for length in lengths if not 1 <= length < window_length]
+    check_integer(1, window_length=window_length)
+    wrong = [k for k in lengths if not (is_integer(k) and 1 <= k < window_length)]
     if wrong:
         expected = f"integers from 1 to window_length − 1 = {window_length - 1}"
-        raise ValueError(f"truncation_lengths holds {wrong[0]}; expected {expected}.")
+        raise ValueError(f"truncation_lengths holds {wrong[0]!r}; expected {expected}.")

@@ -10,6 +10,7 @@ import numpy as np
 from jax import flatten_util
 
 from artbp import _tree
+from artbp._checks import check_function, check_key
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.lag_gradients import flows_through_carry, unroll_window
@@ -87,7 +88,9 @@ def gradient_report(
       TypeError, ValueError: as `estimate` of `artbp.artbp`; fewer than 8 windows; bad options; a
         gradient that is zero, NaN or infinite, so that nothing can be measured.
     """
+    check_function(cell=cell, loss_fn=loss_fn)
     check_params(params)
+    check_key(rng_key)
     check_positive(integer=True, window_length=window_length, num_samples=num_samples)
     check_positive(integer=True, num_variance_windows=num_variance_windows)
     for name, given in {"truncation_lengths": truncation_lengths, "laws": laws}.items():

@@ -2,10 +2,13 @@
 
 import numpy as np
 
+from artbp._checks import check_positive
+
 
 def check_confidence(confidence: float) -> None:
     """Raises ValueError unless the level is between 0 and 1."""
-    if not 0 < confidence < 1:
+    check_positive(confidence=confidence)
+    if not confidence < 1:
         raise ValueError(f"confidence={confidence}; expected a number between 0 and 1.")
 
 

@@ -20,10 +20,11 @@ import optax
 from jax import flatten_util, lax
 
 from artbp import _tree
+from artbp._checks import check_function
 from artbp.estimators.carry_ring import run_backward
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
-from artbp.unrolls.arguments import complete_initial_carry
+from artbp.unrolls.arguments import as_carry, complete_initial_carry
 from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets, check_stream
 from artbp.unrolls.readout import LossFn, split_extra
 
@@ -73,8 +74,9 @@ def unroll_window(
     Raises:
       TypeError, ValueError: as `estimate` of `artbp.artbp`; per_row without an axis of rows.
     """
+    check_function(cell=cell, loss_fn=loss_fn)
     check_params(params)
-    params, carry = _tree.as_arrays((params, carry))
+    params, carry = _tree.as_arrays(params), as_carry(carry)
     check_stream(stream)
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_resets(initial_carry, stream.resets)

@@ -10,6 +10,7 @@ import optax
 from jax import lax
 
 from artbp import _tree
+from artbp._checks import check_flag, check_function, check_integer, check_key
 from artbp.diagnostics.lag_gradients import (
     UnrolledWindow,
     lag_gradients,
@@ -22,7 +23,7 @@ from artbp.diagnostics.lag_gradients import (
 from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
-from artbp.unrolls.checks import Cell, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_finite, check_params, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 
 
@@ -103,6 +104,12 @@ def lag_profile(
     Source: γ and E(K): Aicher, Foti & Fox, arXiv 1905.07473, with the differences that
     `artbp.adaptive_tbptt` states. Lyapunov exponent: Benettin et al., Meccanica 15 (1980).
     """
+    check_integer(3, num_lags=num_lags)
+    check_function(cell=cell, loss_fn=loss_fn)
+    check_params(params)
+    check_finite(params)
+    check_key(rng_key)
+    check_flag(per_row=per_row)
     fitted_from = max(1, num_lags // 4) if fitted_from is None else fitted_from
     numbers = {"num_samples": num_samples, "num_probes": num_probes, "num_lags": num_lags}
     given = {name: number for name, number in numbers.items() if number is not None}
@@ -124,6 +131,13 @@ def lag_profile(
 
     by_lag = [_norms_by_lag(window, t, num_lags) for t in loss_steps]
     loss_norms, gradient_norms = np.mean(np.asarray(by_lag, np.float64), axis=0)
+
+    if not np.isfinite(gradient_norms).all():
+        raise ValueError(
+            "The gradient of this stream is NaN or infinite, so no profile can be measured. "
+            "Expected finite data. Check xs, targets, carry and params; with a smaller num_lags, "
+            "check whether it explodes."
+        )
 
     gram, num_parts = np.zeros((num_lags, num_lags)), len(gram_steps) * (num_probes or 1)
     for i, u in enumerate(gram_steps):

@@ -9,10 +9,11 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
+from artbp._checks import check_function
 from artbp.diagnostics.lag_gradients import UnrolledWindow, prefix_norms, unroll_window
 from artbp.stream import Stream, new_steps
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_params, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_finite, check_params, check_positive, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
 
@@ -72,7 +73,9 @@ def look_back_profile(
     Raises:
       TypeError, ValueError: as for `estimate` of `artbp.artbp`; a stream that is too short.
     """
+    check_function(cell=cell, loss_fn=loss_fn)
     check_params(params)
+    check_finite(params)
     options = {"truncation_length": truncation_length, "num_windows": num_windows}
     check_positive(integer=True, num_samples=num_samples, **options)
     check_stream(stream)
@@ -94,6 +97,11 @@ def look_back_profile(
         window = unroll_window(cell, loss_fn, params, carry, steps, initial_carry)
         found.append(remainders(window, truncation_length, size - truncation_length))
     norms = np.array(found)
+    if not np.isfinite(norms).all():
+        raise ValueError(
+            "The gradient of a window is NaN or infinite, so no profile can be measured. Expected "
+            "finite data. Check xs, targets and carry."
+        )
     spread = norms.std(axis=0, ddof=1) if len(last) > 1 else np.full(norms.shape[1], np.nan)
     mean, errors = norms.mean(axis=0), spread / np.sqrt(len(last))
     return LookBackProfile(mean[1:], float(mean[0]), errors[1:], truncation_length, len(last))

@@ -10,6 +10,7 @@ import optax
 from jax import lax
 
 from artbp import _tree
+from artbp._checks import check_integer
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.estimators.base import EstimatorState
 from artbp.estimators.stepwise import Steps
@@ -69,8 +70,7 @@ def shadow(
     check_positive(integer=True, window_length=window_length, num_draws=num_draws)
     if num_rows is not None:
         check_positive(integer=True, num_rows=num_rows)
-    if isinstance(history_length, bool) or not history_length >= 0:
-        raise ValueError(f"history_length={history_length!r}; expected an integer ≥ 0.")
+    check_integer(0, history_length=history_length)
     check_lengths(truncation_lengths, window_length)
     if law is not None:
         check_law(law)

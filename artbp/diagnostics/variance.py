@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from artbp.diagnostics.interval import student_t_quantile
+from artbp._checks import check_integer, check_key
+from artbp.diagnostics.interval import check_confidence, student_t_quantile
 from artbp.diagnostics.lag_gradients import (
     lag_gradients,
     lag_projections,
@@ -27,7 +28,7 @@ from artbp.diagnostics.lag_gradients import (
 from artbp.diagnostics.renewal import renewal_weights, root_variances
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw
-from artbp.unrolls.checks import Cell, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_stream
 from artbp.unrolls.readout import LossFn
 
 
@@ -145,10 +146,9 @@ def truncation_variance(
     Raises:
       TypeError, ValueError: as `truncation_covariance`; a bad num_samples or confidence.
     """
-    check_positive(num_samples=num_samples, integer=True)
-    if num_samples < 2 or not 0 < confidence < 1:
-        expected = "expected two samples at least, and a level between 0 and 1."
-        raise ValueError(f"num_samples={num_samples}, confidence={confidence}; {expected}")
+    check_key(rng_key)
+    check_integer(2, num_samples=num_samples)
+    check_confidence(confidence)
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     treedef = jax.tree.structure(window.params)

@@ -7,6 +7,7 @@ plain scan.
 
 import jax
 
+from artbp._checks import check_flag
 from artbp.estimators.base import GradientEstimator, Plan
 from artbp.estimators.segmentwise import SegmentStart, segmentwise
 from artbp.truncation.base import TruncationLaw, check_law
@@ -87,6 +88,7 @@ def artbp(
     Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time", arXiv 1705.08209.
     """
     check_law(law)
+    check_flag(compensate=compensate)
 
     def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
         del at_start

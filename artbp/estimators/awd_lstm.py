@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
+from artbp._checks import check_number
 from artbp._scaling import scale_by_argument
 from artbp.estimators.base import (
     ChunkedEstimator,
@@ -66,8 +67,7 @@ def awd_lstm_bptt(
     """
     base, least = check_length(base_length, "base_length"), check_length(shortest, "shortest")
     check_positive(deviation=deviation)
-    if not 0 <= half_probability <= 1:
-        raise ValueError(f"half_probability={half_probability!r}; expected a number in [0, 1].")
+    check_number(0, 1, half_probability=half_probability)
 
     def length_of(rng_key: jax.Array, n: jax.Array, limit: Any) -> jax.Array:
         del limit

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
+from artbp._checks import check_key
 from artbp.stream import Stream
-from artbp.unrolls.arguments import complete_initial_carry
+from artbp.unrolls.arguments import as_carry, complete_initial_carry
 from artbp.unrolls.checks import check_finite, check_first_carry, check_params
 
 
@@ -212,6 +213,24 @@ def check_not_differentiated(params: Any, state: EstimatorState, stream: Stream)
             )
 
 
+def check_estimator(estimator: Any) -> None:
+    """Raises TypeError unless `estimator` is a `GradientEstimator`."""
+    if not isinstance(estimator, GradientEstimator):
+        raise TypeError(
+            f"estimator is {estimator!r}; expected a GradientEstimator, such as "
+            "artbp.tbptt(cell, loss_fn, truncation_length=50)."
+        )
+
+
+def check_state(state: Any) -> None:
+    """Raises TypeError unless `state` is an `EstimatorState`."""
+    if not isinstance(state, EstimatorState):
+        raise TypeError(
+            f"state is of type {type(state).__name__}; expected the EstimatorState that "
+            "estimator.init or the last estimate returned. Call estimate(params, state, stream)."
+        )
+
+
 def check_position(state: EstimatorState, stream: Stream) -> None:
     """Raises ValueError if the state is known to stand beyond the steps of the stream.
 
@@ -254,9 +273,8 @@ def start(
     """
     check_params(params)
     check_finite(params)
-    if not (_tree.is_key(rng_key) or getattr(rng_key, "dtype", None) == jnp.uint32):
-        raise TypeError(f"rng_key is {rng_key!r}; expected a key. Pass jax.random.key(0).")
-    carry = _tree.as_arrays(carry)
+    check_key(rng_key)
+    carry = as_carry(carry)
     check_first_carry(params, carry=carry, initial_carry=initial_carry)
     initial_carry, zero = complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)
     first_carry = _tree.where_given(initial_carry, carry)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from artbp._checks import real_array
 from artbp.estimators.artbp import artbp
 from artbp.estimators.base import GradientEstimator
 from artbp.truncation.tabulated import tabulated
@@ -35,10 +36,12 @@ def random_truncation(
     Source: Zhang, Lipton, Li & Smola, "Dive into Deep Learning", section on backpropagation through
     time, after Tallec & Ollivier, arXiv 1705.08209.
     """
-    probabilities = [float(p) for p in np.atleast_1d(np.asarray(keep_probability, float))]
-    if not all(0 < p <= 1 for p in probabilities):
+    expected = "probabilities in (0, 1]"
+    given = np.atleast_1d(real_array("keep_probability", keep_probability, expected))
+    probabilities = given.ravel().tolist()
+    if given.ndim > 1 or not probabilities or not all(0 < p <= 1 for p in probabilities):
         raise ValueError(
-            f"keep_probability={keep_probability!r}; expected probabilities in (0, 1]. A certain "
+            f"keep_probability={keep_probability!r}; expected {expected}, one or [n]. A certain "
             "cut, at 0, cannot be compensated. For a fixed truncation use artbp.tbptt."
         )
     return artbp(cell, loss_fn, tabulated([1 - p for p in probabilities]), **options)

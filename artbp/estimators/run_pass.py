@@ -7,7 +7,7 @@ import jax
 from jax import lax
 
 from artbp import _tree
-from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator
+from artbp.estimators.base import EstimatorInfo, EstimatorState, GradientEstimator, check_estimator
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_params
 
@@ -55,6 +55,7 @@ def run_pass(
     Raises:
       TypeError, ValueError: as `estimate`.
     """
+    check_estimator(estimator)
     check_params(params)
     folded = _tree.zero_sums(_tree.as_arrays(params)) if initial is None else initial
     if _tree.is_traced((params, state, stream, folded)):

@@ -13,15 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _devices, _tree
+from artbp._checks import check_function
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
     GradientEstimator,
     Plan,
     Result,
+    as_carry,
     check_chunk,
     check_not_differentiated,
     check_position,
+    check_state,
     clip_position,
     make_estimator,
     start,
@@ -80,10 +83,11 @@ def segmentwise(
     def init(
         params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
     ) -> EstimatorState:
+        check_function(cell=functions.cell, loss_fn=functions.loss_fn)
         check_params(params)
         scratch = ()
         if policy in (None, "dynamic"):
-            params, carry = _tree.as_arrays((params, carry))
+            params, carry = _tree.as_arrays(params), as_carry(carry)
             scratch = make_scratch(functions.cell, params, carry, block_size)
         return start(params, carry, rng_key, initial_carry, scratch=scratch)
 
@@ -166,6 +170,7 @@ def segmentwise(
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
+        check_state(state)
         check_not_differentiated(params, state, stream)
         params = _tree.as_arrays(params)
         check_stream(stream)

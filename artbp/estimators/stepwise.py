@@ -13,15 +13,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _devices, _tree
+from artbp._checks import check_function
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
     GradientEstimator,
     Plan,
     Result,
+    as_carry,
     check_chunk,
     check_not_differentiated,
     check_position,
+    check_state,
     clip_position,
     join_extra,
     make_estimator,
@@ -133,8 +136,9 @@ def stepwise(
     def init(
         params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
     ) -> EstimatorState:
+        check_function(cell=cell, loss_fn=loss_fn)
         check_params(params)
-        inner_state = begin(*_tree.as_arrays((params, carry)))
+        inner_state = begin(_tree.as_arrays(params), as_carry(carry))
         return start(params, carry, rng_key, initial_carry, inner_state=inner_state)
 
     @jax.jit
@@ -184,6 +188,7 @@ def stepwise(
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
+        check_state(state)
         check_not_differentiated(params, state, stream)
         check_stream(stream)
         check_chunk(stream, plan)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from artbp._checks import check_flag
 from artbp.estimators.base import GradientEstimator, Plan
 from artbp.estimators.segmentwise import SegmentStart, segmentwise
 from artbp.truncation.deterministic import check_length
@@ -47,6 +48,7 @@ def tbptt(
     Source: Williams & Peng (1990); TBPTT(k1, k2) with k1 = k2 = K.
     """
     period = check_length(truncation_length, "truncation_length")
+    check_flag(draw_offset=draw_offset)
 
     def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:
         del limit

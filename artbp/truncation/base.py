@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from artbp._checks import check_above, check_integer, check_key, real_array
+
 LONGEST = np.int32(np.iinfo(np.int32).max)  # the length of a segment that never ends
 
 
@@ -42,13 +44,17 @@ class TruncationLaw(abc.ABC):
 
         Args:
           rng_key: consumed.
-          limit: the length is clamped to it, for instance to the steps left in the stream. The end
-            of a sequence is no truncation, so it needs no compensation. Danger: without a limit, a
-            law whose hazards end at 0 may draw for 2³¹ steps.
+          limit: an integer ≥ 1. The length is clamped to it, for instance to the steps left in the
+            stream. The end of a sequence is no truncation, so it needs no compensation. Danger:
+            without a limit, a law whose hazards end at 0 may draw for 2³¹ steps.
 
         Returns:
           int32 scalar, ≥ 1.
+
+        Raises:
+          TypeError, ValueError: rng_key is not one key; a limit that is no integer ≥ 1.
         """
+        check_draw(rng_key, limit)
         longest = jnp.asarray(LONGEST if limit is None else limit, jnp.int32)
 
         def goes_on(k: jax.Array) -> jax.Array:
@@ -60,6 +66,8 @@ class TruncationLaw(abc.ABC):
 
     def length_of(self, rng_key: jax.Array, n: Any, limit: Any = None) -> jax.Array:
         """The length of segment number n of an estimator that was initialised with `rng_key`."""
+        check_key(rng_key)
+        check_integer(0, n=n)
         return self.sample_length(jax.random.fold_in(rng_key, n), limit)
 
     def survival(self, k: Any) -> np.ndarray:
@@ -67,11 +75,11 @@ class TruncationLaw(abc.ABC):
 
         Takes concrete ages only: the sum runs on the host. S(0) = 1.
         """
-        k = np.asarray(k)
+        k = real_array("k", k, "whole ages k ≥ 0")
         if k.size == 0:
             return np.ones(k.shape)
-        if k.min() < 0 or (k != np.floor(k)).any():
-            raise ValueError(f"survival takes whole ages k ≥ 0, got {k}.")
+        if not (k.min() >= 0 and k.max() < 2**31 and (k == np.floor(k)).all()):
+            raise ValueError(f"k={k}; survival takes whole ages, expected 0 ≤ k < 2³¹. Round them.")
         k = k.astype(np.int64)
         with np.errstate(divide="ignore"):  # log 0 = −∞: the survival after a sure boundary
             log_steps = np.log1p(-self.hazard(np.arange(1, k.max() + 1)))
@@ -91,7 +99,12 @@ class TruncationLaw(abc.ABC):
 
         Returns:
           float `[n]`, in JAX's default float dtype.
+
+        Raises:
+          TypeError, ValueError: rng_key is not one key; n is no integer ≥ 0.
         """
+        check_key(rng_key)
+        check_integer(0, n=n)
 
         def step(state: tuple[jax.Array, ...], _: None) -> tuple[tuple[jax.Array, ...], jax.Array]:
             age, length, segment = state
@@ -126,6 +139,7 @@ class InvertibleLaw(TruncationLaw):
         """
 
     def sample_length(self, rng_key: jax.Array, limit: Any = None) -> jax.Array:
+        check_draw(rng_key, limit)
         length = self.length_at(full_precision_uniform(rng_key))
         return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
 
@@ -134,10 +148,19 @@ def as_ages(k: Any) -> Any:
     """Ages as floats to compute with: float64 on the host, JAX's default float otherwise."""
     if isinstance(k, jax.Array):
         return k.astype(jnp.result_type(float))
-    k = np.asarray(k)
-    if k.size and k.min() < 1:
-        raise ValueError(f"Ages start at k = 1, the first step of a segment; got k = {k.min()}.")
-    return k.astype(np.float64)
+    k = real_array("k", k, "ages k ≥ 1")
+    if k.size and not k.min() >= 1:
+        raise ValueError(f"Ages start at k = 1, the first step of a segment; got k = {k.min():g}.")
+    if (k != np.floor(k)).any():
+        raise ValueError(f"k={k}; expected whole ages k ≥ 1, numbers of steps. Round them.")
+    return k
+
+
+def check_draw(rng_key: Any, limit: Any) -> None:
+    """Raises TypeError or ValueError unless these are one key, and None or an integer ≥ 1."""
+    check_key(rng_key)
+    if limit is not None:
+        check_integer(1, limit=limit)
 
 
 def full_precision_uniform(rng_key: jax.Array) -> jax.Array:
@@ -162,7 +185,7 @@ def as_length(length: jax.Array) -> jax.Array:
 
 
 def check_law(law: Any) -> None:
-    """Raises TypeError unless `law` is a `TruncationLaw`."""
+    """Raises TypeError unless `law` is a `TruncationLaw`, an instance and not the class."""
     if not isinstance(law, TruncationLaw):
         raise TypeError(
             f"law={law!r}; expected a truncation law, such as artbp.truncation.polynomial(16, 4)."
@@ -171,8 +194,5 @@ def check_law(law: Any) -> None:
 
 def check_mean_length(mean_length: float) -> None:
     """Raises ValueError unless the mean length is a finite number above 1."""
-    if not (np.isfinite(mean_length) and mean_length > 1):
-        raise ValueError(
-            f"mean_length={mean_length!r}; expected a finite number above 1. At 1 every step would "
-            "be a boundary, which nothing compensates."
-        )
+    reason = " At 1 every step would be a boundary, which nothing compensates."
+    check_above(1, reason, mean_length=mean_length)

@@ -1,12 +1,12 @@
 """Deterministic laws: boundaries at multiples of K, or none."""
 
 import dataclasses
-import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from artbp._checks import check_integer
 from artbp.truncation.base import LONGEST, InvertibleLaw, as_ages
 
 
@@ -56,10 +56,5 @@ def never() -> Never:
 
 def check_length(length: Any, name: str) -> int:
     """`length` as an int; raises ValueError unless it is an integer ≥ 1 that int32 holds."""
-    try:
-        value = operator.index(length)
-    except TypeError:
-        raise ValueError(f"{name}={length!r}; expected an integer, in time steps.") from None
-    if not 1 <= value < 2**31:
-        raise ValueError(f"{name}={value}; expected 1 ≤ {name} < 2³¹ time steps.")
-    return value
+    check_integer(1, **{name: length})
+    return int(length)

@@ -45,4 +45,5 @@ def geometric(mean_length: float) -> Geometric:
     Raises:
       ValueError: mean_length ≤ 1.
     """
+    check_mean_length(mean_length)
     return Geometric(float(mean_length))

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from artbp.truncation.base import TruncationLaw
+from artbp._checks import check_positive, real_array
+from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import Fixed
 from artbp.truncation.streaming import sum_of_survival
 from artbp.truncation.tabulated import Tabulated, tabulated
@@ -40,6 +41,7 @@ def look_back_variance(law: TruncationLaw, profile: Any) -> float:
     Returns:
       V. It is infinite if no look-back of the law reaches a window with ‖R_j‖² > 0.
     """
+    check_law(law)
     profile = _check(profile)
     survival = law.survival(np.arange(len(profile) + 1))
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -64,6 +66,7 @@ def look_back_work(law: TruncationLaw) -> float:
     Raises:
       ValueError: a law whose tail cannot be summed, because 1/c(j) is not linear in j far back.
     """
+    check_law(law)
     if isinstance(law, Fixed):
         return float(law.length - 1)
     num_ages = max(10_000, 1 + len(law.hazards)) if isinstance(law, Tabulated) else 10_000
@@ -106,8 +109,7 @@ def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
         raise ValueError(
             f"profile={profile!r}; expected two or more positive numbers, the last below the first."
         )
-    if not (np.isfinite(extra_work) and extra_work > 0):
-        raise ValueError(f"extra_work={extra_work!r}; expected a finite number above 0.")
+    check_positive(extra_work=extra_work)
     survival = best_survival(-np.diff(_continued(profile)), extra_work)
     hazards = 1 - survival / np.append(1.0, survival[:-1])
     return tabulated(np.clip(hazards, 0.0, 1.0).tolist())
@@ -146,7 +148,7 @@ def _continued(profile: np.ndarray) -> np.ndarray:
 
 
 def _check(profile: Any) -> np.ndarray:
-    profile = np.asarray(profile, np.float64)
+    profile = real_array("profile", profile, "‖R_1‖², ‖R_2‖², …, finite and not negative")
     if profile.ndim != 1 or not profile.size or not np.isfinite(profile).all() or profile.min() < 0:
         raise ValueError(
             f"profile={profile!r}; expected ‖R_1‖², ‖R_2‖², …, finite and not negative."

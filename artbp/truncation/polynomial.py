@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artbp._checks import check_above
 from artbp.truncation.base import InvertibleLaw, as_ages, as_length, check_mean_length
 
 # Lengths up to this one are looked up in a table computed in float64; beyond, the survival is
@@ -25,11 +26,7 @@ class Polynomial(InvertibleLaw):
 
     def __post_init__(self):
         check_mean_length(self.mean_length)
-        if not (np.isfinite(self.alpha) and self.alpha > 2):
-            raise ValueError(
-                f"alpha={self.alpha!r}; expected a finite number above 2: at 2 and below the mean "
-                "length is not finite. The paper uses 4 and 6."
-            )
+        _check_alpha(self.alpha)
         if self.alpha <= 3:
             warnings.warn(
                 f"alpha={self.alpha!r} ≤ 3: the segment length has infinite variance, so memory "
@@ -69,6 +66,11 @@ def _survival_table(law: Polynomial) -> np.ndarray:
     return law.survival(np.arange(1, _TABLE + 1)).astype(np.float32)
 
 
+def _check_alpha(alpha: Any) -> None:
+    reason = " At 2 and below the mean length is not finite. The paper uses 4 and 6."
+    check_above(2, reason, alpha=alpha)
+
+
 def polynomial(mean_length: float, alpha: float) -> Polynomial:
     """The law of the paper: c(k) = (α − 1) / ((α − 2)·L0 + k).
 
@@ -84,4 +86,6 @@ def polynomial(mean_length: float, alpha: float) -> Polynomial:
 
     Source: Tallec & Ollivier, arXiv 1705.08209, Eq. 14.
     """
+    check_mean_length(mean_length)
+    _check_alpha(alpha)
     return Polynomial(float(mean_length), float(alpha))

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp.truncation.base import TruncationLaw, as_ages
+from artbp._checks import real_array
+from artbp.truncation.base import TruncationLaw, as_ages, check_draw, check_law
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Replay(TruncationLaw):
         return self.length_of(rng_key, 0, limit)
 
     def length_of(self, rng_key: jax.Array, n: Any, limit: Any = None) -> jax.Array:
-        del rng_key
+        check_draw(rng_key, limit)
         lengths = jnp.asarray(self.lengths, jnp.int32)
         length = lengths[jnp.asarray(n, jnp.int32) % lengths.shape[0]]
         return length if limit is None else jnp.minimum(length, jnp.asarray(limit, jnp.int32))
@@ -44,13 +45,16 @@ def replay(lengths: Sequence[int] | jax.Array, law: TruncationLaw | None = None)
         drawn the pattern. Default: gate 1 between boundaries.
 
     Raises:
+      TypeError: law is not a `TruncationLaw`.
       ValueError: no lengths, or lengths that are not integers ≥ 1.
     """
+    if law is not None:
+        check_law(law)
     if isinstance(lengths, jax.core.Tracer):
         return Replay(lengths, law)
-    given = np.asarray(lengths)
-    if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.integer):
+    given = real_array("lengths", lengths, "one or more integers, [n]")
+    if given.ndim != 1 or not given.size or (given != np.floor(given)).any():
         raise ValueError(f"lengths={lengths!r}; expected one or more integers, [n].")
     if given.min() < 1 or given.max() >= 2**31:
         raise ValueError(f"lengths={lengths!r}; expected every length in 1, …, 2³¹ − 1.")
-    return Replay(given, law)
+    return Replay(given.astype(np.int64), law)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from artbp._checks import real_array
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.tabulated import Tabulated
 
@@ -61,7 +62,7 @@ def streaming_variance(law: TruncationLaw, gram: Any) -> float:
 
 def check_gram(gram: Any) -> np.ndarray:
     """Returns `gram` in float64; raises ValueError unless it is square, symmetric and finite."""
-    given = np.asarray(gram, np.float64)
+    given = real_array("gram", gram, "E⟨G_m, G_m'⟩, [M, M]")
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
         raise ValueError(f"gram has shape {given.shape}; expected [M, M], lag by lag.")
     if not np.all(np.isfinite(given)) or not np.any(given):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artbp._checks import real_array
 from artbp.truncation.base import LONGEST, InvertibleLaw, as_ages, as_length
 
 
@@ -58,9 +59,14 @@ def tabulated(hazards: Sequence[float]) -> Tabulated:
     Raises:
       ValueError: no hazards, or one that is out of range.
     """
-    given = tuple(float(hazard) for hazard in hazards)
-    if not given:
-        raise ValueError("hazards is empty; expected c(1), …, c(n), numbers from 0 to 1.")
+    expected = "c(1), …, c(n), numbers from 0 to 1"
+    table = real_array("hazards", hazards, expected)
+    if table.ndim != 1 or not table.size:
+        raise ValueError(
+            f"hazards={hazards!r}; expected {expected}, [n] with n ≥ 1. Pass a list of one number "
+            "for a constant hazard."
+        )
+    given = tuple(table.tolist())
     for k, hazard in enumerate(given, start=1):
         if not 0 <= hazard <= 1 or (hazard == 1 and k < len(given)):
             raise ValueError(

@@ -5,10 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from artbp import _tree
-from artbp.unrolls.checks import Cell, check_cell, check_flags
+from artbp.padding import check_lengths_of_rows
+from artbp.unrolls.checks import Cell, check_cell, check_flags, check_raw_keys
 
 
 class Arguments(NamedTuple):
@@ -30,20 +32,83 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
       ValueError, TypeError: as `unroll` says.
     """
     params, carry, xs, gates, resets, initial_carry, lengths = given
-    carry = _tree.as_arrays(carry)
-    gates = None if gates is None else jnp.asarray(gates)
-    resets = None if resets is None else jnp.asarray(resets)
+    carry = as_carry(carry)
+    gates = as_gates(gates)
+    resets = None if resets is None else numeric("resets", resets, "flags, [T] or [T, B]")
     check_flags("resets", resets)
-    lengths = None if lengths is None else jnp.asarray(lengths)
+    check_numeric("xs", xs)
     num_steps = _num_steps(xs, gates, resets)
+    lengths = None if lengths is None else _as_lengths(lengths, num_steps)
     if resets is not None:
         initial_carry = complete_initial_carry(carry, initial_carry)
     check_rows(carry, xs, gates, resets, lengths, initial_carry)
     if num_steps:
         check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
-    if lengths is not None:
-        lengths = lengths.astype(jnp.int32)
     return Arguments(params, carry, xs, gates, resets, initial_carry, lengths), num_steps
+
+
+def numeric(name: str, value: Any, expected: str) -> jax.Array:
+    """`value` as an array; raises TypeError unless it holds numbers or flags."""
+    try:
+        array = value if _tree.is_numeric(value) else np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = None
+    if not _tree.is_numeric(array):
+        raise TypeError(f"{name} is {value!r}; expected {expected}. Pass an array of numbers.")
+    return jnp.asarray(array)
+
+
+def as_gates(gates: Any) -> jax.Array | None:
+    """The gates as an array, or None.
+
+    Raises:
+      TypeError: they are not real numbers.
+    """
+    if gates is None:
+        return None
+    gates = numeric("gates", gates, "floats, [T] or [T, B]")
+    if jnp.issubdtype(gates.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"gates has dtype {gates.dtype}; expected real floats. A gate multiplies a cotangent "
+            "by a real number: pass gates.real."
+        )
+    return gates
+
+
+def as_carry(carry: Any) -> Any:
+    """The carry as JAX arrays.
+
+    Raises:
+      TypeError: a leaf is neither an array nor a number.
+    """
+    check_numeric("carry", carry)
+    return _tree.as_arrays(carry)
+
+
+def check_numeric(name: str, tree: Any) -> None:
+    """Raises TypeError unless every leaf is an array that JAX can hold, or a number."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, (bool, int, float, complex)) and not _tree.is_numeric(leaf):
+            raise TypeError(
+                f"{name}{jax.tree_util.keystr(path)} is {leaf!r}; expected an array of numbers. "
+                "Pass a pytree of arrays, and encode texts as numbers."
+            )
+
+
+def _as_lengths(lengths: Any, num_steps: int) -> jax.Array:
+    """The lengths of rows as int32.
+
+    Raises:
+      ValueError: they are not integers `[B]`, or known and not between 0 and T.
+    """
+    given = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise ValueError(
+            f"lengths has shape {given.shape} and dtype {given.dtype}; expected integers, [B]. "
+            "Pass the number of steps of each row."
+        )
+    check_lengths_of_rows(given, num_steps)
+    return jnp.asarray(given).astype(jnp.int32)
 
 
 def first_step(
@@ -119,11 +184,6 @@ def check_rows(
         if array is not None and array.ndim == 2:
             rows[name] = array.shape[1]
     if lengths is not None:
-        if lengths.ndim != 1 or not jnp.issubdtype(lengths.dtype, jnp.integer):
-            raise ValueError(
-                f"lengths has shape {lengths.shape} and dtype {lengths.dtype}; expected "
-                "integers, [B]."
-            )
         rows["lengths"] = lengths.shape[0]
     if not rows:
         return
@@ -134,6 +194,8 @@ def check_rows(
         acted_on.append(initial_carry)
     if "gates" in rows:
         acted_on.append(_tree.partition(carry)[0])
+    for tree in acted_on:
+        check_raw_keys(tree, next(iter(rows.values())))
     for path, leaf in itertools.chain(*map(jax.tree_util.tree_leaves_with_path, acted_on)):
         if leaf.ndim == 0:
             raise ValueError(
@@ -157,6 +219,7 @@ def complete_initial_carry(carry: Any, initial_carry: Any) -> Any:
     """
     if initial_carry is None:
         return jax.tree.map(lambda x: x if _tree.is_key(x) else jnp.zeros_like(x), carry)
+    check_numeric("initial_carry", initial_carry)
     initial_carry = _tree.as_arrays(initial_carry)
     given = jax.tree.map(lambda x: (x.shape, x.dtype), initial_carry)
     expected = jax.tree.map(lambda x: (x.shape, x.dtype), carry)

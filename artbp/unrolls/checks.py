@@ -1,15 +1,15 @@
 """Checks of arguments: errors that name the argument and the remedy, before XLA fails on it."""
 
-import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from artbp import _tree
+from artbp._checks import check_function
+from artbp._checks import check_positive as check_positive
 from artbp.stream import Stream
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]
@@ -36,6 +36,7 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
       ValueError: the returned carry differs from the one given.
       What the cell raises, with a note where x and the carry have different numbers of rows.
     """
+    check_function(cell=cell)
     try:
         result = jax.eval_shape(cell, params, carry, x)
     except Exception as error:
@@ -168,6 +169,18 @@ def check_flags(name: str, flags: Any, alternative: str = "") -> None:
         )
 
 
+def check_raw_keys(carry: Any, num_rows: int) -> None:
+    """Raises ValueError if a leaf may be a raw key whose two words would be taken for two rows."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if leaf.dtype == jnp.uint32 and leaf.shape == (2,) == (num_rows,):
+            raise ValueError(
+                f"carry{jax.tree_util.keystr(path)} is uint32 of shape (2,), which is a raw key or "
+                "a number for each of 2 rows; expected a typed key. Use jax.random.key, or int32 "
+                "for numbers; or let resets leave it as it is, by None in its place in "
+                "initial_carry."
+            )
+
+
 def check_resets(initial_carry: Any, resets: Any) -> None:
     """Raises ValueError unless `resets` is None, `[T]`, or `[T, B]` with B rows in what it resets.
 
@@ -177,6 +190,7 @@ def check_resets(initial_carry: Any, resets: Any) -> None:
     if resets is None or jnp.ndim(resets) == 1:
         return
     shape = jnp.shape(resets)
+    check_raw_keys(initial_carry, shape[-1])
     for path, leaf in jax.tree_util.tree_leaves_with_path(initial_carry):
         if len(shape) != 2 or jnp.shape(leaf)[:1] != shape[1:]:
             raise ValueError(
@@ -188,10 +202,16 @@ def check_resets(initial_carry: Any, resets: Any) -> None:
 
 
 def check_params(params: Any) -> None:
-    """Raises TypeError unless every leaf of `params` is a float or complex array."""
+    """Raises TypeError unless `params` has leaves, and each is a float or complex array."""
+    if not jax.tree.leaves(params):
+        raise TypeError(
+            f"params is {params!r}, which holds no array; expected a pytree of float arrays, the "
+            "parameters of cell and loss_fn. Pass those that are to be trained."
+        )
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name = f"params{jax.tree_util.keystr(path)}"
-        if not hasattr(leaf, "dtype") and not isinstance(leaf, (bool, int, float, complex)):
+        is_number = isinstance(leaf, (bool, int, float, complex))
+        if not is_number and not _tree.is_numeric(leaf):
             raise TypeError(
                 f"{name} is of type {type(leaf).__name__}; expected an array of floats, because "
                 f"every leaf of params gets a gradient. {_SPLIT}"
@@ -241,29 +261,3 @@ def check_first_carry(params: Any, **carries: Any) -> None:
                 "a constant, so no gradient would reach the params. To train a first carry, use "
                 "artbp.learned_carry, which makes it inside the cell."
             )
-
-
-def check_positive(integer: bool = False, **named: float) -> None:
-    """Raises ValueError unless every number that is known is finite and above 0.
-
-    `integer` asks for Python or NumPy integers; a bool is none.
-    """
-    for name, value in named.items():
-        if isinstance(value, jax.core.Tracer):
-            continue
-        try:
-            number = np.asarray(value)
-            positive = bool(np.isfinite(number) and number > 0)
-        except (TypeError, ValueError):  # None, a text, or an array of several numbers
-            positive = False
-        if not positive or (integer and not _is_integer(value)):
-            kind = "an integer ≥ 1" if integer else "a finite number above 0"
-            raise ValueError(f"{name}={value!r}; expected {kind}.")
-
-
-def _is_integer(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)

@@ -27,11 +27,28 @@ def gate(carry: Any, factor: jax.Array) -> Any:
       carry: any pytree. Integer, boolean and key leaves pass through untouched.
       factor: float, a scalar, or `[B]` with every differentiable leaf `[B, ...]`.
     """
+    if factor is None or isinstance(factor, str) or jnp.iscomplexobj(factor):
+        raise TypeError(
+            f"factor is {factor!r}; expected a real number, or floats [B]. Pass real numbers."
+        )
     factor = jnp.asarray(factor)
+    check_gate_rows(carry, factor)
 
     return jax.tree.map(
         lambda leaf: _gate_leaf(leaf, factor) if _tree.is_inexact(leaf) else leaf, carry
     )
+
+
+def check_gate_rows(carry: Any, factor: jax.Array) -> None:
+    """Raises ValueError unless the factor is a scalar, or has one entry for each row."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        fits = factor.ndim == 0 or jnp.shape(leaf)[: factor.ndim] == factor.shape
+        if _tree.is_inexact(leaf) and not fits:
+            raise ValueError(
+                f"factor has shape {factor.shape} and carry{jax.tree_util.keystr(path)} "
+                f"{jnp.shape(leaf)}; expected a scalar, or [B] with every float leaf [B, ...]. "
+                "Pass one factor for each row."
+            )
 
 
 @jax.custom_jvp

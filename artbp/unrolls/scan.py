@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from artbp import _tree
-from artbp.unrolls.arguments import check_rows
+from artbp._checks import check_function
+from artbp.unrolls.arguments import as_carry, as_gates, check_rows
 from artbp.unrolls.gate import gate
 
 
@@ -31,7 +31,9 @@ def scan(
     Without gates, this is `jax.lax.scan`. `artbp.unroll` does the same for a cell whose parameters
     are an argument, and takes resets and lengths too. Here, `f` closes over the parameters or has
     them in the carry. Gates multiply the cotangent of every float leaf of the carry, so parameters
-    belong in the closure: the gradient with respect to it is not gated.
+    belong in the closure: the gradient with respect to it is not gated. As in `jax.lax.scan`, it is
+    summed over the steps in the dtype of the parameters. In bfloat16 this loses most of a long
+    sum; `artbp.unroll` sums in float32.
 
     Args:
       f, init, xs, length, reverse, unroll: as for `jax.lax.scan`.
@@ -49,8 +51,11 @@ def scan(
     """
     if gates is None:
         return jax.lax.scan(f, init, xs, length, reverse, unroll)
-    gates = jax.numpy.asarray(gates)
-    check_rows(_tree.as_arrays(init), xs, gates)
+    check_function(f=f)
+    gates = as_gates(gates)
+    if not gates.ndim:
+        raise ValueError("gates is a scalar; expected an array of shape [T] or [T, B].")
+    check_rows(as_carry(init), xs, gates)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
         x, gate_t = inputs

@@ -48,6 +48,10 @@ def unroll(
     (1 − X_t)/(1 − c_t): ARTBP (Tallec & Ollivier, arXiv 1705.08209). `jax.lax.scan` is this
     function without gates, resets and lengths.
 
+    The gradients of `params` and `initial_carry` are summed over the steps in float32 or wider, and
+    returned in the dtypes of these arrays. (`jax.lax.scan` sums those of bfloat16 arrays in
+    bfloat16. It loses what is below 1/256 of the sum so far.)
+
     Differentiable in `params`, `carry`, `xs` and `initial_carry`, in forward and reverse mode;
     works under jit, vmap, grad and sharding as `jax.lax.scan` does.
 
@@ -102,13 +106,15 @@ def unroll(
     arguments = Arguments(params, carry, xs, gates, resets, initial_carry, lengths)
     arguments, num_steps = check_arguments(cell, arguments)
     _, carry, _, gates, resets, initial_carry, lengths = arguments
+    narrow_params, params = params, _widened(params)
+    narrow_initial, initial_carry = initial_carry, _widened(initial_carry)
     block_size = resolve_checkpoint(checkpoint, num_steps)
 
     first = until_end = None
     if lengths is not None and num_steps:
         until_end = lengths - (num_steps - 1) if reverse else lengths
         steps = jnp.maximum(lengths - 1, 0) if reverse else None
-        first = first_step(carry, xs, resets, initial_carry, steps)
+        first = first_step(carry, xs, resets, narrow_initial, steps)
 
     def step(state: Any, inputs: Any) -> tuple[Any, Any]:
         carry, until_end = state
@@ -119,10 +125,11 @@ def unroll(
             until_end = until_end + 1 if reverse else until_end - 1
         previous = carry
         if reset_t is not None:
-            carry = _tree.replace(reset_t, initial_carry, carry)
+            initial = _narrowed(initial_carry, narrow_initial)
+            carry = _tree.replace(reset_t, initial, carry)
         if active is not None:
             carry, x = _tree.select(active, (carry, x), first)
-        carry, y = cell(params, carry, x)
+        carry, y = cell(_narrowed(params, narrow_params), carry, x)
         if gate_t is not None:
             carry = gate(carry, gate_t)
         if active is not None:
@@ -139,3 +146,22 @@ def unroll(
         unroll=unroll,
     )
     return carry, ys
+
+
+def _widened(tree: Any) -> Any:
+    """The tree with its narrow floats as float32: in this dtype a scan sums their gradient."""
+
+    def widened(leaf: Any) -> Any:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize >= 4:
+            return leaf
+        return jnp.asarray(leaf, jnp.float32)
+
+    return jax.tree.map(widened, tree)
+
+
+def _narrowed(tree: Any, like: Any) -> Any:
+    """The inverse of `_widened`; the values have not changed."""
+    return jax.tree.map(
+        lambda wide, leaf: wide if wide is leaf else wide.astype(leaf.dtype), tree, like
+    )
