@@ -11,11 +11,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import artbp
 from artbp import cells
 
 CELLS = ("linear", "rnn", "lstm", "gru")
+
+# Names of the registry for tests that run over it, besides test_registry. Two rows differ from
+# another one, artbp_polynomial_4, in the law alone: further cases of the same code.
+OTHER_LAWS = ("artbp_polynomial_6", "artbp_geometric")
+REGISTRY_ROWS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in OTHER_LAWS else [])
+    for name in artbp.REGISTRY
+]
 
 
 class SmallProblem(NamedTuple):

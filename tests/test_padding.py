@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import make_problem, one_pass, relative_error
+from problems import REGISTRY_ROWS, make_problem, one_pass, relative_error
 
 import artbp
 
 LENGTHS = np.array([9, 4, 0], np.int32)
-rows = pytest.mark.parametrize("name", artbp.REGISTRY)
+rows = pytest.mark.parametrize("name", REGISTRY_ROWS)
 
 
 def padded(padding, *, resets=False, mask=False, as_arrays=np.asarray):

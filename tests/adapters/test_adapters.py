@@ -69,13 +69,19 @@ def model_and_gradient(library):
     return model, artbp.Stream(xs, targets), *jax.jit(jax.value_and_grad(loss))(model.params)
 
 
-# One for each driver and kernel; the others take the same cell through the same code.
+# One for each driver and kernel; the others take the same cell through the same code. An adapted
+# module is a function, whatever its library: backward and forward in time for each of them.
 CORE = ("bptt", "artbp_polynomial_4", "tbptt_stored", "unbiased_tbptt", "rtrl", "pes")
-NAMES = [pytest.param(n, marks=[] if n in CORE else pytest.mark.slow) for n in artbp.REGISTRY]
+OF_EACH_LIBRARY = ("artbp_polynomial_4", "bptt", "rtrl")
+CASES = [
+    pytest.param(library, name, marks=[] if name in names else pytest.mark.slow)
+    for library in LIBRARIES
+    for names in [CORE if library == "linen" else OF_EACH_LIBRARY]
+    for name in artbp.REGISTRY
+]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@libraries
+@pytest.mark.parametrize(("library", "name"), CASES)
 def test_a_model_has_the_gradient_of_its_own_library_under_every_estimator(library, name, float64):
     """Embedding, two cells, dropout and readout, over one pass."""
     adapted_problems.require(library)

@@ -223,18 +223,22 @@ def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
 def look_back_variances(problem, carry, steps, law, length):
     """The variance over all look-backs of each window of a stream, [windows]."""
     num_windows = steps.num_steps // length
-    estimates = []
-    for a in range(1, num_windows + 1):
+
+    def estimates_of(look_back):
+        looking_back = truncation.replay(look_back[None], law)
         estimator = artbp.unbiased_tbptt(
-            problem.cell, problem.loss_fn, truncation.replay([a], law), truncation_length=length
+            problem.cell, problem.loss_fn, looking_back, truncation_length=length
         )
         state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
-        state, found = state._replace(carry=carry), []
-        for _ in range(num_windows):
+
+        def window(state, _):
             grads, state, _ = estimator.estimate(problem.params, state, steps)
-            found.append(flatten_util.ravel_pytree(grads)[0])
-        estimates.append(found)
-    estimates = np.array(estimates)
+            return state, flatten_util.ravel_pytree(grads)[0]
+
+        return jax.lax.scan(window, state._replace(carry=carry), length=num_windows)[1]
+
+    look_backs = jnp.arange(1, num_windows + 1, dtype=jnp.int32)
+    estimates = np.asarray(jax.jit(lambda rows: jax.lax.map(estimates_of, rows))(look_backs))
     survival = law.survival(np.arange(num_windows))
     variances = []
     for n in range(num_windows):  # which has n older windows

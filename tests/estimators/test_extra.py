@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import make_problem, one_pass
+from problems import REGISTRY_ROWS, make_problem, one_pass
 
 import artbp
 
-rows = pytest.mark.parametrize("name", artbp.REGISTRY)
+rows = pytest.mark.parametrize("name", REGISTRY_ROWS)
 
 
 def with_extra(problem):

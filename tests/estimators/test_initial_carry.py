@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import make_problem, relative_error
+from problems import REGISTRY_ROWS, make_problem, relative_error
 
 import artbp
 
-rows = pytest.mark.parametrize("name", artbp.REGISTRY)
+rows = pytest.mark.parametrize("name", REGISTRY_ROWS)
 NUM_STEPS = 11
 # Not the gradient of the summed losses: perturbed params, means of segments, a part of the losses.
 OTHER_GRADIENTS = {

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from problems import make_problem, relative_error
+from problems import REGISTRY_ROWS, make_problem, relative_error
 
 import artbp
 from artbp import truncation
@@ -77,7 +77,7 @@ def check_weights(estimator):
     assert number == np.count_nonzero(WEIGHTS)
 
 
-@pytest.mark.parametrize("name", artbp.REGISTRY)
+@pytest.mark.parametrize("name", REGISTRY_ROWS)
 def test_a_float_mask_weights_the_losses(name, float64):
     """Also where the target of a loss of weight 0 is NaN."""
     check_weights(jitted(name))
@@ -185,7 +185,7 @@ def stands_beyond(state, position=NUM_STEPS + 3):
     return state._replace(position=jnp.asarray(position, jnp.int32))
 
 
-@pytest.mark.parametrize("name", artbp.REGISTRY)
+@pytest.mark.parametrize("name", REGISTRY_ROWS)
 def test_a_position_beyond_the_stream_is_refused_and_under_jit_nan(name, float64):
     """Under jit the estimate ends a pass: the next one begins the stream with the first carry."""
     problem, estimator = weighted_problem(), jitted(name)
