@@ -1,6 +1,5 @@
 """What every test runs under: the CPU, a compilation cache of its own, strict promotion."""
 
-import functools
 import gc
 import os
 import shutil
@@ -23,7 +22,6 @@ import hypothesis
 import jax
 import jaxlib
 import pytest
-from jax._src.interpreters import mlir
 from jax.extend.backend import get_compile_options
 
 EXPERIMENT_TESTS = Path(__file__).parent / "experiments"
@@ -38,11 +36,6 @@ if not jaxlib.__version__.startswith("0.10."):
     QUICK_TO_COMPILE = {}
 XLA_FLAGS = [f"--{name}={value}".lower() for name, value in QUICK_TO_COMPILE.items()]
 get_compile_options(1, 1)  # reads XLA_FLAGS now: set for a child process, they are not for this one
-
-# JAX makes a new MLIR context, with all its dialects, for each program that it lowers: a sixth of
-# the time of a small one. One for all does as well.
-if QUICK_TO_COMPILE:
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 # Tracing makes many objects and little garbage: a tenth of the time went into looking for it.
 gc.set_threshold(200_000, 50, 100)
