@@ -86,7 +86,7 @@ def stream_chunks(
     """
     check_estimator(estimator)
     check_state(state)
-    if isinstance(chunks, Stream) or not isinstance(chunks, Iterable):
+    if isinstance(chunks, Stream) or not _is_iterable(chunks):
         raise TypeError(
             f"chunks is of type {type(chunks).__name__}; expected an iterable of chunks, each a "
             "Stream or a pair (xs, targets). Put a single one into a list."
@@ -264,3 +264,12 @@ def _segments(
         if not goes_on:
             return
         reader.drop(stop)
+
+
+def _is_iterable(chunks: Any) -> bool:
+    """Whether a for loop takes it, also by `__getitem__` alone, as loaders often do."""
+    try:
+        iter(chunks)
+    except TypeError:
+        return False
+    return True

@@ -546,10 +546,6 @@ IN_OTHER_WORDS = {"k", "stream", "chunks", "xs", "law", "num_steps", "params"}
 def page():
     """The Markdown of the page, from the errors that the calls raise."""
     lines = [
-        "---",
-        "orphan: true",
-        "---",
-        "",
         "# Odd inputs",
         "",
         "What public functions do with arguments that they cannot use. Each row is a call of the",

@@ -150,8 +150,8 @@ def test_integers_keys_and_shared_inputs():
     [
         ([[1, 2]], r"expected integers of shape \[B\]"),
         ([1.0, 2.0], "expected integers"),
-        ([1, 5], "from 0 to num_steps = 4"),
-        ([-1, 2], "from 0 to num_steps = 4"),
+        ([1, 5], "from 0 to T = num_steps = 4"),
+        ([-1, 2], "from 0 to T = num_steps = 4"),
         ([1, 2, 3], r"\[T, B, ...\] with B = 3"),
     ],
 )

@@ -53,7 +53,8 @@ def fused_unroll(
       ValueError, TypeError: as `artbp.unroll`; ValueError too for a cell that closes over tracers,
         TypeError for params that are not floats.
     """
-    check_params(params)
+    if jax.tree.leaves(params):
+        check_params(params)
     params, xs = _tree.as_arrays((params, xs))
     arguments = Arguments(params, carry, xs, gates, resets, initial_carry, lengths)
     arguments, _ = check_arguments(cell, arguments)

@@ -163,7 +163,8 @@ def _check_losses(losses: jax.Array, ys: Any, targets: Any) -> None:
             f"loss_fn returned {num_rows} losses a step, but y has {sorted(_rows(ys))} rows; "
             "expected one loss for each row, [B]. Sum or average over the other axes only."
         )
-    check_shared_rows("targets", targets, num_rows)
+    if 1 in _rows(targets):  # others without rows may be shared on purpose
+        check_shared_rows("targets", targets, num_rows)
 
 
 def check_shared_rows(name: str, tree: Any, num_rows: int) -> None:

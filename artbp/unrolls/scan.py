@@ -49,10 +49,10 @@ def scan(
     Raises:
       ValueError: gates are not `[T]` or `[T, B]`, or the arrays disagree about T or B.
     """
+    gates = as_gates(gates)
     if gates is None:
         return jax.lax.scan(f, init, xs, length, reverse, unroll)
     check_function(f=f)
-    gates = as_gates(gates)
     if not gates.ndim:
         raise ValueError("gates is a scalar; expected an array of shape [T] or [T, B].")
     check_rows(as_carry(init), xs, gates)

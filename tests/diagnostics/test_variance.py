@@ -275,6 +275,12 @@ def test_student_quantiles():
 def test_bad_numbers_of_samples():
     problem = make_problem("rnn", 4)
     arguments = (problem.cell, problem.loss_fn, LAW, problem.params, problem.carry, problem.stream)
-    for options in ({"num_samples": 1}, {"num_samples": 8, "confidence": 1.0}):
-        with pytest.raises(ValueError, match="two samples at least"):
+    for options, message in (
+        ({"num_samples": 1}, "num_samples=1; expected an integer ≥ 2"),
+        (
+            {"num_samples": 8, "confidence": 1.0},
+            "confidence=1.0; expected a number between 0 and 1",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
             truncation_variance(*arguments, rng_key=jax.random.key(0), **options)

@@ -44,7 +44,7 @@ def make_complex_problem(num_steps=30, batch=2):
     carry = {"h": jnp.full((batch, 2), 0.3), "z": normal(3, batch, 2)}
     xs = jax.random.normal(jax.random.key(4), (num_steps, batch, 1))
     return SmallProblem(
-        cell, loss_fn, params, carry, artbp.Stream(xs, jnp.zeros((num_steps, 1, 1)))
+        cell, loss_fn, params, carry, artbp.Stream(xs, jnp.zeros((num_steps, batch, 1)))
     )
 
 

@@ -35,11 +35,10 @@ def look_backs():
     return rows, np.prod(chance, axis=1)
 
 
-class Shifted:
+class Shifted(artbp.truncation.TruncationLaw):
     """A law whose compensations are one edge off."""
 
-    @staticmethod
-    def hazard(k):
+    def hazard(self, k):
         return LAW.hazard(k + 1)
 
 
@@ -87,7 +86,7 @@ def test_the_same_for_a_function_as_cell(mode):
     "fault",
     [
         {"law": None},
-        {"law": Shifted},
+        {"law": Shifted()},
         {"change": lambda rows: np.maximum(rows - 1, 1)},
         {"change": lambda rows: np.minimum(rows, 2)},
         {"drop_last": True},

@@ -67,14 +67,17 @@ def bias_of_estimator(problem, law, *, cap=NUM_STEPS, by_length=False, shift=0, 
     weights = [probability(pattern, law) for pattern in all_patterns]
     rows = [_replayed(lengths(pattern), cap) for pattern in all_patterns]
 
-    class Shifted:
-        @staticmethod
-        def hazard(k):
+    class Shifted(truncation.TruncationLaw):
+        def hazard(self, k):
             return law.hazard(k + shift)
 
     def one_pattern(row):
         estimator = artbp.artbp(
-            problem.cell, problem.loss_fn, truncation.replay(row, Shifted), block_size=3, **options
+            problem.cell,
+            problem.loss_fn,
+            truncation.replay(row, Shifted()),
+            block_size=3,
+            **options,
         )
         state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
 
