@@ -19,11 +19,10 @@ def check_positive(integer: bool = False, **named: Any) -> None:
 
     `integer` requires Python or NumPy integers that int32 holds; a bool is none.
     """
-    for name, value in named.items():
-        if integer:
-            check_integer(1, **{name: value})
-        elif not (isinstance(value, jax.core.Tracer) or 0 < _as_number(value) < np.inf):
-            _refuse(name, value, "a finite number above 0")
+    if integer:
+        check_integer(1, **named)
+    else:
+        check_above(0, **named)
 
 
 def check_integer(least: int, **named: Any) -> None:
@@ -45,7 +44,7 @@ def check_number(low: float, high: float, **named: Any) -> None:
             _refuse(name, value, f"a number in [{low:g}, {high:g}]")
 
 
-def check_above(least: float, reason: str, **named: Any) -> None:
+def check_above(least: float, reason: str = "", **named: Any) -> None:
     """Raises ValueError unless every number that is known is finite and above `least`."""
     for name, value in named.items():
         if not (isinstance(value, jax.core.Tracer) or least < _as_number(value) < np.inf):

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_function
+from artbp._checks import check_function, check_positive
 from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry, complete_initial_carry
 from artbp.unrolls.autodiff_recurrence import hand_written
-from artbp.unrolls.checks import Cell, check_cell, check_positive, check_resets, check_stream
+from artbp.unrolls.checks import Cell, check_cell, check_resets, check_stream
 from artbp.unrolls.readout import LossFn, loss_and_count, masked, nothing_counted
 
 

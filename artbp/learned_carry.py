@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
+from artbp.unrolls.arguments import check_carry_type
 from artbp.unrolls.checks import Cell
 
 
@@ -37,7 +38,7 @@ def learned_carry(
             return jnp.broadcast_to(params["first"], (B, H))
 
         cell, carry = artbp.learned_carry(cell, make_carry, params)
-        estimator = artbp.artbp(cell, loss_fn, mean_length=50)
+        estimator = artbp.artbp(cell, loss_fn, artbp.truncation.polynomial(50, 4))
         state = estimator.init(params, carry, rng_key=key)  # without initial_carry
 
     The gradient that reaches the first carry belongs to the step that it enters, so truncation
@@ -66,7 +67,7 @@ def learned_carry(
             raise ValueError("make_carry(params) returned no array; expected a carry of the cell.")
         carry = jax.tree.map(_tree.zeros, made)
     carry = _tree.as_arrays(carry)
-    _check_type(made, carry)
+    check_carry_type("make_carry(params) returned", made, carry, "are not learned")
     carry = _tree.combine(jax.tree.map(_tree.zeros, made), carry)
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(made)}
     # Without a batch, leaves [H] get H flags, which are all equal.
@@ -78,17 +79,3 @@ def learned_carry(
         return LearnedCarry(carry, jnp.ones_like(state.has_begun)), y
 
     return begins_learned, LearnedCarry(carry, jnp.zeros(rows, bool))
-
-
-def _check_type(made: Any, carry: Any) -> None:
-    """Raises ValueError unless `made` is like the carry, except where it is None."""
-    type_of = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype), tree)  # noqa: E731
-    try:
-        fits = type_of(made) == _tree.where_given(made, type_of(carry))
-    except ValueError:  # another structure
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"make_carry(params) returned {type_of(made)}; expected the carry's type, "
-            f"{type_of(carry)}, or None in place of the parts that are not learned."
-        )

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from artbp._checks import check_positive
 from artbp.estimators.base import (
     NEEDS_WHOLE_SEQUENCE,
     ChunkedEstimator,
@@ -22,7 +23,7 @@ from artbp.estimators.base import (
     check_state,
 )
 from artbp.stream import Stream
-from artbp.unrolls.checks import check_positive, check_stream
+from artbp.unrolls.checks import check_stream
 
 # Lengths that are drawn in one call.
 _AHEAD = 256

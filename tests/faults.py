@@ -2041,7 +2041,7 @@ EXPERIMENT_FAULTS = [
     Fault(
         "memory-a-network-of-nan-is-right-by-chance",
         "experiments/memory/training.py",
-        "return jnp.where(jnp.all(finite), found, jnp.nan)",
+        "return jnp.where(all_finite(params), found, jnp.nan)",
         "return found",
         [f"{COMMON}test_divergence.py::test_a_network_of_nan_has_no_accuracy"],
         "Its accuracy looks like that of a network without memory.",

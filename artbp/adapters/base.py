@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.unrolls.checks import Cell, check_positive
+from artbp._checks import check_positive
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.unroll import unroll
 
 

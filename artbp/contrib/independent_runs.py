@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_flag
+from artbp._checks import check_flag, check_positive
 from artbp.contrib.block_schedule import RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorState, check_position, clip_position
@@ -25,7 +25,6 @@ from artbp.unrolls.checks import (
     check_arrays,
     check_cell,
     check_params,
-    check_positive,
     check_resets,
     check_stream,
 )

@@ -16,12 +16,13 @@ import numpy as np
 import optax
 from jax import lax
 
+from artbp._checks import check_positive
 from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.variance import variance_along
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
-from artbp.unrolls.checks import Cell, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_stream
 from artbp.unrolls.readout import LossFn
 
 

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import flatten_util, lax
 
+from artbp._checks import check_positive
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.replay import replay
-from artbp.unrolls.checks import check_params, check_positive, check_stream
+from artbp.unrolls.checks import check_params, check_stream
 
 # 2^15 patterns; each further step doubles their number.
 _LONGEST = 16

@@ -10,7 +10,7 @@ import numpy as np
 from jax import flatten_util
 
 from artbp import _tree
-from artbp._checks import check_function, check_key
+from artbp._checks import check_function, check_key, check_positive
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.lag_gradients import flows_through_carry, unroll_window
@@ -21,7 +21,7 @@ from artbp.diagnostics.variance import truncation_variance
 from artbp.stream import Stream, new_steps
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_params, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_params, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
 

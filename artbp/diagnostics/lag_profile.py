@@ -10,7 +10,7 @@ import optax
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_flag, check_function, check_integer, check_key
+from artbp._checks import check_flag, check_function, check_integer, check_key, check_positive
 from artbp.diagnostics.lag_gradients import (
     UnrolledWindow,
     lag_gradients,
@@ -23,7 +23,7 @@ from artbp.diagnostics.lag_gradients import (
 from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
-from artbp.unrolls.checks import Cell, check_finite, check_params, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_finite, check_params, check_stream
 from artbp.unrolls.readout import LossFn
 
 

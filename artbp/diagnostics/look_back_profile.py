@@ -9,11 +9,11 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_function
+from artbp._checks import check_function, check_positive
 from artbp.diagnostics.lag_gradients import UnrolledWindow, prefix_norms, unroll_window
 from artbp.stream import Stream, new_steps
 from artbp.unrolls.arguments import complete_initial_carry
-from artbp.unrolls.checks import Cell, check_finite, check_params, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_finite, check_params, check_stream
 from artbp.unrolls.readout import LossFn
 from artbp.unrolls.unroll import unroll
 

@@ -10,13 +10,13 @@ import optax
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_integer
+from artbp._checks import check_integer, check_positive
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
 from artbp.estimators.base import EstimatorState
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
-from artbp.unrolls.checks import Cell, check_positive, check_stream
+from artbp.unrolls.checks import Cell, check_stream
 from artbp.unrolls.readout import LossFn, masked
 
 Measure = Callable[[Any, EstimatorState, Stream, jax.Array], dict[str, jax.Array]]

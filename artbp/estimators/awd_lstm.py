@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
-from artbp._checks import check_number
+from artbp._checks import check_number, check_positive
 from artbp._scaling import scale_by_argument
 from artbp.estimators.base import (
     ChunkedEstimator,
@@ -20,7 +20,7 @@ from artbp.estimators.base import (
 from artbp.estimators.segmentwise import segmentwise
 from artbp.stream import Stream
 from artbp.truncation.deterministic import check_length
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.functions import Functions
 from artbp.unrolls.policies import Policy
 from artbp.unrolls.readout import LossFn

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
+from artbp._checks import check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.differentiation import REVERSE, explained, product
 from artbp.estimators.real_parts import from_parts, gradient_from_parts, to_parts
 from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 

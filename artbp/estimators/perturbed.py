@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
+from artbp._checks import check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 

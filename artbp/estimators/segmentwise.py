@@ -13,14 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _devices, _tree
-from artbp._checks import check_function
+from artbp._checks import check_function, check_positive
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
     GradientEstimator,
     Plan,
     Result,
-    as_carry,
     check_chunk,
     check_not_differentiated,
     check_position,
@@ -31,14 +30,9 @@ from artbp.estimators.base import (
 )
 from artbp.stream import Stream
 from artbp.unrolls import static_lengths
+from artbp.unrolls.arguments import as_carry
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import (
-    check_params,
-    check_positive,
-    check_resets,
-    check_stream,
-    warn_of_unused_params,
-)
+from artbp.unrolls.checks import check_params, check_resets, check_stream, warn_of_unused_params
 from artbp.unrolls.closure import hoist_functions
 from artbp.unrolls.dynamic import check_scratch, make_scratch, segment_gradient
 from artbp.unrolls.functions import Functions, SegmentResult

@@ -13,14 +13,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _devices, _tree
-from artbp._checks import check_function
+from artbp._checks import check_function, check_positive
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
     GradientEstimator,
     Plan,
     Result,
-    as_carry,
     check_chunk,
     check_not_differentiated,
     check_position,
@@ -31,11 +30,11 @@ from artbp.estimators.base import (
     start,
 )
 from artbp.stream import Stream
+from artbp.unrolls.arguments import as_carry
 from artbp.unrolls.checks import (
     Cell,
     check_cell,
     check_params,
-    check_positive,
     check_resets,
     check_stream,
     warn_of_unused_params,

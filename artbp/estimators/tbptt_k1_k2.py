@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
+from artbp._checks import check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator
 from artbp.estimators.carry_ring import run_backward, run_forward
 from artbp.estimators.stepwise import Advance, Steps, stepwise
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 Mode = Literal["stored", "past_weights", "reforward"]

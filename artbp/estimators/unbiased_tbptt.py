@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
+from artbp._checks import check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import check_length
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.closure import hoist_functions
 from artbp.unrolls.functions import Functions
 from artbp.unrolls.look_back import (

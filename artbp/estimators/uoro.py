@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from artbp import _tree
+from artbp._checks import check_positive
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.online import Sensitivity, StepDerivatives, online
-from artbp.unrolls.checks import Cell, check_positive
+from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 

@@ -221,15 +221,25 @@ def complete_initial_carry(carry: Any, initial_carry: Any) -> Any:
         return jax.tree.map(lambda x: x if _tree.is_key(x) else jnp.zeros_like(x), carry)
     check_numeric("initial_carry", initial_carry)
     initial_carry = _tree.as_arrays(initial_carry)
-    given = jax.tree.map(lambda x: (x.shape, x.dtype), initial_carry)
-    expected = jax.tree.map(lambda x: (x.shape, x.dtype), carry)
+    check_carry_type("initial_carry is", initial_carry, carry, "a reset is to leave as they are")
+    return initial_carry
+
+
+def check_carry_type(subject: str, given: Any, carry: Any, missing: str) -> None:
+    """Raises ValueError unless `given` is of the carry's type, except where it is None.
+
+    Args:
+      subject: the beginning of the message.
+      given, carry: arrays, or their shapes and dtypes.
+      missing: what is said of the parts that are None.
+    """
+    found, expected = (jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (given, carry))
     try:
-        fits = given == _tree.where_given(initial_carry, expected)
+        fits = found == _tree.where_given(given, expected)
     except ValueError:  # another structure
         fits = False
     if not fits:
         raise ValueError(
-            f"initial_carry is {given}; expected the carry's type, {expected}, or None in place of "
-            "the parts that a reset is to leave as they are."
+            f"{subject} {found}; expected the carry's type, {expected}, or None in place of the "
+            f"parts that {missing}."
         )
-    return initial_carry

@@ -10,7 +10,6 @@ import numpy as np
 
 from artbp import _tree
 from artbp._checks import check_function
-from artbp._checks import check_positive as check_positive
 from artbp.stream import Stream
 
 Cell = Callable[[Any, Any, Any], tuple[Any, Any]]

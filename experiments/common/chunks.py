@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.divergence import begin_anew
+from experiments.common.divergence import all_finite, begin_anew
 
 
 class TrainState(NamedTuple):
@@ -163,8 +163,7 @@ def _make_update(optimizer: optax.GradientTransformation, max_loss: float) -> Ca
         gradient_norm = optax.global_norm(grads)
         # The params too: a finite gradient times a large rate may overflow, and a checkpoint must
         # never hold that.
-        leaves = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new_params)])
-        finite = jnp.isfinite(info.loss_sum) & jnp.isfinite(gradient_norm) & jnp.all(leaves)
+        finite = all_finite((info.loss_sum, gradient_norm, new_params))
         healthy = healthy & finite & (loss <= max_loss)
         params, opt_state = jax.tree.map(
             lambda new, old: jnp.where(healthy, new, old),

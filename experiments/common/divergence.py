@@ -32,6 +32,12 @@ MOST_SKIPPED = 100
 MOST_ROLL_BACKS = 10
 
 
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every entry of every leaf is finite, bool scalar."""
+    leaves = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(leaves))
+
+
 def begin_anew(estimator: artbp.GradientEstimator, params: Any, state: Any, is_bad: Any) -> Any:
     """The state of the estimator; where `is_bad`, with the first carry and a fresh inner state.
 

@@ -21,6 +21,7 @@ import artbp
 from artbp.cells import lstm
 from experiments.common import tuning
 from experiments.common.arms import Arm
+from experiments.common.divergence import all_finite
 from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
 from experiments.tasks import losses
@@ -140,5 +141,4 @@ def accuracy(params: Any, stream: artbp.Stream, episode_length: int) -> jax.Arra
     right = jnp.argmax(losses.readout(params, ys), axis=-1) == stream.targets
     found = jnp.mean(right.reshape(-1, episode_length, right.shape[1]), axis=(0, 2))
     # The answer of a network of NaN is the first item, which is right by chance.
-    finite = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)])
-    return jnp.where(jnp.all(finite), found, jnp.nan)
+    return jnp.where(all_finite(params), found, jnp.nan)
