@@ -86,7 +86,8 @@ def without_unused_rows(xs: Any, mask: Any) -> Any:
     """Replaces the entries of xs that are not finite, in rows that a mask takes out at all steps.
 
     The losses of such a row do not count, but the cell runs on it, and 0 · NaN is NaN in the
-    gradient of its weights. Arrays are copied only if they hold such entries.
+    gradient of its weights. NumPy arrays are copied only if they hold such
+    entries.
 
     Args:
       xs: any pytree of arrays; those of shape `[T, B, ...]` have rows.

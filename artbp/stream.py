@@ -34,9 +34,11 @@ class Stream:
         bias. A segment goes on through it.
       mask: `[T]` or `[T, B]`. Bool: False where a loss does not count. Float: weights ≥ 0 of the
         losses, which multiply loss and gradient; a weight of 0 means False. Targets that do not
-        count may be NaN, and the loss need not be finite or differentiable there. Inputs of a row
-        that counts at no step may be NaN too: such entries of `xs` are replaced by 0, if `ends`
-        and the mask is not traced by JAX. Other inputs have to be finite, as they enter the carry.
+        count may be NaN. The loss need not be finite or differentiable there, if `loss_fn` works
+        for any number of rows. Danger: with `[T, B]`, the loss of a row must not depend on other
+        rows. Inputs of a row that counts at no step may be NaN too: such entries of `xs` are
+        replaced by 0, if `ends` and the mask is not traced by JAX. Other inputs have to be finite,
+        as they enter the carry.
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
         arrays otherwise.
       ends: False if the sequence goes on in the next stream, as with data from a loader. The carry

@@ -1,8 +1,8 @@
-"""Steps and rows whose loss does not count, given the values of one whose loss counts.
+"""Replaces outputs and targets of masked steps and rows, so that a NaN there reaches no gradient.
 
-A mask on the losses alone does not keep them out of the gradient: a loss that is not finite, or has
-no derivative, at a masked y or target gives 0 · NaN, which is NaN. So the loss function is given
-other values there, at which it is differentiated anyway.
+A mask on the losses alone is not enough: a loss that is not finite, or has no derivative, at a
+masked output or target gives 0 · NaN, which is NaN. So the loss function gets the values of a step
+and row that counts there.
 """
 
 from typing import Any
@@ -25,8 +25,13 @@ def replace_uncounted(
 
     With a mask by row, it has to be known which arrays have rows: with B = 3, an array `[R, 3]` may
     hold three rows or three features that all rows share. `loss_fn` is traced with twice as many
-    rows to find out. If that fails, for instance because it closes over an array of B entries, only
-    steps at which no row counts are replaced, and elsewhere entries that are not finite.
+    rows to find out. An array is taken for one of rows if the loss can only have twice as many rows
+    where this array has. Of other arrays, steps at which no row counts are replaced, and elsewhere
+    entries that are not finite. So are those of a loss that cannot have more rows, for instance
+    because it closes over an array of B entries.
+
+    Danger: the loss of a row must not depend on the ys and targets of other rows. A loss that
+    compares rows, or subtracts their mean, would meet the first row that counts several times.
 
     Args:
       loss_fn, params, ys, targets: as for `readout.loss_and_count`.
@@ -36,11 +41,10 @@ def replace_uncounted(
         valid = valid[:, 0]
     counts = valid if valid.ndim == 1 else jnp.any(valid, axis=1)
     first = jnp.argmax(counts)
-    uncut = jnp.any(counts)
-    params = jax.tree.map(lambda x: jnp.where(uncut, x, lax.stop_gradient(x)), params)
-    known = (True, True) if valid.ndim == 1 else _have_rows(loss_fn, params, ys, targets, valid)
+    any_counts = jnp.any(counts)
+    params = jax.tree.map(lambda x: jnp.where(any_counts, x, lax.stop_gradient(x)), params)
 
-    def of_leaf(leaf: jax.Array, has_known_rows: bool) -> jax.Array:
+    def of_leaf(leaf: jax.Array, has_rows: bool) -> jax.Array:
         if _tree.is_key(leaf):
             return leaf
         example = lax.stop_gradient(_tree.index(leaf, first))
@@ -48,7 +52,7 @@ def replace_uncounted(
         if valid.ndim == 1 or leaf.shape[1:2] != valid.shape[1:]:
             return leaf
         flags = valid
-        if not has_known_rows:
+        if not has_rows:
             if not _tree.is_inexact(leaf):
                 return leaf
             flags = _tree.align(valid, leaf) | jnp.isfinite(leaf)
@@ -57,8 +61,10 @@ def replace_uncounted(
         of_row = _where(is_first, example, jnp.zeros_like(example))
         return _where(flags, leaf, jnp.sum(of_row, axis=0, dtype=leaf.dtype)[None, None])
 
-    ys = jax.tree.map(lambda leaf: of_leaf(leaf, known[0]), ys)
-    return params, ys, jax.tree.map(lambda leaf: of_leaf(leaf, known[1]), targets)
+    leaves, treedef = jax.tree.flatten((ys, targets))
+    with_rows = set() if valid.ndim == 1 else _with_rows(loss_fn, params, ys, targets, valid)
+    replaced = [of_leaf(leaf, i in with_rows) for i, leaf in enumerate(leaves)]
+    return params, *treedef.unflatten(replaced)
 
 
 def _where(flags: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
@@ -66,29 +72,29 @@ def _where(flags: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
     return jnp.where(_tree.align(flags, yes) | jnp.zeros_like(yes, bool), yes, no)
 
 
-def _have_rows(
-    loss_fn: Any, params: Any, ys: Any, targets: Any, valid: jax.Array
-) -> tuple[bool, bool]:
-    """Whether it is known that arrays `[R, B, ...]` have rows: (those of ys, those of targets)."""
+def _with_rows(loss_fn: Any, params: Any, ys: Any, targets: Any, valid: jax.Array) -> set[int]:
+    """Which leaves of (ys, targets), by number, are known to have rows."""
     num_rows = valid.shape[1]
     loss_fn = getattr(loss_fn, "of_any_shape", loss_fn)  # one that `closure.hoist` traced is not
     step = jax.eval_shape(lambda tree: _tree.index(tree, 0), (ys, targets))
+    leaves, treedef = jax.tree.flatten(step)
 
-    def doubled(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        if leaf.shape[:1] != (num_rows,):
-            return leaf
-        return leaf.update(shape=(2 * num_rows, *leaf.shape[1:]))
-
-    for have_rows in ((True, True), (True, False)):
-        y, target = (
-            jax.tree.map(doubled, tree) if flag else tree
-            for tree, flag in zip(step, have_rows, strict=True)
-        )
+    def can_have_twice(doubled: set[int]) -> bool:
+        """Whether the loss has twice as many rows if these leaves have."""
+        shapes = [
+            leaf.update(shape=(2 * num_rows, *leaf.shape[1:])) if i in doubled else leaf
+            for i, leaf in enumerate(leaves)
+        ]
         try:
-            returned = jax.eval_shape(loss_fn, params, y, target)
+            returned = jax.eval_shape(loss_fn, params, *treedef.unflatten(shapes))
         except Exception:  # whatever a user's function raises for other shapes
-            continue
+            return False
         losses = returned[0] if isinstance(returned, tuple) else returned
-        if losses.shape == (2 * num_rows,):
-            return have_rows
-    return False, False
+        return losses.shape == (2 * num_rows,)
+
+    candidates = {i for i, leaf in enumerate(leaves) if leaf.shape[:1] == (num_rows,)}
+    of_ys = {i for i in candidates if i < len(jax.tree.leaves(ys))}
+    for doubled in (candidates, of_ys):
+        if can_have_twice(doubled):
+            return {i for i in doubled if not can_have_twice(doubled - {i})}
+    return set()

@@ -109,6 +109,34 @@ def test_an_array_that_rows_share_is_not_taken_for_rows(float64):
     assert relative_error(total, counted_gradient(expected)) < 1e-12
 
 
+def test_a_shared_array_that_a_loss_reads_across_rows(float64):
+    """Weights of three classes, and an average over three features: no entry belongs to a row."""
+    problem, rng = problem_of(spoil=False), np.random.default_rng(0)
+    labels = rng.integers(0, 3, (NUM_STEPS, NUM_ROWS))
+    weights, features = rng.uniform(1, 2, (2, NUM_STEPS, 3))
+    factors = np.take_along_axis(weights, labels, axis=1) * features.mean(axis=1, keepdims=True)
+
+    def squares(params, y):
+        return jnp.sum((y * params["readout"][None]) ** 2, axis=-1)
+
+    def loss_fn(params, y, target):
+        mean = jnp.mean(target["features"])
+        return target["weights"][target["labels"]] * mean * squares(params, y)
+
+    targets = {"labels": labels, "weights": weights, "features": features}
+    found, expected = (
+        one_pass(
+            artbp.bptt(problem.cell, loss),
+            problem._replace(stream=artbp.Stream(problem.stream.xs, target, mask=MASK)),
+        )[0]
+        for loss, target in (
+            (loss_fn, targets),
+            (lambda params, y, factor: factor * squares(params, y), factors),
+        )
+    )
+    assert relative_error(found, expected) < 1e-12
+
+
 def test_a_loss_that_cannot_have_more_rows(float64):
     """It closes over an array of rows. NaN targets still have no influence."""
     problem = problem_of()
