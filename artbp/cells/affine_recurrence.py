@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.cells.base import input_product, product
+from artbp.cells.base import input_product, product, transpose
 from artbp.unrolls.recurrence import Chunk
 
 # Up to this size, XLA on a CPU is faster at four products [B, H] × [H, H] and their sum than at
@@ -43,12 +43,17 @@ class AffineRecurrence:
         self._to_params = to_params
         self._dtype = params["recurrent"].dtype
         self._wide = _tree.at_least_float32(self._dtype)
+        is_cpu = jax.default_backend() == "cpu"
+        # XLA on a CPU has no bfloat16 loop buffers: it would convert a whole one at every step.
+        self._stored = self._wide if is_cpu else self._dtype
         self._blocks = None
         hidden_size, columns = params["recurrent"].shape
-        num_blocks = columns // hidden_size
-        if num_blocks > 1 and hidden_size <= _SMALL and jax.default_backend() == "cpu":
-            # The barrier keeps the slices out of the loops, where XLA would cut them at each step.
-            self._blocks = lax.optimization_barrier(jnp.split(params["recurrent"].T, num_blocks))
+        num_blocks = columns // hidden_size if hidden_size <= _SMALL else 1
+        if is_cpu:
+            # The barrier keeps slices and copies out of the loops, where XLA would make them at
+            # each step.
+            transposed = transpose(params["recurrent"])
+            self._blocks = lax.optimization_barrier(jnp.split(transposed, num_blocks))
 
     def project(self, xs: Any) -> Any:
         """x W + b for float inputs; symbols stay symbols, as picking rows of W is no product."""
@@ -60,7 +65,7 @@ class AffineRecurrence:
         return _tree.zero_sums({name: self._params[name] for name in self._names})
 
     def accumulate(self, sums: Any, local: Any, xs: Any, deltas: Any) -> Any:
-        hidden = local.hidden.astype(self._dtype)
+        hidden = local.hidden
         of_hidden, of_input = self._sides(local, deltas)
         num_inputs, hidden_size = self._params["input"].shape[0], hidden.shape[-1]
         is_symbols = jnp.issubdtype(xs.dtype, jnp.integer)
@@ -70,7 +75,7 @@ class AffineRecurrence:
             recurrent = sums["recurrent"] + self._summed_outer(hidden, of_hidden)
         else:
             xs = jax.nn.one_hot(xs, num_inputs, dtype=self._dtype) if is_symbols else xs
-            xs = xs.astype(self._dtype)
+            hidden, xs = hidden.astype(self._dtype), xs.astype(self._dtype)
             if of_input is of_hidden:
                 # One product for both: a narrow one, as of few symbols, costs as much as a wide.
                 both = self._summed_outer(jnp.concatenate([hidden, xs], axis=-1), of_hidden)
@@ -122,7 +127,7 @@ class AffineRecurrence:
         """δz Uᵀ, from δz in K parts and in one."""
         if self._blocks is None:
             return product(delta, self._params["recurrent"].T)
-        first, *rest = map(product, parts, self._blocks)
+        first, *rest = map(product, parts if len(self._blocks) > 1 else [delta], self._blocks)
         return sum(rest, start=first)
 
     def _summed(self, deltas: jax.Array) -> jax.Array:
@@ -131,10 +136,11 @@ class AffineRecurrence:
 
     def _summed_outer(self, left: jax.Array, right: jax.Array) -> jax.Array:
         """Σ_t Σ_b left[t, b, :] right[t, b, :]ᵀ, one product, sharded as the weights."""
+        left, right = left.astype(self._dtype), right.astype(self._dtype)
         if not _tree.is_sharded((left, right, self._params["recurrent"])):
             # Steps and rows as one axis: XLA would transpose both operands.
             left, right = left.reshape(-1, left.shape[-1]), right.reshape(-1, right.shape[-1])
-            return jnp.matmul(left.T, right, preferred_element_type=self._wide)
+            return jnp.matmul(transpose(left), right, preferred_element_type=self._wide)
         sharding = jax.typeof(self._params["recurrent"]).sharding
         axes = tuple(range(left.ndim - 1))
         options = {"preferred_element_type": self._wide, "out_sharding": sharding}

@@ -67,12 +67,12 @@ class LSTMRecurrence(AffineRecurrence):
         i, f, g, o = lax.optimization_barrier((i, f, jnp.tanh(z_g), o))
         memory = lax.optimization_barrier(f * carry.memory.astype(z.dtype) + i * g)
         hidden = (o * jnp.tanh(memory)).astype(carry.hidden.dtype)
-        i, f, g, o = (gate.astype(self._dtype) for gate in (i, f, g, o))
+        i, f, g, o = (gate.astype(self._stored) for gate in (i, f, g, o))
         residuals = LSTMResiduals(i, f, g, o, carry.memory)
         return LSTMCarry(memory.astype(carry.memory.dtype), hidden), hidden, residuals
 
     def residuals_like(self, carry: LSTMCarry) -> LSTMResiduals:
-        gate = carry.hidden.astype(self._dtype)
+        gate = carry.hidden.astype(self._stored)
         return LSTMResiduals(gate, gate, gate, gate, carry.memory)
 
     def linearize(self, chunk: Chunk) -> tuple[jax.Array, LSTMLocal]:
@@ -98,7 +98,7 @@ class LSTMRecurrence(AffineRecurrence):
         d_hidden, d_memory = lax.optimization_barrier((d_hidden, d_memory))
         of_memory = (local.input_gate, local.forget_gate, local.candidate)
         parts = [*(gate * d_memory for gate in of_memory), local.output_gate * d_hidden]
-        parts = [part.astype(self._dtype) for part in parts]
+        parts = [part.astype(self._stored) for part in parts]
         parts, delta = lax.optimization_barrier((parts, jnp.concatenate(parts, axis=-1)))
         entering = LSTMCarry(
             memory=(local.decay * d_memory).astype(cotangent.memory.dtype),

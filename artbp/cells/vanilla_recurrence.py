@@ -50,12 +50,12 @@ class LinearRecurrence(AffineRecurrence):
     ) -> tuple[jax.Array, jax.Array]:
         delta = cotangent.astype(self._wide) + y_cotangent.astype(self._wide)
         delta = delta if local.slope is None else local.slope * delta
-        delta = lax.optimization_barrier(delta.astype(self._dtype))
+        delta = lax.optimization_barrier(delta.astype(self._stored))
         return delta, self._back([delta], delta).astype(cotangent.dtype)
 
     def _residual_dtype(self, carry: jax.Array) -> Any:
         """The wider of those of carry and weights: h' of a narrow carry is too coarse for φ'."""
-        return max(carry.dtype, self._dtype, key=lambda dtype: dtype.itemsize)
+        return max(carry.dtype, self._stored, key=lambda dtype: dtype.itemsize)
 
     def _activation(self, z: jax.Array) -> jax.Array:
         return z

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from artbp.cells.base import ReferenceCell, input_product, product
+from artbp.cells.base import ReferenceCell, input_product, product, transpose
 from artbp.cells.lstm_recurrence import LSTMCarry, LSTMLocal, LSTMRecurrence, LSTMResiduals
 from artbp.unrolls.recurrence import Chunk
 
@@ -63,13 +63,28 @@ def _initial_carry(params: Any, batch_size: int) -> LSTMCarry:
     return LSTMCarry(zeros, zeros)
 
 
+@jax.custom_vjp
+def _combined(left: jax.Array, right: jax.Array) -> jax.Array:
+    """left @ right, rounded to the dtype of right; the backward pass is fast in bfloat16, too."""
+    return product(left, right).astype(right.dtype)
+
+
+def _pull_combined_back(operands: Any, delta: jax.Array) -> tuple[jax.Array, jax.Array]:
+    left, right = operands
+    of_left, of_right = product(delta, transpose(right)), product(transpose(left), delta)
+    return of_left.astype(left.dtype), of_right.astype(right.dtype)
+
+
+_combined.defvjp(lambda *operands: (_combined(*operands), operands), _pull_combined_back)
+
+
 def _affine_map(params: Any) -> dict[str, jax.Array]:
     """The products combined: the weights of z = x input + h recurrent + bias."""
     recurrent = params["recurrent"]
     return {
-        "input": params["input"] + params["mixed_input"] @ recurrent,
-        "recurrent": params["mixed_recurrent"] @ recurrent,
-        "bias": params["bias"] + params["mixed_bias"] @ recurrent,
+        "input": params["input"] + _combined(params["mixed_input"], recurrent),
+        "recurrent": _combined(params["mixed_recurrent"], recurrent),
+        "bias": params["bias"] + product(params["mixed_bias"], recurrent),
     }
 
 
@@ -84,16 +99,18 @@ class _Recurrence(LSTMRecurrence):
         z = self._projected(u) + product(carry.hidden, self._params["recurrent"])
         z_i, z_f, g, z_o = jnp.split(z, 4, axis=-1)
         gates = jax.nn.sigmoid(z_i), jax.nn.sigmoid(z_f), g, jax.nn.sigmoid(z_o)
-        i, f, g, o = lax.optimization_barrier(gates)
+        gates = i, f, g, o = lax.optimization_barrier(gates)
         memory = lax.optimization_barrier(f * carry.memory + i * g)
-        hidden = jnp.tanh(memory * o)
-        return LSTMCarry(memory, hidden), hidden, LSTMResiduals(i, f, g, o, carry.memory)
+        hidden = jnp.tanh(memory * o).astype(carry.hidden.dtype)
+        i, f, g, o = (gate.astype(self._stored) for gate in gates)
+        residuals = LSTMResiduals(i, f, g, o, carry.memory)
+        return LSTMCarry(memory.astype(carry.memory.dtype), hidden), hidden, residuals
 
     def linearize(self, chunk: Chunk) -> tuple[jax.Array, LSTMLocal]:
-        i, f, g, o, c = chunk.residuals
+        i, f, g, o, c = (leaf.astype(self._wide) for leaf in chunk.residuals)
         memory = f * c + i * g
         hidden = lax.optimization_barrier(jnp.tanh(memory * o))
-        slope = 1 - hidden * hidden
+        ys, slope = hidden.astype(chunk.entering.hidden.dtype), 1 - hidden * hidden
         local = LSTMLocal(
             input_gate=g * i * (1 - i),
             forget_gate=c * f * (1 - f),
@@ -101,10 +118,13 @@ class _Recurrence(LSTMRecurrence):
             output_gate=slope * memory * o * (1 - o),
             memory=slope * o,
             decay=f,
-            hidden=self._entered(chunk, hidden),
+            hidden=self._entered(chunk, ys),
         )
-        return hidden, lax.optimization_barrier(local)
+        return ys, lax.optimization_barrier(local)
 
 
 authors_lstm = ReferenceCell(_apply, _init, _initial_carry, _Recurrence)
-"""The cell of this module, in float32 or float64; x is `[B]` integers or `[B, D]` floats."""
+"""The cell of this module; x is `[B]` integers or `[B, D]` floats.
+
+The carry is float32 or wider; weights may be cast to bfloat16 by `with_params`.
+"""

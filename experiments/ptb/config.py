@@ -32,7 +32,11 @@ def default_config() -> ml_collections.ConfigDict:
                 "generated_lines": 2000,  # of training text, for source "generated" only
                 "keep_line_spaces": False,  # see experiments.ptb.data
             },
-            "model": {"cell": "lstm", "hidden_size": 128},  # or "gru", "authors_lstm"
+            "model": {
+                "cell": "lstm",  # or "gru", "authors_lstm"
+                "hidden_size": 128,
+                "products": "float32",  # or "bfloat16": of the cell, summed in float32
+            },
             # How the validation text is scored after each epoch: as one column, or as more, side by
             # side, which is faster. At the end it is scored as one column in any case.
             "columns": 1,

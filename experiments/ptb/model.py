@@ -32,8 +32,14 @@ class CharacterModel(NamedTuple):
 
 
 @functools.lru_cache
-def character_model(cell: str, num_symbols: int, hidden_size: int) -> CharacterModel:
+def character_model(
+    cell: str, num_symbols: int, hidden_size: int, products: str = "float32"
+) -> CharacterModel:
     """A model with `hidden_size` units of the kind `cell`; raises ConfigError for other kinds.
+
+    With `products` "bfloat16", the cell rounds its weights and what it multiplies them with to
+    bfloat16, and sums the products in float32. Params, carry, losses, updates and the readout stay
+    float32.
 
     The same arguments give the same object, so that functions jitted for it are compiled once.
     """
@@ -41,7 +47,12 @@ def character_model(cell: str, num_symbols: int, hidden_size: int) -> CharacterM
         raise ConfigError(f"model.cell is {cell!r}: expected one of {', '.join(CELLS)}.")
     if hidden_size < 1:
         raise ConfigError(f"model.hidden_size is {hidden_size}: expected 1 or more.")
+    if products not in ("float32", "bfloat16"):
+        raise ConfigError(f"model.products is {products!r}: expected 'float32' or 'bfloat16'.")
     core = CELLS[cell]
+
+    def cell_params(params):
+        return jax.tree.map(lambda leaf: leaf.astype(products), params["cell"])
 
     def init(rng_key):
         cell_key, readout_key = jax.random.split(rng_key)
@@ -53,7 +64,7 @@ def character_model(cell: str, num_symbols: int, hidden_size: int) -> CharacterM
     def initial_carry(params, batch_size):
         return core.initial_carry(params["cell"], batch_size)
 
-    return CharacterModel(init, initial_carry, core.with_params(lambda params: params["cell"]))
+    return CharacterModel(init, initial_carry, core.with_params(cell_params))
 
 
 def bits(nats: float) -> float:

@@ -37,28 +37,38 @@ def test_a_step_by_hand(params):
     np.testing.assert_array_equal(y, new.hidden)
 
 
-def test_the_backward_pass_is_that_of_the_step(params):
+def _gradient(cell, params):
     xs = jax.random.randint(jax.random.key(1), (NUM_STEPS, ROWS), 0, SYMBOLS)
     targets = jax.random.normal(jax.random.key(2), (NUM_STEPS, ROWS, UNITS))
-    stream = artbp.Stream(xs, targets)
-    carry = authors_lstm.initial_carry(params, ROWS)
 
     def loss_fn(params, y, target):
         return jnp.sum((y - target) ** 2, axis=-1)
 
-    def grads(cell):
-        estimator = artbp.tbptt(cell, loss_fn, truncation_length=NUM_STEPS, block_size=3)
-        state = estimator.init(params, carry, rng_key=jax.random.key(0))
-        return estimator.estimate(params, state, stream)[0]
+    estimator = artbp.tbptt(cell, loss_fn, truncation_length=NUM_STEPS, block_size=3)
+    carry = authors_lstm.initial_carry(params, ROWS)
+    state = estimator.init(params, carry, rng_key=jax.random.key(0))
+    return estimator.estimate(params, state, artbp.Stream(xs, targets))[0]
 
+
+def test_the_backward_pass_is_that_of_the_step(params):
     assert authors_lstm.recurrence(params) is not None
-    expected = grads(lambda params, carry, x: authors_lstm(params, carry, x))
+    expected = _gradient(lambda params, carry, x: authors_lstm(params, carry, x), params)
     assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(expected))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13),
-        grads(authors_lstm),
+        _gradient(authors_lstm, params),
         expected,
     )
+
+
+def test_products_in_bfloat16_change_the_gradient_by_its_rounding_only(params):
+    narrow = authors_lstm.with_params(
+        lambda params: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    )
+    expected, rounded = _gradient(authors_lstm, params), _gradient(narrow, params)
+    for name, leaf in expected.items():
+        error = np.linalg.norm(rounded[name] - leaf) / np.linalg.norm(leaf)
+        assert 1e-5 < error < 0.02, (name, error)  # a bfloat16 is right to 0.4 %
 
 
 def test_initial_weights():

@@ -154,6 +154,7 @@ def test_a_workdir_holds_one_run(finished_run):
         ("arm=artbp(1, alpha=4)", "mean_length=1"),
         ("arm=artbp(50, alpha=2.0)", "alpha=2.0"),
         ("model.cell=rnn", "model.cell is 'rnn'"),
+        ("model.products=float16", "model.products is 'float16'"),
         ("data.source=wikipedia", "data.source is 'wikipedia'"),
         ("data.generated_lines=1", "num_lines = 1"),
         ("optimizer.name=adamm", "adamm"),
