@@ -11,6 +11,8 @@ from artbp.estimators.base import (
     Plan,
 )
 from artbp.estimators.bptt import bptt
+from artbp.estimators.forward_gradient import forward_gradient
+from artbp.estimators.nres import gpes, nres
 from artbp.estimators.pes import pes
 from artbp.estimators.random_truncation import random_truncation
 from artbp.estimators.registry import REGISTRY, EstimatorSpec
@@ -35,6 +37,9 @@ __all__ = [
     "artbp",
     "awd_lstm_bptt",
     "bptt",
+    "forward_gradient",
+    "gpes",
+    "nres",
     "pes",
     "random_truncation",
     "rtrl",

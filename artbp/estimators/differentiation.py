@@ -1,4 +1,4 @@
-"""The derivatives of a step for RTRL, SnAp-1 and UORO, with errors that say what these need."""
+"""The derivatives of a step for the online estimators, with errors that say what these need."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,17 +9,17 @@ import jax
 from artbp import _tree
 
 FORWARD = (
-    "rtrl, snap1 and uoro also differentiate the cell in forward mode (jax.jvp), and JAX cannot do "
-    "this here. A jax.custom_vjp inside the cell has no derivative in forward mode: use "
-    "jax.custom_jvp, or an estimator that needs reverse mode only (bptt, tbptt, tbptt_k1_k2, "
-    "adaptive_tbptt, awd_lstm_bptt, artbp, random_truncation, unbiased_tbptt). truncated_es and "
-    "pes need no derivative."
+    "rtrl, snap1, uoro and forward_gradient also differentiate the cell in forward mode (jax.jvp), "
+    "and JAX cannot do this here. A jax.custom_vjp inside the cell has no derivative in forward "
+    "mode: use jax.custom_jvp, or an estimator that needs reverse mode only (bptt, tbptt, "
+    "tbptt_k1_k2, adaptive_tbptt, awd_lstm_bptt, artbp, random_truncation, unbiased_tbptt). "
+    "truncated_es, pes, gpes and nres need no derivative."
 )
 REVERSE = (
-    "rtrl, snap1 and uoro differentiate the cell and loss_fn in reverse mode (jax.vjp), and JAX "
-    "cannot do this here. A jax.lax.while_loop, or a fori_loop of a length that is traced, has no "
-    "derivative in reverse mode: use jax.lax.scan, or a fori_loop of a fixed length. The only "
-    "estimators that need no derivative are truncated_es and pes."
+    "rtrl, snap1, uoro and forward_gradient differentiate the cell and loss_fn in reverse mode "
+    "(jax.vjp), and JAX cannot do this here. A jax.lax.while_loop, or a fori_loop of a length that "
+    "is traced, has no derivative in reverse mode: use jax.lax.scan, or a fori_loop of a fixed "
+    "length. The only estimators that need no derivative are truncated_es, pes, gpes and nres."
 )
 
 

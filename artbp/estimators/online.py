@@ -1,4 +1,4 @@
-"""Shared driver of the estimators that carry ds_t/dθ forward in time: RTRL, UORO and SnAp-1.
+"""Shared driver of the estimators that carry ds_t/dθ, or its products, forward in time.
 
     g_t = ∂ℓ_t/∂θ + (ds_{t−1}/dθ)ᵀ ∂ℓ_t/∂s_{t−1}
 

@@ -19,6 +19,8 @@ class Particles(NamedTuple):
 
     carries: Any  # of every +ε, then of every −ε, `[2 M, ...]`
     accumulated: Any  # ξ of every +ε, like params `[M, ...]`; −ε has −ξ
+    perturbations: Any  # ε of every +ε, like `accumulated`; () if each unroll draws new ones
+    age: jax.Array  # unrolls since these were drawn; 0 if the next unroll draws new ones
 
 
 def evolution_strategy(
@@ -30,18 +32,38 @@ def evolution_strategy(
     normalizer: float,
     *,
     persistent: bool,
+    unrolls_per_draw: int | None = 1,
 ) -> GradientEstimator:
     """Builds truncated ES or, if `persistent`, PES; for the arguments see `artbp.truncated_es`.
 
     In truncated ES all particles start from the unperturbed carry, and ξ = ε. Persistent particles
-    continue from their own carries, and ξ sums their perturbations since the stream began.
+    continue from their own carries, and ξ sums the perturbations drawn since the stream began. They
+    draw new ones every `unrolls_per_draw` unrolls; None: once, at the beginning of a stream.
     """
     check_positive(truncation_length=truncation_length, num_pairs=num_pairs, integer=True)
     check_positive(scale=scale)
 
     def particles_at(params: Any, carry: Any) -> Particles:
-        zeros = _tree.zeros_like(_tree.repeat(params, num_pairs))
-        return Particles(_tree.repeat(carry, 2 * num_pairs), zeros)
+        # Two trees of zeros: a state whose leaves share a buffer cannot be donated.
+        zeros, perturbations = _tree.zeros_like(_tree.repeat((params, params), num_pairs))
+        if unrolls_per_draw == 1:
+            perturbations = ()
+        carries = _tree.repeat(carry, 2 * num_pairs)
+        return Particles(carries, zeros, perturbations, jnp.zeros((), jnp.int32))
+
+    def perturb(particles: Particles, drawn: Any) -> tuple[Particles, Any]:
+        """(the particles, without new carries, and their perturbations in the next unroll)."""
+        accumulated = jax.tree.map(jnp.add, particles.accumulated, drawn)
+        if unrolls_per_draw == 1:
+            return particles._replace(accumulated=accumulated), drawn
+        is_due, age = particles.age == 0, particles.age + 1
+        drawn = _tree.select(is_due, drawn, particles.perturbations)
+        return Particles(
+            carries=particles.carries,
+            accumulated=_tree.select(is_due, accumulated, particles.accumulated),
+            perturbations=drawn,
+            age=age if unrolls_per_draw is None else age % unrolls_per_draw,
+        ), drawn
 
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
@@ -63,8 +85,8 @@ def evolution_strategy(
 
         particles = state.inner_state if persistent else particles_at(params, state.carry)
         drawn = _draw_perturbations(rng_key, params, num_pairs, scale)
-        accumulated = jax.tree.map(jnp.add, particles.accumulated, drawn)
-        pairs = jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), drawn)
+        particles, perturbations = perturb(particles, drawn)
+        pairs = jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), perturbations)
         unrolls = jax.vmap(run)(pairs, particles.carries)
         positive, negative = jnp.split(unrolls.loss_sum, 2)
         weights = (positive - negative) / (2 * num_pairs * scale**2)
@@ -73,8 +95,8 @@ def evolution_strategy(
             dtype = _tree.at_least_float32(leaf.dtype)
             return jnp.tensordot(weights.astype(dtype), leaf.astype(dtype), 1)
 
-        grads = jax.tree.map(weighted_sum, accumulated)
-        inner_state = Particles(unrolls.carry, accumulated) if persistent else ()
+        grads = jax.tree.map(weighted_sum, particles.accumulated)
+        inner_state = particles._replace(carries=unrolls.carry) if persistent else ()
         unperturbed = run(_tree.zeros_like(params), state.carry)
         return unperturbed._replace(grads=grads, inner_state=inner_state)
 

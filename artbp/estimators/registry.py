@@ -10,6 +10,8 @@ from artbp.estimators.artbp import artbp
 from artbp.estimators.awd_lstm import awd_lstm_bptt
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.bptt import bptt
+from artbp.estimators.forward_gradient import forward_gradient
+from artbp.estimators.nres import gpes, nres
 from artbp.estimators.pes import pes
 from artbp.estimators.random_truncation import random_truncation
 from artbp.estimators.rtrl import rtrl
@@ -26,8 +28,9 @@ Bias = Literal["none", "truncation", "sparsity", "smoothing", "truncation and sm
 class EstimatorSpec(NamedTuple):
     """An estimator and what it claims.
 
-    All take any cell, with complex numbers too. (rtrl, snap1 and uoro need a cell that JAX can
-    differentiate in forward mode, and black boxes real params.)
+    All take any cell, with complex numbers too. (rtrl, snap1, uoro and
+    forward_gradient need a cell that JAX can differentiate in forward mode, and black boxes real
+    params.)
 
     Attributes:
       build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with updates every
@@ -132,9 +135,16 @@ REGISTRY: dict[str, EstimatorSpec] = {
     "rtrl": EstimatorSpec(_every(rtrl, "update_every"), random=False),
     "snap1": EstimatorSpec(_every(snap1, "update_every"), "sparsity", random=False),
     "uoro": EstimatorSpec(_every(uoro, "update_every")),
+    "forward_gradient": EstimatorSpec(_every(forward_gradient, "update_every")),
     "truncated_es": EstimatorSpec(
         _every(truncated_es, "truncation_length"), "truncation and smoothing", black_box=True
     ),
     "pes": EstimatorSpec(_every(pes, "truncation_length"), "smoothing", black_box=True),
+    "gpes": EstimatorSpec(
+        _build(gpes, lambda n: {"truncation_length": n, "draw_every": 2 * n}),
+        "smoothing",
+        black_box=True,
+    ),
+    "nres": EstimatorSpec(_every(nres, "truncation_length"), "smoothing", black_box=True),
 }
 """Maps the name of every estimator to its `EstimatorSpec`. The shared tests run over it."""

@@ -1,8 +1,8 @@
 """Shared driver for estimators that advance a fixed number of steps per update.
 
-Each (RTRL, SnAp-1, UORO, ES, PES, TBPTT(k1, k2), adaptive and unbiased TBPTT) provides `advance`,
-which takes the next steps. This module handles the position, the end of the stream, checks and
-normalisation. An estimate is one compiled program.
+Each (the online ones, evolution strategies, TBPTT(k1, k2), adaptive and unbiased TBPTT) provides
+`advance`, which takes the next steps. This module handles the position, the end of the stream,
+checks and normalisation. An estimate is one compiled program.
 """
 
 from collections.abc import Callable

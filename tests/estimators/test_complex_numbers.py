@@ -102,6 +102,7 @@ SAME_CODE = {
     "tbptt_reforward": "tbptt_past_weights",
     "tbptt_window_losses": "tbptt_past_weights",
     "truncated_es": "pes",
+    "gpes": "nres",
 }
 TESTED_BELOW = {"snap1", "uoro"}
 OTHERS = [

@@ -13,6 +13,8 @@ NUM_STEPS = 11
 # Not the gradient of the summed losses: perturbed params, means of segments, a part of the losses.
 OTHER_GRADIENTS = {
     "awd_lstm_bptt",
+    "gpes",
+    "nres",
     "pes",
     "tbptt_short_window",
     "tbptt_window_losses",

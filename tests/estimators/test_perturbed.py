@@ -4,14 +4,17 @@ Smoothing does not change the gradient of a quadratic. The mean of PES is theref
 gradient, and the mean of truncated ES is the TBPTT gradient.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from problems import SmallProblem, bptt_gradient, make_problem, one_pass
+from problems import SmallProblem, bptt_gradient, make_problem, one_pass, relative_error
 
 import artbp
+from artbp.estimators import perturbed
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -61,6 +64,53 @@ def distances(make, expected, problem):
     return np.abs(samples.mean(0) - ravel_pytree(expected)[0]) / errors
 
 
+NUM_UNROLLS = -(-NUM_STEPS // UNROLL)
+
+
+def over_all_signs(monkeypatch, make, num_draws, draw_at):
+    """The mean gradient of a pass over all signs of the perturbations, one pair for each.
+
+    `draw_at(i)` says which of `num_draws` independent draws unroll i uses; None: its own.
+    """
+    problem, scale = quadratic_problem(), 0.1
+    size = problem.params["theta"].size
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=num_draws * size)))
+    table = iter(scale * signs.reshape(-1, num_draws, size).swapaxes(0, 1)[draw_at])
+    monkeypatch.setattr(
+        perturbed, "_draw_perturbations", lambda *_: {"theta": jnp.asarray(next(table))}
+    )
+    estimator = make(
+        problem.cell, problem.loss_fn, truncation_length=UNROLL, num_pairs=len(signs), scale=scale
+    )
+    with jax.disable_jit():
+        mean, infos, _ = one_pass(estimator, problem)
+    assert len(infos) == NUM_UNROLLS
+    return mean, bptt_gradient(problem)
+
+
+def gpes_2(*args, **kwargs):
+    return artbp.gpes(*args, draw_every=2 * UNROLL, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make", "num_draws", "draw_at"),
+    [
+        (artbp.pes, 4, [0, 1, 2, 3]),
+        # A draw that must not be used is that of another unroll.
+        (gpes_2, 2, [0, 1, 1, 0]),
+        (artbp.nres, 2, [0, 1, 1, 1]),
+    ],
+)
+def test_the_mean_over_all_signs_is_bptt_on_a_quadratic(monkeypatch, make, num_draws, draw_at):
+    mean, expected = over_all_signs(monkeypatch, make, num_draws, draw_at)
+    assert relative_error(mean, expected) < 1e-12
+
+
+def test_truncated_es_is_biased_over_all_signs(monkeypatch):
+    mean, expected = over_all_signs(monkeypatch, artbp.truncated_es, 1, [0, 0, 0, 0])
+    assert relative_error(mean, expected) > 0.01
+
+
 def test_pes_is_unbiased_on_a_quadratic():
     problem = quadratic_problem()
     assert max(distances(artbp.pes, bptt_gradient(problem), problem)) < LIMIT
@@ -78,7 +128,7 @@ def test_truncated_es_has_the_mean_of_tbptt():
     assert max(distances(artbp.truncated_es, expected, problem)) < LIMIT
 
 
-@pytest.mark.parametrize("make", [artbp.pes, artbp.truncated_es])
+@pytest.mark.parametrize("make", [artbp.pes, artbp.nres, artbp.truncated_es])
 def test_follows_the_unperturbed_system(make):
     """Loss and carry are those of the unperturbed system, whatever the particles do."""
     problem = make_problem("gru", 7, resets=True, mask=True)
@@ -169,8 +219,14 @@ def test_params_that_cannot_be_perturbed(make, dtype):
         ({"truncation_length": 2, "scale": 0.0}, "scale=0.0"),
     ],
 )
-@pytest.mark.parametrize("make", [artbp.pes, artbp.truncated_es])
+@pytest.mark.parametrize("make", [artbp.pes, artbp.nres, artbp.truncated_es])
 def test_bad_options(make, options, word):
     problem = make_problem()
     with pytest.raises(ValueError, match=word):
         make(problem.cell, problem.loss_fn, **options)
+
+
+def test_gpes_draws_where_an_unroll_begins():
+    problem = make_problem()
+    with pytest.raises(ValueError, match="draw_every=5 is not a multiple of truncation_length=2"):
+        artbp.gpes(problem.cell, problem.loss_fn, truncation_length=2, draw_every=5)

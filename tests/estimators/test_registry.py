@@ -101,7 +101,7 @@ def test_exactness_is_what_the_row_claims(row, float64):
 
 # Too noisy to be told from a bias in this many keys: enumerated in test_online, and tested on a
 # problem of their own in test_perturbed.
-NOISY = {"uoro", "truncated_es", "pes"}
+NOISY = {"uoro", "truncated_es", "pes", "gpes", "nres"}
 RANDOM_SUMS = [name for name, row in artbp.REGISTRY.items() if row.random and row.sums]
 
 

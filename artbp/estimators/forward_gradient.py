@@ -1,0 +1,97 @@
+"""The forward gradient: the derivative along random directions, carried forward in time."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from artbp import _tree
+from artbp._checks import check_positive
+from artbp.estimators.base import GradientEstimator
+from artbp.estimators.online import Sensitivity, StepDerivatives, online
+from artbp.estimators.uoro import random_signs
+from artbp.unrolls.checks import Cell
+from artbp.unrolls.readout import LossFn
+
+
+class Directions(NamedTuple):
+    """M directions u of the params, and the derivatives of the carry along them."""
+
+    params: Any  # u, like params `[M, ...]`; complex leaves in parts, here and below
+    state: Any  # (ds/dθ) u, like the differentiable leaves of the carry `[M, ...]`
+    are_drawn: jax.Array  # bool
+
+
+def forward_gradient(
+    cell: Cell,
+    loss_fn: LossFn,
+    *,
+    update_every: int = 1,
+    num_directions: int = 1,
+    draw_directions: Callable[[jax.Array, Any], Any] | None = None,
+    normalizer: float = 1.0,
+) -> GradientEstimator:
+    """The forward gradient takes the derivative along M random directions u, online.
+
+        g_t = ∂ℓ_t/∂θ + 1/M Σ_m (v_m · ∂ℓ_t/∂s_{t−1}) u_m,      v = (ds_{t−1}/dθ) u
+        v ← (∂F_t/∂s_{t−1}) v + (∂F_t/∂θ) u                      u random signs
+
+    u is drawn where the stream begins. As E[u uᵀ] = 1, the gradients of a pass with frozen params
+    sum to an unbiased estimate of the gradient of `artbp.bptt`. It needs no backward pass in time.
+    The part of the gradient that does not pass through the carry is exact, not estimated. The
+    variance grows with the number of parameters.
+
+    A reset zeroes v for its rows; u stays, for all rows share it.
+
+    Args:
+      cell, loss_fn, normalizer: as for `artbp.rtrl`.
+      update_every: steps per estimate; the last estimate of a pass may have fewer.
+      num_directions: M.
+      draw_directions: `draw_directions(rng_key, like) -> u`, `[M, ...]` for each leaf of `like`,
+        which has zeros of this shape; E[u uᵀ] must be 1. In place of a complex leaf it has a named
+        tuple `(real, imag)`. The default draws independent random signs, whose variance is the
+        lowest among independent numbers; pass your own to enumerate all signs.
+
+    Raises:
+      ValueError: update_every or num_directions is not an integer ≥ 1; otherwise as `artbp.rtrl`.
+      TypeError: as `artbp.rtrl`.
+
+    Source: Silver et al., "Learning by Directional Gradient Descent" (ICLR 2022; "DODGE") with
+    random directions; Baydin et al., "Gradients without Backpropagation" (arXiv 2202.08587) for the
+    name.
+    """
+    check_positive(num_directions=num_directions, integer=True)
+
+    def zero(params: Any, floats: Any) -> Directions:
+        zeros = _tree.zeros_like(_tree.repeat((params, floats), num_directions))
+        return Directions(*zeros, are_drawn=jnp.zeros((), bool))
+
+    def gradient(params: Any, directions: Directions, cotangent: Any) -> Any:
+        del params
+
+        def product(v: jax.Array, c: jax.Array) -> jax.Array:
+            dtype = _tree.at_least_float32(v.dtype)
+            return jnp.tensordot(v.astype(dtype), c.astype(dtype), c.ndim)
+
+        products = jax.tree.map(product, directions.state, cotangent)
+        slopes = sum(jax.tree.leaves(products), start=jnp.zeros(num_directions))  # [M]
+
+        def mean(u: jax.Array) -> jax.Array:
+            dtype = _tree.at_least_float32(u.dtype)
+            return jnp.tensordot(slopes.astype(dtype), u.astype(dtype), 1) / num_directions
+
+        return jax.tree.map(mean, directions.params)
+
+    def update(
+        directions: Directions, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
+    ) -> Directions:
+        if draw_directions is None:
+            drawn = random_signs(rng_key, t, directions.params)
+        else:
+            drawn = draw_directions(rng_key, directions.params)
+        params = _tree.select(directions.are_drawn, directions.params, drawn)
+        state = jax.vmap(derivatives.jvp)(params, directions.state)
+        return Directions(params, state, jnp.ones((), bool))
+
+    return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)

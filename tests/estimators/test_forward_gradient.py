@@ -1,0 +1,89 @@
+"""The forward gradient is BPTT on average over all directions of signs, along one pass."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from problems import bptt_gradient, make_problem, one_pass, relative_error
+
+import artbp
+from artbp import cells
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+NUM_STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def problem():
+    with jax.enable_x64(True):
+        problem = make_problem("rnn", NUM_STEPS, resets=True, mask=True, seed=1)
+        keys = jax.random.split(jax.random.key(4), 2)
+        params = {
+            "cell": cells.rnn.init(keys[0], 3, 2, dtype=jnp.float64),
+            "readout": jax.random.normal(keys[1], (2,)),
+        }
+        return problem._replace(params=params, carry=jnp.full((2, 2), 0.3))
+
+
+def along(problem, table, **options):
+    """The estimator with the directions of `table`, `[M, P]`."""
+    unravel = jax.vmap(ravel_pytree(problem.params)[1])
+    return artbp.forward_gradient(
+        problem.cell,
+        problem.loss_fn,
+        num_directions=len(table),
+        draw_directions=lambda rng_key, like: unravel(jnp.asarray(table)),
+        **options,
+    )
+
+
+@pytest.mark.parametrize("update_every", [1, 4])
+def test_the_mean_over_all_signs_is_bptt(problem, update_every):
+    size = ravel_pytree(problem.params)[0].size
+    table = np.array(list(itertools.product([-1.0, 1.0], repeat=size)))  # 2¹⁴ directions
+    mean, _, state = one_pass(along(problem, table, update_every=update_every), problem)
+    expected = bptt_gradient(problem)
+    assert relative_error(mean, expected) < 1e-12
+    assert not state.inner_state.are_drawn  # the next pass draws new ones
+    # Controls: one direction differs, and directions twice as long give a bias.
+    one, _, _ = one_pass(along(problem, table[:1], update_every=update_every), problem)
+    assert relative_error(one, expected) > 0.1
+    wrong, _, _ = one_pass(along(problem, 2 * table[: 1 << 10], update_every=1), problem)
+    assert relative_error(wrong, expected) > 0.1
+
+
+def test_a_direction_gives_its_derivative(problem):
+    """The part of the gradient that passes the carry is (u · it) u; the rest is exact."""
+    direction = jax.random.normal(jax.random.key(7), ravel_pytree(problem.params)[0].shape)
+    total, _, _ = one_pass(along(problem, direction[None]), problem)
+
+    exact = ravel_pytree(bptt_gradient(problem))[0]
+    direct = ravel_pytree(one_pass(_one_step(problem), problem)[0])[0]
+    expected = direct + direction * jnp.dot(direction, exact - direct)
+    np.testing.assert_allclose(ravel_pytree(total)[0], expected, rtol=1e-10)
+
+
+def _one_step(problem):
+    """TBPTT of one step: its gradient is the sum of the ∂ℓ_t/∂θ that do not pass the carry."""
+    return artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=1)
+
+
+def test_directions_are_drawn_once_a_pass(problem):
+    estimator = artbp.forward_gradient(problem.cell, problem.loss_fn, num_directions=3)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    seen = []
+    for _ in range(2 * NUM_STEPS):
+        _, state, info = estimator.estimate(problem.params, state, problem.stream)
+        if not info.end_of_stream:
+            seen.append(np.asarray(ravel_pytree(state.inner_state.params)[0]))
+    assert np.unique(seen, axis=0).shape[0] == 2
+    assert set(np.unique(seen)) == {-1.0, 1.0}
+
+
+def test_bad_number_of_directions(problem):
+    with pytest.raises(ValueError, match="num_directions=0"):
+        artbp.forward_gradient(problem.cell, problem.loss_fn, num_directions=0)
