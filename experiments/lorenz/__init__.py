@@ -1,0 +1,1 @@
+"""Evolution strategies on the parameters of a chaotic system, the task of the NRES paper."""
