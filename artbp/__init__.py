@@ -6,6 +6,7 @@ flow make the truncated gradient unbiased.
 """
 
 from artbp import adapters, cells, contrib, diagnostics, truncation, unrolls
+from artbp.cells.associative import associative_unroll
 from artbp.data_parallel import data_parallel
 from artbp.estimators import (
     REGISTRY,
@@ -19,6 +20,7 @@ from artbp.estimators import (
     artbp,
     awd_lstm_bptt,
     bptt,
+    diagonal_rtrl,
     forward_gradient,
     gpes,
     nres,
@@ -58,12 +60,14 @@ __all__ = [
     "adapters",
     "adaptive_tbptt",
     "artbp",
+    "associative_unroll",
     "awd_lstm_bptt",
     "bptt",
     "cells",
     "contrib",
     "data_parallel",
     "diagnostics",
+    "diagonal_rtrl",
     "evaluate",
     "forward_gradient",
     "fused_unroll",

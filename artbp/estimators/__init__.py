@@ -11,6 +11,7 @@ from artbp.estimators.base import (
     Plan,
 )
 from artbp.estimators.bptt import bptt
+from artbp.estimators.diagonal_rtrl import diagonal_rtrl
 from artbp.estimators.forward_gradient import forward_gradient
 from artbp.estimators.nres import gpes, nres
 from artbp.estimators.pes import pes
@@ -37,6 +38,7 @@ __all__ = [
     "artbp",
     "awd_lstm_bptt",
     "bptt",
+    "diagonal_rtrl",
     "forward_gradient",
     "gpes",
     "nres",

@@ -33,6 +33,9 @@ class StepDerivatives(NamedTuple):
     floats: Any  # the differentiable leaves of s, None elsewhere
     jvp: Callable[[Any, Any], Any]  # (tangent of θ or None, tangent of s) -> tangent of s'
     vjp: Callable[[Any], tuple[Any, Any]]  # cotangent of s' -> (cotangent of θ, cotangent of s)
+    entering: Any  # the whole carry that the cell is given, after a reset
+    x: Any
+    reset: jax.Array | None
 
 
 class Sensitivity(NamedTuple):
@@ -88,7 +91,9 @@ def online(
                 (new_floats, loss), vjp, aux = jax.vjp(step, params, floats, has_aux=True)
                 direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
             new_rest, counted = aux
-            derivatives = StepDerivatives(params, floats, step_jvp, step_vjp)
+            entering = steps.enter(loop.carry, t)
+            given = (entering, steps.x(t), steps.reset(t))
+            derivatives = StepDerivatives(params, floats, step_jvp, step_vjp, *given)
             # Steps of the estimate, not of the stream: a sequence in chunks draws the same.
             key = jax.random.fold_in(rng_key, t - first)
             indirect = sensitivity.gradient(params, loop.inner_state, cotangent)

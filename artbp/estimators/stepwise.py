@@ -50,12 +50,24 @@ class Steps(NamedTuple):
     stream: Stream
     initial_carry: Any
 
+    def x(self, t: jax.Array) -> Any:
+        """The input of step t."""
+        return _tree.index(self.stream.xs, t)
+
+    def reset(self, t: jax.Array) -> jax.Array | None:
+        """Whether the carry that enters step t is the initial one: bool, a scalar or `[B]`."""
+        if self.stream.resets is None:
+            return None
+        return jnp.asarray(_tree.index(self.stream.resets, t), bool)
+
+    def enter(self, carry: Any, t: jax.Array) -> Any:
+        """The carry that enters step t: that before it or, at a reset, the initial one."""
+        reset = self.reset(t)
+        return carry if reset is None else _tree.replace(reset, self.initial_carry, carry)
+
     def run(self, params: Any, carry: Any, t: jax.Array) -> tuple[Any, Any]:
         """(the carry after step t, its y), from the carry before it or, at a reset, the initial."""
-        if self.stream.resets is not None:
-            reset = jnp.asarray(_tree.index(self.stream.resets, t), bool)
-            carry = _tree.replace(reset, self.initial_carry, carry)
-        return self.cell(params, carry, _tree.index(self.stream.xs, t))
+        return self.cell(params, self.enter(carry, t), self.x(t))
 
     def loss(self, params: Any, y: Any, t: jax.Array) -> tuple[jax.Array, Counted]:
         """(the losses of step t summed with the weights of the mask, what is counted with them)."""

@@ -1,0 +1,120 @@
+"""Cells whose units do not see each other: h_i' depends on h_i and on the input only.
+
+    z = x W + b,    s' = step(units, s, z), unit by unit,    y = output(params, s', x)
+
+Two algorithms need this form: `artbp.diagonal_rtrl`, and for linear steps
+`artbp.associative_unroll`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from artbp.cells.base import ReferenceCell, input_product
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiagonalCell(ReferenceCell):
+    """A `ReferenceCell` without connections between units; made by `diagonal_cell`.
+
+    Attributes:
+      step: `step(units, carry, z) -> carry`, element by element: z is a tuple of arrays `[B, H]`,
+        units is `params["units"]` with leaves `[1, H]`, and all leaves of the carry are `[B, H]`.
+      output: `output(params, carry, x) -> y`.
+      decay: of a linear step, `decay(units) -> λ`, complex `[1, H]`: the carry is then a pair
+        (real, imag), and as complex numbers s' = λ s + step(units, 0, z).
+    """
+
+    step: Callable[[Any, Any, Any], Any]
+    output: Callable[[Any, Any, Any], Any]
+    decay: Callable[[Any], jax.Array] | None = None
+
+    def layers(self, params: Any) -> list[tuple["DiagonalCell", Any]]:
+        """The one layer, with its own parameters."""
+        return [(self, self._own(params))]
+
+    @staticmethod
+    def split_carry(carry: Any) -> list[Any]:
+        """The carry of each layer."""
+        return [carry]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiagonalStack(ReferenceCell):
+    """Diagonal cells, each on the outputs of the one below; made by `diagonal_stack`."""
+
+    cells: tuple[DiagonalCell, ...]
+
+    def layers(self, params: Any) -> list[tuple[DiagonalCell, Any]]:
+        """Each layer, the lowest first, with its own parameters."""
+        return list(zip(self.cells, self._own(params), strict=True))
+
+    @staticmethod
+    def split_carry(carry: Any) -> list[Any]:
+        """The carry of each layer."""
+        return list(carry)
+
+
+def by_rows(units: Any) -> Any:
+    """`params["units"]` as `step` takes them, `[1, H]`."""
+    return jax.tree.map(lambda leaf: leaf[None], units)
+
+
+def project(params: Any, x: jax.Array, hidden_size: int) -> tuple[jax.Array, ...]:
+    """z = x W + b in blocks of `[B, H]`; integer x pick rows of W."""
+    z = input_product(params["input"], x)
+    if "bias" in params:
+        z = z + params["bias"][None]
+    return tuple(jnp.split(z, z.shape[-1] // hidden_size, axis=-1))
+
+
+def diagonal_cell(
+    step: Callable[[Any, Any, Any], Any],
+    output: Callable[[Any, Any, Any], Any],
+    init: Callable[..., Any],
+    initial_carry: Callable[[Any, int], Any],
+    decay: Callable[[Any], jax.Array] | None = None,
+) -> DiagonalCell:
+    """A cell from its parts, see `DiagonalCell`.
+
+    params = {"input": W `[D, K H]`, "bias": b `[K H]` or absent, "units": {name: `[H]`}, "output":
+    the parameters of the output}.
+    """
+
+    def apply(params: Any, carry: Any, x: jax.Array) -> tuple[Any, Any]:
+        hidden_size = jax.tree.leaves(carry)[0].shape[-1]
+        carry = step(by_rows(params["units"]), carry, project(params, x, hidden_size))
+        return carry, output(params, carry, x)
+
+    return DiagonalCell(apply, init, initial_carry, step=step, output=output, decay=decay)
+
+
+def diagonal_stack(cells: Sequence[DiagonalCell]) -> DiagonalStack:
+    """Layers, the lowest first: each takes the outputs of the one below as its inputs.
+
+    params and carry are tuples with an entry for each layer. `init(rng_key, input_size,
+    hidden_size)` gives all layers the same number of units.
+    """
+    cells = tuple(cells)
+
+    def apply(params: Any, carry: Any, x: jax.Array) -> tuple[Any, Any]:
+        carries = []
+        for cell, own, one in zip(cells, params, carry, strict=True):
+            new, x = cell(own, one, x)
+            carries.append(new)
+        return tuple(carries), x
+
+    def init(rng_key: jax.Array, input_size: int, hidden_size: int, **options: Any) -> Any:
+        keys = jax.random.split(rng_key, len(cells))
+        sizes = [input_size, *[hidden_size] * (len(cells) - 1)]
+        pairs = zip(cells, keys, sizes, strict=True)
+        return tuple(cell.init(key, size, hidden_size, **options) for cell, key, size in pairs)
+
+    def initial_carry(params: Any, batch_size: int) -> Any:
+        pairs = zip(cells, params, strict=True)
+        return tuple(cell.initial_carry(own, batch_size) for cell, own in pairs)
+
+    return DiagonalStack(apply, init, initial_carry, cells=cells)
