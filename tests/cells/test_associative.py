@@ -75,5 +75,5 @@ def test_the_lru_by_hand():
     matrix = p["input"][:, :UNITS] + 1j * p["input"][:, UNITS:]
     state = decay * (0.3 - 0.2j) + np.exp(p["units"]["log_gamma"]) * (x @ matrix)
     output = p["output"]["real"] + 1j * p["output"]["imag"]
-    np.testing.assert_allclose(new.real + 1j * new.imag, state, rtol=1e-12)
-    np.testing.assert_allclose(y, (state @ output).real + x @ p["output"]["skip"], rtol=1e-11)
+    np.testing.assert_allclose(np.asarray(new.real) + 1j * np.asarray(new.imag), state, rtol=1e-12)
+    np.testing.assert_allclose(np.asarray(y), (state @ output).real + x @ p["output"]["skip"], rtol=1e-11)
