@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common.figures import COLOURS, grid, label_ends, new_figure
+from experiments.common.figures import COLOURS, grid, label_ends, new_figure, plain_ticks
 from experiments.common.report import Column, Row, median_and_range, select
 from experiments.common.tuning import rate_text
 from experiments.lorenz.system import ARMS
@@ -89,6 +89,8 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
         if np.isfinite(middle[-1]):
             labels.append((middle[-1], row["label"], {"color": color}))
     left.set(yscale="log", xlim=(0, config.num_updates), xlabel="updates", ylabel="loss")
+    low, high = left.get_ylim()
+    plain_ticks(left.yaxis, [n for n in (20, 50, 100, 200, 500, 1000) if low <= n <= high])
     label_ends(left, labels)
     steps = [row["draw_every"] for row in variances]
     ratios = np.array([row["ratio"] for row in variances])
@@ -98,6 +100,11 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
     )
     right.set(xscale="log", yscale="log", ylabel="variance ÷ that of PES")
     right.set(xlabel="steps between new perturbations")
+    plain_ticks(right.xaxis, [n for n in steps if str(n)[0] in "125"])
+    low, high = right.get_ylim()
+    plain_ticks(
+        right.yaxis, [n for n in (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1, 2, 3) if low <= n <= high]
+    )
     for axes in (left, right):
         grid(axes)
     return figure

@@ -76,4 +76,6 @@ def test_the_lru_by_hand():
     state = decay * (0.3 - 0.2j) + np.exp(p["units"]["log_gamma"]) * (x @ matrix)
     output = p["output"]["real"] + 1j * p["output"]["imag"]
     np.testing.assert_allclose(np.asarray(new.real) + 1j * np.asarray(new.imag), state, rtol=1e-12)
-    np.testing.assert_allclose(np.asarray(y), (state @ output).real + x @ p["output"]["skip"], rtol=1e-11)
+    np.testing.assert_allclose(
+        np.asarray(y), (state @ output).real + x @ p["output"]["skip"], rtol=1e-11
+    )
