@@ -45,6 +45,13 @@ def is_known(leaf: Any) -> bool:
     )
 
 
+def one_array(value: Any) -> np.ndarray | jax.Array:
+    """`value`, perhaps a list of numbers, as one array; as a JAX array if a number is traced."""
+    if any(isinstance(leaf, (jax.Array, jax.core.Tracer)) for leaf in jax.tree.leaves(value)):
+        return jnp.asarray(value)
+    return np.asarray(value)
+
+
 def is_linearized(leaf: Any) -> bool:
     """Whether `leaf` is a tracer of reverse-mode differentiation, perhaps under other tracers."""
     while isinstance(leaf, jax.core.Tracer):

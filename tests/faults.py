@@ -626,6 +626,14 @@ LIBRARY_FAULTS = [
         "Resets of 0.5, or a mask of indices, are not flags.",
     ),
     Fault(
+        "traced-numbers-in-a-list",
+        "artbp/_tree.py",
+        "        return jnp.asarray(value)\n    return np.asarray(value)",
+        "        return np.asarray(value)\n    return np.asarray(value)",
+        ["tests/unrolls/test_unroll.py::test_lists_may_hold_traced_numbers"],
+        "NumPy cannot hold a traced number, so a list of such gates would be refused.",
+    ),
+    Fault(
         "no-swap-suggested",
         "artbp/unrolls/checks.py",
         "    if _change(carry, y) is None:",

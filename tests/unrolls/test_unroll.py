@@ -1,5 +1,6 @@
 """`artbp.unroll` against a plain Python loop, row by row and step by step."""
 
+import functools
 import os
 
 import chex
@@ -192,6 +193,27 @@ def test_without_inputs_the_gates_give_the_length():
     )
     np.testing.assert_array_equal(ys, [1.0, 0.5, 0.25])
     assert carry == 0.125
+
+
+def test_lists_may_hold_traced_numbers():
+    """Gates, resets and lengths in Python lists are as in arrays, also under jit."""
+    problem = make_problem(num_steps=4)
+
+    @jax.jit
+    def both(gate, flag, length):
+        lists = {"gates": [gate, 0.0, gate, 1.0], "resets": [False, flag, flag, False]}
+        lists["lengths"] = [4, length]
+        run = functools.partial(artbp.unroll, problem.cell, problem.params, problem.carry)
+
+        def gradient(given):
+            return jax.grad(lambda xs: jnp.sum(run(xs, **given)[1]))(problem.stream.xs)
+
+        mask = artbp.Stream(problem.stream.xs, lengths=lists["lengths"]).mask
+        return gradient(lists), gradient({name: jnp.array(x) for name, x in lists.items()}), mask
+
+    found, expected, mask = both(0.5, True, 2)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found).max() > 0 and mask.sum(axis=0).tolist() == [4, 2]
 
 
 def test_a_reset_defaults_to_zeros_and_cuts():
