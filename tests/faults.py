@@ -626,6 +626,14 @@ LIBRARY_FAULTS = [
         "Resets of 0.5, or a mask of indices, are not flags.",
     ),
     Fault(
+        "no-warning-of-a-first-carry-from-params",
+        "artbp/estimators/base.py",
+        "    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)\n",
+        "",
+        ["tests/test_learned_carry.py::test_a_first_carry_made_from_the_params_is_named"],
+        "A learned first carry that is handed to init gets no gradient, which nobody would see.",
+    ),
+    Fault(
         "traced-numbers-in-a-list",
         "artbp/_tree.py",
         "        return jnp.asarray(value)\n    return np.asarray(value)",

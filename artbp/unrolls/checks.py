@@ -237,11 +237,11 @@ def check_finite(params: Any) -> None:
             )
 
 
-def check_first_carry(params: Any, **carries: Any) -> None:
-    """Raises ValueError if a leaf of `params` stands in each row of a leaf of a carry.
+def warn_of_carry_from_params(params: Any, **carries: Any) -> None:
+    """Warns of leaves of a carry in which a leaf of `params` stands in each row.
 
-    Such a carry was made from the params, but no gradient would reach them. Leaves whose entries
-    are all equal are passed over: a carry of zeros or ones is no sign of that.
+    Such a carry was made from the params, but no gradient reaches them through it. Leaves whose
+    entries are all equal are passed over: a carry of zeros or ones is no sign of that.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for carry_path, s in jax.tree_util.tree_leaves_with_path(carries):
@@ -256,8 +256,10 @@ def check_first_carry(params: Any, **carries: Any) -> None:
             if (values == values.flat[0]).all() or not (np.asarray(s) == values).all():
                 continue
             name = carry_path[0].key + jax.tree_util.keystr(carry_path[1:])
-            raise ValueError(
+            warnings.warn(
                 f"{name} is params{jax.tree_util.keystr(path)} in each row. Estimators take it as "
-                "a constant, so no gradient would reach the params. To train a first carry, use "
-                "artbp.learned_carry, which makes it inside the cell."
+                "a constant, so no gradient reaches the params through it. To train a first carry, "
+                "use artbp.learned_carry, which makes it inside the cell. If a copy is what you "
+                "want, such as fast weights or an average of weights, ignore this warning.",
+                stacklevel=2,
             )
