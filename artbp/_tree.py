@@ -29,6 +29,11 @@ def is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def raw_key_shape() -> tuple[int, ...]:
+    """The shape of one raw key, uint32: (2,), or (4,) where JAX's default implementation is rbg."""
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+
+
 def is_traced(tree: PyTree) -> bool:
     """Whether the caller is traced by jit, vmap, scan, …"""
     # Inside a jit without arguments, an operation on constants is traced all the same.

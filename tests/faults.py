@@ -626,6 +626,14 @@ LIBRARY_FAULTS = [
         "Resets of 0.5, or a mask of indices, are not flags.",
     ),
     Fault(
+        "raw-keys-are-two-words",
+        "artbp/unrolls/checks.py",
+        "leaf.shape == _tree.raw_key_shape():",
+        "leaf.shape == (2,):",
+        ["tests/unrolls/test_unroll.py::test_one_raw_key_is_not_taken_for_rows"],
+        "A raw key of rbg has four words, and would be taken for four rows.",
+    ),
+    Fault(
         "no-warning-of-a-first-carry-from-params",
         "artbp/estimators/base.py",
         "    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)\n",

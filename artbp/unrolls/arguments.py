@@ -194,7 +194,7 @@ def check_rows(
     if "gates" in rows:
         acted_on.append(_tree.partition(carry)[0])
     for tree in acted_on:
-        check_raw_keys(tree, next(iter(rows.values())))
+        check_raw_keys(tree)
     for path, leaf in itertools.chain(*map(jax.tree_util.tree_leaves_with_path, acted_on)):
         if leaf.ndim == 0:
             raise ValueError(

@@ -169,15 +169,15 @@ def check_flags(name: str, flags: Any, alternative: str = "") -> None:
         )
 
 
-def check_raw_keys(carry: Any, num_rows: int) -> None:
-    """Raises ValueError if a leaf may be a raw key whose two words would be taken for two rows."""
+def check_raw_keys(carry: Any) -> None:
+    """Raises ValueError if a leaf whose rows are acted on is uint32 of the shape of one raw key."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if leaf.dtype == jnp.uint32 and leaf.shape == (2,) == (num_rows,):
+        if leaf.dtype == jnp.uint32 and leaf.shape == _tree.raw_key_shape():
             raise ValueError(
-                f"carry{jax.tree_util.keystr(path)} is uint32 of shape (2,), which is a raw key or "
-                "a number for each of 2 rows; expected a typed key. Use jax.random.key, or int32 "
-                "for numbers; or let resets leave it as it is, by None in its place in "
-                "initial_carry."
+                f"carry{jax.tree_util.keystr(path)} is uint32 of shape {leaf.shape}, that of a raw "
+                "key, and the words of a key are not rows; expected a typed key. Use "
+                "jax.random.key, jax.random.split for a key in each row, or int32 for a number in "
+                "each row. Or let resets leave it as it is, by None in its place in initial_carry."
             )
 
 
@@ -190,7 +190,7 @@ def check_resets(initial_carry: Any, resets: Any) -> None:
     if resets is None or jnp.ndim(resets) == 1:
         return
     shape = jnp.shape(resets)
-    check_raw_keys(initial_carry, shape[-1])
+    check_raw_keys(initial_carry)
     for path, leaf in jax.tree_util.tree_leaves_with_path(initial_carry):
         if len(shape) != 2 or jnp.shape(leaf)[:1] != shape[1:]:
             raise ValueError(

@@ -243,6 +243,33 @@ def test_bad_arguments(changes, message):
         artbp.unroll(problem.cell, problem.params, problem.carry, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("implementation", "num_words", "num_rows"),
+    [("threefry2x32", 2, 2), ("threefry2x32", 2, 3), ("rbg", 4, 4)],
+)
+@pytest.mark.parametrize("by_row", ["lengths", "resets"])
+def test_one_raw_key_is_not_taken_for_rows(implementation, num_words, num_rows, by_row):
+    """Whatever the number of rows is. A number for each row, and a raw key for each, are fine."""
+    problem = make_problem(num_steps=3, batch=num_rows)
+    flags = np.zeros((3, num_rows), bool)
+    options = {by_row: flags if by_row == "resets" else np.full(num_rows, 2)}
+
+    def cell(params, carry, x):
+        hidden, y = problem.cell(params, carry[0], x)
+        return (hidden, carry[1]), y
+
+    def run(shape):
+        carry = (problem.carry, np.zeros(shape, np.uint32))
+        run = functools.partial(artbp.unroll, cell, problem.params, carry, problem.stream.xs)
+        return jax.eval_shape(lambda: run(**options)[0][1]).shape
+
+    with jax.default_prng_impl(implementation):
+        with pytest.raises(ValueError, match=r"carry\[1\] is uint32 .*a raw key.*typed key"):
+            run((num_words,))
+        for shape in {(num_rows, num_words), (num_rows,)} - {(num_words,)}:
+            assert run(shape) == shape
+
+
 def test_a_cell_that_changes_its_carry():
     with pytest.raises(ValueError, match=r"changed the carry.*dtype float64.*dtype float32"):
         artbp.unroll(
