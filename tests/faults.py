@@ -564,10 +564,18 @@ LIBRARY_FAULTS = [
     Fault(
         "weighted-sums-of-flags-are-integers",
         "artbp/unrolls/readout.py",
-        "bool if stream.mask is None else jnp.result_type(stream.mask)",
-        "bool",
+        "jnp.ones_like(mask[:1])",
+        "jnp.ones_like(mask[:1], bool)",
         ["tests/estimators/test_extra.py::test_a_float_mask_weights_them[bptt]"],
         "A sum of weighted flags is no integer.",
+    ),
+    Fault(
+        "mask-of-another-width-met-in-the-loop",
+        "artbp/unrolls/readout.py",
+        "jnp.ones_like(mask[:1])",
+        "jnp.ones_like(mask[:1, ...], shape=(1,))",
+        [f"{BAD_INPUT}test_a_mask_of_another_number_of_rows[rtrl]"],
+        "The message would be about the loop around the loss, and not about the mask.",
     ),
     Fault(
         "weights-of-the-padding-are-checked",

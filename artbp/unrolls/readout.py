@@ -224,7 +224,8 @@ def nothing_counted(
         if len(rows) == 1 and floats and all(leaf.shape[:1] == rows for leaf in floats):
             check_shared_rows("xs", x, *rows)
         y, target = _tree.repeat((y, target), 1)
-        valid = jnp.ones((1,), bool if stream.mask is None else jnp.result_type(stream.mask))
+        mask = stream.mask
+        valid = jnp.ones((1,), bool) if mask is None else jnp.ones_like(mask[:1])
         return loss_and_count(loss_fn, params, y, target, valid, is_masked=False)[1]
 
     return jax.tree.map(_tree.zeros, jax.eval_shape(one_step))
