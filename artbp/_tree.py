@@ -34,6 +34,11 @@ def raw_key_shape() -> tuple[int, ...]:
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
 
 
+def is_raw_key(leaf: Any) -> bool:
+    """Whether `leaf` has the type of one raw key."""
+    return leaf.dtype == jnp.uint32 and leaf.shape == raw_key_shape()
+
+
 def is_traced(tree: PyTree) -> bool:
     """Whether the caller is traced by jit, vmap, scan, …"""
     # Inside a jit without arguments, an operation on constants is traced all the same.

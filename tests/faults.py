@@ -56,6 +56,7 @@ class Fault(NamedTuple):
 
 UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
+FIRST_STEP = "tests/unrolls/test_first_step.py::"
 UNCOUNTED = "tests/unrolls/test_uncounted.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
@@ -635,9 +636,9 @@ LIBRARY_FAULTS = [
     ),
     Fault(
         "raw-keys-are-two-words",
-        "artbp/unrolls/checks.py",
-        "leaf.shape == _tree.raw_key_shape():",
-        "leaf.shape == (2,):",
+        "artbp/_tree.py",
+        "leaf.shape == raw_key_shape()",
+        "leaf.shape == (2,)",
         ["tests/unrolls/test_unroll.py::test_one_raw_key_is_not_taken_for_rows"],
         "A raw key of rbg has four words, and would be taken for four rows.",
     ),
@@ -1566,11 +1567,51 @@ LIBRARY_FAULTS = [
     ),
     Fault(
         "any-number-of-losses",
+        "artbp/unrolls/first_step.py",
+        "    y_has_rows = not rows_of_y or num_rows in rows_of_y\n",
+        "    y_has_rows = True\n",
+        [f"{FIRST_STEP}test_arrays_that_do_not"],
+        "Losses of another number of rows would be summed without a word.",
+    ),
+    Fault(
+        "any-axis-is-one-of-rows",
+        "artbp/unrolls/first_step.py",
+        "    return with_twice(-1) == (2 * num_rows,) and with_twice(0) is None\n",
+        "    return with_twice(-1) == (2 * num_rows,)\n",
+        [f"{FIRST_STEP}test_arrays_that_do_not"],
+        "A mean over the rows of an elementwise cell would pass for one over features.",
+    ),
+    Fault(
+        "rows-on-the-last-axis-are-refused",
+        "artbp/unrolls/first_step.py",
+        "    return with_twice(-1) == (2 * num_rows,) and with_twice(0) is None\n",
+        "    return False\n",
+        [f"{FIRST_STEP}test_arrays_that_fit"],
+        "A cell whose arrays are [H, B] is as good as another.",
+    ),
+    Fault(
+        "an-array-of-one-row-is-refused",
+        "artbp/unrolls/first_step.py",
+        "num_rows in _rows(tree) or not wrong",
+        "not wrong",
+        [f"{FIRST_STEP}test_arrays_that_fit"],
+        "An array that the rows share is fine beside one that has rows.",
+    ),
+    Fault(
+        "inputs-are-broadcast-over-the-rows",
+        "artbp/unrolls/first_step.py",
+        '        _check_broadcast("xs", x, num_rows, _rows(x))\n',
+        "        pass\n",
+        [f"{FIRST_STEP}test_arrays_that_do_not"],
+        "A carry of eight rows and inputs of one would be eight times the same row.",
+    ),
+    Fault(
+        "losses-of-any-dtype",
         "artbp/unrolls/readout.py",
-        "    _check_losses(losses, ys, targets)\n",
-        "",
+        "    if not jnp.issubdtype(losses.dtype, jnp.floating):\n",
+        "    if False:\n",
         ["tests/test_odd_inputs.py::test_every_odd_input_and_the_page"],
-        "Flags, or losses of another number of rows, would be summed without a word.",
+        "Flags would be summed without a word.",
     ),
     Fault(
         "params-checked-after-their-sensitivity",

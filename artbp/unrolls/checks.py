@@ -59,41 +59,6 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
     raise ValueError(change)
 
 
-def warn_of_unused_params(
-    cell: Cell, loss_fn: Callable[..., Any], params: Any, carry: Any, x: Any, target: Any
-) -> None:
-    """Warns of leaves of `params` that reach neither the carry nor the losses of one step.
-
-    Their gradient is 0, which nobody would see. A function that calls `jax.jit` inside uses all
-    arguments of that call as far as is seen here.
-
-    Args:
-      cell, loss_fn, params, carry, x, target: as one step would call them.
-    """
-
-    def step(params: Any, carry: Any, x: Any, target: Any) -> Any:
-        carry, y = cell(params, carry, x)
-        return carry, loss_fn(params, y, target)
-
-    jaxpr = jax.make_jaxpr(step)(params, carry, x, target).jaxpr
-    used = {id(atom) for equation in jaxpr.eqns for atom in equation.invars}
-    used |= {id(atom) for atom in jaxpr.outvars}
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    inputs = jaxpr.invars[: len(leaves)]
-    unused = [
-        f"params{jax.tree_util.keystr(path)}"
-        for (path, _), variable in zip(leaves, inputs, strict=True)
-        if id(variable) not in used
-    ]
-    if unused:
-        warnings.warn(
-            f"{', '.join(unused)}: used neither by the cell nor by loss_fn, so the gradient is 0. "
-            "If the first carry is made from it, use artbp.learned_carry. If it belongs to an "
-            "encoder of the inputs, call the encoder in the cell.",
-            stacklevel=2,
-        )
-
-
 def _add_note_on_rows(error: Exception, carry: Any, x: Any) -> None:
     """Adds a note to an error of the cell if batch-first data may be its cause."""
     of_x, of_carry = (
@@ -172,7 +137,7 @@ def check_flags(name: str, flags: Any, alternative: str = "") -> None:
 def check_raw_keys(carry: Any) -> None:
     """Raises ValueError if a leaf whose rows are acted on is uint32 of the shape of one raw key."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if leaf.dtype == jnp.uint32 and leaf.shape == _tree.raw_key_shape():
+        if _tree.is_raw_key(leaf):
             raise ValueError(
                 f"carry{jax.tree_util.keystr(path)} is uint32 of shape {leaf.shape}, that of a raw "
                 "key, and the words of a key are not rows; expected a typed key. Use "
