@@ -74,9 +74,8 @@ def check_key(rng_key: Any, name: str = "rng_key") -> None:
     if _tree.is_key(rng_key):
         shape = rng_key.shape
     elif getattr(rng_key, "dtype", None) == jnp.uint32 and np.ndim(rng_key):
-        size = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape[-1]
         shape = np.shape(rng_key)[:-1]
-        if np.shape(rng_key)[-1] != size:
+        if np.shape(rng_key)[-1:] != _tree.raw_key_shape():
             raise TypeError(
                 f"{name} is uint32 of shape {np.shape(rng_key)}; expected a key, such as "
                 "jax.random.key(0)."

@@ -29,6 +29,16 @@ def is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
+def raw_key_shape() -> tuple[int, ...]:
+    """The shape of one raw key, uint32: (2,), or (4,) where JAX's default implementation is rbg."""
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+
+
+def is_raw_key(leaf: Any) -> bool:
+    """Whether `leaf` has the type of one raw key."""
+    return leaf.dtype == jnp.uint32 and leaf.shape == raw_key_shape()
+
+
 def is_traced(tree: PyTree) -> bool:
     """Whether the caller is traced by jit, vmap, scan, …"""
     # Inside a jit without arguments, an operation on constants is traced all the same.
@@ -43,6 +53,13 @@ def is_known(leaf: Any) -> bool:
     return isinstance(leaf, np.ndarray) or (
         isinstance(leaf, jax.Array) and leaf.is_fully_addressable
     )
+
+
+def one_array(value: Any) -> np.ndarray | jax.Array:
+    """`value`, perhaps a list of numbers, as one array; as a JAX array if a number is traced."""
+    if any(isinstance(leaf, (jax.Array, jax.core.Tracer)) for leaf in jax.tree.leaves(value)):
+        return jnp.asarray(value)
+    return np.asarray(value)
 
 
 def is_linearized(leaf: Any) -> bool:

@@ -11,7 +11,8 @@ from artbp._checks import check_function, check_positive
 from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry, complete_initial_carry
 from artbp.unrolls.autodiff_recurrence import hand_written
-from artbp.unrolls.checks import Cell, check_cell, check_resets, check_stream
+from artbp.unrolls.checks import Cell, check_resets, check_stream
+from artbp.unrolls.first_step import check_step
 from artbp.unrolls.readout import LossFn, loss_and_count, masked, nothing_counted
 
 
@@ -86,7 +87,7 @@ def evaluate(
     params, carry = _tree.as_arrays(params), as_carry(carry)
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_resets(initial_carry, stream.resets)
-    check_cell(cell, params, carry, _tree.index(stream.xs, 0))
+    check_step(cell, loss_fn, params, carry, *_tree.index((stream.xs, stream.targets), 0))
     recurrence = hand_written(cell, params)
     fields = stream.xs, stream.targets, stream.resets, stream.mask
 

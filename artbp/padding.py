@@ -38,8 +38,7 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
     Raises:
       ValueError: lengths that are not integers `[B]` between 0 and T, or arrays without these rows.
     """
-    if not isinstance(lengths, jax.Array):
-        lengths = np.asarray(lengths)
+    lengths = _tree.one_array(lengths)
     num_steps, shape, dtype = stream.num_steps, lengths.shape, lengths.dtype
     if len(shape) != 1 or not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(

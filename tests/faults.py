@@ -56,6 +56,7 @@ class Fault(NamedTuple):
 
 UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_is_unbiased"
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
+FIRST_STEP = "tests/unrolls/test_first_step.py::"
 UNCOUNTED = "tests/unrolls/test_uncounted.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
@@ -564,10 +565,18 @@ LIBRARY_FAULTS = [
     Fault(
         "weighted-sums-of-flags-are-integers",
         "artbp/unrolls/readout.py",
-        "bool if stream.mask is None else jnp.result_type(stream.mask)",
-        "bool",
+        "jnp.ones_like(mask[:1])",
+        "jnp.ones_like(mask[:1], bool)",
         ["tests/estimators/test_extra.py::test_a_float_mask_weights_them[bptt]"],
         "A sum of weighted flags is no integer.",
+    ),
+    Fault(
+        "mask-of-another-width-met-in-the-loop",
+        "artbp/unrolls/readout.py",
+        "jnp.ones_like(mask[:1])",
+        "jnp.ones_like(mask[:1, ...], shape=(1,))",
+        [f"{BAD_INPUT}test_a_mask_of_another_number_of_rows[rtrl]"],
+        "The message would be about the loop around the loss, and not about the mask.",
     ),
     Fault(
         "weights-of-the-padding-are-checked",
@@ -624,6 +633,30 @@ LIBRARY_FAULTS = [
         "    if False:",
         [f"{BAD_INPUT}test_lists_and_flags_of_another_dtype_in_a_stream[tbptt]"],
         "Resets of 0.5, or a mask of indices, are not flags.",
+    ),
+    Fault(
+        "raw-keys-are-two-words",
+        "artbp/_tree.py",
+        "leaf.shape == raw_key_shape()",
+        "leaf.shape == (2,)",
+        ["tests/unrolls/test_unroll.py::test_one_raw_key_is_not_taken_for_rows"],
+        "A raw key of rbg has four words, and would be taken for four rows.",
+    ),
+    Fault(
+        "no-warning-of-a-first-carry-from-params",
+        "artbp/estimators/base.py",
+        "    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)\n",
+        "",
+        ["tests/test_learned_carry.py::test_a_first_carry_made_from_the_params_is_named"],
+        "A learned first carry that is handed to init gets no gradient, which nobody would see.",
+    ),
+    Fault(
+        "traced-numbers-in-a-list",
+        "artbp/_tree.py",
+        "        return jnp.asarray(value)\n    return np.asarray(value)",
+        "        return np.asarray(value)\n    return np.asarray(value)",
+        ["tests/unrolls/test_unroll.py::test_lists_may_hold_traced_numbers"],
+        "NumPy cannot hold a traced number, so a list of such gates would be refused.",
     ),
     Fault(
         "no-swap-suggested",
@@ -1558,11 +1591,51 @@ LIBRARY_FAULTS = [
     ),
     Fault(
         "any-number-of-losses",
+        "artbp/unrolls/first_step.py",
+        "    y_has_rows = not rows_of_y or num_rows in rows_of_y\n",
+        "    y_has_rows = True\n",
+        [f"{FIRST_STEP}test_arrays_that_do_not"],
+        "Losses of another number of rows would be summed without a word.",
+    ),
+    Fault(
+        "any-axis-is-one-of-rows",
+        "artbp/unrolls/first_step.py",
+        "    return with_twice(-1) == (2 * num_rows,) and with_twice(0) is None\n",
+        "    return with_twice(-1) == (2 * num_rows,)\n",
+        [f"{FIRST_STEP}test_arrays_that_do_not"],
+        "A mean over the rows of an elementwise cell would pass for one over features.",
+    ),
+    Fault(
+        "rows-on-the-last-axis-are-refused",
+        "artbp/unrolls/first_step.py",
+        "    return with_twice(-1) == (2 * num_rows,) and with_twice(0) is None\n",
+        "    return False\n",
+        [f"{FIRST_STEP}test_arrays_that_fit"],
+        "A cell whose arrays are [H, B] is as good as another.",
+    ),
+    Fault(
+        "an-array-of-one-row-is-refused",
+        "artbp/unrolls/first_step.py",
+        "num_rows in _rows(tree) or not wrong",
+        "not wrong",
+        [f"{FIRST_STEP}test_arrays_that_fit"],
+        "An array that the rows share is fine beside one that has rows.",
+    ),
+    Fault(
+        "inputs-are-broadcast-over-the-rows",
+        "artbp/unrolls/first_step.py",
+        '        _check_broadcast("xs", x, num_rows, _rows(x))\n',
+        "        pass\n",
+        [f"{FIRST_STEP}test_arrays_that_do_not"],
+        "A carry of eight rows and inputs of one would be eight times the same row.",
+    ),
+    Fault(
+        "losses-of-any-dtype",
         "artbp/unrolls/readout.py",
-        "    _check_losses(losses, ys, targets)\n",
-        "",
+        "    if not jnp.issubdtype(losses.dtype, jnp.floating):\n",
+        "    if False:\n",
         ["tests/test_odd_inputs.py::test_every_odd_input_and_the_page"],
-        "Flags, or losses of another number of rows, would be summed without a word.",
+        "Flags would be summed without a word.",
     ),
     Fault(
         "params-checked-after-their-sensitivity",

@@ -23,11 +23,11 @@ from artbp.unrolls.arguments import complete_initial_carry
 from artbp.unrolls.checks import (
     Cell,
     check_arrays,
-    check_cell,
     check_params,
     check_resets,
     check_stream,
 )
+from artbp.unrolls.first_step import check_step
 from artbp.unrolls.functions import Functions
 from artbp.unrolls.readout import LossFn, nothing_counted
 
@@ -145,7 +145,8 @@ def independent_runs(
             """The checks of `estimate`, on the shapes of one run."""
             check_stream(stream)
             check_resets(initial_carry, stream.resets)
-            check_cell(cell, params, carry, _tree.index(stream.xs, 0))
+            of_step = _tree.index((stream.xs, stream.targets), 0)
+            check_step(cell, loss_fn, params, carry, *of_step)
             extra = nothing_counted(cell, loss_fn, params, carry, stream).extra
             if extra:
                 raise ValueError(

@@ -12,6 +12,7 @@ from artbp._checks import check_function, check_integer, is_integer
 from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry, as_gates, complete_initial_carry
 from artbp.unrolls.checks import Cell, check_params, check_stream
+from artbp.unrolls.first_step import check_step
 from artbp.unrolls.fused import fused_unroll, obstacle_to_fusion
 from artbp.unrolls.readout import LossFn, loss_and_count
 from artbp.unrolls.unroll import unroll
@@ -53,6 +54,7 @@ def gradients_of_gates(
     params, carry = _tree.as_arrays(params), as_carry(carry)
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_stream(stream)
+    check_step(cell, loss_fn, params, carry, *_tree.index((stream.xs, stream.targets), 0))
     gates = jnp.asarray(as_gates(gates))
     num_steps = stream.num_steps
     if gates.ndim not in (2, 3) or gates.shape[1] != num_steps:

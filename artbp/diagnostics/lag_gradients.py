@@ -25,7 +25,8 @@ from artbp.estimators.carry_ring import run_backward
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry, complete_initial_carry
-from artbp.unrolls.checks import Cell, check_cell, check_params, check_resets, check_stream
+from artbp.unrolls.checks import Cell, check_params, check_resets, check_stream
+from artbp.unrolls.first_step import check_step
 from artbp.unrolls.readout import LossFn, split_extra
 
 
@@ -81,7 +82,7 @@ def unroll_window(
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_resets(initial_carry, stream.resets)
     x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
-    y = check_cell(cell, params, carry, x)
+    y = check_step(cell, loss_fn, params, carry, x, target)
     shape = split_extra(jax.eval_shape(loss_fn, params, y, target))[0].shape
     leaves = jax.tree.leaves(_tree.partition(carry)[0])
     has_rows = len(shape) == 1 and all(leaf.shape[:1] == shape for leaf in leaves)

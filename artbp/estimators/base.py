@@ -11,7 +11,7 @@ from artbp import _tree
 from artbp._checks import check_key
 from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry, complete_initial_carry
-from artbp.unrolls.checks import check_finite, check_first_carry, check_params
+from artbp.unrolls.checks import check_finite, check_params, warn_of_carry_from_params
 
 
 class EstimatorState(NamedTuple):
@@ -275,7 +275,7 @@ def start(
     check_finite(params)
     check_key(rng_key)
     carry = as_carry(carry)
-    check_first_carry(params, carry=carry, initial_carry=initial_carry)
+    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)
     initial_carry, zero = complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)
     first_carry = _tree.where_given(initial_carry, carry)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.

@@ -32,9 +32,10 @@ from artbp.stream import Stream
 from artbp.unrolls import static_lengths
 from artbp.unrolls.arguments import as_carry
 from artbp.unrolls.batching import lockstep
-from artbp.unrolls.checks import check_params, check_resets, check_stream, warn_of_unused_params
+from artbp.unrolls.checks import check_params, check_resets, check_stream
 from artbp.unrolls.closure import hoist_functions
 from artbp.unrolls.dynamic import check_scratch, make_scratch, segment_gradient
+from artbp.unrolls.first_step import warn_of_unused_params
 from artbp.unrolls.functions import Functions, SegmentResult
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 

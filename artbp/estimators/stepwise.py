@@ -33,12 +33,11 @@ from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry
 from artbp.unrolls.checks import (
     Cell,
-    check_cell,
     check_params,
     check_resets,
     check_stream,
-    warn_of_unused_params,
 )
+from artbp.unrolls.first_step import check_step, warn_of_unused_params
 from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_counted
 
 
@@ -157,7 +156,7 @@ def stepwise(
         axes = _devices.axes_of_rows(params, (state.carry, stream))
         params = _devices.on_each(params, axes)
         x, target = _tree.index((stream.xs, stream.targets), 0)
-        check_cell(cell, params, state.carry, x)
+        check_step(cell, loss_fn, params, state.carry, x, target)
         warn_of_unused_params(cell, loss_fn, params, state.carry, x, target)
         count = update_every(state.inner_state) if callable(update_every) else update_every
         position, is_beyond = clip_position(state.position, stream.num_new)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from artbp import _tree
@@ -50,8 +49,8 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
 def numeric(name: str, value: Any, expected: str) -> jax.Array:
     """`value` as an array; raises TypeError unless it holds numbers or flags."""
     try:
-        array = value if _tree.is_numeric(value) else np.asarray(value)
-    except ValueError:  # lists of different lengths
+        array = _tree.one_array(value)
+    except (TypeError, ValueError):  # lists of different lengths, or with texts
         array = None
     if not _tree.is_numeric(array):
         raise TypeError(f"{name} is {value!r}; expected {expected}. Pass an array of numbers.")
@@ -101,7 +100,7 @@ def _as_lengths(lengths: Any, num_steps: int) -> jax.Array:
     Raises:
       ValueError: they are not integers `[B]`, or known and not between 0 and T.
     """
-    given = lengths if isinstance(lengths, jax.Array) else np.asarray(lengths)
+    given = _tree.one_array(lengths)
     if given.ndim != 1 or given.dtype.kind not in "iu":
         raise ValueError(
             f"lengths has shape {given.shape} and dtype {given.dtype}; expected integers, [B]. "
@@ -195,7 +194,7 @@ def check_rows(
     if "gates" in rows:
         acted_on.append(_tree.partition(carry)[0])
     for tree in acted_on:
-        check_raw_keys(tree, next(iter(rows.values())))
+        check_raw_keys(tree)
     for path, leaf in itertools.chain(*map(jax.tree_util.tree_leaves_with_path, acted_on)):
         if leaf.ndim == 0:
             raise ValueError(

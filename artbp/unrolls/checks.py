@@ -59,41 +59,6 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
     raise ValueError(change)
 
 
-def warn_of_unused_params(
-    cell: Cell, loss_fn: Callable[..., Any], params: Any, carry: Any, x: Any, target: Any
-) -> None:
-    """Warns of leaves of `params` that reach neither the carry nor the losses of one step.
-
-    Their gradient is 0, which nobody would see. A function that calls `jax.jit` inside uses all
-    arguments of that call as far as is seen here.
-
-    Args:
-      cell, loss_fn, params, carry, x, target: as one step would call them.
-    """
-
-    def step(params: Any, carry: Any, x: Any, target: Any) -> Any:
-        carry, y = cell(params, carry, x)
-        return carry, loss_fn(params, y, target)
-
-    jaxpr = jax.make_jaxpr(step)(params, carry, x, target).jaxpr
-    used = {id(atom) for equation in jaxpr.eqns for atom in equation.invars}
-    used |= {id(atom) for atom in jaxpr.outvars}
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    inputs = jaxpr.invars[: len(leaves)]
-    unused = [
-        f"params{jax.tree_util.keystr(path)}"
-        for (path, _), variable in zip(leaves, inputs, strict=True)
-        if id(variable) not in used
-    ]
-    if unused:
-        warnings.warn(
-            f"{', '.join(unused)}: used neither by the cell nor by loss_fn, so the gradient is 0. "
-            "If the first carry is made from it, use artbp.learned_carry. If it belongs to an "
-            "encoder of the inputs, call the encoder in the cell.",
-            stacklevel=2,
-        )
-
-
 def _add_note_on_rows(error: Exception, carry: Any, x: Any) -> None:
     """Adds a note to an error of the cell if batch-first data may be its cause."""
     of_x, of_carry = (
@@ -169,15 +134,15 @@ def check_flags(name: str, flags: Any, alternative: str = "") -> None:
         )
 
 
-def check_raw_keys(carry: Any, num_rows: int) -> None:
-    """Raises ValueError if a leaf may be a raw key whose two words would be taken for two rows."""
+def check_raw_keys(carry: Any) -> None:
+    """Raises ValueError if a leaf whose rows are acted on is uint32 of the shape of one raw key."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if leaf.dtype == jnp.uint32 and leaf.shape == (2,) == (num_rows,):
+        if _tree.is_raw_key(leaf):
             raise ValueError(
-                f"carry{jax.tree_util.keystr(path)} is uint32 of shape (2,), which is a raw key or "
-                "a number for each of 2 rows; expected a typed key. Use jax.random.key, or int32 "
-                "for numbers; or let resets leave it as it is, by None in its place in "
-                "initial_carry."
+                f"carry{jax.tree_util.keystr(path)} is uint32 of shape {leaf.shape}, that of a raw "
+                "key, and the words of a key are not rows; expected a typed key. Use "
+                "jax.random.key, jax.random.split for a key in each row, or int32 for a number in "
+                "each row. Or let resets leave it as it is, by None in its place in initial_carry."
             )
 
 
@@ -190,7 +155,7 @@ def check_resets(initial_carry: Any, resets: Any) -> None:
     if resets is None or jnp.ndim(resets) == 1:
         return
     shape = jnp.shape(resets)
-    check_raw_keys(initial_carry, shape[-1])
+    check_raw_keys(initial_carry)
     for path, leaf in jax.tree_util.tree_leaves_with_path(initial_carry):
         if len(shape) != 2 or jnp.shape(leaf)[:1] != shape[1:]:
             raise ValueError(
@@ -237,11 +202,11 @@ def check_finite(params: Any) -> None:
             )
 
 
-def check_first_carry(params: Any, **carries: Any) -> None:
-    """Raises ValueError if a leaf of `params` stands in each row of a leaf of a carry.
+def warn_of_carry_from_params(params: Any, **carries: Any) -> None:
+    """Warns of leaves of a carry in which a leaf of `params` stands in each row.
 
-    Such a carry was made from the params, but no gradient would reach them. Leaves whose entries
-    are all equal are passed over: a carry of zeros or ones is no sign of that.
+    Such a carry was made from the params, but no gradient reaches them through it. Leaves whose
+    entries are all equal are passed over: a carry of zeros or ones is no sign of that.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for carry_path, s in jax.tree_util.tree_leaves_with_path(carries):
@@ -256,8 +221,10 @@ def check_first_carry(params: Any, **carries: Any) -> None:
             if (values == values.flat[0]).all() or not (np.asarray(s) == values).all():
                 continue
             name = carry_path[0].key + jax.tree_util.keystr(carry_path[1:])
-            raise ValueError(
+            warnings.warn(
                 f"{name} is params{jax.tree_util.keystr(path)} in each row. Estimators take it as "
-                "a constant, so no gradient would reach the params. To train a first carry, use "
-                "artbp.learned_carry, which makes it inside the cell."
+                "a constant, so no gradient reaches the params through it. To train a first carry, "
+                "use artbp.learned_carry, which makes it inside the cell. If a copy is what you "
+                "want, such as fast weights or an average of weights, ignore this warning.",
+                stacklevel=2,
             )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from artbp.unrolls.checks import check_cell
+from artbp.unrolls.first_step import check_step
 from artbp.unrolls.functions import Functions
 
 
@@ -21,9 +21,9 @@ def hoist_functions(
     """(a function from the constants to the functions without closures, the constants).
 
     Raises:
-      TypeError, ValueError: see `checks.check_cell` and `hoist_cell`.
+      TypeError, ValueError: see `first_step.check_step` and `hoist_cell`.
     """
-    y = check_cell(functions.cell, params, carry, x)
+    y = check_step(functions.cell, functions.loss_fn, params, carry, x, target)
     cell_of, cell_constants = hoist_cell(functions.cell, params, carry, x)
     loss_fn, loss_constants = hoist(functions.loss_fn, params, y, target)
 

@@ -90,7 +90,7 @@ def segment_gradient(
     Args:
       functions_of, constants: `functions_of(constants)` are cell, loss function and compensation;
         see `closure.hoist_functions`. Danger: the caller has checked the cell
-        (`checks.check_cell`).
+        (`first_step.check_step`).
       block_size: how many steps have their residuals kept at a time.
       params, carry, initial_carry: the carry enters the segment; `initial_carry` enters at resets.
       scratch: from `make_scratch`, with the same block size.

@@ -107,9 +107,8 @@ def loss_and_count(
 
     Raises:
       TypeError: the losses are not floats.
-      ValueError: ys or targets have another number of rows; the losses of a step are neither `[B]`
-        nor a scalar, or `valid` has more axes; the further values are not a dictionary of arrays
-        with the shape of the losses.
+      ValueError: the losses of a step are neither `[B]` nor a scalar, or `valid` has more axes; the
+        further values are not a dictionary of arrays with the shape of the losses.
     """
     weights = None if valid.dtype == bool else valid
     valid = valid.astype(bool)
@@ -127,7 +126,11 @@ def loss_and_count(
             f"mask has {valid.shape[1:]} entries a step, but loss_fn returned losses of shape "
             f"{losses.shape[1:]} a step. Let loss_fn return one loss per row of the mask."
         )
-    _check_losses(losses, ys, targets)
+    if not jnp.issubdtype(losses.dtype, jnp.floating):
+        raise TypeError(
+            f"loss_fn returned losses of dtype {losses.dtype}; expected real floats. Return "
+            "losses.astype(float), and flags or counts beside the losses, as (losses, extra)."
+        )
     valid = _tree.align(valid, losses) | jnp.zeros_like(losses, dtype=bool)  # sharded as losses
 
     def total(values: jax.Array) -> jax.Array:
@@ -139,55 +142,6 @@ def loss_and_count(
         return jnp.sum(values, dtype=dtype)
 
     return total(losses), Counted(jnp.sum(valid, dtype=jnp.int32), jax.tree.map(total, extra))
-
-
-def _check_losses(losses: jax.Array, ys: Any, targets: Any) -> None:
-    """Checks the losses of R steps, `[R, B]` or `[R]`.
-
-    Raises:
-      TypeError: they are not real floats.
-      ValueError: ys or targets have rows, but not B.
-    """
-    if not jnp.issubdtype(losses.dtype, jnp.floating):
-        raise TypeError(
-            f"loss_fn returned losses of dtype {losses.dtype}; expected real floats. Return "
-            "losses.astype(float), and flags or counts beside the losses, as (losses, extra)."
-        )
-    if losses.ndim != 2:
-        return
-    num_rows = losses.shape[1]
-    of_step = lambda tree: jax.tree.map(lambda leaf: leaf[0], tree)  # noqa: E731
-    ys, targets = jax.eval_shape(of_step, (ys, targets))
-    if _rows(ys) and num_rows not in _rows(ys):
-        raise ValueError(
-            f"loss_fn returned {num_rows} losses a step, but y has {sorted(_rows(ys))} rows; "
-            "expected one loss for each row, [B]. Sum or average over the other axes only."
-        )
-    if 1 in _rows(targets):  # others without rows may be shared on purpose
-        check_shared_rows("targets", targets, num_rows)
-
-
-def check_shared_rows(name: str, tree: Any, num_rows: int) -> None:
-    """Raises ValueError if the entries of one step would be broadcast over the rows.
-
-    Entries without axes are shared by all rows, and so are others beside one that has all rows.
-    """
-    rows = _rows(tree)
-    if num_rows == 1 or not rows or (num_rows in rows and 1 not in rows):
-        return
-    shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
-    raise ValueError(
-        f"{name} has the shapes {shapes} at one step, but carry and losses have {num_rows} rows; "
-        f"expected arrays [T, B, ...] with B = {num_rows}, or [T] where all rows share a number. "
-        "If all rows share an array, repeat it: jnp.broadcast_to(array[:, None], "
-        f"(T, {num_rows}, ...))."
-    )
-
-
-def _rows(tree: Any) -> set[int]:
-    """The sizes of the first axes at one step, without those of random keys."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim and leaf.dtype != jnp.uint32]
-    return {leaf.shape[0] for leaf in leaves}
 
 
 def split_extra(returned: Any) -> tuple[Any, dict[str, Any]]:
@@ -214,17 +168,13 @@ def nothing_counted(
     cell: Callable[..., Any], loss_fn: LossFn, params: Any, carry: Any, stream: Stream
 ) -> Counted:
     """Zeros to add the counted sums of steps to. Cell and loss are traced, not run."""
+    x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
+    y = jax.eval_shape(cell, params, carry, x)[1]
 
-    def one_step() -> Counted:
-        x, target = _tree.index((stream.xs, stream.targets), 0)
-        y = cell(params, carry, x)[1]
-        losses = split_extra(jax.eval_shape(loss_fn, params, y, target))[0]
-        rows = getattr(losses, "shape", ())
-        floats = jax.tree.leaves(_tree.partition(carry)[0])
-        if len(rows) == 1 and floats and all(leaf.shape[:1] == rows for leaf in floats):
-            check_shared_rows("xs", x, *rows)
+    def one_step(params: Any, y: Any, target: Any) -> Counted:
         y, target = _tree.repeat((y, target), 1)
-        valid = jnp.ones((1,), bool if stream.mask is None else jnp.result_type(stream.mask))
+        mask = stream.mask
+        valid = jnp.ones((1,), bool) if mask is None else jnp.ones_like(mask[:1])
         return loss_and_count(loss_fn, params, y, target, valid, is_masked=False)[1]
 
-    return jax.tree.map(_tree.zeros, jax.eval_shape(one_step))
+    return jax.tree.map(_tree.zeros, jax.eval_shape(one_step, params, y, target))

@@ -20,7 +20,6 @@ import numpy as np
 from artbp import _tree
 from artbp.stream import Stream
 from artbp.unrolls.autodiff_recurrence import recurrence_of, residuals_like
-from artbp.unrolls.checks import check_cell, warn_of_unused_params
 from artbp.unrolls.chunk import (
     BackwardState,
     Segment,
@@ -31,6 +30,7 @@ from artbp.unrolls.chunk import (
     run,
     segment_result,
 )
+from artbp.unrolls.first_step import check_step, warn_of_unused_params
 from artbp.unrolls.functions import Functions, SegmentResult
 
 # For how many piece lengths compiled programs are kept; the least recently used is dropped first.
@@ -159,8 +159,8 @@ def _backward(
 
 def _segment(functions: Functions, num_steps: int, piece: _Piece) -> Segment:
     """The segment of which the piece is one chunk."""
-    x = _tree.index(piece.stream.xs, 0)
-    check_cell(functions.cell, piece.params, piece.carry, x)
+    x, target = _tree.index((piece.stream.xs, piece.stream.targets), 0)
+    check_step(*functions[:2], piece.params, piece.carry, x, target)
     return Segment(
         functions=functions,
         params=piece.params,

@@ -1,6 +1,6 @@
 """Makes one row for each arm, their table and notes, and the figure: the modes and the sweeps."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,14 +77,33 @@ def columns(config: Any) -> list[Column]:
             "bits per character, last quarter",
             lambda row: mean_and_deviation(row["last_quarter_bits"]),
         ),
-        (f"less that of {base} [95 %]", "{difference:+.4f} ± {difference_half_width:.4f}"),
-        ("the same, first tenth", "{early_difference[0]:+.3f} ± {early_difference[1]:.3f}"),
+        (
+            f"less that of {base} [95 %]",
+            _if_finite(
+                lambda row: row["difference"], "{difference:+.4f} ± {difference_half_width:.4f}"
+            ),
+        ),
+        (
+            "the same, first tenth",
+            _if_finite(
+                lambda row: row["early_difference"][0],
+                "{early_difference[0]:+.3f} ± {early_difference[1]:.3f}",
+            ),
+        ),
         ("held out", lambda row: mean_and_deviation(row["held_out_bits"])),
         ("ms per update", lambda row: f"{1e3 * row['seconds_per_update']:.2f}"),
         (f"time per update / {base}", "{time_ratio:.2f}"),
         ("seconds in all", "{seconds:.1f}"),
-        ("bits at equal time", "{equal_time_bits:.3f}"),
+        (
+            "bits at equal time",
+            _if_finite(lambda row: row["equal_time_bits"], "{equal_time_bits:.3f}"),
+        ),
     ]
+
+
+def _if_finite(value: Callable[[Row], float], form: str) -> Callable[[Row], str]:
+    """Makes a column that says so where the value is not finite."""
+    return lambda row: form.format_map(row) if np.isfinite(value(row)) else "not finite"
 
 
 def notes(config: Any, rows: Sequence[Row]) -> str:

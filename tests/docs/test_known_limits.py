@@ -76,3 +76,23 @@ def test_fused_unroll_has_no_forward_mode():
 def test_the_count_of_all_steps_wraps():
     _, state, _ = first_estimate(artbp.bptt, cell, num_steps=jnp.int32(2**31 - 1))
     assert int(state.num_steps) == -(2**31) + 3
+
+
+def test_a_loss_that_compares_rows_meets_copies_behind_a_mask():
+    """Row 2 does not count. In its place the loss gets row 0, whose value changes the mean."""
+
+    def without_mean(params, y, target):
+        return params * (y - jnp.mean(y)) ** 2
+
+    def identity(params, carry, x):
+        return carry, x
+
+    xs, carry, params = jnp.array([[3.0, 5.0, 10.0]]), jnp.zeros(3), jnp.asarray(1.0)
+    stream = artbp.Stream(xs, mask=jnp.array([[True, True, False]]))
+    estimator = artbp.bptt(identity, without_mean)
+    state = estimator.init(params, carry, rng_key=jax.random.key(0))
+    grads, _, info = estimator.estimate(params, state, stream)
+    of = lambda *rows: float(np.sum((np.array([3.0, 5.0]) - np.mean(rows)) ** 2))  # noqa: E731
+    np.testing.assert_allclose([grads, info.loss_sum], of(3, 5, 3), rtol=1e-6)
+    found = artbp.evaluate(identity, without_mean, params, carry, stream).loss_sum
+    np.testing.assert_allclose(found, of(3, 5, 10), rtol=1e-6)

@@ -88,6 +88,15 @@ def test_losses_of_the_wrong_shape(policy):
         estimate(mean, policy=policy)
 
 
+@pytest.mark.parametrize("name", ["bptt", "rtrl"])
+def test_a_mask_of_another_number_of_rows(name):
+    """The message is that of the mask, not one of the loops around the loss."""
+    problem = make_problem()
+    stream = artbp.Stream(problem.stream.xs, problem.stream.targets, mask=np.ones((9, 3), bool))
+    with pytest.raises(ValueError, match=r"^mask has \(3,\) entries a step, but .*\(2,\)"):
+        run_row(name, problem._replace(stream=stream))
+
+
 @pytest.mark.parametrize("policy", ["pow2", "exact"])
 def test_a_host_driven_policy_under_jit(policy):
     problem = make_problem()

@@ -1,5 +1,6 @@
 """`artbp.unroll` against a plain Python loop, row by row and step by step."""
 
+import functools
 import os
 
 import chex
@@ -194,6 +195,27 @@ def test_without_inputs_the_gates_give_the_length():
     assert carry == 0.125
 
 
+def test_lists_may_hold_traced_numbers():
+    """Gates, resets and lengths in Python lists are as in arrays, also under jit."""
+    problem = make_problem(num_steps=4)
+
+    @jax.jit
+    def both(gate, flag, length):
+        lists = {"gates": [gate, 0.0, gate, 1.0], "resets": [False, flag, flag, False]}
+        lists["lengths"] = [4, length]
+        run = functools.partial(artbp.unroll, problem.cell, problem.params, problem.carry)
+
+        def gradient(given):
+            return jax.grad(lambda xs: jnp.sum(run(xs, **given)[1]))(problem.stream.xs)
+
+        mask = artbp.Stream(problem.stream.xs, lengths=lists["lengths"]).mask
+        return gradient(lists), gradient({name: jnp.array(x) for name, x in lists.items()}), mask
+
+    found, expected, mask = both(0.5, True, 2)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found).max() > 0 and mask.sum(axis=0).tolist() == [4, 2]
+
+
 def test_a_reset_defaults_to_zeros_and_cuts():
     def final(carry):
         resets = jnp.array([False, True, False])
@@ -219,6 +241,33 @@ def test_bad_arguments(changes, message):
     arguments = {"xs": problem.stream.xs, **changes}
     with pytest.raises(ValueError, match=message):
         artbp.unroll(problem.cell, problem.params, problem.carry, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "num_words", "num_rows"),
+    [("threefry2x32", 2, 2), ("threefry2x32", 2, 3), ("rbg", 4, 4)],
+)
+@pytest.mark.parametrize("by_row", ["lengths", "resets"])
+def test_one_raw_key_is_not_taken_for_rows(implementation, num_words, num_rows, by_row):
+    """Whatever the number of rows is. A number for each row, and a raw key for each, are fine."""
+    problem = make_problem(num_steps=3, batch=num_rows)
+    flags = np.zeros((3, num_rows), bool)
+    options = {by_row: flags if by_row == "resets" else np.full(num_rows, 2)}
+
+    def cell(params, carry, x):
+        hidden, y = problem.cell(params, carry[0], x)
+        return (hidden, carry[1]), y
+
+    def run(shape):
+        carry = (problem.carry, np.zeros(shape, np.uint32))
+        run = functools.partial(artbp.unroll, cell, problem.params, carry, problem.stream.xs)
+        return jax.eval_shape(lambda: run(**options)[0][1]).shape
+
+    with jax.default_prng_impl(implementation):
+        with pytest.raises(ValueError, match=r"carry\[1\] is uint32 .*a raw key.*typed key"):
+            run((num_words,))
+        for shape in {(num_rows, num_words), (num_rows,)} - {(num_words,)}:
+            assert run(shape) == shape
 
 
 def test_a_cell_that_changes_its_carry():

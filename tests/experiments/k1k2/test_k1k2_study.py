@@ -13,13 +13,13 @@ from experiments.common.arms import tbptt_k1_k2
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
 from experiments.common.metrics import read_metrics
-from experiments.common.report import interval
+from experiments.common.report import interval, markdown_table
 from experiments.common.tuning import Choice
 from experiments.k1k2 import __main__ as experiment
 from experiments.k1k2 import training
 from experiments.k1k2.__main__ import STUDY
 from experiments.k1k2.config import MODES, arms
-from experiments.k1k2.report import make_rows
+from experiments.k1k2.report import columns, make_rows
 from experiments.k1k2.training import (
     Runs,
     Texts,
@@ -191,6 +191,21 @@ def test_the_last_quarter_and_the_first_tenth():
     rows = make_rows(config, "", trained, np.ones((1, 2)))
     assert rows[1]["early_difference"] == interval(np.array([2.0, 3.0]))  # two bins of twenty
     assert rows[1]["difference"] == 0
+
+
+def test_a_run_that_diverged_is_not_finite_in_every_column():
+    config, choice = load("num_bins=4"), Choice(1e-2, 0, True, (0.0, 0.0))
+    trained = [
+        Runs(tbptt_k1_k2(2, 3, mode), choice, np.stack([bits, bits]), held_out, 24)
+        for mode, bits, held_out in (
+            ("stored", np.ones(4), np.ones(2)),
+            ("reforward", np.full(4, np.nan), np.full(2, np.inf)),
+        )
+    ]
+    rows = make_rows(config, "", trained, np.ones((1, 2)))
+    base, diverged = markdown_table(rows, columns(config)).splitlines()[2:]
+    assert "nan" not in diverged and diverged.count("not finite") == 5
+    assert "not finite" not in base
 
 
 def test_the_default_fits_into_the_generated_text():
