@@ -58,6 +58,7 @@ UNBIASED = "tests/estimators/test_unbiasedness.py::test_the_streaming_estimator_
 LOOK_BACK = "tests/estimators/test_unbiased_tbptt.py::"
 FIRST_STEP = "tests/unrolls/test_first_step.py::"
 UNCOUNTED = "tests/unrolls/test_uncounted.py::"
+CRITIC = "tests/estimators/test_critic.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 COMING_FROM = "tests/test_coming_from.py::"
@@ -1244,6 +1245,30 @@ LIBRARY_FAULTS = [
         "drawn",
         ["tests/estimators/test_forward_gradient.py::test_directions_are_drawn_once_a_pass"],
         "The carry's derivative along one direction is multiplied with another.",
+    ),
+    Fault(
+        "critic-is-not-subtracted",
+        "artbp/unrolls/look_back.py",
+        "jax.tree.map(jnp.subtract, state.flow, stored.predicted)",
+        "state.flow",
+        [f"{CRITIC}test_it_is_unbiased_whatever_the_critic_predicts[rnn-stored]"],
+        "What was predicted would be backpropagated twice.",
+    ),
+    Fault(
+        "critic-predicts-beyond-the-end",
+        "artbp/unrolls/look_back.py",
+        "predicted = _tree.select(is_over, _tree.zeros_like(predicted), predicted)",
+        "del is_over",
+        [f"{CRITIC}test_it_is_unbiased_whatever_the_critic_predicts[rnn-stored]"],
+        "Behind the last step there is no later window that takes the prediction back.",
+    ),
+    Fault(
+        "critic-subtracts-a-new-prediction",
+        "artbp/estimators/unbiased_tbptt.py",
+        "stored = stored._replace(predicted=critique.predicted)",
+        "stored = stored._replace(predicted=critique.found)",
+        [f"{CRITIC}test_it_is_unbiased_whatever_the_critic_predicts[rnn-stored]"],
+        "The errors telescope only if each prediction that was used is subtracted.",
     ),
     Fault(
         "es-twice-the-gradient",

@@ -128,6 +128,7 @@ def stepwise(
     *,
     resets_at_end: bool = True,
     plan: Plan | None = None,
+    critic: Callable[[Any, Any], Any] | None = None,
 ) -> GradientEstimator:
     """Builds an estimator that takes the same number of steps at each call.
 
@@ -140,6 +141,7 @@ def stepwise(
         key is for this estimate alone.
       resets_at_end: whether `begin` makes the inner state anew where another pass begins.
       plan: as in `ChunkedEstimator`; None for a `GradientEstimator`.
+      critic: of `artbp.unbiased_tbptt`, whose params are in use.
     """
     check_positive(normalizer=normalizer)
 
@@ -157,7 +159,7 @@ def stepwise(
         params = _devices.on_each(params, axes)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         check_step(cell, loss_fn, params, state.carry, x, target)
-        warn_of_unused_params(cell, loss_fn, params, state.carry, x, target)
+        warn_of_unused_params(cell, loss_fn, params, state.carry, x, target, critic)
         count = update_every(state.inner_state) if callable(update_every) else update_every
         position, is_beyond = clip_position(state.position, stream.num_new)
         state = state._replace(position=stream.history + position)

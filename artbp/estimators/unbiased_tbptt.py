@@ -1,5 +1,6 @@
 """Unbiased truncated BPTT: an update every K steps, backpropagated over a random distance."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from artbp import _tree
 from artbp._checks import check_positive
-from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
+from artbp.estimators.base import EstimatorState, GradientEstimator, Plan, join_extra
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import check_length
@@ -28,6 +29,7 @@ from artbp.unrolls.look_back import (
 from artbp.unrolls.readout import LossFn
 
 Mode = Literal["stored", "reforward"]
+Critic = Callable[[Any, Any], Any]
 
 # The default of `stored_windows` is the smallest number of older windows that a look-back exceeds
 # with at most this probability, up to a limit.
@@ -46,6 +48,7 @@ def unbiased_tbptt(
     normalizer: float = 1.0,
     stored_windows: int | None = None,
     stored_carries: int | None = None,
+    critic: Critic | None = None,
 ) -> GradientEstimator:
     """Truncated BPTT without its bias: an update every K steps, with a look-back of random length.
 
@@ -88,7 +91,26 @@ def unbiased_tbptt(
     probability P(A > stored_carries) = `law.survival(stored_carries)`. Choose more `stored_carries`
     than the default there if the law has a long tail and the run is long.
 
-    `info.extra` holds `look_back` (A).
+    A critic makes the look-backs carry less. It predicts, at the end of a window, the derivative of
+    all later losses by the carry there, and this prediction is backpropagated through the window at
+    once. When the next window has been run, it is known what the prediction should have been: the
+    derivative of that window's losses and of the prediction at its end. Only the difference looks
+    back further, at random, with the same compensation::
+
+        δ = v(s_n)                        # behind window n; 0 at the end of the sequence
+        δ, g = back through window n
+        e = δ − v(s_{n−1})                # as it was predicted when window n − 1 was run
+        e, g = back through windows n − 1, …, n − A + 1, over their edges as above
+
+    With frozen params the expectation is the gradient of full BPTT whatever the critic predicts:
+    the errors telescope. The better it predicts, the smaller is the variance. With
+    `truncation.fixed(1)`, which never looks back, it is `artbp.tbptt` with a critic at the edge,
+    and biased by the critic's error. The critic learns by itself: the gradient by its params is
+    that of Σ ½ (v(s_{n−1}) − δ)² over rows and units, with δ as above held fixed. It is also
+    divided by `normalizer`, so it often needs a learning rate of its own (`optax.multi_transform`).
+
+    `info.extra` holds `look_back` (A) and, with a critic, the sums over rows and units of
+    (δ − v)², `critic_error`, and of δ², `critic_target`, at the first edge of this estimate.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`.
@@ -104,14 +126,20 @@ def unbiased_tbptt(
         rounded up to an even number. Twice as many carries are stored: those of the last windows,
         and others further back. Default: the smallest number that a look-back exceeds with
         probability at most 1e-12, but between 2 and 256.
+      critic: `critic(params, carry) -> like carry`, the predicted derivative of the later losses,
+        summed as `loss_fn` and mask say, by each entry of the carry (of leaves that have none, the
+        value does not matter). It should read params of its own, such as `params["critic"]`, since
+        any that it shares with the cell also get its gradient. None: no critic.
 
     Raises:
       TypeError: `law` is no truncation law.
-      ValueError: an unknown mode; numbers that are not integers ≥ 1.
+      ValueError: an unknown mode; numbers that are not integers ≥ 1; from `estimate`, a critic that
+        returns other shapes than those of the carry.
 
     Source: ours. It applies the gate of ARTBP (arXiv 1705.08209) at the edges of TBPTT's windows.
     The estimate of each window is a randomised telescope (arXiv 1905.07006), also known as Russian
-    roulette.
+    roulette. Critics at the edge of a window: Jaderberg et al., "Decoupled Neural Interfaces using
+    Synthetic Gradients" (arXiv 1608.05343); as a control variate: ours.
     """
     check_law(law)
     length = check_length(truncation_length, "truncation_length")
@@ -125,10 +153,10 @@ def unbiased_tbptt(
     num_stored = stored_windows if mode == "stored" else 0
     num_carries = max(stored_carries, num_stored)
     sizes = Sizes(length, num_stored, num_carries + num_carries % 2)
-    functions = Functions(cell, loss_fn)
+    functions = Functions(cell, loss_fn, critic=critic)
 
     def begin(params: Any, carry: Any) -> Stored:
-        return make_stored(cell, params, carry, sizes)
+        return make_stored(cell, params, carry, sizes, has_critic=critic is not None)
 
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
@@ -143,7 +171,14 @@ def unbiased_tbptt(
         kernel = partial(look_back_gradient, functions_of, law.compensation, sizes)
         carries = state.carry, state.initial_carry
         place = stream, position, end - position, look_back
-        result = lockstep(kernel)(constants, params, *carries, stored, *place)
+        result, critique = lockstep(kernel)(constants, params, *carries, stored, *place)
+        grads, counted = result.grads, result.counted
+        if critic is not None:
+            is_edge = stored.num_windows > 0
+            learning, sums = _learn(critic, params, state.carry, stored, critique.found, is_edge)
+            grads = _tree.accumulate(grads, learning)
+            counted = counted._replace(extra=join_extra(sums, counted.extra))
+            stored = stored._replace(predicted=critique.predicted)
         # The result of a look-back to steps that this stream does not hold is not a gradient.
         is_missing = oldest_step(stored, position, look_back, sizes) < 0
         stored = store_carry(stored._replace(residuals=result.scratch), state.carry, sizes)
@@ -151,11 +186,11 @@ def unbiased_tbptt(
             is_over = end == stream.num_steps
             stored = stored._replace(num_windows=jnp.where(is_over, 0, stored.num_windows))
         return Advance(
-            grads=_tree.nan_where(is_missing, result.grads),
+            grads=_tree.nan_where(is_missing, grads),
             carry=result.carry,
             inner_state=stored,
             loss_sum=result.loss_sum,
-            counted=result.counted,
+            counted=counted,
             extra={"look_back": look_back},
             max_compensation=result.max_compensation,
             max_weight=result.max_weight,
@@ -163,8 +198,34 @@ def unbiased_tbptt(
 
     plan = Plan(length, history=length * sizes.num_carries)
     return stepwise(
-        cell, loss_fn, length, begin, advance, normalizer, resets_at_end=False, plan=plan
+        cell,
+        loss_fn,
+        length,
+        begin,
+        advance,
+        normalizer,
+        resets_at_end=False,
+        plan=plan,
+        critic=critic,
     )
+
+
+def _learn(
+    critic: Critic, params: Any, carry: Any, stored: Stored, found: Any, is_edge: jax.Array
+) -> tuple[Any, dict[str, jax.Array]]:
+    """(the gradient by the critic's params, the sums for `info.extra`), 0 unless at an edge."""
+    weight = jnp.where(is_edge, 1.0, 0.0)
+
+    def squares(predicted: Any) -> jax.Array:
+        errors = jax.tree.map(lambda p, f: jnp.sum((p - f) ** 2), predicted, found)
+        return sum(jax.tree.leaves(errors), start=jnp.zeros(())) * weight
+
+    def loss(params: Any) -> jax.Array:
+        return squares(_tree.partition(critic(params, carry))[0]) / 2
+
+    sums = {"critic_error": squares(stored.predicted)}
+    sums["critic_target"] = squares(_tree.zeros_like(stored.predicted))
+    return jax.grad(loss)(params), sums
 
 
 def default_stored_windows(law: TruncationLaw) -> int:

@@ -119,7 +119,7 @@ def make_residuals(of_step: Any, carry: Any, block_size: int, chunk_size: int) -
 
 def initial_state(segment: Segment) -> BackwardState:
     """The state behind the segment's last step: no gradient, and no flow across the boundary."""
-    cell, loss_fn, _ = segment.functions
+    cell, loss_fn = segment.functions.cell, segment.functions.loss_fn
     of_step = segment.params, segment.carry_like, segment.stream
     one = jnp.ones((), jnp.result_type(float))  # float64 where enabled: sums may be wider than y
     counted = nothing_counted(cell, loss_fn, *of_step)

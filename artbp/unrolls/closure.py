@@ -26,14 +26,19 @@ def hoist_functions(
     y = check_step(functions.cell, functions.loss_fn, params, carry, x, target)
     cell_of, cell_constants = hoist_cell(functions.cell, params, carry, x)
     loss_fn, loss_constants = hoist(functions.loss_fn, params, y, target)
+    critic, critic_constants = None, []
+    if functions.critic is not None:
+        critic, critic_constants = hoist(functions.critic, params, carry)
 
     def functions_of(constants: Any) -> Functions:
-        cell_constants, loss_constants = constants
+        cell_constants, loss_constants, critic_constants = constants
         loss_of_constants: Any = functools.partial(loss_fn, loss_constants)
         loss_of_constants.of_any_shape = functions.loss_fn  # for `replace_uncounted`
-        return functions._replace(cell=cell_of(cell_constants), loss_fn=loss_of_constants)
+        own_critic = critic and functools.partial(critic, critic_constants)
+        functions_now = functions._replace(cell=cell_of(cell_constants), critic=own_critic)
+        return functions_now._replace(loss_fn=loss_of_constants)
 
-    return functions_of, (cell_constants, loss_constants)
+    return functions_of, (cell_constants, loss_constants, critic_constants)
 
 
 def hoist(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:

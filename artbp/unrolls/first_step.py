@@ -108,7 +108,13 @@ def _rows(tree: Any) -> set[int]:
 
 
 def warn_of_unused_params(
-    cell: Cell, loss_fn: LossFn, params: Any, carry: Any, x: Any, target: Any
+    cell: Cell,
+    loss_fn: LossFn,
+    params: Any,
+    carry: Any,
+    x: Any,
+    target: Any,
+    critic: Callable[[Any, Any], Any] | None = None,
 ) -> None:
     """Warns of leaves of `params` that are used neither by the cell nor by the loss function.
 
@@ -117,14 +123,18 @@ def warn_of_unused_params(
 
     Args:
       cell, loss_fn, params, carry, x, target: as one step would call them.
+      critic: `critic(params, carry)`, which may use others; see `artbp.unbiased_tbptt`.
     """
     y = jax.eval_shape(cell, params, carry, x)[1]
     by_cell = _uses_params(cell, params, carry, x)
     by_loss = _uses_params(loss_fn, params, y, target)
+    by_critic = [False] * len(by_cell)
+    if critic is not None:
+        by_critic = _uses_params(critic, params, carry)
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     unused = [
         f"params{jax.tree_util.keystr(path)}"
-        for path, *used in zip(paths, by_cell, by_loss, strict=True)
+        for path, *used in zip(paths, by_cell, by_loss, by_critic, strict=True)
         if not any(used)
     ]
     if unused:

@@ -18,11 +18,13 @@ class Functions(NamedTuple):
       compensation: `compensation(k) -> gate` of the step of age k (k = 1 is the first step of a
         segment), for a step that is no boundary: 1/(1 − c(k)) for ARTBP. Takes and returns NumPy or
         JAX arrays, whichever it is given. None: gate 1, as in BPTT and truncated BPTT.
+      critic: `critic(params, carry) -> like carry`, see `artbp.unbiased_tbptt`; None: no critic.
     """
 
     cell: Cell
     loss_fn: LossFn
     compensation: Callable[[Any], Any] | None = None
+    critic: Callable[[Any, Any], Any] | None = None
 
 
 class SegmentResult(NamedTuple):

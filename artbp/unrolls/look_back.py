@@ -6,6 +6,10 @@
             δ = ∂ℓ_t/∂s_t + (∂F_{t+1}/∂s_t)ᵀ δ      # ℓ_t of window n only
         δ = gate_at(j) · δ                          # at the j-th edge back
 
+A critic v predicts δ at an edge, the gradient that later losses send back over it. Then δ begins as
+v(s) behind the new window, and v(s) at the first edge back, as it was predicted, is subtracted
+there: what looks back further is the error of a prediction that has already been used.
+
 All loops within a window have static lengths; only the number of windows is traced. `Stored` holds
 what is kept of older windows: residuals of the last few, carries of more. Some carries from further
 back, the anchors, make it possible to run any older window again.
@@ -49,6 +53,8 @@ class Stored(NamedTuple):
       anchors: `[C, ...]`, the carries that entered windows 0, stride, 2·stride, ….
       stride: int32, a power of two. When the anchors are full, every second one is dropped and the
         stride doubles, so they always reach back to window 0.
+      predicted: the critic's δ at the edge before the next window, like the differentiable leaves
+        of the carry; () without a critic.
     """
 
     num_windows: jax.Array
@@ -56,6 +62,19 @@ class Stored(NamedTuple):
     carries: Any
     anchors: Any
     stride: jax.Array
+    predicted: Any = ()
+
+
+class Critique(NamedTuple):
+    """The critic's part in an estimate; both like the differentiable leaves of a carry.
+
+    Attributes:
+      found: δ of the carry that entered the new window, which the last prediction was for.
+      predicted: δ of the carry that left it, zero at the end of a sequence.
+    """
+
+    found: Any
+    predicted: Any
 
 
 class Sizes(NamedTuple):
@@ -95,7 +114,9 @@ class Sizes(NamedTuple):
         return n % (self.num_stored + 1)
 
 
-def make_stored(cell: Cell, params: Any, carry: Any, sizes: Sizes) -> Stored:
+def make_stored(
+    cell: Cell, params: Any, carry: Any, sizes: Sizes, *, has_critic: bool = False
+) -> Stored:
     """Allocates the buffers, for the beginning of a stream."""
     of_step = residuals_like(cell, params, carry)
     num_steps = (sizes.spare + 1) * sizes.num_chunks * sizes.chunk_size
@@ -106,6 +127,7 @@ def make_stored(cell: Cell, params: Any, carry: Any, sizes: Sizes) -> Stored:
         carries=carries,
         anchors=jax.tree.map(jnp.copy, carries),  # a donated state holds no buffer twice
         stride=one,
+        predicted=_tree.zeros_like(_tree.partition(carry)[0]) if has_critic else (),
     )
 
 
@@ -162,7 +184,7 @@ def look_back_gradient(
     look_back: jax.Array,
     *,
     axis_names: tuple[Any, ...] = (),
-) -> SegmentResult:
+) -> tuple[SegmentResult, Critique | None]:
     """The gradient of the losses of window n = `stored.num_windows`, through A windows.
 
     Args:
@@ -180,7 +202,8 @@ def look_back_gradient(
         the longest look-back, and the gate of a row is 0 beyond its own. `batching` sets this.
 
     Returns:
-      A `SegmentResult`. Its `scratch` is the new value of `stored.residuals`.
+      (a `SegmentResult`, whose `scratch` is the new value of `stored.residuals`; what the critic
+      predicted and should have, None without one).
     """
     n, length = stored.num_windows, sizes.length
     functions = functions_of(constants)
@@ -208,7 +231,17 @@ def look_back_gradient(
     is_padded = stream.stop is not None or (stream.num_steps - stream.history) % count != 0
     new, place = window(position, num_steps, is_padded), sizes.slot(n) * sizes.num_chunks
     carry, residuals = run_window(new, carry, count, stored.residuals, place)
-    state = window_backward(new, residuals, count, place, initial_state(new), reads_out=True)
+    state, critique = initial_state(new), None
+    if functions.critic is not None:
+        predicted = _predict(functions.critic, params, carry)
+        if stream.ends:  # no loss comes after the last step
+            is_over = position + num_steps == stream.num_steps
+            predicted = _tree.select(is_over, _tree.zeros_like(predicted), predicted)
+        state = state._replace(flow=predicted)
+    state = window_backward(new, residuals, count, place, state, reads_out=True)
+    if functions.critic is not None:
+        critique = Critique(state.flow, predicted)
+        state = state._replace(flow=jax.tree.map(jnp.subtract, state.flow, stored.predicted))
 
     def run_again(m: jax.Array, carry: Any, residuals: Any = None) -> tuple[Any, Any]:
         """Runs window m with the present params, its residuals into the spare slot."""
@@ -253,4 +286,16 @@ def look_back_gradient(
     if stream.num_steps > length:  # else there are no older windows
         loop = state, residuals
         state, residuals = lax.fori_loop(1, longest(look_back), older_window, loop)
-    return segment_result(new, state, carry, residuals)
+    return segment_result(new, state, carry, residuals), critique
+
+
+def _predict(critic: Callable[[Any, Any], Any], params: Any, carry: Any) -> Any:
+    """The critic's δ of a carry, in the dtypes of its differentiable leaves."""
+    predicted, like = (_tree.partition(tree)[0] for tree in (critic(params, carry), carry))
+    shapes, expected = (jax.tree.map(jnp.shape, tree) for tree in (predicted, like))
+    if shapes != expected:
+        raise ValueError(
+            f"critic returned arrays of shapes {shapes}; expected {expected}, as in the carry: the "
+            "derivative of later losses by each of its entries."
+        )
+    return jax.tree.map(lambda p, leaf: p.astype(leaf.dtype), predicted, like)
