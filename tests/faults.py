@@ -525,8 +525,8 @@ LIBRARY_FAULTS = [
     Fault(
         "closure-constants-not-arguments",
         "artbp/unrolls/closure.py",
-        "        cell_constants, loss_constants = constants\n",
-        "        cell_constants, _ = constants\n",
+        "        cell_constants, loss_constants, critic_constants = constants\n",
+        "        cell_constants, _, critic_constants = constants\n",
         [f"{COMPILATION}test_vmap_over_what_the_cell_and_the_loss_close_over[False]"],
         "What a loss closes over may differ by row, so it has to be an argument of the kernel.",
     ),
