@@ -13,6 +13,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = (
     "bias",
     "compare",
+    "critic",
     "hyperparameters",
     "influence_balancing",
     "k1k2",
@@ -89,6 +90,14 @@ BAD = {
         ("learning_rates=(-1.0,)", r"learning_rates was given \(-1\.0,\)"),
         ("num_bins=6", "a multiple of 4"),
         ("k1_sweep=(160,)", "expected at least 6400"),
+    ],
+    "critic": [
+        ("seed=-1", "seed is -1"),
+        ("systems=('pendulum',)", "'pendulum' is unknown"),
+        ("hazard=1.0", "expected a number between 0 and 1"),
+        ("num_steps=900", "expected at least 1000"),
+        ("critic_rate=0.0", r"critic_rate was given 0\.0"),
+        ("num_seeds=1", "an interval needs at least 2"),
     ],
     "look_back": [
         ("hazard=0.6", "integers down to 1"),
