@@ -20,7 +20,7 @@ from pathlib import Path
 NAME = re.compile(r"artbp(?:\.\w+)+")
 REMOTE = re.compile(r"(?:https?:)?//")
 MISREAD = {
-    ">Return type<": "the first line of Returns has a colon, so what precedes it is taken for a type",
+    ">Return type<": "the first line of Returns has a colon: what precedes it is taken for a type",
     'class="upperalpha': "a text begins with a letter and a full stop, and is taken for a list",
 }
 

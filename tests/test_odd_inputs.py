@@ -548,9 +548,9 @@ def page():
     lines = [
         "# Odd inputs",
         "",
-        "This page lists what public functions do with arguments that they cannot use. Each row is a",
-        "call of the tests. An error names the argument, what was given, what was expected, and what",
-        "to do.",
+        "This page lists what public functions do with arguments that they cannot use. Each row is",
+        "a call of the tests. An error names the argument, what was given, what was expected, and",
+        "what to do.",
         "",
         f"The tables have {len(TABLE)} rows. `./run python tests/test_odd_inputs.py` writes them.",
         "In the data of these calls T = 6 steps, B = 2 rows, D = 3 inputs and H = 4 units.",

@@ -76,8 +76,8 @@ def unbiased_tbptt(
 
     - "stored": older windows are differentiated at the residuals of their forward pass, with the
       present weights in the backward products. No forward pass is repeated for the last
-      `stored_windows` older windows, whose residuals are stored. Windows before these are run again,
-      as in "reforward".
+      `stored_windows` older windows, whose residuals are stored. Windows before these are run
+      again, as in "reforward".
     - "reforward": each older window is run again with the present params, from the carry that
       entered it. It costs one more forward pass for each older window and stores carries only.
 
@@ -85,8 +85,8 @@ def unbiased_tbptt(
     carry further back. This is slow, so it should be rare. Danger: the streams of
     `artbp.stream_chunks` hold the steps of `stored_carries` older windows only. If a look-back
     needs a step from before that, the gradient is NaN. For each estimate this has the probability
-    P(A > stored_carries + 1) = `law.survival(stored_carries + 1)`. Choose more `stored_carries` than
-    the default there if the law has a long tail and the run is long.
+    P(A > stored_carries + 1) = `law.survival(stored_carries + 1)`. Choose more `stored_carries`
+    than the default there if the law has a long tail and the run is long.
 
     `info.extra` holds `look_back` (A).
 
