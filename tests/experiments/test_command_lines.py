@@ -50,6 +50,15 @@ def test_help_lists_flags_and_fields(experiment, call):
     assert ("--[no]download" in text) == experiment.startswith("ptb")
 
 
+def test_help_begins_with_what_the_experiment_does():
+    """absl prints the docstring of `__main__`; `python -m experiments` shows the same sentence."""
+    for name in NAMES:
+        module = importlib.import_module(f"experiments.{name}.__main__")
+        title = (module.__doc__ or "").partition("\n")[0]
+        assert title == catalogue.experiments()[name]
+        assert re.fullmatch(r"[A-Z][a-z]+s .*\.", title)
+
+
 @pytest.mark.parametrize("experiment", NAMES)
 def test_a_dry_run_shows_the_configuration_and_the_time_and_writes_nothing(experiment, call):
     config = catalogue.configs(experiment)[0]
