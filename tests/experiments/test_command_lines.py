@@ -10,6 +10,7 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
+import experiments
 from experiments import __main__ as listing
 from experiments.common import catalogue
 from experiments.common.study import Study
@@ -57,6 +58,12 @@ def test_help_begins_with_what_the_experiment_does():
         title = (module.__doc__ or "").partition("\n")[0]
         assert title == catalogue.experiments()[name]
         assert re.fullmatch(r"[A-Z][a-z]+s .*\.", title)
+
+
+def test_a_missing_package_is_followed_by_how_to_install_it(capsys):
+    for error, is_missing in ((ModuleNotFoundError("pooch"), True), (ImportError("a"), False)):
+        experiments.show_error(type(error), error, None)
+        assert ("pip install -e '.[experiments]'" in capsys.readouterr().err) == is_missing
 
 
 @pytest.mark.parametrize("experiment", NAMES)
