@@ -40,6 +40,7 @@ default_role = "py:obj"
 html_theme = "furo"
 html_title = f"artbp {version}"
 html_css_files = ["custom.css"]
+html_show_search_summary = False  # it fetches pages, which fails from the file system
 # Formulas without a network, also from the file system: one file of MathJax that draws paths. (The
 # other one, which loads fonts, cannot do so from the file system.)
 _mathjax = importlib.metadata.files("sphinx-mathjax-offline") or []
