@@ -43,8 +43,8 @@ def learned_carry(
 
     The gradient that reaches the first carry belongs to the step that it enters, so truncation
     acts on it as on every other: with `artbp.artbp` it is unbiased. `artbp.unroll` and
-    `artbp.evaluate` take the new cell and carry too. Its state holds `LearnedCarry`s, whose `carry`
-    is that of the cell inside.
+    `artbp.evaluate` take the new cell and carry too. The carry of the new cell is a
+    `LearnedCarry`, which contains the carry of the given cell.
 
     Args:
       cell: as for the estimators.

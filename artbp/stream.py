@@ -46,10 +46,10 @@ class Stream:
         `estimate` raises a ValueError. `artbp.stream_chunks` makes streams that fit.
       history: the number of steps at the beginning of the arrays that have been run already, in
         earlier streams. Estimates begin after them. A look-back may read them.
-      lengths: for a padded batch, int `[B]`: the true number of steps of each row, from 0 to T. Not
-        kept: the stream is made so that the steps from lengths[b] on are as if they were not
-        there. No loss of row b counts there (`mask`), the row begins anew at each of these steps
-        (`resets`), and its entries of `xs` and `targets` are its first ones. So padding may hold
+      lengths: for a padded batch, int `[B]`: the true number of steps of each row, from 0 to T. It
+        is no attribute: the stream is made so that the steps from lengths[b] on have no effect. No
+        loss of row b counts there (`mask`), the row begins anew at each of these steps (`resets`),
+        and its entries of `xs` and `targets` are its first ones. So padding may hold
         anything, NaN too, and neither losses nor gradients depend on it. This holds for cells whose
         rows do not interact: batch normalisation mixes them. Cell and loss must be differentiable
         at `initial_carry`; if they are not at zeros, pass another one to `init`. A row's carry has

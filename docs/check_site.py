@@ -5,7 +5,8 @@ It prints, and then exits with status 1:
 - links to a page, a file or an anchor that does not exist;
 - scripts, styles, fonts and images that a page would load from a network;
 - names such as `artbp.unroll` in a page or a docstring that the package does not have, or that are
-  public and no link to the reference.
+  public and no link to the reference;
+- docstrings that Sphinx takes for something else.
 """
 
 import importlib
@@ -18,6 +19,10 @@ from pathlib import Path
 
 NAME = re.compile(r"artbp(?:\.\w+)+")
 REMOTE = re.compile(r"(?:https?:)?//")
+MISREAD = {
+    ">Return type<": "the first line of Returns has a colon: what precedes it is taken for a type",
+    'class="upperalpha': "a text begins with a letter and a full stop, and is taken for a list",
+}
 
 
 class Page(HTMLParser):
@@ -88,6 +93,8 @@ def problems(site: Path) -> Iterator[str]:
                 if anchor not in pages[target].anchors:
                     yield f"{where}: {link} leads to no anchor"
         yield from (f"{where}: loads {load}" for load in page.loads if REMOTE.match(load))
+        text = path.read_text(encoding="utf-8")
+        yield from (f"{where}: {reason}" for sign, reason in MISREAD.items() if sign in text)
         names = {text for text in page.code if NAME.fullmatch(text)}
         for name in sorted(names) if where.parts[0] != "_modules" else ():
             if problem := problem_of_name(name):

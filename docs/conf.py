@@ -30,6 +30,7 @@ autodoc_member_order = "bysource"
 # The docstrings give shapes and dtypes, which say more than annotations.
 autodoc_typehints = "none"
 napoleon_attr_annotations = False
+napoleon_use_param = False  # True repeats the text of `a, b: ...` for each of the arguments
 python_maximum_signature_line_length = 80
 # Backticks in docstrings: a link where the reference has the name, and code elsewhere. With
 # `nitpicky`, every argument and every expression between backticks would be a warning;
@@ -39,6 +40,7 @@ default_role = "py:obj"
 html_theme = "furo"
 html_title = f"artbp {version}"
 html_css_files = ["custom.css"]
+html_show_search_summary = False  # it fetches pages, which fails from the file system
 # Formulas without a network, also from the file system: one file of MathJax that draws paths. (The
 # other one, which loads fonts, cannot do so from the file system.)
 _mathjax = importlib.metadata.files("sphinx-mathjax-offline") or []

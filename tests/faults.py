@@ -1936,10 +1936,38 @@ LIBRARY_FAULTS = [
         ["tests/docs/test_check_site.py::test_a_problem_is_found"],
         "a link to a heading that was renamed goes unnoticed",
     ),
+    Fault(
+        "misread-docstrings-unchecked",
+        "docs/check_site.py",
+        "if sign in text)",
+        "if False)",
+        ["tests/docs/test_check_site.py::test_a_problem_is_found"],
+        "a docstring that Sphinx takes for a type or a list goes unnoticed",
+    ),
 ]
 
 # The faults of experiments/, which tests/experiments must see.
 EXPERIMENT_FAULTS = [
+    # What the command line says.
+    Fault(
+        "second-run-unannounced",
+        "experiments/common/cli.py",
+        "if is_again:",
+        "if False:",
+        ["tests/experiments/common/test_cli.py::test_an_experiment_from_the_start"],
+        "an experiment replaces the results in its folder and does not say so",
+    ),
+    Fault(
+        "missing-package-unexplained",
+        "experiments/__init__.py",
+        "isinstance(error, ModuleNotFoundError)",
+        "isinstance(error, FileNotFoundError)",
+        [
+            "tests/experiments/test_command_lines.py"
+            "::test_a_missing_package_is_followed_by_how_to_install_it"
+        ],
+        "without the extra packages, an error does not say how to install them",
+    ),
     # Choices of learning rates, and what is reported.
     Fault(
         "tuning-runs-are-reported-too",

@@ -548,19 +548,20 @@ def page():
     lines = [
         "# Odd inputs",
         "",
-        "What public functions do with arguments that they cannot use. Each row is a call of the",
-        "tests. An error names the argument, what was given, what was expected, and what to do.",
+        "This page lists what public functions do with arguments that they cannot use. Each row is",
+        "a call of the tests. An error names the argument, what was given, what was expected, and",
+        "what to do.",
         "",
-        f"The table has {len(TABLE)} rows. `./run python tests/test_odd_inputs.py` writes it.",
+        f"The tables have {len(TABLE)} rows. `./run python tests/test_odd_inputs.py` writes them.",
         "In the data of these calls T = 6 steps, B = 2 rows, D = 3 inputs and H = 4 units.",
-        "",
-        "| function | argument | given | what comes |",
-        "| --- | --- | --- | --- |",
     ]
-    for odd in TABLE:
-        cells_of_row = (odd.function, odd.argument, odd.given, outcome_of(odd))
-        shown = [text.replace("|", "\\|").replace("\n", " ") for text in cells_of_row]
-        lines.append(f"| `{shown[0]}` | {shown[1]} | {shown[2]} | {shown[3]} |")
+    for function in dict.fromkeys(odd.function for odd in TABLE):
+        lines += ["", f"## `{function}`", "", "| argument: given | what happens |", "| --- | --- |"]
+        for odd in TABLE:
+            if odd.function == function:
+                texts = (f"{odd.argument}: {odd.given}", outcome_of(odd))
+                shown = [text.replace("|", "\\|").replace("\n", " ") for text in texts]
+                lines.append(f"| {shown[0]} | {shown[1]} |")
     return "\n".join(lines) + "\n"
 
 

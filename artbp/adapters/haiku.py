@@ -23,7 +23,7 @@ def adapt(
       carry: a first carry. Default: the core's `initial_state(B)`.
 
     Returns:
-      An `AdaptedModule`. Its params are those of haiku: an `hk.transform` of your own around the
+      An `AdaptedModule`. Its params are those of haiku, so an `hk.transform` of your own around the
       same core takes them.
 
     Raises:

@@ -41,7 +41,7 @@ def sample_row_gates(
       law: an `artbp.truncation.InvertibleLaw`, as all random laws here are, unless the coupling is
         "shared" or "independent".
       rng_key: consumed.
-      num_steps: T.
+      num_steps: T, the length of the gates.
       num_rows: R rows of the batch, or R draws on the same data. An odd last row has no partner.
       coupling: "shared": every row has `law.sample_gates(rng_key, T)`. "independent": row b has
         `law.sample_gates(split(rng_key, R)[b], T)`. "antithetic", "stratified": see this module.

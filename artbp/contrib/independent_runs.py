@@ -107,7 +107,7 @@ def independent_runs(
         `Stream(0, num_steps=T)` for inputs `[R, T, ...]`. None: all runs share the stream.
 
     Returns:
-      An `IndependentRuns`. Danger: under `jax.vmap`, `run` selects over its buffers in every
+      An `IndependentRuns`. Danger! Under `jax.vmap`, `run` selects over its buffers in every
       iteration. Make the mapped axis a part of the runs instead.
 
     Raises:

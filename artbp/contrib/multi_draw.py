@@ -52,7 +52,7 @@ def multi_draw_gradient(
       cell, loss_fn, law, params, carry: as for `artbp.artbp`.
       stream: the window, starting from `carry`; its end is no cut.
       rng_key: consumed.
-      num_draws: D. The rows of a batch share the boundaries of a draw.
+      num_draws: the number D. The rows of a batch share the boundaries of a draw.
       coupling: of the draws; see `artbp.contrib.sample_row_gates`.
 
     Returns:

@@ -73,7 +73,7 @@ def gradient_report(
       carry: the carry that enters the first step to run (that after `stream.history`).
       stream: N·W steps to run, N ≥ 8, then a remainder. NumPy arrays move to the device window by
         window.
-      window_length: W.
+      window_length: W, in time steps.
       truncation_lengths: K's of TBPTT and of unbiased TBPTT, each below W. The laws of the latter
         are those of `GradientReport.look_backs`.
       laws: of ARTBP.

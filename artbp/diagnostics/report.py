@@ -103,7 +103,7 @@ class LookBackNoise(NamedTuple):
 
     @property
     def relative_work(self) -> float:
-        """Matrix products ÷ those of TBPTT(K): 1 + 2/3·W."""
+        """1 + 2/3·W, the matrix products relative to those of TBPTT(K)."""
         return 1 + 2 / 3 * self.extra_work
 
 

@@ -34,8 +34,8 @@ def artbp(
         δ_t = ∂ℓ_t/∂s_t + gate_t · (∂F_{t+1}/∂s_t)ᵀ δ_{t+1},    gate_t = (1 − X_t)/(1 − c_t)
         g   = Σ_t (∂F_t/∂θ)ᵀ δ_t  (+ the readout's own gradient)
 
-    Boundaries X_t are drawn forward in time, with P(X_t = 1 | past X) = c_t, before any loss is
-    seen. Since E[gate_t | past X] = 1, the expectation of g is the gradient of full BPTT. This
+    Boundaries X_t are drawn forward in time, with P(X_t = 1 | earlier X) = c_t, before any loss is
+    seen. Since E[gate_t | earlier X] = 1, the expectation of g is the gradient of full BPTT. This
     holds for the summed gradients of a pass of the stream, with params frozen over the pass. With
     an update at each boundary the carry comes from older params, as in every streaming method. A
     step that is not linear in the gradient, such as one of Adam or after clipping, is not an
@@ -75,9 +75,9 @@ def artbp(
         changes memory and time, never the gradient.
 
     Returns:
-      A `GradientEstimator`. Under `dynamic` its state holds the buffers of a block: donate it to
-      your jitted step. Danger: use a state only with the stream that it was run on, since it holds
-      a position, and with params of the dtypes that `init` was given.
+      A `GradientEstimator`. Under `dynamic` its state holds the buffers of a block, so donate the
+      state to your jitted step. Danger: use a state only with the stream that it was run on, since
+      it holds a position, and with params of the dtypes that `init` was given.
 
     Raises:
       ValueError: a bad option; from `init`: params that are not finite; from `estimate`: arrays

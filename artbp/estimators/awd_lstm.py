@@ -102,11 +102,14 @@ def awd_lstm_bptt(
 
 
 def scale_by_learning_rate_factor() -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by the factor of `awd_lstm_bptt`; put it last in the chain.
+    """Multiplies updates by the factor of `awd_lstm_bptt`; put it last in the chain::
 
-    optimizer = optax.chain(optax.adam(1e-3), artbp.scale_by_learning_rate_factor())
-    factor = info.extra["learning_rate_factor"]
-    updates, opt_state = optimizer.update(grads, opt_state, learning_rate_factor=factor)
+        optimizer = optax.chain(optax.adam(1e-3), artbp.scale_by_learning_rate_factor())
+        factor = info.extra["learning_rate_factor"]
+        updates, opt_state = optimizer.update(grads, opt_state, learning_rate_factor=factor)
+
+    Raises:
+      TypeError: from `update`, without learning_rate_factor.
     """
     return scale_by_argument(
         "scale_by_learning_rate_factor",

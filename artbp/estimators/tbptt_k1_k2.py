@@ -56,11 +56,11 @@ def tbptt_k1_k2(
     differentiate, in evaluations of the cell and in memory, which never grows with the stream:
 
     - "stored": ∂F_u is taken at the carry that entered step u when it was run, with the present
-      weights. k1 steps forward, k2 forward and backward; keeps k2 carries.
-    - "past_weights": the same with the weights that step u ran with. It keeps the weights of k2
+      weights. k1 steps forward, k2 forward and backward; stores k2 carries.
+    - "past_weights": the same with the weights that step u ran with. It stores the weights of k2
       steps as well: about k2/k1 + 1 copies.
     - "reforward": the window is run again with the present weights, from the carry at its start. k2
-      steps forward, k2 forward and backward; keeps k2 carries, those of the new run.
+      steps forward, k2 forward and backward; stores k2 carries, those of the new run.
 
     Only "reforward" is the exact gradient of a function, the window's losses from a fixed first
     carry. The other two mix weights of different times, by as much as the weights have moved in k2

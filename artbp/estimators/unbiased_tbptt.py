@@ -79,16 +79,16 @@ def unbiased_tbptt(
 
     - "stored": older windows are differentiated at the residuals of their forward pass, with the
       present weights in the backward products. No forward pass is repeated for the last
-      `stored_windows` older windows, whose residuals are kept. Windows before these are run again,
-      as in "reforward".
+      `stored_windows` older windows, whose residuals are stored. Windows before these are run
+      again, as in "reforward".
     - "reforward": each older window is run again with the present params, from the carry that
-      entered it. It costs one more forward pass for each older window and keeps carries only.
+      entered it. It costs one more forward pass for each older window and stores carries only.
 
     No look-back is cut off: beyond `stored_carries` older windows, windows are run again from a
     carry further back. This is slow, so it should be rare. Danger: the streams of
     `artbp.stream_chunks` hold the steps of `stored_carries` older windows only. If a look-back
-    needs a step from before that, the gradient is NaN. For each estimate this has the
-    probability P(A > stored_carries) = `law.survival(stored_carries)`. Choose more `stored_carries`
+    needs a step from before that, the gradient is NaN. For each estimate this has the probability
+    P(A > stored_carries + 1) = `law.survival(stored_carries + 1)`. Choose more `stored_carries`
     than the default there if the law has a long tail and the run is long.
 
     A critic makes the look-backs carry less. It predicts, at the end of a window, the derivative of
@@ -119,10 +119,10 @@ def unbiased_tbptt(
         no gradient is lost.
       truncation_length: K, the steps of a window. The last window of a stream may be shorter.
       mode: see above.
-      stored_windows: in mode "stored", the number of older windows whose residuals are kept.
+      stored_windows: in mode "stored", the number of older windows whose residuals are stored.
         Default: the smallest number that a look-back exceeds with probability at most 1/64, but
         not above 16.
-      stored_carries: the number of older windows of which the carry that entered them is kept,
+      stored_carries: the number of older windows of which the carry that entered them is stored,
         rounded up to an even number. Twice as many carries are stored: those of the last windows,
         and others further back. Default: the smallest number that a look-back exceeds with
         probability at most 1e-12, but between 2 and 256.

@@ -39,7 +39,7 @@ def look_back_variance(law: TruncationLaw, profile: Any) -> float:
         taken to be 0 for j > J.
 
     Returns:
-      V. It is infinite if no look-back of the law reaches a window with ‖R_j‖² > 0.
+      The variance V. It is infinite if no look-back of the law reaches a window with ‖R_j‖² > 0.
     """
     check_law(law)
     profile = _check(profile)
@@ -60,8 +60,8 @@ def look_back_work(law: TruncationLaw) -> float:
       law: the law of the look-backs.
 
     Returns:
-      W. It is infinite if the hazard becomes 0, as for `never()`: such look-backs go back to the
-      beginning of the stream, however long it is.
+      The number W. It is infinite if the hazard becomes 0, as for `never()`, because such
+      look-backs go back to the beginning of the stream, however long it is.
 
     Raises:
       ValueError: a law whose tail cannot be summed, because 1/c(j) is not linear in j far back.

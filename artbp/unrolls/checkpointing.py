@@ -64,7 +64,7 @@ def scan_in_blocks(
       step: `step(state, input) -> (state, output)`.
       state: any pytree of arrays.
       inputs: any pytree of arrays `[T, ...]`.
-      num_steps: T.
+      num_steps: the length T.
       block_size: at least 1; None for a single scan that stores every step.
       reverse: as in `jax.lax.scan`.
       unroll: of the scan within a block.

@@ -30,10 +30,10 @@ def fused_unroll(
 ) -> tuple[Any, Any]:
     """`artbp.unroll` for reverse mode: the same values and gradients, by a hand-written pass.
 
-    Differentiating a scan keeps every intermediate value of its steps (12 floats per unit of an
+    Differentiating a scan stores every intermediate value of its steps (12 floats per unit of an
     LSTM), and adds to the gradient of the weights at every step. Here the products with the inputs
     are computed before the loop and the gradient of the weights after it, as large products, and
-    fewer residuals are kept (5 floats per unit of an LSTM).
+    fewer residuals are stored (5 floats per unit of an LSTM).
 
     It has no forward mode (`jax.jvp`, `jax.linearize`): use `artbp.unroll` there. Forward over
     reverse, as in Hessian-vector products, works. The cell must not close over traced arrays: pass
@@ -42,7 +42,7 @@ def fused_unroll(
     Args:
       cell: as for `artbp.unroll`. Those of `artbp.cells`, also `with_params`, have a backward pass
         written by hand. For any other cell one is derived (`artbp.unrolls.autodiff_recurrence`),
-        which runs the forward pass twice and keeps one carry a step.
+        which runs the forward pass twice and stores one carry a step.
       params, carry, xs, gates, resets, initial_carry, lengths, reverse: as for `artbp.unroll`. In
         reverse, xs and ys are copied once.
 

@@ -7,13 +7,13 @@ import jax
 Policy = Literal["dynamic", "pow2", "exact"]
 """How a segment of random length is compiled:
 
-dynamic  one program for every length; jit, vmap and scan work around it. In a segment of more than
-         block_size steps, every block but the last has its forward pass run twice.
-pow2     a chain of power-of-two scans, driven from the host: at most 2·(⌊log2 longest⌋ + 1)
-         programs. The forward pass of every scan but the last, which is the longest, is run twice:
-         at most half of the steps, up to two scans of the longest kind.
-exact    one program per length, driven from the host. No step is run twice up to block_size steps;
-         a longer segment is a chain of blocks and a rest.
+- `"dynamic"` compiles one program for every length. jit, vmap and scan work around it. In a segment
+  of more than block_size steps, the forward pass of every block but the last is run twice.
+- `"pow2"` runs a chain of power-of-two scans, driven from the host. There are at most
+  2·(⌊log2 longest⌋ + 1) programs. The forward pass of every scan but the last, which is the
+  longest, is run twice: at most half of the steps, up to two scans of the longest kind.
+- `"exact"` compiles one program per length, driven from the host. No step is run twice up to
+  block_size steps. A longer segment is a chain of blocks and a rest.
 """
 
 _POLICIES = get_args(Policy)

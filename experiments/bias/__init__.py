@@ -1,4 +1,4 @@
-"""The bias laboratory: bias and noise of every way to truncate, on five systems.
+"""Measures bias and noise of every way to truncate, on five systems.
 
 config     the fields
 systems    what is measured on: cell, loss, params and data

@@ -1,4 +1,7 @@
-"""python -m experiments.bias [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Measures bias and noise of every way to truncate, on five systems.
+
+python -m experiments.bias [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 import os
 from typing import Any

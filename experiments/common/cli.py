@@ -137,14 +137,22 @@ def from_the_start(
 
     Gives the folder and `say(line)`, which prints a line of progress with the seconds so far, or
     nothing with --noprogress_bar. Prints the total time at the end. The same configuration may run
-    again in the same folder. Nothing is written where an ExperimentError is raised.
+    again in the same folder: a line then says that it starts from the beginning. Nothing is written
+    where an ExperimentError is raised.
     """
     if command_line.tensorboard:
         raise ExperimentError(
             "--tensorboard was given: this experiment writes no TensorBoard events. Leave it out; "
             "the numbers are in results.json, and in metrics.jsonl where there are curves."
         )
+    is_again = (command_line.workdir / "config.json").exists()
     workdir = open_workdir(command_line.workdir, config, resume=True)
+    if is_again:
+        print(
+            f"{workdir.path} holds this configuration already. The experiment has no checkpoints: "
+            "it starts from the beginning and replaces the files.",
+            file=sys.stderr,
+        )
     started = time.perf_counter()
 
     def say(line: str) -> None:

@@ -1,4 +1,7 @@
-"""python -m experiments.compare [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Compares every estimator of the registry on the same systems, at the same cost.
+
+python -m experiments.compare [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 import itertools
 from typing import Any

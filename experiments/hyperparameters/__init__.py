@@ -1,4 +1,4 @@
-"""Learning a learning rate by differentiating through training: truncation flips the sign.
+"""Learns learning rates by differentiating through training: truncation flips the sign.
 
 The inner training is the recurrent system: a time step is a step of SGD, the carry its weights, the
 meta loss is counted at every step, and the params are the rates at the start and the end of the

@@ -1,4 +1,7 @@
-"""python -m experiments.hyperparameters [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Learns learning rates by differentiating through training: truncation flips the sign.
+
+python -m experiments.hyperparameters [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

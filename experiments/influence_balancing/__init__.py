@@ -1,4 +1,4 @@
-"""Influence balancing: where a truncated gradient has the wrong sign. The main job, `./run`.
+"""Trains on a task where short windows give the wrong sign. The main job, `./run`.
 
 system       the linear system, its loss, its long-run behaviour
 training     online SGD of many keys and learning rates in one compiled program

@@ -1,4 +1,7 @@
-"""python -m experiments.influence_balancing [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Trains on a task where short windows give the wrong sign. The main job, `./run`.
+
+python -m experiments.influence_balancing [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""TBPTT(k1, k2) on next-character prediction: updates every k1 steps that look back k2.
+"""Compares TBPTT(k1, k2), updates every k1 steps that look back k2, on the next character.
 
 Three questions. For k2 > k1, does it matter what the older steps of a window are differentiated at
 (the three modes of `artbp.tbptt_k1_k2`)? At fixed k2, do more frequent updates learn faster? At

@@ -1,4 +1,7 @@
-"""python -m experiments.k1k2 [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Compares TBPTT(k1, k2), updates every k1 steps that look back k2, on the next character.
+
+python -m experiments.k1k2 [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

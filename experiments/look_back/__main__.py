@@ -1,4 +1,7 @@
-"""python -m experiments.look_back [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Measures what unbiased TBPTT costs on a character LSTM, beside TBPTT's bias and the data's noise.
+
+python -m experiments.look_back [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

@@ -1,4 +1,7 @@
-"""python -m experiments.memory [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Measures how far the state carries information beyond the reach of the gradient.
+
+python -m experiments.memory [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

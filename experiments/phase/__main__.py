@@ -1,4 +1,7 @@
-"""python -m experiments.phase [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Predicts in closed form which estimator wins over memory and batch size, and trains.
+
+python -m experiments.phase [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

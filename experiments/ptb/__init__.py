@@ -1,4 +1,4 @@
-"""Character language model on Penn Treebank: truncated BPTT against ARTBP.
+"""Trains a character language model on Penn Treebank, by truncated BPTT or ARTBP.
 
 python -m experiments.ptb --config configs/ptb/small.py --workdir DIR         one run
 python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR   the comparison

@@ -1,4 +1,7 @@
-"""`python -m experiments.ptb --config configs/ptb/small.py --workdir DIR`: one run."""
+"""Trains a character language model on Penn Treebank, by truncated BPTT or ARTBP.
+
+python -m experiments.ptb --config configs/ptb/small.py --workdir DIR
+"""
 
 from typing import Any
 

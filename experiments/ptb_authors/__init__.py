@@ -1,4 +1,4 @@
-"""Penn Treebank as the paper's authors ran it, and what their gain is made of.
+"""Trains on Penn Treebank as the paper's authors did, and says what their gain is made of.
 
 python -m experiments.ptb_authors --config configs/ptb/authors.py --set model.hidden_size=256
     --workdir DIR --jobs 2

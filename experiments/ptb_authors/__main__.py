@@ -1,4 +1,4 @@
-"""The runs, their table and figures.
+"""Trains on Penn Treebank as the paper's authors did, and says what their gain is made of.
 
     python -m experiments.ptb_authors --config configs/ptb/authors.py --set model.hidden_size=256
         --workdir DIR --jobs 2

@@ -1,4 +1,4 @@
-"""The comparison on Penn Treebank: every arm tuned for itself, paired seeds, a table.
+"""Compares arms on Penn Treebank: each is tuned for itself, then run on paired seeds.
 
 study         the arms, and their runs as processes
 command_line  its flags, and those of other studies of this kind

@@ -1,4 +1,4 @@
-"""The comparison: learning rates tuned per arm, then paired seeds, a table with intervals.
+"""Compares arms on Penn Treebank: each is tuned for itself, then run on paired seeds.
 
     python -m experiments.ptb_study --config configs/ptb/small.py --workdir DIR --jobs 2
 

@@ -1,4 +1,7 @@
-"""python -m experiments.recurrent_ppo [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Trains a recurrent policy by PPO, and measures the return for each window of the backward pass.
+
+python -m experiments.recurrent_ppo [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

@@ -203,7 +203,7 @@ def law(words: str, unit: str, survival: Sequence[float]) -> Chart:
     ks = range(1, len(survival) + 1)
     shown = [p if p > 0 else None for p in map(float, survival)]
     lines = [Line(f"P({unit} > k)", ks, shown, _BLUE)] if math.isfinite(survival[0]) else []
-    note = "P(length > k). With compensation, what crosses k borders has the weight 1 ÷ this."
+    note = "P(length > k). With compensation, a flow through k gates has the weight 1 ÷ this."
     return Chart(f"Law of the {words}", note, f"k, {unit}", "probability", lines, "log")
 
 

@@ -74,7 +74,7 @@ class Page:
         self._title = title
         self._parts = [
             f"<h1>{html.escape(title)}</h1>",
-            f'<p class="soft">{html.escape(subtitle)}</p>',
+            f'<p class="soft">{_MARKDOWN.renderInline(subtitle)}</p>',
         ]
         self._bytes_left = MAX_BYTES - _RESERVED
 

@@ -1,4 +1,4 @@
-"""Stability: how truncation, ARTBP and clipping behave where gradients explode.
+"""Measures how truncation, ARTBP and clipping behave where gradients explode.
 
 A tanh network, whose recurrent weights start as ρ times an orthogonal matrix, forecasts the
 Mackey-Glass series in sequences of a fixed length. Everything is computed in float64.

@@ -1,4 +1,7 @@
-"""python -m experiments.stability [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Measures how truncation, ARTBP and clipping behave where gradients explode.
+
+python -m experiments.stability [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

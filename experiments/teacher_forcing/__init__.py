@@ -1,4 +1,4 @@
-"""Teacher forcing: what a network learns when it is fed the truth, or its own forecasts.
+"""Compares what a network learns from the truth and from its own forecasts as inputs.
 
 A GRU forecasts the next value of the Mackey-Glass series. In training its input is the true value
 at every step (teacher forcing), or the true values for a while and then its own last forecast for

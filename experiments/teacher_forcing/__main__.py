@@ -1,4 +1,7 @@
-"""python -m experiments.teacher_forcing [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Compares what a network learns from the truth and from its own forecasts as inputs.
+
+python -m experiments.teacher_forcing [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

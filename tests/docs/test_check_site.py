@@ -32,6 +32,8 @@ def problems():
         ("artbp.unrolls.recursion", "artbp.unrolls.recursions", "does not exist"),
         ("artbp.unrolls.recursion", "artbp.tbptt", "is public, and is no link"),
         ("A page", "A page <script src='//example.org/a.js'></script>", "loads //example.org"),
+        ("A page", "A page <dt>Return type<span>:</span></dt>", "is taken for a type"),
+        ("A page", '<ol class="upperalpha simple" start="4"></ol>', "is taken for a list"),
     ],
 )
 def test_a_problem_is_found(old, new, expected, problems, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from absl import app, flags
 from absl.testing import flagsaver
 
+import experiments
 from experiments import __main__ as listing
 from experiments.common import catalogue
 from experiments.common.study import Study
@@ -48,6 +49,21 @@ def test_help_lists_flags_and_fields(experiment, call):
     for words in ("--config", "--set", "--workdir", "--[no]dry_run", "seed"):
         assert words in text
     assert ("--[no]download" in text) == experiment.startswith("ptb")
+
+
+def test_help_begins_with_what_the_experiment_does():
+    """absl prints the docstring of `__main__`; `python -m experiments` shows the same sentence."""
+    for name in NAMES:
+        module = importlib.import_module(f"experiments.{name}.__main__")
+        title = (module.__doc__ or "").partition("\n")[0]
+        assert title == catalogue.experiments()[name]
+        assert re.fullmatch(r"[A-Z][a-z]+s .*\.", title)
+
+
+def test_a_missing_package_is_followed_by_how_to_install_it(capsys):
+    for error, is_missing in ((ModuleNotFoundError("pooch"), True), (ImportError("a"), False)):
+        experiments.show_error(type(error), error, None)
+        assert ("pip install -e '.[experiments]'" in capsys.readouterr().err) == is_missing
 
 
 @pytest.mark.parametrize("experiment", NAMES)
