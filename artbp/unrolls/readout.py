@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.stream import Stream
+from artbp.stream import RowsOfDevice, Stream
 from artbp.unrolls.uncounted import replace_uncounted
 
 # Of one step: losses, or the pair (losses, extra) with a dictionary of values like the losses.
@@ -225,6 +225,15 @@ def nothing_counted(
             check_shared_rows("xs", x, *rows)
         y, target = _tree.repeat((y, target), 1)
         valid = jnp.ones((1,), bool if stream.mask is None else jnp.result_type(stream.mask))
-        return loss_and_count(loss_fn, params, y, target, valid, is_masked=False)[1]
+        counted = loss_and_count(loss_fn, params, y, target, valid, is_masked=False)[1]
+        if isinstance(stream, RowsOfDevice) and rows != (stream.num_rows,):
+            raise ValueError(
+                f"loss_fn returned losses of shape {rows} for one step, but a device has "
+                f"{stream.num_rows} of the rows; expected one loss for each row, [B]. A mean over "
+                "the rows of a device is another one than over all rows, and the gradients of the "
+                "devices are summed. Return one loss per row, and divide by the number of all rows "
+                "in normalizer."
+            )
+        return counted
 
     return jax.tree.map(_tree.zeros, jax.eval_shape(one_step))
