@@ -119,6 +119,6 @@ def without_unused_rows(xs: Any, mask: Any) -> Any:
     return jax.tree.map(of_leaf, xs)
 
 
-def _not_finite(leaf: jax.Array, rows: np.ndarray) -> jax.Array:
+def _not_finite(leaf: jax.Array, rows: Any) -> jax.Array:
     """Which entries `[T, B, ...]` are not finite in the rows of which the flag, `[B]`, is True."""
     return ~jnp.isfinite(leaf) & rows.reshape(1, -1, *(1,) * (leaf.ndim - 2))

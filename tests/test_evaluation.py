@@ -60,7 +60,10 @@ def test_what_does_not_count_has_no_influence_on_a_gradient(float64):
     @jax.jit
     def gradient(targets):
         stream = artbp.Stream(problem.stream.xs, targets, mask=problem.stream.mask)
-        loss = lambda params: of(problem._replace(params=params), stream, chunk_size=4).loss_sum
+
+        def loss(params):
+            return of(problem._replace(params=params), stream, chunk_size=4).loss_sum
+
         return jax.grad(loss)(problem.params)
 
     targets = problem.stream.targets
