@@ -6,6 +6,7 @@ at every chunk of steps, inside the loops. Here `jax.shard_map` makes the split 
 
 import dataclasses
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -145,15 +146,26 @@ def data_parallel(
         return run(stream_specs(stream, num_rows, fits))
 
     def stream_specs(stream: Stream, num_rows: int, fits: Callable[[Stream], bool]) -> Stream:
-        """The axis of rows of every array: none where the estimate can be traced without it."""
+        """The axis of rows of every array: none where the estimate can be traced without it.
+
+        One array is tried at a time, and then two, which may be combined with each other.
+        """
         leaves, treedef = jax.tree.flatten(stream)
-        may_have_rows = [jnp.shape(leaf)[1:2] == (num_rows,) for leaf in leaves]
-        specs = [P(None, axis) if may else P() for may in may_have_rows]
-        for i in np.flatnonzero(may_have_rows):
-            others = [*specs[:i], P(), *specs[i + 1 :]]
-            if fits(treedef.unflatten(others)):
-                specs = others
-        return treedef.unflatten(specs)
+
+        def specs(split: set[int]) -> Stream:
+            found = [P(None, axis) if i in split else P() for i in range(len(leaves))]
+            return treedef.unflatten(found)
+
+        def shared_by_rows(split: set[int]) -> set[int]:
+            for group in [*combinations(split, 1), *combinations(split, 2)]:
+                if fits(specs(split - set(group))):
+                    return set(group)
+            return set()
+
+        split = {i for i, leaf in enumerate(leaves) if jnp.shape(leaf)[1:2] == (num_rows,)}
+        while shared := shared_by_rows(split):
+            split -= shared
+        return specs(split)
 
     plan = estimator.plan if isinstance(estimator, ChunkedEstimator) else None
     return make_estimator(init, estimate, plan)

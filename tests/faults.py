@@ -136,10 +136,18 @@ LIBRARY_FAULTS = [
     Fault(
         "shared-array-is-split",
         "artbp/data_parallel.py",
-        "if fits(treedef.unflatten(others)):",
-        "if False:",
+        "while shared := shared_by_rows(split):",
+        "while shared := set():",
         [f"{DATA_PARALLEL}test_what_is_split_and_what_is_refused"],
         "An array that all rows share has as many entries as there are rows, by chance.",
+    ),
+    Fault(
+        "shared-arrays-that-are-combined-are-split",
+        "artbp/data_parallel.py",
+        "[*combinations(split, 1), *combinations(split, 2)]",
+        "[*combinations(split, 1)]",
+        [f"{DATA_PARALLEL}test_what_is_split_and_what_is_refused"],
+        "Two shared arrays that are multiplied with each other have both no rows.",
     ),
     Fault(
         "data-parallel-checks-no-arguments-of-init",

@@ -184,20 +184,20 @@ copied = problem._replace(params=params, carry=jnp.broadcast_to(copied, (B, 4)))
 estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=3)
 assert "carry is params['first'] in each row" in message(estimator, copied)
 
-# One row a device, as many features that all rows share, an x that the loss alone sees, and a first
-# carry that is learned by row.
+# One row a device, arrays with as many entries that all rows share, an x that the loss alone sees,
+# and a first carry that is learned by row.
 def cell(params, carry, x):
-    x, of_loss, shared = x
-    carry, y = problem.cell(params, carry, x + jnp.mean(shared**2))
+    x, of_loss, left, right = x
+    carry, y = problem.cell(params, carry, x + jnp.mean(left * right))
     return carry, (y, of_loss)
 
 def loss_fn(params, y, shared):
     y, of_loss = y
     return jnp.mean(shared) * (y @ params["readout"] - of_loss) ** 2
 
-shared = np.random.default_rng(0).normal(size=(2, 5, B))
+shared = np.random.default_rng(0).normal(size=(3, 5, B))
 stream = problem.stream
-stream = artbp.Stream((stream.xs, stream.targets, shared[0]), shared[1])
+stream = artbp.Stream((stream.xs, stream.targets, *shared[:2]), shared[2])
 params = problem.params | {"first": jnp.arange(4.0 * B).reshape(B, 4) / 16}
 cell, carry = artbp.learned_carry(cell, lambda params: jnp.tanh(params["first"]), params)
 problem = problem._replace(params=params, carry=carry, stream=stream)
