@@ -47,8 +47,8 @@ def data_parallel(
     Rows are the first axis of the carry and the second axis of the arrays of the stream, `[T, B,
     ...]`. All rows may share other arrays, such as a mask `[T]` or weights of classes `[T, D]`,
     which are then on every device. If D happens to be B, the shape does not tell which of the two
-    an array is. So the estimate is traced with the array on every device. The array is split if
-    cell or loss then fail, because they need as many entries as the device has rows.
+    an array is. So `estimate` is traced with the whole array on every device, and the array is
+    split only if this fails, because cell or loss need as many entries as the device has rows.
 
     The gradient is the sum of those of the devices. So `loss_fn` must return one loss for each row,
     and the loss of a row must not depend on the number of rows, which is smaller on a device: pass

@@ -50,7 +50,7 @@ def learned_carry(
       cell: as for the estimators.
       make_carry: make_carry(params) -> the first carry, or None in place of the parts that do not
         depend on the params. It runs at every step, so it should be cheap. With
-        `artbp.data_parallel` it returns all rows on each device, which takes its own.
+        `artbp.data_parallel`, it returns all rows, and each device takes its own.
       params: their shapes and dtypes matter.
       carry: a first carry of the cell, needed where `make_carry` returns None for a part.
 

@@ -188,7 +188,7 @@ assert "carry is params['first'] in each row" in message(estimator, copied)
 # and a first carry that is learned by row.
 def cell(params, carry, x):
     x, of_loss, left, right = x
-    carry, y = problem.cell(params, carry, x + jnp.mean(left * right))
+    carry, y = problem.cell(params, carry, x + left @ right)
     return carry, (y, of_loss)
 
 def loss_fn(params, y, shared):
