@@ -34,6 +34,23 @@ def total(tree: Any, axes: tuple[str, ...]) -> Any:
     return lax.psum(tree, axes) if axes else tree
 
 
+def rows_of_device(array: jax.Array, like: jax.Array) -> jax.Array:
+    """The part of an array of all rows `[B, ...]` that belongs to this device, shaped like `like`.
+
+    Raises:
+      ValueError: the array has neither the rows of `like` nor those of all devices together.
+    """
+    if array.shape == like.shape:
+        return array
+    axes, num_rows = varying(like), like.shape[0]
+    if len(axes) == 1 and array.shape == (num_rows * lax.axis_size(*axes), *like.shape[1:]):
+        return lax.dynamic_slice_in_dim(array, num_rows * lax.axis_index(*axes), num_rows)
+    raise ValueError(
+        f"make_carry(params) returned an array of shape {array.shape}, but the carry has shape "
+        f"{like.shape}; expected the same shape. Return as many rows as the carry has."
+    )
+
+
 def varying(tree: Any) -> frozenset[str]:
     """The mesh axes over which a leaf differs. Leaves may be abstract."""
     types = (jax.typeof(leaf).manual_axis_type for leaf in jax.tree.leaves(tree))

@@ -200,6 +200,11 @@ def at_least_float32(dtype: Any) -> Any:
     return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
+def astype(tree: PyTree, like: PyTree) -> PyTree:
+    """The tree in the dtypes of the leaves of `like`."""
+    return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, like)
+
+
 def zero_sums(tree: PyTree) -> PyTree:
     """Zeros to accumulate leaves like those of `tree` in, float32 or wider."""
     return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), tree)

@@ -4,12 +4,15 @@ XLA can split a program over devices by itself, but it would then sum the gradie
 at every chunk of steps, inside the loops. Here `jax.shard_map` makes the split explicit.
 """
 
+import dataclasses
+from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from artbp import _tree
@@ -18,10 +21,12 @@ from artbp.estimators.base import (
     EstimatorState,
     GradientEstimator,
     Result,
+    check_init,
+    check_state,
     make_estimator,
 )
-from artbp.stream import Stream
-from artbp.unrolls.checks import check_finite
+from artbp.stream import RowsOfDevice, Stream
+from artbp.unrolls.checks import check_params, check_stream
 
 
 def data_parallel(
@@ -39,24 +44,33 @@ def data_parallel(
     counts of losses, two integers. The loops over steps have none. Both types of mesh axes,
     Auto and Explicit, are supported.
 
-    Rows are the first axis of the carry and the second axis of the arrays of the stream. An array
-    without that axis, such as a mask `[T]`, is on every device. Danger: an array of the carry
-    without rows must not have as many entries as there are rows, because it would be split too; and
-    rows must not interact in the cell, as they do in batch normalisation. A random key that all
-    rows share draws the same numbers on every device, so give each row its own key, or fold
-    `jax.lax.axis_index(axis)` into the key in the cell.
+    Rows are the first axis of the carry and the second axis of the arrays of the stream, `[T, B,
+    ...]`. All rows may share other arrays, such as a mask `[T]` or weights of classes `[T, D]`,
+    which are then on every device. If D happens to be B, the shape does not tell which of the two
+    an array is. So `estimate` is traced with the whole array on every device, and the array is
+    split only if this fails, because cell or loss need as many entries as the device has rows.
+
+    The gradient is the sum of those of the devices. So `loss_fn` must return one loss for each row,
+    and the loss of a row must not depend on the number of rows, which is smaller on a device: pass
+    the number of all rows to `normalizer`. Rows must not interact in the cell either, as they do in
+    batch normalisation. Danger: an array of the carry without rows must not have as many entries
+    as there are rows, because it would be split. A random key that all rows share draws the same
+    numbers on every device, so give each row its own key, or fold `jax.lax.axis_index(axis)` into
+    the key in the cell.
 
     Call `estimate` inside `jax.jit`, as usual. `init` is called outside of it.
 
     Args:
-      estimator: any of `bptt`, `tbptt`, `tbptt_k1_k2` except with `mode="past_weights"`, `artbp`,
-        `random_truncation`, `awd_lstm_bptt` and `unbiased_tbptt`, with its normalizer for all rows
-        together. JAX refuses the others with a message on types that differ.
+      estimator: any but `uoro` and `adaptive_tbptt`, whose gradients are not the sums of those of
+        the rows; with its normalizer for all rows together.
       mesh: the devices. The number of rows must be a multiple of the size of `axis`.
       axis: the name of the axis to split the rows over.
 
     Raises:
-      ValueError: the mesh has no such axis; a number of rows that it does not divide.
+      ValueError: the mesh has no such axis. From `init`: a number of rows that the axis does not
+        divide; otherwise as the `init` of the estimator. From `estimate`: `uoro` or
+        `adaptive_tbptt`; with several devices, losses of a step that are not `[B]`.
+      TypeError: as the estimator.
     """
     if axis not in mesh.shape:
         raise ValueError(f"axis={axis!r} is not an axis of the mesh, which has {mesh.axis_names}.")
@@ -68,13 +82,13 @@ def data_parallel(
     def init(
         params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
     ) -> EstimatorState:
+        carry = check_init(params, carry, rng_key, initial_carry)
         num_rows = _num_rows(carry)
         if num_rows % size:
             raise ValueError(
                 f"The carry has {num_rows} rows, which {size} devices cannot share equally. Pass a "
                 f"multiple of {size} rows, or a mesh of fewer devices."
             )
-        check_finite(params)
         arguments = (*_tree.as_arrays((params, carry, initial_carry)), rng_key)
         specs = state_specs(params, jax.eval_shape(begin, *arguments))
         placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
@@ -102,17 +116,56 @@ def data_parallel(
         return jax.tree.map(spec, with_rows(num_rows), with_rows(2 * num_rows))
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
-        num_rows = _num_rows(state.carry)
-        is_split = lambda leaf: jnp.ndim(leaf) > 1 and jnp.shape(leaf)[1] == num_rows  # noqa: E731
-        of_stream = jax.tree.map(lambda leaf: P(None, axis) if is_split(leaf) else P(), stream)
-        of_state = state_specs(params, state)
-        split = jax.shard_map(
-            estimator.estimate,
-            mesh=mesh,
-            in_specs=(P(), of_state, of_stream),
-            out_specs=(P(), of_state, P()),
-        )
-        return split(params, state, stream)
+        check_params(params)
+        check_state(state)
+        check_stream(stream)
+        num_rows, of_state = _num_rows(state.carry), state_specs(params, state)
+
+        def of_device(params: Any, state: EstimatorState, stream: Stream) -> Result:
+            if size > 1:
+                fields = {f.name: getattr(stream, f.name) for f in dataclasses.fields(stream)}
+                stream = RowsOfDevice(**fields, num_rows=num_rows // size)
+            return estimator.estimate(params, state, stream)
+
+        def run(of_stream: Stream) -> Result:
+            split_stream = stream
+            if AxisType.Explicit in mesh.axis_types:  # types must then agree with the specs
+                placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), of_stream)
+                split_stream = jax.tree.map(jax.sharding.reshard, stream, placed)
+            in_specs, out_specs = (P(), of_state, of_stream), (P(), of_state, P())
+            of_devices = jax.shard_map(of_device, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
+            return of_devices(params, state, split_stream)
+
+        def fits(of_stream: Stream) -> bool:
+            try:
+                jax.eval_shape(lambda: run(of_stream))
+            except Exception:  # whatever a user's cell or loss raises for other shapes
+                return False
+            return True
+
+        return run(stream_specs(stream, num_rows, fits))
+
+    def stream_specs(stream: Stream, num_rows: int, fits: Callable[[Stream], bool]) -> Stream:
+        """The axis of rows of every array: none where the estimate can be traced without it.
+
+        One array is tried at a time, and then two, which may be combined with each other.
+        """
+        leaves, treedef = jax.tree.flatten(stream)
+
+        def specs(split: set[int]) -> Stream:
+            found = [P(None, axis) if i in split else P() for i in range(len(leaves))]
+            return treedef.unflatten(found)
+
+        def shared_by_rows(split: set[int]) -> set[int]:
+            for group in [*combinations(split, 1), *combinations(split, 2)]:
+                if fits(specs(split - set(group))):
+                    return set(group)
+            return set()
+
+        split = {i for i, leaf in enumerate(leaves) if jnp.shape(leaf)[1:2] == (num_rows,)}
+        while shared := shared_by_rows(split):
+            split -= shared
+        return specs(split)
 
     plan = estimator.plan if isinstance(estimator, ChunkedEstimator) else None
     return make_estimator(init, estimate, plan)

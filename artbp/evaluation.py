@@ -110,7 +110,8 @@ def evaluate(
         inputs = xs if recurrence is None else recurrence.project(xs)
         carry, ys = lax.scan(step, sums.carry, (inputs, resets, exists))
         valid = exists if mask is None else masked(mask, exists)
-        loss, counted = loss_and_count(loss_fn, params, ys, targets, valid, is_masked=False)
+        is_masked = mask is not None  # for a caller who differentiates the sums
+        loss, counted = loss_and_count(loss_fn, params, ys, targets, valid, is_masked=is_masked)
         new = Evaluation(loss, counted.num_losses, (), counted.extra)
         return _tree.accumulate(sums._replace(carry=()), new)._replace(carry=carry)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from artbp import _tree
+from artbp import _devices, _tree
 from artbp.unrolls.arguments import check_carry_type
 from artbp.unrolls.checks import Cell
 
@@ -49,7 +49,8 @@ def learned_carry(
     Args:
       cell: as for the estimators.
       make_carry: make_carry(params) -> the first carry, or None in place of the parts that do not
-        depend on the params. It runs at every step, so it should be cheap.
+        depend on the params. It runs at every step, so it should be cheap. With
+        `artbp.data_parallel`, it returns all rows, and each device takes its own.
       params: their shapes and dtypes matter.
       carry: a first carry of the cell, needed where `make_carry` returns None for a part.
 
@@ -74,7 +75,10 @@ def learned_carry(
     rows = sizes.pop() if len(sizes) == 1 else ()
 
     def begins_learned(params: Any, state: LearnedCarry, x: Any) -> tuple[LearnedCarry, Any]:
-        carry = _tree.replace(~state.has_begun, make_carry(params), state.carry)
+        made = make_carry(params)
+        old = _tree.where_given(made, state.carry)
+        made = jax.tree.map(_devices.rows_of_device, made, old)
+        carry = _tree.replace(~state.has_begun, made, state.carry)
         carry, y = cell(params, carry, x)
         return LearnedCarry(carry, jnp.ones_like(state.has_begun)), y
 

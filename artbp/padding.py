@@ -10,8 +10,11 @@ from artbp import _tree
 
 
 def check_lengths_of_rows(lengths: Any, num_steps: int) -> None:
-    """Raises ValueError if lengths that are known are not between 0 and the number of steps."""
-    if isinstance(lengths, jax.core.Tracer):
+    """Raises ValueError if lengths that are known are not between 0 and the number of steps.
+
+    Arrays that are traced, or partly in other processes, are not known.
+    """
+    if not _tree.is_known(lengths):
         return
     values = np.asarray(lengths)
     if values.size and not 0 <= values.min() <= values.max() <= num_steps:
@@ -85,8 +88,7 @@ def without_unused_rows(xs: Any, mask: Any) -> Any:
     """Replaces the entries of xs that are not finite, in rows that a mask takes out at all steps.
 
     The losses of such a row do not count, but the cell runs on it, and 0 · NaN is NaN in the
-    gradient of its weights. NumPy arrays are copied only if they hold such
-    entries.
+    gradient of its weights. Arrays are copied only if they hold such entries, as far as is known.
 
     Args:
       xs: any pytree of arrays; those of shape `[T, B, ...]` have rows.
@@ -94,8 +96,8 @@ def without_unused_rows(xs: Any, mask: Any) -> Any:
     """
     if not _tree.is_known(mask) or np.ndim(mask) != 2:
         return xs
-    unused = np.flatnonzero(~np.asarray(mask).astype(bool).any(axis=0))
-    if not unused.size:
+    unused = ~np.asarray(mask).astype(bool).any(axis=0)
+    if not unused.any():
         return xs
 
     def of_leaf(leaf: Any) -> Any:
@@ -108,7 +110,14 @@ def without_unused_rows(xs: Any, mask: Any) -> Any:
             leaf = np.array(leaf)
             leaf[:, unused] = np.where(np.isfinite(rows), rows, np.zeros_like(rows))
             return leaf
-        rows = leaf[:, unused]
-        return leaf.at[:, unused].set(jnp.where(jnp.isfinite(rows), rows, jnp.zeros_like(rows)))
+        wrong = _not_finite(leaf, unused)
+        if _tree.is_known(leaf) and not wrong.any():
+            return leaf
+        return jnp.where(wrong, jnp.zeros_like(leaf), leaf)
 
     return jax.tree.map(of_leaf, xs)
+
+
+def _not_finite(leaf: jax.Array, rows: Any) -> jax.Array:
+    """Which entries `[T, B, ...]` are not finite in the rows of which the flag, `[B]`, is True."""
+    return ~jnp.isfinite(leaf) & rows.reshape(1, -1, *(1,) * (leaf.ndim - 2))

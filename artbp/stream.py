@@ -150,6 +150,18 @@ class Stream:
             )
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RowsOfDevice(Stream):
+    """Some rows of a stream whose rows are split over devices, see `artbp.data_parallel`.
+
+    Attributes:
+      num_rows: the number of these rows. A step must have as many losses.
+    """
+
+    num_rows: int = dataclasses.field(metadata={"static": True}, kw_only=True)
+
+
 def _check_weights(mask: Any) -> None:
     """Raises ValueError if a float mask whose values are known has one that is no weight."""
     if not _tree.is_known(mask) or not jnp.issubdtype(mask.dtype, jnp.floating):

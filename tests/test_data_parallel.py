@@ -116,6 +116,116 @@ with jax.enable_x64(True):
     )
 
 
+ROWS = """
+import dataclasses, jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType
+import artbp
+from problems import make_problem, relative_error
+
+jax.config.update("jax_enable_x64", True)
+B = 4
+problem = make_problem("rnn", 5, batch=B)
+meshes = {n: jax.make_mesh((n,), ("rows",), (AxisType.Auto,)) for n in (1, 2, 4)}
+
+def split(estimator, num_devices=2):
+    return artbp.data_parallel(estimator, meshes[num_devices], "rows")
+
+def begin(estimator, problem):
+    return estimator.init(problem.params, problem.carry, rng_key=jax.random.key(3))
+
+def gradients(estimator, problem, num_estimates):
+    \"\"\"Of the first estimates; the state goes from one to the next.\"\"\"
+    state, step, found = begin(estimator, problem), jax.jit(estimator.estimate), []
+    for _ in range(num_estimates):
+        grads, state, _ = step(problem.params, state, problem.stream)
+        found.append(grads)
+    return found
+
+def message(estimator, problem, num_devices=2):
+    \"\"\"Of the error, and \"\" without one.\"\"\"
+    try:
+        estimator = split(estimator, num_devices)
+        state = begin(estimator, problem)
+        jax.eval_shape(estimator.estimate, problem.params, state, problem.stream)
+    except ValueError as error:
+        return str(error)
+    return ""
+"""
+
+
+def test_what_is_split_and_what_is_refused():
+    run_python(
+        ROWS
+        + """
+# Estimators whose state is split by row, or the same on every device.
+def built(name):
+    return artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 2)
+
+expected = gradients(built("rtrl"), problem, 3)
+assert relative_error(gradients(split(built("rtrl")), problem, 3), expected) < 1e-12
+for name in ("snap1", "tbptt_past_weights", "pes"):
+    assert not message(built(name), problem), name
+assert "uoro represents the sensitivities of all rows" in message(built("uoro"), problem)
+assert "from the gradient of all rows" in message(built("adaptive_tbptt"), problem)
+
+# A mean over rows would give n times the gradient.
+def mean_loss(params, y, target):
+    return jnp.mean(problem.loss_fn(params, y, target))
+
+estimator = artbp.tbptt(problem.cell, mean_loss, truncation_length=3)
+assert "losses of shape () for one step, but a device has 2" in message(estimator, problem)
+assert "losses of shape () for one step, but a device has 1" in message(estimator, problem, 4)
+assert not message(estimator, problem, 1)
+
+# No gradient would reach a carry that is a copy of params.
+copied = problem.params["cell"]["bias"] + jnp.arange(4.0)
+params = problem.params | {"first": copied}
+copied = problem._replace(params=params, carry=jnp.broadcast_to(copied, (B, 4)))
+estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=3)
+assert "carry is params['first'] in each row" in message(estimator, copied)
+
+# One row a device, arrays with as many entries that all rows share, an x that the loss alone sees,
+# and a first carry that is learned by row.
+def cell(params, carry, x):
+    x, of_loss, left, right = x
+    carry, y = problem.cell(params, carry, x + left @ right)
+    return carry, (y, of_loss)
+
+def loss_fn(params, y, shared):
+    y, of_loss = y
+    return jnp.mean(shared) * (y @ params["readout"] - of_loss) ** 2
+
+shared = np.random.default_rng(0).normal(size=(3, 5, B))
+stream = problem.stream
+stream = artbp.Stream((stream.xs, stream.targets, *shared[:2]), shared[2])
+params = problem.params | {"first": jnp.arange(4.0 * B).reshape(B, 4) / 16}
+cell, carry = artbp.learned_carry(cell, lambda params: jnp.tanh(params["first"]), params)
+problem = problem._replace(params=params, carry=carry, stream=stream)
+estimator = artbp.tbptt(cell, loss_fn, truncation_length=3)
+expected = gradients(estimator, problem, 2)
+assert relative_error(gradients(split(estimator, B), problem, 2), expected) < 1e-12
+""",
+        XLA_FLAGS=EIGHT,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_every_estimator_of_the_registry(part):
+    run_python(
+        ROWS
+        + f"""
+problem = make_problem("lstm", 5, batch=B, mask=True, resets=True)
+names = sorted(artbp.REGISTRY.keys() - {{"uoro", "adaptive_tbptt"}})
+for name in names[{part}::3]:
+    estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 2)
+    expected = gradients(estimator, problem, 4)
+    assert relative_error(gradients(split(estimator), problem, 4), expected) < 1e-12, name
+""",
+        XLA_FLAGS=EIGHT,
+    )
+
+
 def test_refusals():
     """A mesh without the axis, and rows that the devices cannot share."""
     problem = make_problem("rnn", 9, batch=3)

@@ -53,6 +53,24 @@ def test_a_float_mask_weights_the_losses(float64):
     assert int(found.num_losses) == int(infos[0].num_losses) == number
 
 
+def test_what_does_not_count_has_no_influence_on_a_gradient(float64):
+    """`jax.grad` of the loss, with NaN targets behind the mask; the last chunk is shorter."""
+    problem = make_problem("rnn", 7, mask=True)
+
+    @jax.jit
+    def gradient(targets):
+        stream = artbp.Stream(problem.stream.xs, targets, mask=problem.stream.mask)
+
+        def loss(params):
+            return of(problem._replace(params=params), stream, chunk_size=4).loss_sum
+
+        return jax.grad(loss)(problem.params)
+
+    targets = problem.stream.targets
+    found = gradient(jnp.where(problem.stream.mask, targets, jnp.nan))
+    close(found, gradient(targets))
+
+
 def test_the_initial_carry_enters_at_resets(float64):
     problem = make_problem("lstm", 12, resets=True)
     initial = jax.tree.map(lambda leaf: leaf - 0.8, problem.carry)

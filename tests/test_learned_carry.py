@@ -112,6 +112,13 @@ def test_make_carry_of_another_type():
         artbp.learned_carry(problem.cell, lambda p: None, problem.params)
 
 
+def test_another_number_of_rows_than_the_carry_has():
+    problem, cell, carry = learned_problem()
+    carry = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), carry)
+    with pytest.raises(ValueError, match=r"shape \(2, 4\), but the carry has shape \(4, 4\)"):
+        jax.eval_shape(cell, problem.params, carry, jnp.zeros((4, 3)))
+
+
 def test_a_first_carry_made_from_the_params_is_named():
     """By a warning, because a copy may be meant, such as fast weights or an average of weights."""
     problem, _, _ = learned_problem()

@@ -188,7 +188,16 @@ def adaptive_tbptt(
         return state.truncation_length
 
     # Measurements describe the model, not the pass.
-    return stepwise(cell, loss_fn, update_every, begin, advance, normalizer, resets_at_end=False)
+    return stepwise(
+        cell,
+        loss_fn,
+        update_every,
+        begin,
+        advance,
+        normalizer,
+        resets_at_end=False,
+        undivided="adaptive_tbptt chooses its truncation length from the gradient of all rows",
+    )
 
 
 def fitted_decay_rate(lag_norms: jax.Array, fitted_from: int) -> jax.Array:

@@ -256,6 +256,20 @@ def clip_position(position: Any, num_steps: Any) -> tuple[jax.Array, jax.Array]:
     return clipped, clipped != position
 
 
+def check_init(params: Any, carry: Any, rng_key: jax.Array, initial_carry: Any) -> Any:
+    """Checks the arguments of `init`; returns the carry as JAX arrays.
+
+    Raises:
+      TypeError, ValueError: as `start`. The values of traced arrays are not checked.
+    """
+    check_params(params)
+    check_finite(params)
+    check_key(rng_key)
+    carry = as_carry(carry)
+    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)
+    return carry
+
+
 def start(
     params: Any,
     carry: Any,
@@ -271,11 +285,7 @@ def start(
       TypeError, ValueError: params that are not floats, or not finite; no key; an initial carry of
         another type than the carry.
     """
-    check_params(params)
-    check_finite(params)
-    check_key(rng_key)
-    carry = as_carry(carry)
-    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)
+    carry = check_init(params, carry, rng_key, initial_carry)
     initial_carry, zero = complete_initial_carry(carry, initial_carry), jnp.zeros((), jnp.int32)
     first_carry = _tree.where_given(initial_carry, carry)
     # Copies, so that a donated state never holds one buffer twice nor one of the caller's.

@@ -53,9 +53,17 @@ class Sensitivity(NamedTuple):
 
 
 def online(
-    cell: Cell, loss_fn: LossFn, sensitivity: Sensitivity, update_every: int, normalizer: float
+    cell: Cell,
+    loss_fn: LossFn,
+    sensitivity: Sensitivity,
+    update_every: int,
+    normalizer: float,
+    undivided: str | None = None,
 ) -> GradientEstimator:
-    """Builds an online estimator that sums the gradients of `update_every` steps."""
+    """Builds an online estimator that sums the gradients of `update_every` steps.
+
+    For `undivided` see `stepwise`.
+    """
     check_positive(update_every=update_every, integer=True)
 
     def begin(params: Any, carry: Any) -> Any:
@@ -112,4 +120,6 @@ def online(
         return result._replace(grads=gradient_from_parts(result.grads))
 
     plan = Plan(int(update_every))
-    return stepwise(cell, loss_fn, update_every, begin, advance, normalizer, plan=plan)
+    return stepwise(
+        cell, loss_fn, update_every, begin, advance, normalizer, plan=plan, undivided=undivided
+    )

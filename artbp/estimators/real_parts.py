@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 
@@ -49,17 +48,10 @@ def _join(join: Callable[[jax.Array, jax.Array], jax.Array], tree: Any) -> Any:
     return jax.tree.map(of_node, tree, is_leaf=_is_parts)
 
 
-def other_parts(tree: Any) -> np.ndarray | None:
-    """For each entry of the raveled tree, the index of the other part of its number.
+def either_part(flags: Any) -> Any:
+    """Flags that are True in both parts of a complex number where they are in one of them."""
 
-    This is its own index where it is a real number. None if there are no complex numbers.
-    """
-    nodes = jax.tree.leaves(tree, is_leaf=_is_parts)
-    if not any(_is_parts(node) for node in nodes):
-        return None
-    indices, first = [], 0
-    for node in nodes:
-        own = first + np.arange(sum(np.size(part) for part in jax.tree.leaves(node)))
-        indices.append(np.roll(own, own.size // 2) if _is_parts(node) else own)
-        first += own.size
-    return np.concatenate(indices)
+    def of_node(node: Any) -> Any:
+        return Parts(*[node.real | node.imag] * 2) if _is_parts(node) else node
+
+    return jax.tree.map(of_node, flags, is_leaf=_is_parts)

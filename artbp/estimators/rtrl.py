@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec
 
-from artbp import _tree
+from artbp import _devices, _tree
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.online import Sensitivity, StepDerivatives, online
 from artbp.unrolls.checks import Cell
@@ -29,8 +30,9 @@ def rtrl(
 
     RTRL suits small models only. With P parameters and N numbers in the carry of all rows, J has
     N·P entries. A step takes P products with its derivative in forward mode and, if N < P, another
-    N in reverse mode. A complex number counts twice in N and P: its real and its imaginary part. If
-    the rows are split over an explicit mesh, every device holds all of J.
+    N in reverse mode. A complex number counts twice in N and P: its real and its imaginary part.
+    With `artbp.data_parallel`, each device holds J of its own rows. If you split the rows over an
+    explicit mesh yourself, every device computes all of J.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`; any cell that JAX can differentiate in
@@ -47,69 +49,81 @@ def rtrl(
     """
 
     def update_influence(
-        influence: jax.Array, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
-    ) -> jax.Array:
+        influence: Any, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
+    ) -> Any:
         del t, rng_key
-        num_params, num_entries = influence.shape
+        num_params, num_entries = map(optax.tree.size, (derivatives.params, derivatives.floats))
         if num_params <= num_entries:
             return forward_mode_update(influence, derivatives)
-        return jnp.add(*influence_terms(influence, derivatives))
+        return jax.tree.map(jnp.add, *influence_terms(influence, derivatives))
 
     sensitivity = Sensitivity(zero_influence, influence_gradient, update_influence)
     return online(cell, loss_fn, sensitivity, update_every, normalizer)
 
 
 def ravel(tree: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
-    """`ravel_pytree`, also of leaves that are split over explicit mesh axes.
+    """`ravel_pytree`, also of leaves that are split over the devices.
 
-    The vector is whole on every device, and its inverse splits the leaves again.
+    Over explicit mesh axes, the vector is whole on every device, and its inverse splits the leaves
+    again. In `jax.shard_map`, each device has the vector of its own leaves.
     """
     if not _tree.is_sharded(tree):
-        return ravel_pytree(tree)
-    specs = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding.spec, tree)
-    whole = jax.tree.map(lambda leaf: jax.sharding.reshard(leaf, PartitionSpec()), tree)
-    flat, to_tree = ravel_pytree(whole)
-    return flat, lambda flat: jax.tree.map(jax.sharding.reshard, to_tree(flat), specs)
+        flat, to_tree = ravel_pytree(tree)
+        return flat, lambda flat: _devices.on_each(to_tree(flat), _devices.varying(tree))
+    shardings = jax.tree.map(lambda leaf: jax.typeof(leaf).sharding, tree)
+    whole = jax.tree.map(lambda sharding: sharding.update(spec=PartitionSpec()), shardings)
+    flat, to_tree = ravel_pytree(jax.tree.map(jax.sharding.reshard, tree, whole))
+    return flat, lambda flat: jax.tree.map(jax.sharding.reshard, to_tree(flat), shardings)
 
 
-def zero_influence(params: Any, floats: Any) -> jax.Array:
-    """Makes J = 0, `[P, N]`, for a carry that does not depend on θ."""
-    flat_params, flat_carry = ravel(params)[0], ravel(floats)[0]
-    dtype = _tree.at_least_float32(flat_carry.dtype)
-    return jnp.zeros((flat_params.size, flat_carry.size), dtype)
+def zero_influence(params: Any, floats: Any) -> Any:
+    """Makes J = 0 for a carry that does not depend on θ: like the carry, `[P, ...]` for each leaf.
+
+    A leaf `[B, ...]` of the carry becomes `[P, B, ...]`, so the axis of rows is known.
+    """
+    num_params = ravel(params)[0].size
+    wide = jax.tree.map(lambda leaf: leaf.astype(_tree.at_least_float32(leaf.dtype)), floats)
+    flat, to_column = ravel(wide)
+    return jax.vmap(to_column)(jnp.zeros((num_params, flat.size), flat.dtype))
 
 
-def influence_gradient(params: Any, influence: jax.Array, cotangent: Any) -> Any:
+def to_matrix(influence: Any) -> jax.Array:
+    """J as a matrix `[P, N]`."""
+    return jax.vmap(lambda column: ravel(column)[0])(influence)
+
+
+def influence_gradient(params: Any, influence: Any, cotangent: Any) -> Any:
     """Computes Jᵀ ∂ℓ/∂s, like params."""
     flat_params, to_params = ravel(params)
-    flat = influence @ ravel(cotangent)[0].astype(influence.dtype)
+    matrix = to_matrix(influence)
+    flat = matrix @ ravel(cotangent)[0].astype(matrix.dtype)
     return to_params(flat.astype(flat_params.dtype))
 
 
-def influence_terms(influence: jax.Array, derivatives: StepDerivatives) -> tuple[Any, Any]:
-    """Computes (∂F/∂s) J and ∂F/∂θ, both `[P, N]`."""
+def influence_terms(influence: Any, derivatives: StepDerivatives) -> tuple[Any, Any]:
+    """Computes (∂F/∂s) J and ∂F/∂θ, both like J."""
     flat_carry, to_carry = ravel(derivatives.floats)
+    flat_column, to_column = ravel(_tree.index(influence, 0))
 
-    def propagated(column: jax.Array) -> jax.Array:
-        column = column.astype(flat_carry.dtype)
-        return ravel(derivatives.jvp(None, to_carry(column)))[0]
+    def propagated(column: Any) -> Any:
+        tangent = derivatives.jvp(None, _tree.astype(column, derivatives.floats))
+        return _tree.astype(tangent, column)
 
     def immediate(cotangent: jax.Array) -> jax.Array:
         return ravel(derivatives.vjp(to_carry(cotangent))[0])[0]
 
     each_entry = jnp.eye(flat_carry.size, dtype=flat_carry.dtype)
-    matrices = jax.vmap(propagated)(influence), jax.vmap(immediate)(each_entry).T
-    return jax.tree.map(lambda matrix: matrix.astype(influence.dtype), matrices)
+    matrix = jax.vmap(immediate)(each_entry).T.astype(flat_column.dtype)
+    return jax.vmap(propagated)(influence), jax.vmap(to_column)(matrix)
 
 
-def forward_mode_update(influence: jax.Array, derivatives: StepDerivatives) -> jax.Array:
+def forward_mode_update(influence: Any, derivatives: StepDerivatives) -> Any:
     """Computes (∂F/∂s) J + ∂F/∂θ in forward mode, with one product per parameter."""
     flat_params, to_params = ravel(derivatives.params)
-    flat_carry, to_carry = ravel(derivatives.floats)
 
-    def column_update(direction: jax.Array, column: jax.Array) -> jax.Array:
-        column = column.astype(flat_carry.dtype)
-        return ravel(derivatives.jvp(to_params(direction), to_carry(column)))[0]
+    def column_update(direction: jax.Array, column: Any) -> Any:
+        tangent = _tree.astype(column, derivatives.floats)
+        return _tree.astype(derivatives.jvp(to_params(direction), tangent), column)
 
     each_param = jnp.eye(flat_params.size, dtype=flat_params.dtype)
-    return jax.vmap(column_update)(each_param, influence).astype(influence.dtype)
+    return jax.vmap(column_update)(each_param, influence)

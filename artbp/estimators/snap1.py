@@ -7,17 +7,17 @@ import jax.numpy as jnp
 
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.online import Sensitivity, StepDerivatives, online
-from artbp.estimators.real_parts import other_parts
+from artbp.estimators.real_parts import either_part
 from artbp.estimators.rtrl import influence_gradient, influence_terms, zero_influence
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
 
 
 class SparseInfluence(NamedTuple):
-    """`matrix` J `[P, N]`; `pattern` M, bool `[P, N]`: where ∂F/∂θ has been nonzero so far."""
+    """`values` of J, as in `artbp.rtrl`; `pattern` M: where ∂F/∂θ has been nonzero so far."""
 
-    matrix: jax.Array
-    pattern: jax.Array
+    values: Any
+    pattern: Any  # bool
 
 
 def snap1(
@@ -51,25 +51,29 @@ def snap1(
     """
 
     def zero(params: Any, floats: Any) -> SparseInfluence:
-        matrix = zero_influence(params, floats)
-        return SparseInfluence(matrix, jnp.zeros_like(matrix, dtype=bool))
+        zeros = zero_influence(params, floats)
+        return SparseInfluence(zeros, nonzero(zeros))
 
     def gradient(params: Any, influence: SparseInfluence, cotangent: Any) -> Any:
-        return influence_gradient(params, influence.matrix, cotangent)
+        return influence_gradient(params, influence.values, cotangent)
 
     def update(
         influence: SparseInfluence, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
     ) -> SparseInfluence:
         del t, rng_key
-        propagated, immediate = influence_terms(influence.matrix, derivatives)
-        pattern = influence.pattern | touched(immediate, derivatives.floats)
-        masked = jnp.where(pattern, propagated, jnp.zeros_like(propagated))
-        return SparseInfluence(masked + immediate, pattern)
+        propagated, immediate = influence_terms(influence.values, derivatives)
+        touched = either_part(nonzero(immediate))
+        pattern = jax.tree.map(jnp.logical_or, influence.pattern, touched)
+
+        def masked_sum(pattern: jax.Array, propagated: jax.Array, immediate: jax.Array) -> Any:
+            return jnp.where(pattern, propagated, jnp.zeros_like(propagated)) + immediate
+
+        values = jax.tree.map(masked_sum, pattern, propagated, immediate)
+        return SparseInfluence(values, pattern)
 
     return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)
 
 
-def touched(immediate: jax.Array, floats: Any) -> jax.Array:
-    """Where ∂F/∂θ, `[P, N]`, is not zero. An entry of the carry counts with its other part."""
-    nonzero, other = immediate != 0, other_parts(floats)
-    return nonzero if other is None else nonzero | nonzero[:, other]
+def nonzero(tree: Any) -> Any:
+    """Where the entries of the leaves are not zero."""
+    return jax.tree.map(lambda leaf: leaf != 0, tree)

@@ -40,6 +40,11 @@ from artbp.unrolls.checks import (
 from artbp.unrolls.first_step import check_step, warn_of_unused_params
 from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_counted
 
+BY_ROW = (
+    "bptt, tbptt, tbptt_k1_k2, artbp, random_truncation, awd_lstm_bptt, unbiased_tbptt, rtrl, "
+    "snap1, truncated_es, pes"
+)
+
 
 class Steps(NamedTuple):
     """The steps of a stream, one at a time, as functions of params and carry."""
@@ -48,6 +53,7 @@ class Steps(NamedTuple):
     loss_fn: LossFn
     stream: Stream
     initial_carry: Any
+    given_params: Any = None  # of an estimate; in `jax.shard_map`, the same on every device
 
     def x(self, t: jax.Array) -> Any:
         """The input of step t."""
@@ -129,6 +135,7 @@ def stepwise(
     resets_at_end: bool = True,
     plan: Plan | None = None,
     critic: Callable[[Any, Any], Any] | None = None,
+    undivided: str | None = None,
 ) -> GradientEstimator:
     """Builds an estimator that takes the same number of steps at each call.
 
@@ -142,6 +149,8 @@ def stepwise(
       resets_at_end: whether `begin` makes the inner state anew where another pass begins.
       plan: as in `ChunkedEstimator`; None for a `GradientEstimator`.
       critic: of `artbp.unbiased_tbptt`, whose params are in use.
+      undivided: a clause that says why rows cannot be split over devices; None if the gradients of
+        the rows add up to that of all rows.
     """
     check_positive(normalizer=normalizer)
 
@@ -155,7 +164,13 @@ def stepwise(
 
     @jax.jit
     def run(params: Any, state: EstimatorState, stream: Stream) -> Result:
-        axes = _devices.axes_of_rows(params, (state.carry, stream))
+        axes, given = _devices.axes_of_rows(params, (state.carry, stream)), params
+        if axes and undivided is not None:
+            raise ValueError(
+                f"The rows are split over the mesh axis {', '.join(axes)}, but {undivided}. "
+                f"Expected an estimator whose gradient is the sum of those of the rows: {BY_ROW}. "
+                "Use one of these, or one device."
+            )
         params = _devices.on_each(params, axes)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         check_step(cell, loss_fn, params, state.carry, x, target)
@@ -165,7 +180,7 @@ def stepwise(
         state = state._replace(position=stream.history + position)
         last = stream.history + stream.num_new
         end = jnp.minimum(state.position + count, last)
-        steps = Steps(cell, loss_fn, stream, state.initial_carry)
+        steps = Steps(cell, loss_fn, stream, state.initial_carry, given)
         key = jax.random.fold_in(state.rng_key, state.num_estimates)
         result = advance(steps, params, state, end, key)
         end_of_stream = end == last
@@ -177,7 +192,7 @@ def stepwise(
         if stream.ends:
             carry = _tree.replace(end_of_stream, state.first_carry, carry)
             if resets_at_end:
-                fresh = begin(params, carry)
+                fresh = begin(given, carry)
                 inner_state = _tree.select(end_of_stream, fresh, inner_state)
         one = jnp.ones((), jnp.result_type(float))
         info = EstimatorInfo(

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from artbp import _tree
+from artbp import _devices, _tree
 from artbp._checks import check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator
 from artbp.estimators.carry_ring import run_backward, run_forward
@@ -101,10 +101,14 @@ def tbptt_k1_k2(
         ring, versions = state.inner_state
         # Where windows do not overlap, the last one stays behind the last update as well.
         start = jnp.maximum(end - k2, first if k2 <= k1 else jnp.zeros_like(first))
-        params_at = lambda t: params  # noqa: E731
+        params_at: Any = lambda t: params  # noqa: E731
         if mode == "past_weights":
-            versions = _tree.update(versions, params, (first // k1) % num_versions)
-            params_at = lambda t: _tree.index(versions, (t // k1) % num_versions)  # noqa: E731
+            versions = _tree.update(versions, steps.given_params, (first // k1) % num_versions)
+            axes = _devices.varying(params)
+
+            def params_at(t: jax.Array) -> Any:
+                return _devices.on_each(_tree.index(versions, (t // k1) % num_versions), axes)
+
         from_step, count = first, steps.at_most(k1)
         if mode == "reforward" and k2 > k1:
             carry = _tree.select(start < first, _tree.index(ring, start % k2), carry)

@@ -107,4 +107,6 @@ def uoro(
             jax.tree.map(lambda x, g: (x / rho_0 + g / rho_1).astype(x.dtype), params, gradient),
         )
 
-    return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)
+    undivided = "uoro represents the sensitivities of all rows by one random product"
+    sensitivity = Sensitivity(zero, gradient, update)
+    return online(cell, loss_fn, sensitivity, update_every, normalizer, undivided)

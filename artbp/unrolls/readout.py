@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.stream import Stream
+from artbp.stream import RowsOfDevice, Stream
 from artbp.unrolls.uncounted import replace_uncounted
 
 # Of one step: losses, or the pair (losses, extra) with a dictionary of values like the losses.
@@ -170,6 +170,16 @@ def nothing_counted(
     """Zeros to add the counted sums of steps to. Cell and loss are traced, not run."""
     x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
     y = jax.eval_shape(cell, params, carry, x)[1]
+    losses = split_extra(jax.eval_shape(loss_fn, params, y, target))[0]
+    rows = getattr(losses, "shape", ())
+    if isinstance(stream, RowsOfDevice) and rows != (stream.num_rows,):
+        raise ValueError(
+            f"loss_fn returned losses of shape {rows} for one step, but a device has "
+            f"{stream.num_rows} of the rows; expected one loss for each row, [B]. A mean over "
+            "the rows of a device is another one than over all rows, and the gradients of the "
+            "devices are summed. Return one loss per row, and divide by the number of all rows "
+            "in normalizer."
+        )
 
     def one_step(params: Any, y: Any, target: Any) -> Counted:
         y, target = _tree.repeat((y, target), 1)

@@ -162,7 +162,7 @@ def test_rtrl_with_fewer_parameters_than_states():
         params={"input": problem.params["input"]},
     )
     total, _, state = one_pass(artbp.rtrl(few.cell, few.loss_fn), few)
-    assert state.inner_state.shape == (4, 8)
+    assert state.inner_state.real.shape == state.inner_state.imag.shape == (4, 2, 2)  # [P, B, H]
     assert relative_error(total, bptt_gradient(few)) < 1e-12
 
 

@@ -40,7 +40,7 @@ def test_rtrl_with_fewer_parameters_than_states():
         params={"scale": jnp.asarray(0.1)},
     )
     total, _, state = one_pass(artbp.rtrl(few.cell, few.loss_fn), few)
-    assert state.inner_state.shape == (1, 8)
+    assert state.inner_state.shape == (1, 2, 4)  # [P, B, H]
     assert relative_error(total, bptt_gradient(few)) < 1e-12
 
 

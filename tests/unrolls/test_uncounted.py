@@ -1,10 +1,12 @@
 """Steps and rows whose loss does not count have no influence, whatever they hold."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import make_problem, one_pass, relative_error
+from problems import make_problem, one_pass, relative_error, run_python
 
 import artbp
 
@@ -161,3 +163,29 @@ def test_inputs_of_a_row_that_counts_elsewhere_stay():
     np.testing.assert_array_equal(artbp.Stream(xs, mask=mask, ends=False).xs, xs)
     on_device = artbp.Stream(jnp.asarray(xs), mask=jnp.asarray(mask)).xs
     np.testing.assert_array_equal(on_device, found)
+
+
+def test_inputs_of_rows_that_never_count():
+    """Arrays without NaN there are not copied, and a mesh axis may be explicit."""
+    xs, spoiled = problem_of(spoil=False).stream.xs, problem_of().stream.xs
+    assert np.isnan(spoiled).sum() == 0 == np.abs(spoiled[:, 2]).sum()  # as NumPy arrays
+    device = jnp.asarray(xs)
+    assert artbp.Stream(device, mask=MASK).xs is device
+    run_python(
+        """
+        import jax, jax.numpy as jnp, numpy as np
+        from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+        import artbp
+
+        mesh = jax.make_mesh((2,), ("rows",), (AxisType.Explicit,))
+        mask, xs = np.arange(3)[:, None] * np.arange(4) > 0, np.ones((3, 4, 2))
+        xs[1, 0] = np.nan
+        for array in (mask, jax.device_put(mask, NamedSharding(mesh, P(None, "rows")))):
+            split = jax.device_put(xs, NamedSharding(mesh, P(None, "rows")))
+            found = artbp.Stream(split, mask=array).xs
+            assert found.sharding.is_equivalent_to(split.sharding, 3)
+            np.testing.assert_array_equal(found, np.nan_to_num(xs))
+            assert artbp.Stream(found, mask=array).xs is found
+        """,
+        XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
+    )
