@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.cells.diagonal import by_rows, project
 from artbp.unrolls.arguments import Arguments, check_arguments
 from artbp.unrolls.gate import gate
 from artbp.unrolls.unroll import unroll
@@ -55,13 +54,12 @@ def associative_unroll(
     if not num_steps:
         return unroll(cell, params, carry, xs)
     [(layer, own)] = cell.layers(params)
-    units = by_rows(own["units"])
+    units = layer.by_rows(own["units"])
     decay = layer.decay(units)
     zeros = jax.tree.map(jnp.zeros_like, carry)
 
     def drive(x: jax.Array) -> jax.Array:
-        z = project(own, x, zeros[0].shape[-1])
-        return lax.complex(*layer.step(units, zeros, z))
+        return lax.complex(*layer.step(units, zeros, layer.project(own, x)))
 
     drives = jax.vmap(drive)(xs)
     factors = jnp.broadcast_to(decay, (num_steps, *decay.shape))

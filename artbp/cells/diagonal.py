@@ -41,6 +41,20 @@ class DiagonalCell(ReferenceCell):
         """The carry of each layer."""
         return [carry]
 
+    @staticmethod
+    def project(own: Any, x: jax.Array) -> tuple[jax.Array, ...]:
+        """z = x W + b in blocks of `[B, H]`; integer x pick rows of W."""
+        hidden_size = jax.tree.leaves(own["units"])[0].shape[0]
+        z = input_product(own["input"], x)
+        if "bias" in own:
+            z = z + own["bias"][None]
+        return tuple(jnp.split(z, z.shape[-1] // hidden_size, axis=-1))
+
+    @staticmethod
+    def by_rows(units: Any) -> Any:
+        """`params["units"]` as `step` takes them, `[1, H]`."""
+        return jax.tree.map(lambda leaf: leaf[None], units)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiagonalStack(ReferenceCell):
@@ -63,14 +77,6 @@ def by_rows(units: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[None], units)
 
 
-def project(params: Any, x: jax.Array, hidden_size: int) -> tuple[jax.Array, ...]:
-    """z = x W + b in blocks of `[B, H]`; integer x pick rows of W."""
-    z = input_product(params["input"], x)
-    if "bias" in params:
-        z = z + params["bias"][None]
-    return tuple(jnp.split(z, z.shape[-1] // hidden_size, axis=-1))
-
-
 def diagonal_cell(
     step: Callable[[Any, Any, Any], Any],
     output: Callable[[Any, Any, Any], Any],
@@ -85,8 +91,8 @@ def diagonal_cell(
     """
 
     def apply(params: Any, carry: Any, x: jax.Array) -> tuple[Any, Any]:
-        hidden_size = jax.tree.leaves(carry)[0].shape[-1]
-        carry = step(by_rows(params["units"]), carry, project(params, x, hidden_size))
+        units = DiagonalCell.by_rows(params["units"])
+        carry = step(units, carry, DiagonalCell.project(params, x))
         return carry, output(params, carry, x)
 
     return DiagonalCell(apply, init, initial_carry, step=step, output=output, decay=decay)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from artbp import _tree
-from artbp.cells.diagonal import DiagonalCell, DiagonalStack, by_rows, project
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.online import Sensitivity, StepDerivatives, online
 from artbp.unrolls.readout import LossFn
@@ -21,7 +20,7 @@ class Traces(NamedTuple):
 
 
 def diagonal_rtrl(
-    cell: DiagonalCell | DiagonalStack,
+    cell: Any,
     loss_fn: LossFn,
     *,
     update_every: int = 1,
@@ -53,7 +52,7 @@ def diagonal_rtrl(
     linear recurrences and stacks; Irie, Gopalakrishnan & Schmidhuber (arXiv 2305.19044) for the
     element-wise LSTM.
     """
-    if not isinstance(cell, DiagonalCell | DiagonalStack):
+    if not hasattr(cell, "split_carry"):
         raise TypeError(
             f"cell is {cell!r}; expected a cell of artbp.cells.diagonal_cell, such as "
             "artbp.cells.lru, or a stack of them. Use artbp.rtrl, whose cost is that of a full "
@@ -115,11 +114,11 @@ def diagonal_rtrl(
     return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)
 
 
-def _advance(layer: DiagonalCell, own: Any, carry: Any, x: jax.Array, traces: Traces) -> Traces:
+def _advance(layer: Any, own: Any, carry: Any, x: jax.Array, traces: Traces) -> Traces:
     """The traces of one layer after a step on the carry that entered it."""
     shape, dtype = jax.tree.leaves(carry)[0].shape, jax.tree.leaves(carry)[0].dtype
-    z = project(own, x, shape[-1])
-    units = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), by_rows(own["units"]))
+    z = layer.project(own, x)
+    units = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), layer.by_rows(own["units"]))
     inputs = (units, carry, z)
     leaves, treedef = jax.tree.flatten(inputs)
 

@@ -42,7 +42,7 @@ from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_count
 
 BY_ROW = (
     "bptt, tbptt, tbptt_k1_k2, artbp, random_truncation, awd_lstm_bptt, unbiased_tbptt, rtrl, "
-    "snap1, truncated_es, pes"
+    "snap1, forward_gradient, diagonal_rtrl, truncated_es, pes, gpes, nres"
 )
 
 

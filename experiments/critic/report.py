@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common.figures import grid, label_ends, new_figure
+from experiments.common.figures import grid, label_ends, new_figure, plain_ticks
 from experiments.common.report import Column, Row, median_and_range, select
 from experiments.common.tuning import rate_text
 from experiments.critic.systems import SYSTEMS
-from experiments.critic.training import ARMS, LAST, POINTS
+from experiments.critic.training import ARMS, EARLY, LAST, POINTS
 
 
 def columns() -> list[Column]:
@@ -24,8 +24,10 @@ def columns() -> list[Column]:
         ("estimator", "{label}"),
         ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
         ("last loss", lambda row: median_and_range(row["last_loss"])),
-        ("share of δ² that the critic explains", optional("explained")),
-        ("variance of the look-back ÷ without critic", optional("variance_ratio")),
+        ("share of δ² that the critic explains: early", optional("explained_early")),
+        ("at the end", optional("explained_last")),
+        ("variance of the look-back ÷ without critic: early", optional("variance_early")),
+        ("at the end", optional("variance_last")),
     ]
 
 
@@ -38,9 +40,9 @@ controller 5. A look-back stops at each edge with probability {config.hazard:g},
 goes backward through {1 / config.hazard:g} windows for each one forward, TBPTT through one. \
 Critic: one layer of {config.critic_units} units, Adam with rate {config.critic_rate:g}. δ: the \
 derivative of the later losses by the carry at an edge, as far as it is known one window later; \
-the share is 1 − Σ (δ − v)²/Σ δ², in the same parts. Variance: of the gradient of a window over \
-{config.variance_draws} draws of the look-back, at the parameters at the end, with and without the \
-critic. Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with \
+the share is 1 − Σ (δ − v)²/Σ δ². Variance: of the gradient of a window over \
+{config.variance_draws} draws of the look-back, with the same parameters with and without the \
+critic. Early: part {EARLY} of {POINTS}, and the parameters after it. Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with \
 the smallest last loss in {config.num_tuning_runs} run that is not reported (\\*: at the edge of \
 the grid)."""
 
@@ -67,6 +69,10 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
             if np.isfinite(middle[-1]):
                 labels.append((middle[-1], row["label"], {"color": color}))
         axes.set(yscale="log", xlim=(0, config.num_steps), xlabel="time steps", ylabel="loss")
+        plain_ticks(axes.xaxis, np.linspace(0, config.num_steps, 4), "{:,.0f}")
+        low, high = axes.get_ylim()
+        ticks = [m * 10.0**e for e in range(-3, 4) for m in (1, 3)]
+        plain_ticks(axes.yaxis, [tick for tick in ticks if low <= tick <= high])
         axes.set_title(SYSTEMS[name]().label, fontweight="bold")
         grid(axes)
         label_ends(axes, labels)

@@ -18,7 +18,10 @@ from experiments.critic.systems import SYSTEMS, System
 
 POINTS = 50  # of a curve
 LAST = 10  # of them, whose mean is the loss that counts
+EARLY = 2  # of them, behind which the critic is looked at for the first time
 _WINDOWS = 40  # on which the variance is measured
+# What is measured early and at the end; None for estimators without it.
+AT_TIMES = ("explained_early", "explained_last", "variance_early", "variance_last")
 
 
 class Arm(NamedTuple):
@@ -83,8 +86,10 @@ class Training:
             }
         return params, carry
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def train(self, rate: Any, rng_key: jax.Array, stream: artbp.Stream) -> Any:
+    @functools.partial(jax.jit, static_argnums=(0, 4))
+    def train(
+        self, rate: Any, rng_key: jax.Array, stream: artbp.Stream, num_points: int = POINTS
+    ) -> Any:
         """(losses of the points, share of δ² that the critic explains at the points, params)."""
         rates = {"model": optax.adam(rate), "critic": optax.adam(self.config.critic_rate)}
         optimizer = optax.multi_transform(rates, lambda params: {name: name for name in params})
@@ -107,7 +112,7 @@ class Training:
             return loop, (loss, 1 - error / target)
 
         loop = params, state, optimizer.init(params)
-        (params, _, _), curves = jax.lax.scan(point, loop, length=POINTS)
+        (params, _, _), curves = jax.lax.scan(point, loop, length=num_points)
         return *curves, params
 
     def variance(self, params: Any, rng_key: jax.Array, stream: artbp.Stream) -> float:
@@ -138,7 +143,7 @@ def run(config: Any, say: Say) -> list[Row]:
     tuning, reported = split(run_keys(config), config)
     for name in config.systems:
         system = SYSTEMS[name]()
-        trained, of_system = [], []
+        of_system = []
         streams = [
             system.stream(config.seed + i, config.num_steps)
             for i in range(config.num_tuning_runs + config.num_seeds)
@@ -169,17 +174,17 @@ def run(config: Any, say: Say) -> list[Row]:
                 "rate_at_edge": choice.at_edge,
                 "losses": losses.tolist(),
                 "last_loss": losses[:, -LAST:].mean(axis=1).tolist(),
-                "explained": None,
-                "variance_ratio": None,
             }
+            row |= dict.fromkeys(AT_TIMES)
             if arm.has_critic:
                 explained = np.array([one[1] for one in found], np.float64)
-                row["explained"] = explained[:, -LAST:].mean(axis=1).tolist()
+                row["explained_early"] = explained[:, EARLY - 1].tolist()
+                row["explained_last"] = explained[:, -LAST:].mean(axis=1).tolist()
             if arm_name == "unbiased_critic":
-                trained = [one[2] for one in found]
-                row["variance_ratio"] = _ratios(
-                    system, config, trained, list(zip(reported, of_reported, strict=True))
-                )
+                runs = list(zip(reported, of_reported, strict=True))
+                early = [train(choice.rate, *one, EARLY)[2] for one in runs]
+                row["variance_early"] = _ratios(system, config, early, runs)
+                row["variance_last"] = _ratios(system, config, [one[2] for one in found], runs)
             of_system.append(row)
         rows += of_system
     return rows
