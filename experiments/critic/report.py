@@ -42,9 +42,9 @@ Critic: one layer of {config.critic_units} units, Adam with rate {config.critic_
 derivative of the later losses by the carry at an edge, as far as it is known one window later; \
 the share is 1 − Σ (δ − v)²/Σ δ². Variance: of the gradient of a window over \
 {config.variance_draws} draws of the look-back, with the same parameters with and without the \
-critic. Early: part {EARLY} of {POINTS}, and the parameters after it. Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with \
-the smallest last loss in {config.num_tuning_runs} run that is not reported (\\*: at the edge of \
-the grid)."""
+critic. Early: part {EARLY} of {POINTS}, and the parameters after it. Learning rate: of \
+{", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with the smallest last loss in \
+{config.num_tuning_runs} run that is not reported (\\*: at the edge of the grid)."""
 
 
 def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
