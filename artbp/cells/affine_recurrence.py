@@ -106,7 +106,7 @@ class AffineRecurrence:
         return carry
 
     def _sides(self, local: Any, deltas: Any) -> tuple[jax.Array, jax.Array]:
-        """(δ of h U, δ of x W + b), `[C, B, K H]` in the dtype of the weights; δz twice."""
+        """(δ of h U, δ of x W + b), `[C, B, K H]`; δz twice."""
         return deltas, deltas
 
     def _projected(self, u: jax.Array) -> jax.Array:

@@ -34,14 +34,15 @@ def associative_unroll(
 
     Args:
       cell: `artbp.cells.lru`, or another cell of `artbp.cells.diagonal_cell` with a `decay`.
-      params, carry, xs, gates, resets, initial_carry: as for `artbp.unroll`; xs is one array.
+      params, carry, xs, gates, resets, initial_carry: as for `artbp.unroll`, but xs is one array,
+        floats are float32 or wider and of one dtype, and no part of `initial_carry` is None.
 
     Returns:
       (carry after the last step, ys `[T, ...]`).
 
     Raises:
-      TypeError: the cell has no `decay`; otherwise as `artbp.unroll`.
-      ValueError: as `artbp.unroll`.
+      TypeError: the cell has no `decay`; a carry of another dtype; otherwise as `artbp.unroll`.
+      ValueError: a part of `initial_carry` is None; otherwise as `artbp.unroll`.
     """
     if getattr(cell, "decay", None) is None:
         raise TypeError(
@@ -54,16 +55,25 @@ def associative_unroll(
     if not num_steps:
         return unroll(cell, params, carry, xs)
     [(layer, own)] = cell.layers(params)
-    units = layer.by_rows(own["units"])
-    decay = layer.decay(units)
     zeros = jax.tree.map(jnp.zeros_like, carry)
+    decay = layer.decay(layer.step_arguments(own, zeros, xs[0])[0])
+    if lax.complex(*zeros).dtype != decay.dtype:
+        raise TypeError(
+            f"carry has dtype {zeros[0].dtype} and the decay {decay.dtype}; expected float32 or "
+            "float64 for the carry and the params alike. Cast them, or use artbp.unroll."
+        )
 
     def drive(x: jax.Array) -> jax.Array:
-        return lax.complex(*layer.step(units, zeros, layer.project(own, x)))
+        return lax.complex(*layer.step(*layer.step_arguments(own, zeros, x)))
 
     drives = jax.vmap(drive)(xs)
     factors = jnp.broadcast_to(decay, (num_steps, *decay.shape))
     if resets is not None:
+        if len(jax.tree.leaves(initial_carry)) < len(jax.tree.leaves(carry)):
+            raise ValueError(
+                f"initial_carry is {initial_carry!r}; expected no None in it. Use artbp.unroll for "
+                "parts of the carry that resets leave as they are."
+            )
         is_reset = _tree.align(resets, drives)
         first = (decay * lax.complex(*initial_carry))[None]
         drives = drives + jnp.where(is_reset, first, 0)
@@ -86,13 +96,15 @@ def _linear_scan(
     multiplies what flows back from step t + 1 into s_t; gates[T − 1] has no effect here.
     """
     del gates
-    drives = drives.at[0].add(factors[0] * first)
+    drives = drives.at[0].add(jnp.where(factors[0] == 0, 0, factors[0] * first))
     return lax.associative_scan(_compose, (factors, drives))[1]
 
 
 def _compose(one: Any, then: Any) -> Any:
     (factor, drive), (next_factor, next_drive) = one, then
-    return factor * next_factor, next_factor * drive + next_drive
+    # Where a reset cuts, a state that is not finite goes no further, though 0 · NaN is NaN.
+    carried = jnp.where(next_factor == 0, 0, next_factor * drive)
+    return factor * next_factor, carried + next_drive
 
 
 def _scan_forward(factors: Any, drives: Any, first: Any, gates: Any) -> Any:

@@ -95,8 +95,8 @@ def input_product(weights: jax.Array, x: jax.Array) -> jax.Array:
 def transpose(matrix: jax.Array) -> jax.Array:
     """matrix.T, for `product`.
 
-    On a CPU a bfloat16 matrix is copied, row by row: of other layouts XLA makes float32 copies,
-    whose products take 3 to 5 times as long where the CPU has bfloat16 instructions.
+    On a CPU a bfloat16 matrix is copied, row by row. XLA converts those of other layouts to
+    float32, which is slower where the CPU has bfloat16 instructions.
     """
     is_wide = matrix.dtype == _tree.at_least_float32(matrix.dtype)
     if is_wide or jax.default_backend() != "cpu":

@@ -1,4 +1,4 @@
-"""Cells whose units do not see each other: h_i' depends on h_i and on the input only.
+"""Cells without connections between units: h_i' depends on h_i and on the input only.
 
     z = x W + b,    s' = step(units, s, z), unit by unit,    y = output(params, s', x)
 
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from artbp import _tree
 from artbp.cells.base import ReferenceCell, input_product
 
 
@@ -22,7 +23,8 @@ class DiagonalCell(ReferenceCell):
 
     Attributes:
       step: `step(units, carry, z) -> carry`, element by element: z is a tuple of arrays `[B, H]`,
-        units is `params["units"]` with leaves `[1, H]`, and all leaves of the carry are `[B, H]`.
+        units is `params["units"]` with leaves `[1, H]`, and all leaves of the carry are `[B, H]`;
+        all of them are float32 or wider.
       output: `output(params, carry, x) -> y`.
       decay: of a linear step, `decay(units) -> λ`, complex `[1, H]`: the carry is then a pair
         (real, imag), and as complex numbers s' = λ s + step(units, 0, z).
@@ -42,18 +44,18 @@ class DiagonalCell(ReferenceCell):
         return [carry]
 
     @staticmethod
-    def project(own: Any, x: jax.Array) -> tuple[jax.Array, ...]:
-        """z = x W + b in blocks of `[B, H]`; integer x pick rows of W."""
-        hidden_size = jax.tree.leaves(own["units"])[0].shape[0]
+    def step_arguments(own: Any, carry: Any, x: jax.Array) -> tuple[Any, Any, Any]:
+        """(units, carry, z), as `step` takes them; integer x pick rows of W."""
+        units, carry = _widened((jax.tree.map(lambda leaf: leaf[None], own["units"]), carry))
+        hidden_size = jax.tree.leaves(units)[0].shape[-1]
         z = input_product(own["input"], x)
         if "bias" in own:
-            z = z + own["bias"][None]
-        return tuple(jnp.split(z, z.shape[-1] // hidden_size, axis=-1))
+            z = z + own["bias"].astype(z.dtype)[None]
+        return units, carry, tuple(jnp.split(z, z.shape[-1] // hidden_size, axis=-1))
 
-    @staticmethod
-    def by_rows(units: Any) -> Any:
-        """`params["units"]` as `step` takes them, `[1, H]`."""
-        return jax.tree.map(lambda leaf: leaf[None], units)
+
+def _widened(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.astype(_tree.at_least_float32(leaf.dtype)), tree)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,17 +66,13 @@ class DiagonalStack(ReferenceCell):
 
     def layers(self, params: Any) -> list[tuple[DiagonalCell, Any]]:
         """Each layer, the lowest first, with its own parameters."""
-        return list(zip(self.cells, self._own(params), strict=True))
+        pairs = zip(self.cells, self._own(params), strict=True)
+        return [layer for cell, own in pairs for layer in cell.layers(own)]
 
     @staticmethod
     def split_carry(carry: Any) -> list[Any]:
         """The carry of each layer."""
         return list(carry)
-
-
-def by_rows(units: Any) -> Any:
-    """`params["units"]` as `step` takes them, `[1, H]`."""
-    return jax.tree.map(lambda leaf: leaf[None], units)
 
 
 def diagonal_cell(
@@ -91,8 +89,8 @@ def diagonal_cell(
     """
 
     def apply(params: Any, carry: Any, x: jax.Array) -> tuple[Any, Any]:
-        units = DiagonalCell.by_rows(params["units"])
-        carry = step(units, carry, DiagonalCell.project(params, x))
+        new = step(*DiagonalCell.step_arguments(params, carry, x))
+        carry = jax.tree.map(lambda new, old: new.astype(old.dtype), new, carry)
         return carry, output(params, carry, x)
 
     return DiagonalCell(apply, init, initial_carry, step=step, output=output, decay=decay)

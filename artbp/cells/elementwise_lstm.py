@@ -12,14 +12,14 @@ from artbp.cells.diagonal import diagonal_cell
 def _step(units: Any, carry: jax.Array, z: Any) -> jax.Array:
     forget = jax.nn.sigmoid(z[0] + units["forget"] * carry)
     candidate = jnp.tanh(z[1] + units["candidate"] * carry)
-    return (forget * carry + (1 - forget) * candidate).astype(carry.dtype)
+    return forget * carry + (1 - forget) * candidate
 
 
 def _output(params: Any, carry: jax.Array, x: jax.Array) -> jax.Array:
     weights = params["output"]
     z = input_product(weights["input"], x) + product(carry, weights["recurrent"])
-    z = z + weights["bias"][None]
-    return (jax.nn.sigmoid(z) * carry).astype(carry.dtype)
+    z = z + weights["bias"].astype(z.dtype)[None]
+    return (jax.nn.sigmoid(z) * carry.astype(z.dtype)).astype(carry.dtype)
 
 
 def _init(
@@ -48,11 +48,13 @@ def _initial_carry(params: Any, batch_size: int) -> jax.Array:
 
 
 elementwise_lstm = diagonal_cell(_step, _output, _init, _initial_carry)
-"""f, g = σ(x W_f + b_f + w_f c), tanh(x W_g + b_g + w_g c);  c' = f c + (1 − f) g;  y = o c',
-o = σ(x W_o + c' U_o + b_o).
+"""A gated memory without connections between units::
 
-w_f and w_g are vectors: the memories c, which are the carry, do not see each other, and only the
-output mixes them.
+    f = σ(x W_f + b_f + w_f c),   g = tanh(x W_g + b_g + w_g c)
+    c' = f c + (1 − f) g
+    y = σ(x W_o + c' U_o + b_o) c'
+
+w_f and w_g are vectors, so only the output mixes the units. The carry is c.
 
 Source: Irie, Gopalakrishnan & Schmidhuber, "Exploring the Promise and Limits of Real-Time Recurrent
 Learning" (arXiv 2305.19044); "eLSTM" there.

@@ -25,7 +25,7 @@ def _step(units: Any, carry: LRUCarry, z: Any) -> LRUCarry:
     decay, scale = _decay(units), jnp.exp(units["log_gamma"])
     real = decay.real * carry.real - decay.imag * carry.imag + scale * z[0]
     imag = decay.real * carry.imag + decay.imag * carry.real + scale * z[1]
-    return LRUCarry(real.astype(carry.real.dtype), imag.astype(carry.imag.dtype))
+    return LRUCarry(real, imag)
 
 
 def _output(params: Any, carry: LRUCarry, x: jax.Array) -> jax.Array:
@@ -47,7 +47,7 @@ def _init(
 ) -> dict[str, Any]:
     """λ uniform on the ring `smallest` ≤ |λ| ≤ `largest`, with phases in [0, max_phase]."""
     output_size = hidden_size if output_size is None else output_size
-    keys = jax.random.split(rng_key, 7)
+    keys = jax.random.split(rng_key, 6)
     u, v = (jax.random.uniform(key, (hidden_size,), dtype, 1e-6, 1.0) for key in keys[:2])
     squared_modulus = u * (largest**2 - smallest**2) + smallest**2
 
@@ -78,7 +78,7 @@ def _initial_carry(params: Any, batch_size: int) -> LRUCarry:
 lru = diagonal_cell(_step, _output, _init, _initial_carry, _decay)
 """s' = λ s + γ (x B),   y = Re(s' C) + x D,   λ = exp(−exp(log_nu) + i exp(log_theta)).
 
-The state s is complex, and diagonal: its units do not see each other. The carry is `LRUCarry(real,
+The state s is complex, and there are no connections between its units. The carry is `LRUCarry(real,
 imag)`, which holds s as two real arrays. `params["input"]` is B, its real part beside its imaginary
 part; `params["units"]` holds log_nu, log_theta and log γ, `[hidden_size]`; `params["output"]` holds
 C as two matrices, and D ("skip"), a full matrix where the source has a diagonal one.

@@ -1,4 +1,4 @@
-"""RTRL in linear cost, for cells whose units do not see each other."""
+"""RTRL in linear cost, for cells without connections between units."""
 
 from typing import Any, NamedTuple
 
@@ -35,8 +35,8 @@ def diagonal_rtrl(
     gradients of a pass with frozen params sum to the gradient of `artbp.bptt`, for one layer.
 
     For a stack of layers (`artbp.cells.diagonal_stack`) the gradient of the top layer is exact.
-    That of a lower layer misses what its parameters did, at earlier steps, to the states of the
-    layers above it, and is therefore biased; within a step and within a layer nothing is missed.
+    That of a lower layer omits the effect of its parameters, at earlier steps, on the states of
+    the layers above it, and is therefore biased.
 
     Args:
       cell: `artbp.cells.lru`, `artbp.cells.elementwise_lstm`, another cell of
@@ -63,7 +63,9 @@ def diagonal_rtrl(
         traces = []
         layers, carries = cell.layers(params), cell.split_carry(floats)
         for (_, own), carry in zip(layers, carries, strict=True):
-            like = jnp.stack([jnp.zeros_like(leaf) for leaf in jax.tree.leaves(carry)])
+            leaves = jax.tree.leaves(carry)
+            dtype = _tree.at_least_float32(leaves[0].dtype)
+            like = jnp.zeros((len(leaves), *leaves[0].shape), dtype)
             (*rows, hidden_size), (inputs, columns) = like.shape, own["input"].shape
             blocks = (columns // hidden_size, hidden_size)
             traces.append(
@@ -100,14 +102,16 @@ def diagonal_rtrl(
         traces: list[Traces], derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
     ) -> list[Traces]:
         del t, rng_key
-        if derivatives.reset is not None:
-            by_rows = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), traces)
-            by_rows = _tree.select(derivatives.reset, _tree.zeros_like(by_rows), by_rows)
-            traces = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), by_rows)
         x, new = derivatives.x, []
         layers, carries = cell.layers(derivatives.params), cell.split_carry(derivatives.entering)
-        for (layer, own), carry, of_layer in zip(layers, carries, traces, strict=True):
-            new.append(_advance(layer, own, carry, x, of_layer))
+        cuts = cell.split_carry(derivatives.is_replaced())
+        for (layer, own), carry, cut, of_layer in zip(layers, carries, cuts, traces, strict=True):
+            is_cut = jnp.stack(jax.tree.leaves(cut))  # [N, B]
+
+            def without_cut(trace: jax.Array, is_cut: jax.Array = is_cut) -> jax.Array:
+                return jnp.where(_tree.align(is_cut, trace), 0, trace)
+
+            new.append(_advance(layer, own, carry, x, jax.tree.map(without_cut, of_layer)))
             _, x = layer.apply(own, carry, x)
         return new
 
@@ -116,10 +120,9 @@ def diagonal_rtrl(
 
 def _advance(layer: Any, own: Any, carry: Any, x: jax.Array, traces: Traces) -> Traces:
     """The traces of one layer after a step on the carry that entered it."""
-    shape, dtype = jax.tree.leaves(carry)[0].shape, jax.tree.leaves(carry)[0].dtype
-    z = layer.project(own, x)
-    units = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), layer.by_rows(own["units"]))
-    inputs = (units, carry, z)
+    shape = jax.tree.leaves(carry)[0].shape
+    units, carry, z = layer.step_arguments(own, carry, x)
+    inputs = (jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, shape), units), carry, z)
     leaves, treedef = jax.tree.flatten(inputs)
 
     def along(index: int) -> jax.Array:
@@ -140,8 +143,8 @@ def _advance(layer: Any, own: Any, carry: Any, x: jax.Array, traces: Traces) -> 
 
     direct = jnp.stack(of_z, axis=2)  # [N, B, K, H]
     if jnp.issubdtype(x.dtype, jnp.integer):
-        x = jax.nn.one_hot(x, own["input"].shape[0], dtype=dtype)
-    of_weights = direct[:, :, None] * x.astype(dtype)[None, :, :, None, None]
+        x = jax.nn.one_hot(x, own["input"].shape[0], dtype=direct.dtype)
+    of_weights = direct[:, :, None] * x.astype(direct.dtype)[None, :, :, None, None]
     direct_units = jax.tree.unflatten(jax.tree.structure(own["units"]), of_units)
     new = Traces(
         units=jax.tree.map(lambda trace, d: carried(trace) + d, traces.units, direct_units),

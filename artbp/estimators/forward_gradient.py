@@ -86,11 +86,13 @@ def forward_gradient(
     def update(
         directions: Directions, derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
     ) -> Directions:
-        if draw_directions is None:
-            drawn = random_signs(rng_key, t, directions.params)
-        else:
-            drawn = draw_directions(rng_key, directions.params)
-        params = _tree.select(directions.are_drawn, directions.params, drawn)
+        def draw(like: Any) -> Any:
+            if draw_directions is None:
+                return random_signs(rng_key, t, like)
+            return draw_directions(rng_key, like)
+
+        # At all steps but the first of a pass, nothing is drawn.
+        params = jax.lax.cond(directions.are_drawn, lambda like: like, draw, directions.params)
         state = jax.vmap(derivatives.jvp)(params, directions.state)
         return Directions(params, state, jnp.ones((), bool))
 

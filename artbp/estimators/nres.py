@@ -16,7 +16,7 @@ def nres(
     scale: float = 0.01,
     normalizer: float = 1.0,
 ) -> GradientEstimator:
-    """NRES is PES with one perturbation in the whole stream.
+    """NRES is PES with one perturbation per pair in a whole pass.
 
         g = 1/(2 M σ²) Σ_m ε_m (L_m⁺ − L_m⁻),    ε_m ~ N(0, σ²), drawn where the stream begins
 

@@ -35,7 +35,7 @@ class StepDerivatives(NamedTuple):
     vjp: Callable[[Any], tuple[Any, Any]]  # cotangent of s' -> (cotangent of θ, cotangent of s)
     entering: Any  # the whole carry that the cell is given, after a reset
     x: Any
-    reset: jax.Array | None
+    is_replaced: Callable[[], Any]  # whether a reset replaced it: bool `[B]` for each leaf of it
 
 
 class Sensitivity(NamedTuple):
@@ -100,7 +100,7 @@ def online(
                 direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
             new_rest, counted = aux
             entering = steps.enter(loop.carry, t)
-            given = (entering, steps.x(t), steps.reset(t))
+            given = (entering, steps.x(t), partial(steps.is_replaced, loop.carry, t))
             derivatives = StepDerivatives(params, floats, step_jvp, step_vjp, *given)
             # Steps of the estimate, not of the stream: a sequence in chunks draws the same.
             key = jax.random.fold_in(rng_key, t - first)

@@ -59,16 +59,21 @@ class Steps(NamedTuple):
         """The input of step t."""
         return _tree.index(self.stream.xs, t)
 
-    def reset(self, t: jax.Array) -> jax.Array | None:
-        """Whether the carry that enters step t is the initial one: bool, a scalar or `[B]`."""
-        if self.stream.resets is None:
-            return None
-        return jnp.asarray(_tree.index(self.stream.resets, t), bool)
-
     def enter(self, carry: Any, t: jax.Array) -> Any:
         """The carry that enters step t: that before it or, at a reset, the initial one."""
-        reset = self.reset(t)
-        return carry if reset is None else _tree.replace(reset, self.initial_carry, carry)
+        return self._replace_at_reset(t, self.initial_carry, carry)
+
+    def is_replaced(self, carry: Any, t: jax.Array) -> Any:
+        """Whether `enter` replaces the rows of each leaf: bool `[B]`, in a tree like the carry."""
+        by_row = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[:1], bool), carry)
+        return self._replace_at_reset(
+            t, jax.tree.map(lambda leaf: jnp.ones(leaf.shape[:1], bool), self.initial_carry), by_row
+        )
+
+    def _replace_at_reset(self, t: jax.Array, new: Any, old: Any) -> Any:
+        if self.stream.resets is None:
+            return old
+        return _tree.replace(jnp.asarray(_tree.index(self.stream.resets, t), bool), new, old)
 
     def run(self, params: Any, carry: Any, t: jax.Array) -> tuple[Any, Any]:
         """(the carry after step t, its y), from the carry before it or, at a reset, the initial."""

@@ -24,6 +24,7 @@ from artbp.unrolls.look_back import (
     look_back_gradient,
     make_stored,
     oldest_step,
+    predict,
     store_carry,
 )
 from artbp.unrolls.readout import LossFn
@@ -91,11 +92,11 @@ def unbiased_tbptt(
     P(A > stored_carries + 1) = `law.survival(stored_carries + 1)`. Choose more `stored_carries`
     than the default there if the law has a long tail and the run is long.
 
-    A critic makes the look-backs carry less. It predicts, at the end of a window, the derivative of
-    all later losses by the carry there, and this prediction is backpropagated through the window at
-    once. When the next window has been run, it is known what the prediction should have been: the
-    derivative of that window's losses and of the prediction at its end. Only the difference looks
-    back further, at random, with the same compensation::
+    A critic can reduce the variance of the look-backs. It is a function that predicts, at the end
+    of a window, the derivative of all later losses by the carry there. This prediction is
+    backpropagated through the window at once. After the next window has been run, the target of the
+    prediction is known: the derivative of that window's losses and of the prediction at its end.
+    Only the difference is backpropagated further, at random, with the same compensation::
 
         δ = v(s_n)                        # behind window n; 0 at the end of the sequence
         δ, g = back through window n
@@ -103,14 +104,16 @@ def unbiased_tbptt(
         e, g = back through windows n − 1, …, n − A + 1, over their edges as above
 
     With frozen params the expectation is the gradient of full BPTT whatever the critic predicts:
-    the errors telescope. The better it predicts, the smaller is the variance. With
-    `truncation.fixed(1)`, which never looks back, it is `artbp.tbptt` with a critic at the edge,
-    and biased by the critic's error. The critic learns by itself: the gradient by its params is
-    that of Σ ½ (v(s_{n−1}) − δ)² over rows and units, with δ as above held fixed. It is also
-    divided by `normalizer`, so it often needs a learning rate of its own (`optax.multi_transform`).
+    the errors telescope. A critic that is right leaves no variance; one that is wrong adds to it.
+    With `truncation.fixed(1)`, which never looks back, it is `artbp.tbptt` with a critic at the
+    edge, and biased by the critic's error. The gradient by the critic's params is that of
+    Σ ½ |v(s_{n−1}) − δ|² over rows and units, with δ as above held fixed. It is also divided by
+    `normalizer`, so the critic often needs a learning rate of its own (`optax.multi_transform`).
 
     `info.extra` holds `look_back` (A) and, with a critic, the sums over rows and units of
-    (δ − v)², `critic_error`, and of δ², `critic_target`, at the first edge of this estimate.
+    |δ − v|², `critic_error`, and of |δ|², `critic_target`, at the first edge of this estimate. The
+    target contains the critic's own next prediction, so a small error does not prove that variance
+    is saved.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.artbp`.
@@ -127,9 +130,10 @@ def unbiased_tbptt(
         and others further back. Default: the smallest number that a look-back exceeds with
         probability at most 1e-12, but between 2 and 256.
       critic: `critic(params, carry) -> like carry`, the predicted derivative of the later losses,
-        summed as `loss_fn` and mask say, by each entry of the carry (of leaves that have none, the
-        value does not matter). It should read params of its own, such as `params["critic"]`, since
-        any that it shares with the cell also get its gradient. None: no critic.
+        summed as `loss_fn` and mask say, by each entry of the carry, as `jax.grad` defines it (for
+        integers and keys, which have none, any value of the same shape). It should read params of
+        its own, such as `params["critic"]`, since any that it shares with the cell also get its
+        gradient. None: no critic.
 
     Raises:
       TypeError: `law` is no truncation law.
@@ -175,7 +179,7 @@ def unbiased_tbptt(
         grads, counted = result.grads, result.counted
         if critic is not None:
             is_edge = stored.num_windows > 0
-            learning, sums = _learn(critic, params, state.carry, stored, critique.found, is_edge)
+            learning, sums = _learn(critic, params, state.carry, stored, critique.target, is_edge)
             grads = _tree.accumulate(grads, learning)
             counted = counted._replace(extra=join_extra(sums, counted.extra))
             stored = stored._replace(predicted=critique.predicted)
@@ -183,7 +187,7 @@ def unbiased_tbptt(
         is_missing = oldest_step(stored, position, look_back, sizes) < 0
         stored = store_carry(stored._replace(residuals=result.scratch), state.carry, sizes)
         if stream.ends:
-            is_over = end == stream.num_steps
+            is_over = end == stream.history + stream.num_new
             stored = stored._replace(num_windows=jnp.where(is_over, 0, stored.num_windows))
         return Advance(
             grads=_tree.nan_where(is_missing, grads),
@@ -211,17 +215,17 @@ def unbiased_tbptt(
 
 
 def _learn(
-    critic: Critic, params: Any, carry: Any, stored: Stored, found: Any, is_edge: jax.Array
+    critic: Critic, params: Any, carry: Any, stored: Stored, target: Any, is_edge: jax.Array
 ) -> tuple[Any, dict[str, jax.Array]]:
     """(the gradient by the critic's params, the sums for `info.extra`), 0 unless at an edge."""
     weight = jnp.where(is_edge, 1.0, 0.0)
 
     def squares(predicted: Any) -> jax.Array:
-        errors = jax.tree.map(lambda p, f: jnp.sum((p - f) ** 2), predicted, found)
+        errors = jax.tree.map(lambda p, t: jnp.sum(jnp.abs(p - t) ** 2), predicted, target)
         return sum(jax.tree.leaves(errors), start=jnp.zeros(())) * weight
 
     def loss(params: Any) -> jax.Array:
-        return squares(_tree.partition(critic(params, carry))[0]) / 2
+        return squares(predict(critic, params, carry)) / 2
 
     sums = {"critic_error": squares(stored.predicted)}
     sums["critic_target"] = squares(_tree.zeros_like(stored.predicted))

@@ -72,7 +72,7 @@ def hoist_cell(
     Raises:
       ValueError: it closes over others.
     """
-    if not hasattr(cell, "recurrence"):
+    if not hasattr(cell, "recurrence") or cell.recurrence(params) is None:
         pure, constants = hoist(cell, params, carry, x)
         return lambda constants: functools.partial(pure, constants), constants
     cell_of, constants = lambda _: cell, []

@@ -69,11 +69,11 @@ class Critique(NamedTuple):
     """The critic's part in an estimate; both like the differentiable leaves of a carry.
 
     Attributes:
-      found: δ of the carry that entered the new window, which the last prediction was for.
+      target: δ of the carry that entered the new window, for which the last prediction was made.
       predicted: δ of the carry that left it, zero at the end of a sequence.
     """
 
-    found: Any
+    target: Any
     predicted: Any
 
 
@@ -202,8 +202,8 @@ def look_back_gradient(
         the longest look-back, and the gate of a row is 0 beyond its own. `batching` sets this.
 
     Returns:
-      (a `SegmentResult`, whose `scratch` is the new value of `stored.residuals`; what the critic
-      predicted and should have, None without one).
+      (a `SegmentResult`, whose `scratch` is the new value of `stored.residuals`; the critic's
+      target and prediction, None without a critic).
     """
     n, length = stored.num_windows, sizes.length
     functions = functions_of(constants)
@@ -233,9 +233,9 @@ def look_back_gradient(
     carry, residuals = run_window(new, carry, count, stored.residuals, place)
     state, critique = initial_state(new), None
     if functions.critic is not None:
-        predicted = _predict(functions.critic, params, carry)
+        predicted = predict(functions.critic, params, carry)
         if stream.ends:  # no loss comes after the last step
-            is_over = position + num_steps == stream.num_steps
+            is_over = position + num_steps == stream.history + stream.num_new
             predicted = _tree.select(is_over, _tree.zeros_like(predicted), predicted)
         state = state._replace(flow=predicted)
     state = window_backward(new, residuals, count, place, state, reads_out=True)
@@ -289,13 +289,15 @@ def look_back_gradient(
     return segment_result(new, state, carry, residuals), critique
 
 
-def _predict(critic: Callable[[Any, Any], Any], params: Any, carry: Any) -> Any:
+def predict(critic: Callable[[Any, Any], Any], params: Any, carry: Any) -> Any:
     """The critic's δ of a carry, in the dtypes of its differentiable leaves."""
-    predicted, like = (_tree.partition(tree)[0] for tree in (critic(params, carry), carry))
-    shapes, expected = (jax.tree.map(jnp.shape, tree) for tree in (predicted, like))
-    if shapes != expected:
+    predicted, like = critic(params, carry), _tree.partition(carry)[0]
+    shapes, expected = (jax.tree.map(jnp.shape, tree) for tree in (predicted, carry))
+    is_like = jax.tree.structure(predicted) == jax.tree.structure(carry)
+    if not (is_like and shapes == expected):
         raise ValueError(
-            f"critic returned arrays of shapes {shapes}; expected {expected}, as in the carry: the "
-            "derivative of later losses by each of its entries."
+            f"critic returned arrays of shapes {shapes}; expected {expected}, in a tree like the "
+            "carry: the derivative of later losses by each of its entries."
         )
-    return jax.tree.map(lambda p, leaf: p.astype(leaf.dtype), predicted, like)
+    predicted = _tree.where_given(like, predicted)  # integers and keys have no derivative
+    return jax.tree.map(lambda leaf, p: p.astype(leaf.dtype), like, predicted)

@@ -4,7 +4,7 @@ from typing import Any
 
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, between, each_once, one_of, positive, seed
-from experiments.critic.systems import SYSTEMS
+from experiments.critic.systems import LONGEST, SYSTEMS
 from experiments.critic.training import POINTS
 
 FIELDS = {
@@ -24,7 +24,6 @@ FIELDS = {
 def check(config: Any) -> None:
     """Raises ConfigError for a training too short for its curve and for the variances."""
     for name in config.systems:
-        length = SYSTEMS[name]().length
-        if config.num_steps < max(2 * 40, 2 * POINTS) * length:
-            least = max(2 * 40, 2 * POINTS) * length
-            raise ConfigError(f"num_steps is {config.num_steps}: expected at least {least}.")
+        least = 2 * POINTS * SYSTEMS[name]().length
+        if not least <= config.num_steps <= LONGEST:
+            raise ConfigError(f"num_steps is {config.num_steps}: expected {least} to {LONGEST}.")

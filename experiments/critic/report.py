@@ -40,11 +40,11 @@ controller 5. A look-back stops at each edge with probability {config.hazard:g},
 goes backward through {1 / config.hazard:g} windows for each one forward, TBPTT through one. \
 Critic: one layer of {config.critic_units} units, Adam with rate {config.critic_rate:g}. δ: the \
 derivative of the later losses by the carry at an edge, as far as it is known one window later; \
-the share is 1 − Σ (δ − v)²/Σ δ². Variance: of the gradient of a window over \
-{config.variance_draws} draws of the look-back, with the same parameters with and without the \
-critic. Early: part {EARLY} of {POINTS}, and the parameters after it. Learning rate: of \
-{", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with the smallest last loss in \
-{config.num_tuning_runs} run that is not reported (\\*: at the edge of the grid)."""
+the share is 1 − Σ (δ − v)²/Σ δ², where δ contains the critic's own next prediction. Variance: of \
+the gradient of a window over {config.variance_draws} draws of the look-back, with the same \
+parameters with and without the critic. Early: part {EARLY} of {POINTS}, and the parameters after \
+it. Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with the \
+smallest last loss in {config.num_tuning_runs} other run (\\*: at the edge of the grid)."""
 
 
 def make_figure(config: Any, rows: Sequence[Row]) -> Figure:

@@ -21,6 +21,8 @@ from experiments.ptb.data import batch_rows
 from experiments.ptb.generated import generated_corpus
 from experiments.tasks import losses
 
+LONGEST = 60_000  # steps of a training; the text has a few more for each row
+
 
 class System(NamedTuple):
     """One system.
@@ -45,7 +47,7 @@ class System(NamedTuple):
 
 
 def _balancing() -> System:
-    """With a noisy drive, which its window sees in the wrong direction."""
+    """The drive is noisy. Within one window the gradient has the wrong sign."""
 
     def init(rng_key: jax.Array) -> tuple[Any, Any]:
         del rng_key

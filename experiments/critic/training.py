@@ -143,7 +143,6 @@ def run(config: Any, say: Say) -> list[Row]:
     tuning, reported = split(run_keys(config), config)
     for name in config.systems:
         system = SYSTEMS[name]()
-        of_system = []
         streams = [
             system.stream(config.seed + i, config.num_steps)
             for i in range(config.num_tuning_runs + config.num_seeds)
@@ -185,8 +184,7 @@ def run(config: Any, say: Say) -> list[Row]:
                 early = [train(choice.rate, *one, EARLY)[2] for one in runs]
                 row["variance_early"] = _ratios(system, config, early, runs)
                 row["variance_last"] = _ratios(system, config, [one[2] for one in found], runs)
-            of_system.append(row)
-        rows += of_system
+            rows.append(row)
     return rows
 
 

@@ -94,7 +94,7 @@ def _forward_gradient(system: System, config: Any, num_particles: int) -> Any:
 
 
 def _tbptt(system: System, config: Any, num_particles: int) -> Any:
-    del num_particles  # its gradient has no chance in it
+    del num_particles  # its gradient is not random
     length = config.truncation_length
     options = {"truncation_length": length, "normalizer": float(length)}
     return artbp.tbptt(system.cell, system.loss_fn, **options)

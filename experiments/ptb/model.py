@@ -37,9 +37,9 @@ def character_model(
 ) -> CharacterModel:
     """A model with `hidden_size` units of the kind `cell`; raises ConfigError for other kinds.
 
-    With `products` "bfloat16", the cell rounds its weights and what it multiplies them with to
-    bfloat16, and sums the products in float32. Params, carry, losses, updates and the readout stay
-    float32.
+    With `products` "bfloat16", the cell rounds its weights and biases, and what it multiplies the
+    weights with, to bfloat16, and sums the products in float32. Params, carry, losses, updates and
+    the readout stay float32.
 
     The same arguments give the same object, so that functions jitted for it are compiled once.
     """

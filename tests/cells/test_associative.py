@@ -44,6 +44,36 @@ def test_it_is_the_sequential_unroll(options, by_row):
         assert relative_error(of(artbp.unroll), expected) > 1e-3
 
 
+def test_a_reset_ends_what_is_not_finite():
+    params = cells.lru.init(jax.random.key(0), INPUTS, UNITS, dtype=jnp.float64)
+    carry = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.inf), cells.lru.initial_carry(params, 2))
+    xs = jax.random.normal(jax.random.key(1), (4, 2, INPUTS)).at[1, 1].set(jnp.nan)
+    resets = jnp.array([[True, False], [False, False], [False, True], [False, False]])
+    mask = jnp.array([[True, True], [True, False], [True, True], [True, True]])
+
+    def loss(unroll, params):
+        _, ys = unroll(cells.lru, params, carry, xs, resets=resets)
+        return jnp.sum(jnp.where(mask[..., None], ys, 0) ** 2), ys
+
+    (_, found), (_, expected) = (loss(f, params) for f in (artbp.associative_unroll, artbp.unroll))
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-12)
+    assert np.isfinite(np.asarray(found)[2:]).all()
+
+
+def test_what_only_the_sequential_unroll_takes():
+    params = cells.lru.init(jax.random.key(0), INPUTS, UNITS, dtype=jnp.float64)
+    carry, xs = cells.lru.initial_carry(params, ROWS), jnp.zeros((2, ROWS, INPUTS))
+    resets = jnp.array([False, True])
+    with pytest.raises(ValueError, match="expected no None in it"):
+        artbp.associative_unroll(
+            cells.lru, params, carry, xs, resets=resets, initial_carry=carry._replace(real=None)
+        )
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), carry)
+    message = "float32 or float64 for the carry and the params alike"
+    with jax.numpy_dtype_promotion("standard"), pytest.raises(TypeError, match=message):
+        artbp.associative_unroll(cells.lru, params, narrow, xs)
+
+
 def test_other_cells_are_refused():
     params = cells.gru.init(jax.random.key(0), INPUTS, UNITS)
     carry, xs = cells.gru.initial_carry(params, ROWS), jnp.zeros((2, ROWS, INPUTS))

@@ -1,5 +1,6 @@
 """Unbiased TBPTT with a critic: unbiased whatever it predicts, and its own learning."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -166,6 +167,48 @@ def test_the_critic_learns_by_regression_on_what_came_back():
     assert relative_error(found["critic"], expected["critic"]) < 1e-12
     assert float(info.extra["critic_error"]) == pytest.approx(2 * float(loss), rel=1e-12)
     assert float(info.extra["critic_target"]) == pytest.approx(float(jnp.sum(delta**2)), rel=1e-12)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_stream_that_stops_before_its_arrays_do(ends):
+    """The prediction behind the last step of a sequence is zero, wherever that step is."""
+    problem, critic = with_critic()
+    stop = NUM_STEPS - 2
+    shorter = artbp.Stream(problem.stream.xs[:stop], problem.stream.targets[:stop])
+    expected = bptt_gradient(problem._replace(stream=shorter))["model"]
+    stream = dataclasses.replace(problem.stream, stop=stop) if ends else shorter
+    estimator = build(problem, truncation.never(), critic)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    for _ in range(2):  # passes
+        total, state = artbp.run_pass(estimator, problem.params, state, stream)
+        assert relative_error(total["model"], expected) < 1e-12
+
+
+def test_carries_with_integers_and_complex_numbers():
+    """Full BPTT whatever the critic says, and a real gradient of the critic."""
+    problem, _ = with_critic()
+    keys = jax.random.split(jax.random.key(2), 2)
+
+    def cell(params, carry, x):
+        state, count = carry
+        turned = state * jax.lax.complex(params["w"], 0.3 * params["w"])
+        state = turned + jnp.sum(x, axis=-1, keepdims=True).astype(complex)
+        return (state, count + 1), state[:, 0].real + state[:, 0].imag ** 2
+
+    problem = problem._replace(
+        cell=cell,
+        loss_fn=lambda params, y, target: (y - target) ** 2,
+        params={"w": jnp.asarray(0.9), "critic": jax.random.normal(keys[0], (3,))},
+        carry=(jnp.ones((2, 3), complex), jnp.zeros((2,), int)),
+    )
+
+    def critic(params, carry):
+        return carry[0] * params["critic"][None].astype(complex), carry[1]
+
+    total, _, _ = one_pass(build(problem, truncation.never(), critic), problem)
+    assert relative_error(total["w"], bptt_gradient(problem)["w"]) < 1e-12
+    assert np.isfinite(total["critic"]).all()
+    assert np.abs(total["critic"]).max() > 0
 
 
 def test_shapes_of_the_critic():

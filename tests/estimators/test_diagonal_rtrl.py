@@ -1,8 +1,11 @@
 """RTRL of diagonal cells equals BPTT for one layer, and for the top layer of a stack."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from problems import SmallProblem, bptt_gradient, one_pass, relative_error
 
@@ -63,6 +66,53 @@ def test_a_stack_is_exact_in_its_top_layer_only():
     one_step = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=1)
     truncated, _, _ = one_pass(one_step, problem)
     assert relative_error(low, exact_low) < relative_error(truncated["cell"][0], exact_low)
+
+
+@pytest.mark.parametrize("initial", ["lasting imag", "nonzero"])
+@pytest.mark.parametrize("by_row", [False, True])
+def test_resets(initial, by_row):
+    """To a nonzero carry, and of one part of the carry alone: the gradient by the other crosses."""
+    problem = problem_of(cells.lru)
+    resets = problem.stream.resets if by_row else problem.stream.resets[:, 0]
+    stream = dataclasses.replace(problem.stream, resets=resets, mask=None)
+    problem = problem._replace(stream=stream)
+    first = problem.carry._replace(real=problem.carry.real - 0.7)
+    first = first._replace(imag=None) if initial == "lasting imag" else first
+    found = []
+    for make in (artbp.bptt, artbp.diagonal_rtrl):
+        estimator = make(problem.cell, problem.loss_fn)
+        key = jax.random.key(0)
+        state = estimator.init(problem.params, problem.carry, rng_key=key, initial_carry=first)
+        found.append(artbp.run_pass(estimator, problem.params, state, problem.stream)[0])
+    assert relative_error(found[1], found[0]) < 1e-12
+
+
+def test_layers_of_a_stack_may_select_their_params():
+    top = cells.lru.with_params(lambda params: jax.tree.map(lambda leaf: 0.5 * leaf, params))
+    problem = problem_of(cells.diagonal_stack([cells.lru, top]))
+    total, _, _ = one_pass(artbp.diagonal_rtrl(problem.cell, problem.loss_fn), problem)
+    assert relative_error(total["cell"][1], bptt_gradient(problem)["cell"][1]) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["lru", "elementwise_lstm"])
+def test_weights_in_bfloat16(name):
+    """With a carry in float32, the gradient is that of float32 weights up to their rounding."""
+    cell = getattr(cells, name)
+    problem = jax.tree.map(
+        lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf,
+        problem_of(cell)[2:],
+    )
+    params, carry, stream = problem
+    found = []
+    for dtype in (jnp.float32, jnp.bfloat16):
+        cast = lambda params, dtype=dtype: optax.tree.cast(params["cell"], dtype)  # noqa: E731
+        narrow = cell.with_params(cast)
+        estimator = artbp.diagonal_rtrl(
+            narrow, lambda params, y, target: (y @ params["readout"] - target) ** 2
+        )
+        state = estimator.init(params, carry, rng_key=jax.random.key(0))
+        found.append(artbp.run_pass(estimator, params, state, stream)[0]["cell"]["units"])
+    assert 1e-4 < relative_error(found[1], found[0]) < 0.1
 
 
 def test_its_state_is_linear_in_the_units():
