@@ -1321,8 +1321,8 @@ LIBRARY_FAULTS = [
     Fault(
         "forward-gradient-draws-at-every-step",
         "artbp/estimators/forward_gradient.py",
-        "_tree.select(directions.are_drawn, directions.params, drawn)",
-        "drawn",
+        "jax.lax.cond(directions.are_drawn, lambda like: like, draw, directions.params)",
+        "draw(directions.params)",
         ["tests/estimators/test_forward_gradient.py::test_directions_are_drawn_once_a_pass"],
         "The carry's derivative along one direction is multiplied with another.",
     ),
