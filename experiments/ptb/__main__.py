@@ -4,7 +4,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import cli, devices
+from experiments.common import cli, devices, processes
 from experiments.common.optimizers import CLIPPING_HELP
 from experiments.ptb import command_line
 from experiments.ptb.config import default_config
@@ -20,13 +20,15 @@ DEVICES = flags.DEFINE_string(
 
 
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
-    num_devices = devices.read_number(DEVICES.value)
-    run(config, given_flags, command_line.data_dir(config), num_devices)
+    with processes.ends_with_the_others():
+        processes.start()
+        num_devices = devices.read_number(DEVICES.value)
+        run(config, given_flags, command_line.data_dir(config), num_devices)
 
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in command_line.FLAGS:
+    for flag in (*processes.FLAGS, *command_line.FLAGS):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb", "cost": cost, "needs": command_line.NEEDS}
     cli.run(_main, default_config(), CLIPPING_HELP, **own)
