@@ -412,7 +412,7 @@ def _empty(leaf: Any) -> np.ndarray:
 def _like(values: np.ndarray, leaf: Any) -> Any:
     """The restored array as the leaf is: of NumPy, of JAX, or keys."""
     if _is_key(leaf):
-        return jax.random.wrap_key_data(values, impl=jax.random.key_impl(leaf))
+        return jax.random.wrap_key_data(jax.numpy.array(values), impl=jax.random.key_impl(leaf))
     return values if isinstance(leaf, np.ndarray | np.generic) else jax.numpy.array(values)
 
 

@@ -341,6 +341,9 @@ class _Session:
     def asked(self, interrupts: Interrupts) -> tuple[str | None, bool]:
         """The signal that has come to one of the processes, and whether one of them is to save."""
         name = interrupts.signal_name
+        if jax.process_count() > 1:
+            # On CPUs, two programs with sums over devices may block each other.
+            jax.block_until_ready(self.state)
         number, save = processes.largest(signal.Signals[name] if name else 0, self.save_is_due)
         return signal.Signals(number).name if number else None, bool(save)
 

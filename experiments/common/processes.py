@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -30,42 +29,33 @@ Result = TypeVar("Result")
 
 # JAX ends the other processes when one has given no sign of life for so long.
 HEARTBEAT_SECONDS = 30
-LOST_EXIT_CODE = 4
-
-COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    None,
-    "For a run in several processes: HOST:PORT of process 0, with --num_processes and "
-    "--process_id; or 'auto', where JAX finds all three in the environment (Slurm, Open MPI, TPU).",
-)
-NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run, with --coordinator.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0, with the same.")
-FLAGS = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
 
 
 class LostProcessError(ExperimentError):
     """Another process of the run has ended or cannot be reached."""
 
-    exit_code = LOST_EXIT_CODE
+    exit_code = 4
 
 
-def start() -> None:
-    """Joins the processes that the flags name; does nothing without them. Call it before any JAX.
+def start(address: str | None, count: int | None, number: int | None) -> None:
+    """Joins the processes that the flags of these names give; does nothing if all are None.
 
-    Raises ConfigError for flags that do not fit together or an environment without a cluster.
+    It must come before JAX is used. Raises ConfigError for values that do not fit together, and for
+    an environment without a cluster.
     """
-    address, count, number = (flag.value for flag in FLAGS)
     if address is None and count is None and number is None:
         return
-    by_hand = re.fullmatch(r".+:\d+", address or "") and count is not None and number is not None
     automatic = address == "auto" and count is None and number is None
-    if not (by_hand and 0 <= number < count) and not automatic:
+    complete = address is not None and count is not None and number is not None
+    if not automatic and not (
+        complete and re.fullmatch(r".+:\d+", address) and 0 <= number < count
+    ):
         raise ConfigError(
             f"--coordinator is {address!r}, --num_processes {count}, --process_id {number}: "
             "expected HOST:PORT, the number of processes and one from 0 to below it, or 'auto' "
             "without the other two."
         )
-    # JAX ends a process that waits for a lost one with an abort, whose stack in Python says nothing.
+    # JAX ends a process that waits for a lost one by an abort. Its stack in Python says nothing.
     faulthandler.disable()
     # The service would take SIGTERM from `interrupts`.
     jax.config.update("jax_enable_preemption_service", False)
@@ -200,7 +190,7 @@ def ends_with_the_others() -> Iterator[None]:
         # The others lose the service of process 0 with it, and would print its error.
         time.sleep(2 if is_first() else 0)
         # An exit in the usual way would wait for the process that is lost.
-        os._exit(LOST_EXIT_CODE)
+        os._exit(LostProcessError.exit_code)
 
 
 def _with_code(message: str, exit_code: int) -> ExperimentError:
@@ -214,7 +204,8 @@ def _total(values: np.ndarray) -> np.ndarray:
     rows = np.zeros((jax.local_device_count(), *values.shape), values.dtype)
     rows[0] = values
     split, add = _sum_over_devices()
-    return np.asarray(add(jax.make_array_from_process_local_data(split, rows)))
+    total = add(jax.make_array_from_process_local_data(split, rows))
+    return np.asarray(total.block_until_ready())
 
 
 @functools.cache
