@@ -228,18 +228,23 @@ class _Session:
         """Restores the latest checkpoint, if there is one, opens the outputs and trains."""
         self.progress, options, workdir = Progress(), self.options, self.workdir
         with contextlib.ExitStack() as stack:
-            if processes.is_first():
+
+            def open_checkpoints() -> None:
                 identity = {"config": workdir.config_hash(), "data": self.data_hash}
                 checkpoints = Checkpoints(workdir.checkpoints_path, identity=identity)
                 self.checkpoints = stack.enter_context(checkpoints)
+
+            def open_metrics() -> None:
+                tensorboard = workdir.tensorboard_path if options.tensorboard else None
+                place = workdir.metrics_path, progress.metrics_cursor, tensorboard, progress.updates
+                self.metrics = stack.enter_context(MetricsWriter(*place))
+
+            processes.from_first(open_checkpoints)
             is_new = not self.restore()
             progress = self.progress
             self.clock, self.saved_seconds = time.perf_counter(), progress.elapsed_seconds
             self.saved_milestones = progress.milestones
-            if processes.is_first():
-                tensorboard = workdir.tensorboard_path if options.tensorboard else None
-                place = workdir.metrics_path, progress.metrics_cursor, tensorboard, progress.updates
-                self.metrics = stack.enter_context(MetricsWriter(*place))
+            processes.from_first(open_metrics)
             num_steps = options.num_epochs * self.stream.num_steps
             show = options.progress_bar if processes.is_first() else False
             bar = progress_bar(num_steps, progress.time_steps, show)
@@ -342,7 +347,7 @@ class _Session:
         """The signal that has come to one of the processes, and whether one of them is to save."""
         name = interrupts.signal_name
         if jax.process_count() > 1:
-            # On CPUs, two programs with sums over devices may block each other.
+            # One program with sums over devices at a time: on CPUs they would share the threads.
             jax.block_until_ready(self.state)
         number, save = processes.largest(signal.Signals[name] if name else 0, self.save_is_due)
         return signal.Signals(number).name if number else None, bool(save)

@@ -92,7 +92,7 @@ def largest(*numbers: int) -> tuple[int, ...]:
 def from_first(function: Callable[[], Result]) -> Result:
     """Calls the function in process 0, and returns its result in all processes.
 
-    If it raises an ExperimentError, so do all processes.
+    If it raises an ExperimentError or an error of the system, all processes stop.
     """
     if jax.process_count() == 1:
         return function()
@@ -100,9 +100,10 @@ def from_first(function: Callable[[], Result]) -> Result:
     if is_first():
         try:
             result = function()
-        except ExperimentError as raised:
+        except (ExperimentError, OSError) as raised:
             error = raised
-    sent = pickle.dumps((result, str(error), error and error.exit_code)) if is_first() else b""
+    exit_code = None if error is None else getattr(error, "exit_code", ExperimentError.exit_code)
+    sent = pickle.dumps((result, str(error), exit_code)) if is_first() else b""
     size = largest(len(sent))[0]
     values = np.zeros(size, np.uint8)
     values[: len(sent)] = np.frombuffer(sent, np.uint8)

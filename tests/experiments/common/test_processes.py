@@ -38,7 +38,7 @@ def start(folder, event, count, num_devices):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         running.append(subprocess.Popen(command, env=environment, **pipes))
     try:
-        outputs = [process.communicate(timeout=200) for process in running]
+        outputs = [process.communicate(timeout=600) for process in running]
         return [(p.returncode, *out) for p, out in zip(running, outputs, strict=True)]
     finally:
         for process in running:
