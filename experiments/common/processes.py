@@ -11,10 +11,12 @@ import functools
 import os
 import pickle
 import re
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,8 @@ Result = TypeVar("Result")
 
 # JAX ends the other processes when one has given no sign of life for so long.
 HEARTBEAT_SECONDS = 30
+_CONNECTIONS: list[socket.socket] = []  # of process 0, with each other process; else with process 0
+_ENDING = threading.Lock()
 
 
 class LostProcessError(ExperimentError):
@@ -73,6 +77,15 @@ def start(address: str | None, count: int | None, number: int | None) -> None:
         ) from error
     # The first sum connects the processes. Later, one that compiles for long would be too late.
     largest(0)
+    host = from_first(socket.gethostname) if automatic else str(address).rpartition(":")[0]
+    if jax.process_count() > 1:
+        try:
+            _connect(host)
+        except OSError as error:
+            raise ConfigError(
+                f"--coordinator is {address!r}, but the processes cannot connect to process 0 on "
+                f"{host!r}: {one_line(error)}."
+            ) from error
 
 
 def is_first() -> bool:
@@ -172,22 +185,66 @@ def whole(tree: Any) -> Any:
 def ends_with_the_others() -> Iterator[None]:
     """Within the block, the loss of another process ends this one at once, with one line.
 
-    The libraries between the processes raise an error when they lose a connection. Where they wait
-    on, JAX ends this process after HEARTBEAT_SECONDS, with messages of its own.
+    Each process has a connection to process 0, which the system closes when one of the two ends. A
+    machine that is switched off closes none: JAX misses it after HEARTBEAT_SECONDS, and ends this
+    process with messages of its own.
     """
     try:
         yield
     except (ValueError, RuntimeError) as error:
         if jax.process_count() == 1 or not re.search("gloo|nccl", str(error), re.IGNORECASE):
             raise
+        _end(one_line(error))
+    except ExperimentError:
+        _say_goodbye()
+        raise
+    _say_goodbye()
+
+
+def _connect(host: str) -> None:
+    """Connects this process with process 0, on `host`, and watches the connection."""
+    server = socket.create_server(("", 0)) if is_first() else None
+    port = from_first(lambda: server.getsockname()[1] if server else None)
+    if server is None:
+        _CONNECTIONS.append(socket.create_connection((host, port), timeout=HEARTBEAT_SECONDS))
+        _CONNECTIONS[0].settimeout(None)
+    else:
+        server.settimeout(HEARTBEAT_SECONDS)
+        _CONNECTIONS.extend(server.accept()[0] for _ in range(jax.process_count() - 1))
+        server.close()
+    for connection in _CONNECTIONS:
+        threading.Thread(target=_watch, args=(connection,), daemon=True).start()
+
+
+def _watch(connection: socket.socket) -> None:
+    """Waits for the other end to say goodbye; without it, the process there is lost."""
+    try:
+        goodbye = connection.recv(1)
+    except OSError:
+        goodbye = b""
+    if not goodbye:
+        _end("connection closed")
+
+
+def _say_goodbye() -> None:
+    for connection in _CONNECTIONS:
+        with contextlib.suppress(OSError):
+            connection.send(b".")
+
+
+def _end(reason: str) -> NoReturn:
+    with _ENDING:
         print(
             f"{LostProcessError.__name__}: process {jax.process_index()} of {jax.process_count()} "
             "has lost the connection to another one, which has ended or cannot be reached. See its "
             "messages. Start all processes again with --resume: the run goes on from its last "
-            f"checkpoint. ({one_line(error)})",
+            f"checkpoint. ({reason})",
             file=sys.stderr,
             flush=True,
         )
+        for connection in _CONNECTIONS:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         # The others lose the service of process 0 with it, and would print its error.
         time.sleep(2 if is_first() else 0)
         # An exit in the usual way would wait for the process that is lost.
