@@ -2351,7 +2351,7 @@ EXPERIMENT_FAULTS = [
     Fault(
         "checkpoint-not-read-back",
         "experiments/common/checkpoints.py",
-        "if _bytes(self._read_tree(temporary, on_the_host)) != written:",
+        "if _bytes(self._read_tree(temporary, empty)) != _bytes(written):",
         "if False:",
         [
             f"{COMMON}test_damaged_checkpoints.py::test_a_save_that_reads_back_as_something_else_replaces_nothing"
@@ -2375,9 +2375,34 @@ EXPERIMENT_FAULTS = [
         "Counters that disagree with the arrays are damage.",
     ),
     Fault(
+        "processes-a-lost-one-ends-in-a-traceback",
+        "experiments/common/processes.py",
+        "        os._exit(LostProcessError.exit_code)\n",
+        "        raise RuntimeError(reason)\n",
+        [f"{COMMON}test_processes.py::test_a_killed_process_ends_the_other_in_one_line"],
+        "A lost process is no bug, and the others must not wait for it at their exit.",
+    ),
+    Fault(
+        "processes-each-stops-by-itself",
+        "experiments/common/loop.py",
+        "processes.largest(signal.Signals[name] if name else 0, self.save_is_due)",
+        "(signal.Signals[name] if name else 0, self.save_is_due)",
+        [f"{COMMON}test_processes.py::test_a_signal_to_one_stops_all_after_one_save"],
+        "One process stops, and the others wait for it for ever.",
+    ),
+    Fault(
+        "devices-every-device-gets-the-first-rows",
+        "experiments/common/devices.py",
+        "lambda index: values[index])",
+        "lambda index: values[tuple(slice(0, part.indices(n)[1] - part.indices(n)[0]) "
+        "for part, n in zip(index, values.shape))])",
+        [f"{COMMON}test_processes.py::test_two_processes_train_what_one_does"],
+        "Each device trains on its own rows.",
+    ),
+    Fault(
         "loop-rows-of-a-lost-run-wiped",
         "experiments/common/loop.py",
-        "                _refuse_rows(workdir)\n",
+        "                _refuse_rows(self.workdir)\n",
         "                pass\n",
         [f"{COMMON}test_damaged_checkpoints.py::test_what_is_gone"],
         "Rows without checkpoints are those of a run that lost them.",

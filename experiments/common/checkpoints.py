@@ -61,7 +61,13 @@ class Checkpoints:
     def __init__(
         self, path: Path, *, identity: Mapping[str, str] | None = None, read_only: bool = False
     ) -> None:
-        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        # Of several processes, one alone calls this: orbax must not wait for the others.
+        here = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
+        )
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+        self._orbax = ocp.Checkpointer(handler, multiprocessing_options=alone)
         common = self._orbax, dict(identity or {}), read_only
         self._latest = _Series(path.absolute() / "latest", 2, *common)
         self._best = _Series(path.absolute() / "best", 1, *common)
@@ -166,17 +172,15 @@ class _Series:
     def save(self, number: int, tree: Any, record: dict[str, Any]) -> None:
         """Saves, reads back, gives the checkpoint its name, and deletes the older ones."""
         folder, temporary = self.path / str(number), self.path / f"{number}.tmp"
-        # orbax takes no NumPy scalars.
-        tree = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "at") else np.asarray(leaf), tree)
         try:
             temporary.mkdir(parents=True)
-            written = _bytes(tree)
-            _check_space(temporary, written)
+            written = jax.tree.map(on_the_host, tree)
+            _check_space(temporary, _bytes(written))
             with _plain(temporary) as plain:
-                self._orbax.save(plain / "tree", args=ocp.args.StandardSave(tree))
+                self._orbax.save(plain / "tree", args=ocp.args.StandardSave(written))
             self._write_manifest(temporary, number, tree, record)
-            on_the_host = jax.tree.map(_empty, tree)
-            if _bytes(self._read_tree(temporary, on_the_host)) != written:
+            empty = jax.tree.map(np.empty_like, written)
+            if _bytes(self._read_tree(temporary, empty)) != _bytes(written):
                 raise CheckpointError("the arrays that were read back are not those written")
             temporary.rename(folder)
         except BaseException as error:
@@ -230,7 +234,8 @@ class _Series:
                 "one than when it was saved.\n" + "\n".join(differing)
             )
         try:
-            return self._read_tree(folder, like), manifest
+            values = self._read_tree(folder, jax.tree.map(_empty, like))
+            return jax.tree.map(_like, values, like), manifest
         except Exception as error:
             raise DamagedCheckpointError(f"orbax cannot read it, {one_line(error)}") from error
 
@@ -291,6 +296,11 @@ def hash_of_arrays(tree: Any) -> str:
     for values in _bytes(tree):
         sha256.update(values)
     return sha256.hexdigest()
+
+
+def on_the_host(leaf: Any) -> np.ndarray:
+    """The leaf as orbax sees it: an array of NumPy, for a key that of its data."""
+    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 @contextlib.contextmanager
@@ -392,13 +402,19 @@ def _is_key(leaf: Any) -> bool:
     return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _empty(leaf: Any) -> Any:
-    """An array of NumPy like the leaf, to restore into: it takes no memory of the device."""
-    return leaf if _is_key(leaf) else np.empty(np.shape(leaf), leaf.dtype)
+def _empty(leaf: Any) -> np.ndarray:
+    """An array to restore the leaf, which may be a `jax.ShapeDtypeStruct`, into."""
+    if _is_key(leaf):
+        leaf = jax.eval_shape(jax.random.key_data, leaf)
+    return np.empty(leaf.shape, leaf.dtype)
+
+
+def _like(values: np.ndarray, leaf: Any) -> Any:
+    """The restored array as the leaf is: of NumPy, of JAX, or keys."""
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jax.numpy.array(values), impl=jax.random.key_impl(leaf))
+    return values if isinstance(leaf, np.ndarray | np.generic) else jax.numpy.array(values)
 
 
 def _bytes(tree: Any) -> list[bytes]:
-    leaves = [
-        jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)
-    ]
-    return [leaf.tobytes() for leaf in map(np.asarray, jax.device_get(leaves))]
+    return [on_the_host(leaf).tobytes() for leaf in jax.tree.leaves(tree)]

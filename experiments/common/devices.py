@@ -1,8 +1,9 @@
-"""Rows of the batch over several devices of one process, for `--devices`."""
+"""Rows of the batch over several devices, of one process or of many, for `--devices`."""
 
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -16,6 +17,8 @@ def read_number(text: str) -> int:
     there = jax.device_count()
     if text == "all":
         return there
+    if jax.process_count() > 1:
+        raise ConfigError(f"--devices is {text!r}: expected 'all' with several processes.")
     if not text.isdecimal() or not 1 <= int(text) <= there:
         raise ConfigError(
             f"--devices is {text!r}: expected 'all' or a number from 1 to {there}, the devices "
@@ -43,7 +46,7 @@ def make_mesh(num_devices: int) -> jax.sharding.Mesh:
 
 def on_every_device(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """The arrays, whole on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+    return jax.tree.map(lambda leaf: _place(leaf, NamedSharding(mesh, P())), tree)
 
 
 def split_stream(stream: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -51,6 +54,22 @@ def split_stream(stream: Any, mesh: jax.sharding.Mesh) -> Any:
 
     def of_leaf(leaf: Any) -> Any:
         spec = P(None, AXIS) if leaf.ndim > 1 else P()
-        return jax.device_put(leaf, NamedSharding(mesh, spec))
+        return _place(leaf, NamedSharding(mesh, spec))
 
     return jax.tree.map(of_leaf, stream)
+
+
+def place(values: Any, like: Any) -> Any:
+    """The whole array, or the data of keys, as the leaf `like` is: on the same devices."""
+    if not isinstance(like, jax.Array):
+        return values
+    if not jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
+        return _place(values, like.sharding)
+    data = _place(values, jax.random.key_data(like).sharding)
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+
+
+def _place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+    """A whole array that every process has, split: each process reads the part of its devices."""
+    values = np.asarray(leaf)
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])

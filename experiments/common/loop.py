@@ -18,10 +18,16 @@ the stream or at a bad segment: these places depend on the trajectory only. The 
 dispatched before the metrics of the last are fetched, so that the device does not wait for the
 host. A chunk dispatched beyond the end of an epoch runs no segment, because the host has not yet
 allowed the next epoch. Checkpoints are taken between chunks and do not change the trajectory.
+
+In a run of several processes, each executes this loop for the rows of its devices. Process 0 writes
+the rows of metrics and the checkpoints. Before each chunk the processes agree on whether one of
+them was asked to stop, or wants to save a checkpoint.
 """
 
+import contextlib
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
@@ -31,8 +37,8 @@ import jax.numpy as jnp
 import optax
 
 import artbp
-from experiments.common import chunks, devices, divergence
-from experiments.common.checkpoints import Checkpoints, hash_of_arrays
+from experiments.common import chunks, devices, divergence, processes
+from experiments.common.checkpoints import Checkpoints, hash_of_arrays, on_the_host
 from experiments.common.errors import (
     REMEDY,
     CheckpointError,
@@ -74,8 +80,8 @@ class LoopOptions:
     # "compiled" runs a chunk as one program, for estimators that can be traced (policy None or
     # "dynamic"). "host" runs it as a Python loop, for "exact" and "pow2".
     driver: Literal["compiled", "host"] = "compiled"
-    # The rows of the batch are split over so many devices. A run may be resumed on another number:
-    # the result is then the same up to rounding.
+    # The rows of the batch are split over so many devices, of all processes together. A run may be
+    # resumed on another number: the result is then the same up to rounding.
     num_devices: int = 1
     tensorboard: bool = False  # whether to write TensorBoard events too
     progress_bar: bool | None = None  # None shows it on a terminal only
@@ -154,6 +160,9 @@ def train(
     """
     mesh = None
     opt_state = optimizer.init(params)
+    stream = jax.device_put(stream)
+    data_hash = hash_of_arrays(stream)
+    processes.check_same("text", data_hash)
     if options.num_devices > 1:
         mesh = devices.make_mesh(options.num_devices)
         estimator = artbp.data_parallel(estimator, mesh, devices.AXIS)
@@ -162,7 +171,6 @@ def train(
     make_chunk = chunks.compiled_chunk if options.driver == "compiled" else chunks.host_driven_chunk
     skip = options.on_divergence == "skip"
     run_chunk = make_chunk(estimator, optimizer, options.segments_per_chunk, options.max_loss, skip)
-    stream = jax.device_put(stream)
     # A copy of every leaf: the state is donated, and neither the caller's arrays nor two leaves
     # that share one array (the carry and the initial carry) may be. A dtype makes weak types
     # strong: the second chunk would be compiled again otherwise.
@@ -179,7 +187,7 @@ def train(
     if mesh is not None:
         counters = devices.on_every_device((state.epoch, state.healthy), mesh)
         state = state._replace(epoch=counters[0], healthy=counters[1])
-    return _Session(options, workdir, run_chunk, stream, evaluate, measure, state).run()
+    return _Session(options, workdir, run_chunk, stream, data_hash, evaluate, measure, state).run()
 
 
 def _with_scratch(state: chunks.TrainState, scratch: Any) -> chunks.TrainState:
@@ -198,6 +206,7 @@ class _Session:
     workdir: Workdir
     run_chunk: chunks.RunChunk
     stream: Any
+    data_hash: str
     evaluate: Callable[[Any], Mapping[str, float]] | None
     measure: Measure | None
     state: chunks.TrainState
@@ -218,34 +227,56 @@ class _Session:
     def from_checkpoint(self, roll_back_reason: str) -> TrainResult:
         """Restores the latest checkpoint, if there is one, opens the outputs and trains."""
         self.progress, options, workdir = Progress(), self.options, self.workdir
-        identity = {"config": workdir.config_hash(), "data": hash_of_arrays(self.stream)}
-        with Checkpoints(workdir.checkpoints_path, identity=identity) as self.checkpoints:
-            like = _with_scratch(self.state, ())
-            restored = self.checkpoints.restore_latest(like, self.check)
-            if restored is None:
-                _refuse_rows(workdir)
-            else:
-                scratch = self.state.estimator_state.scratch
-                self.state = _with_scratch(restored[0], scratch)
-                self.progress = Progress(**restored[1])
+        with contextlib.ExitStack() as stack:
+
+            def open_checkpoints() -> None:
+                identity = {"config": workdir.config_hash(), "data": self.data_hash}
+                checkpoints = Checkpoints(workdir.checkpoints_path, identity=identity)
+                self.checkpoints = stack.enter_context(checkpoints)
+
+            def open_metrics() -> None:
+                tensorboard = workdir.tensorboard_path if options.tensorboard else None
+                place = workdir.metrics_path, progress.metrics_cursor, tensorboard, progress.updates
+                self.metrics = stack.enter_context(MetricsWriter(*place))
+
+            processes.from_first(open_checkpoints)
+            is_new = not self.restore()
             progress = self.progress
             self.clock, self.saved_seconds = time.perf_counter(), progress.elapsed_seconds
             self.saved_milestones = progress.milestones
+            processes.from_first(open_metrics)
             num_steps = options.num_epochs * self.stream.num_steps
-            tensorboard = workdir.tensorboard_path if options.tensorboard else None
-            with (
-                MetricsWriter(
-                    workdir.metrics_path, progress.metrics_cursor, tensorboard, progress.updates
-                ) as self.metrics,
-                progress_bar(num_steps, progress.time_steps, options.progress_bar) as self.bar,
-                catch_interrupts() as interrupts,
-            ):
-                if roll_back_reason:
-                    self.write_roll_back(roll_back_reason)
-                if restored is None or roll_back_reason:
-                    self.save()
-                self.to_the_end(interrupts)
+            show = options.progress_bar if processes.is_first() else False
+            bar = progress_bar(num_steps, progress.time_steps, show)
+            self.bar = stack.enter_context(bar)
+            interrupts = stack.enter_context(catch_interrupts())
+            if roll_back_reason:
+                self.write_roll_back(roll_back_reason)
+            if is_new or roll_back_reason:
+                self.save()
+            self.to_the_end(interrupts)
         return TrainResult(self.state.params, progress)
+
+    def restore(self) -> bool:
+        """Whether there was a checkpoint. Process 0 reads it, and all take its state."""
+        like = _with_scratch(self.state, ())
+
+        def read() -> tuple[list[Any], dict[str, Any]] | None:
+            restored = self.checkpoints.restore_latest(like, self.check)
+            if restored is None:
+                _refuse_rows(self.workdir)
+                return None
+            return [on_the_host(leaf) for leaf in jax.tree.leaves(restored[0])], restored[1]
+
+        restored = processes.from_first(read)
+        if restored is None:
+            return False
+        leaves, structure = jax.tree.flatten(like)
+        placed = [devices.place(*pair) for pair in zip(restored[0], leaves, strict=True)]
+        state = jax.tree.unflatten(structure, placed)
+        self.state = _with_scratch(state, self.state.estimator_state.scratch)
+        self.progress = Progress(**restored[1])
+        return True
 
     def check(self, state: chunks.TrainState, record: dict[str, Any]) -> None:
         """Raises DamagedCheckpointError unless counters, arrays, rows and best params agree."""
@@ -277,10 +308,11 @@ class _Session:
         """Dispatches one chunk ahead of the host, and none before a pause."""
         in_flight = None
         while self.progress.evaluated_epochs < self.options.num_epochs:
+            signal_name, save_is_due = self.asked(interrupts)
             pause = (
-                interrupts.signal_name is not None
+                signal_name is not None
                 or self.epoch_is_over
-                or self.save_is_due
+                or save_is_due
                 # The number of updates in the chunk in flight is not known yet: assume the most.
                 or self.measurement_is_due(self.options.segments_per_chunk if in_flight else 0)
             )
@@ -294,22 +326,31 @@ class _Session:
             if not pause:
                 continue
             # Nothing is in flight: self.state is the state that self.progress counts up to.
-            interrupted = interrupts.signal_name is not None
-            save = interrupted or self.save_is_due or self.epoch_is_over
+            signal_name, save_is_due = self.asked(interrupts)
+            save = signal_name is not None or save_is_due or self.epoch_is_over
             # Measurement and evaluation may take long: an interrupted run leaves them to the
             # resumed one.
-            if not interrupted:
+            if signal_name is None:
                 if self.measurement_is_due():
                     self.write_measurement()
                 if self.epoch_is_over:
                     self.finish_epoch()
             if save and self.progress.milestones > self.saved_milestones:
                 self.save()
-            if interrupted:
+            if signal_name is not None:
                 raise TrainingInterruptedError(
-                    f"Stopped by {interrupts.signal_name} after {self.progress.updates} updates, "
+                    f"Stopped by {signal_name} after {self.progress.updates} updates, "
                     "all of them saved: go on with the same command and --resume."
                 )
+
+    def asked(self, interrupts: Interrupts) -> tuple[str | None, bool]:
+        """The signal that has come to one of the processes, and whether one of them is to save."""
+        name = interrupts.signal_name
+        if jax.process_count() > 1:
+            # One program with sums over devices at a time: on CPUs they would share the threads.
+            jax.block_until_ready(self.state)
+        number, save = processes.largest(signal.Signals[name] if name else 0, self.save_is_due)
+        return signal.Signals(number).name if number else None, bool(save)
 
     @property
     def epoch_is_over(self) -> bool:
@@ -376,7 +417,8 @@ class _Session:
             values["is_best"] = self.is_best(values)
         row = self.write("evaluation", progress.epochs, values)
         if values.get("is_best"):
-            self.checkpoints.save_best(self.state.params, row)
+            params = processes.whole(self.state.params)
+            processes.from_first(lambda: self.checkpoints.save_best(params, row))
         progress.evaluated_epochs = progress.epochs
         progress.epoch_loss_sum, progress.epoch_num_losses = 0.0, 0
 
@@ -402,11 +444,16 @@ class _Session:
         return True
 
     def save(self) -> None:
-        # The rows first: a checkpoint must not point beyond the end of the file.
-        self.progress.metrics_cursor = self.metrics.cursor()
-        self.progress.metrics_hash = self.metrics.hash()
-        state, progress = _with_scratch(self.state, ()), dataclasses.asdict(self.progress)
-        self.checkpoints.save_latest(self.progress.milestones, state, progress)
+        state = processes.whole(_with_scratch(self.state, ()))
+
+        def write() -> None:
+            # The rows first: a checkpoint must not point beyond the end of the file.
+            self.progress.metrics_cursor = self.metrics.cursor()
+            self.progress.metrics_hash = self.metrics.hash()
+            progress = dataclasses.asdict(self.progress)
+            self.checkpoints.save_latest(self.progress.milestones, state, progress)
+
+        processes.from_first(write)
         self.saved_milestones = self.progress.milestones
         self.saved_seconds = self.progress.elapsed_seconds
 
@@ -421,7 +468,8 @@ class _Session:
         clock |= {"steps_per_second": new_steps / seconds} if new_steps is not None else {}
         counters = {"update": self.progress.updates, "time_step": self.progress.time_steps}
         row = {"kind": kind, "epoch": epoch, **counters, **values, "time": clock}
-        self.metrics.write(row)
+        if processes.is_first():
+            self.metrics.write(row)
         return row
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import cli, devices
+from experiments.common import cli, devices, processes
 from experiments.common.optimizers import CLIPPING_HELP
 from experiments.ptb import command_line
 from experiments.ptb.config import default_config
@@ -20,11 +20,21 @@ DEVICES = flags.DEFINE_string(
     "Number of devices over which the rows of the batch are split, or 'all'. A run may be resumed "
     "on another number.",
 )
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "For a run in several processes: HOST:PORT of process 0, with --num_processes and "
+    "--process_id; or 'auto', where JAX finds all three in the environment (Slurm, Open MPI, TPU).",
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Of the run, with --coordinator.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0, likewise.")
 
 
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
-    num_devices = devices.read_number(DEVICES.value)
-    run(config, given_flags, command_line.data_dir(config), num_devices)
+    with processes.ends_with_the_others():
+        processes.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+        num_devices = devices.read_number(DEVICES.value)
+        run(config, given_flags, command_line.data_dir(config), num_devices)
 
 
 def start() -> None:

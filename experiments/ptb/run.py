@@ -5,6 +5,7 @@ import functools
 import json
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,15 +14,15 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common import devices, figures
+from experiments.common import devices, figures, processes
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.cli import CommandLine
 from experiments.common.config import check_seed
 from experiments.common.errors import ConfigError
-from experiments.common.loop import LoopOptions, Measure, train
+from experiments.common.loop import LoopOptions, Measure, TrainResult, train
 from experiments.common.metrics import largest_weight, read_metrics
 from experiments.common.optimizers import make_optimizer
-from experiments.common.workdir import open_workdir, write_atomically
+from experiments.common.workdir import Workdir, open_workdir, write_atomically
 from experiments.ptb import data, figure
 from experiments.ptb.config import make_estimator, make_measure
 from experiments.ptb.generated import generated_corpus
@@ -112,31 +113,23 @@ def run(
     after each epoch in `config.columns` columns. At the end both texts are scored with these, as
     one column and, where there are more, in these too ("in_columns" of the results). Two arms with
     the same seed start from the same params and read the same rows. Bad input leaves no workdir
-    behind. The rows of the batch are split over `num_devices` devices.
+    behind. The rows of the batch are split over `num_devices` devices, of all processes together.
+    Every process reads the text; process 0 writes the results, and all return them.
     """
     devices.check(num_devices, config.batch, config.driver)
-    prepared = prepare(config, data_dir)
+    prepared = processes.everywhere(lambda: prepare(config, data_dir))
+    processes.check_same("configuration", config.to_dict())
+    workdir = Workdir(command_line.workdir)
+    processes.from_first(lambda: _begin(config, command_line, prepared))
     corpus, model, xs = prepared.corpus, prepared.model, prepared.xs
-    workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
-    vocabulary = json.dumps(dataclasses.asdict(corpus.vocabulary)) + "\n"
-    write_atomically(workdir.path / data.VOCABULARY_FILE, vocabulary)
-    counts = corpus.counts()
-    characters = ", ".join(f"{split} {counts[split]:,}" for split in data.SPLITS)
-    print(
-        f"{config.data.source}: {counts['symbols']} symbols; {characters} characters\n"
-        f"training on {config.batch} rows of {len(xs):,} steps; {prepared.left_over} symbols "
-        "at the end of the text left over",
-        flush=True,
-    )
 
     init_key, boundary_key = jax.random.split(jax.random.key(config.seed))
     params = model.init(init_key)
-    newline = corpus.vocabulary.symbols.index(data.NEWLINE)
     names = ("tensorboard", "progress_bar", "checkpoint_every_seconds")
     given = {name: getattr(command_line, name) for name in names}
     stream = artbp.Stream(jnp.asarray(xs), jnp.asarray(prepared.targets))
     carry = model.initial_carry(params, config.batch)
-    score = functools.partial(bits_per_character, model, newline=newline)
+    score = _make_score(prepared)
     result = train(
         *(prepared.estimator, prepared.optimizer, stream, params, carry),
         rng_key=boundary_key,
@@ -145,6 +138,30 @@ def run(
         evaluate=lambda p: {"valid_bpc": score(p, corpus.valid, columns=config.columns)},
         measure=prepared.measure,
     )
+    return processes.from_first(lambda: _finish(config, workdir, prepared, result))
+
+
+def _begin(config: Any, command_line: CommandLine, prepared: Prepared) -> None:
+    """Opens the workdir, and prints what the run trains on."""
+    workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
+    vocabulary = json.dumps(dataclasses.asdict(prepared.corpus.vocabulary)) + "\n"
+    write_atomically(workdir.path / data.VOCABULARY_FILE, vocabulary)
+    counts = prepared.corpus.counts()
+    characters = ", ".join(f"{split} {counts[split]:,}" for split in data.SPLITS)
+    print(
+        f"{config.data.source}: {counts['symbols']} symbols; {characters} characters\n"
+        f"training on {config.batch} rows of {len(prepared.xs):,} steps; {prepared.left_over} "
+        "symbols at the end of the text left over",
+        flush=True,
+    )
+
+
+def _finish(
+    config: Any, workdir: Workdir, prepared: Prepared, result: TrainResult
+) -> dict[str, Any]:
+    """Scores the best params, writes the results, the curve and the report."""
+    corpus, counts = prepared.corpus, prepared.corpus.counts()
+    score = _make_score(prepared)
     identity = {"config": workdir.config_hash()}
     with Checkpoints(workdir.checkpoints_path, identity=identity, read_only=True) as checkpoints:
         best_params, record = checkpoints.restore_best(result.params)
@@ -161,8 +178,8 @@ def run(
     train_rows = [r for r in read_metrics(workdir.metrics_path) if r["kind"] == "train"]
     results["largest_weight"] = largest_weight(train_rows)
     results |= {"skipped": result.progress.skipped, "roll_backs": result.progress.roll_backs}
-    results["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
-    results |= {"characters": counts, "steps_per_epoch": len(xs)}
+    results["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(best_params))
+    results |= {"characters": counts, "steps_per_epoch": len(prepared.xs)}
     results |= {"left_over_symbols": prepared.left_over, "config": config.to_dict()}
     results["time"] = {"elapsed_seconds": result.progress.elapsed_seconds}
     write_atomically(workdir.path / "results.json", json.dumps(results, indent=2) + "\n")
@@ -175,3 +192,8 @@ def run(
     )
     print(line.format_map(results), flush=True)
     return results
+
+
+def _make_score(prepared: Prepared) -> Callable[..., float]:
+    newline = prepared.corpus.vocabulary.symbols.index(data.NEWLINE)
+    return functools.partial(bits_per_character, prepared.model, newline=newline)

@@ -21,6 +21,7 @@ import numpy as np
 
 import artbp
 from artbp.diagnostics import shadow
+from experiments.common import processes
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.loop import LoopOptions, train
 from experiments.common.metrics import MetricsWriter, read_metrics
@@ -118,7 +119,7 @@ def run(
         params,
         artbp.cells.lstm.initial_carry(params["lstm"], BATCH),
         rng_key=jax.random.key(2),
-        workdir=open_workdir(path, {"seed": 2}, resume=resume),
+        workdir=processes.from_first(lambda: open_workdir(path, {"seed": 2}, resume=resume)),
         options=LoopOptions(**options | option_changes),
         evaluate=evaluate,
         measure=make_measure() if measured else None,
