@@ -92,10 +92,9 @@ def sab(
         place = jnp.where(num_steps % store_every == 0, num_stored % size, size)
         is_new = jnp.arange(size, dtype=jnp.int32)[None] == place[:, None]
         score = _dot(hidden, params["key"]).astype(carry.scores.dtype)
+        is_inside = (num_steps % truncation_length != 0).astype(hidden.dtype)
         after = SABCarry(
-            gate(
-                LSTMCarry(memory, hidden), (num_steps % truncation_length != 0).astype(hidden.dtype)
-            ),
+            gate(LSTMCarry(memory, hidden), is_inside),
             jnp.where(is_new[:, :, None], hidden[:, None], carry.memories),
             jnp.where(is_new, score[:, None], carry.scores),
             num_steps,
