@@ -2544,6 +2544,17 @@ EXPERIMENT_FAULTS = [
         "The learned carry replaces the carry at all steps but the first.",
     ),
     Fault(
+        "long-memory-counts-blanks",
+        "experiments/long_memory/training.py",
+        "[:, -NUM_RECALLED:]",
+        "",
+        [
+            "tests/experiments/long_memory/test_long_memory.py"
+            "::test_recall_is_that_of_the_last_ten_steps"
+        ],
+        "Blanks, which are easy, count as recalled symbols.",
+    ),
+    Fault(
         "coming-from-persistent-es-with-every-loss",
         "docs/coming_from.md",
         "mask=(jnp.arange(T) + 1) % K == 0, ",

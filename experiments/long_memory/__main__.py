@@ -5,7 +5,7 @@ from typing import Any
 from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
 from experiments.long_memory import report, training
-from experiments.long_memory.config import FIELDS
+from experiments.long_memory.config import FIELDS, check
 
 
 def run(config: Any, say: Say) -> Report:
@@ -15,7 +15,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"long_memory": report.make_figure(config, rows)}, indent=None)
 
 
-STUDY = Study("long_memory", FIELDS, run)
+STUDY = Study("long_memory", FIELDS, run, check)
 
 if __name__ == "__main__":
     STUDY.start()

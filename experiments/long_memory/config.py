@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from artbp.cells import ReferenceCell, lstm, sab
+from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, each_once, one_of, positive, seed, whole
 from experiments.common.figures import COLOURS
 from experiments.tasks.base import Task
@@ -27,6 +28,15 @@ FIELDS = {
     "num_seeds": Field(3, "runs that are reported", at_least(2, "a spread needs at least 2")),
     "seed": Field(0, "of all keys and data", seed),
 }
+
+
+def check(config: Any) -> None:
+    """Raises ConfigError for curves with more points than there are sequences."""
+    if config.num_points > config.num_sequences:
+        raise ConfigError(
+            f"num_points is {config.num_points}: expected at most num_sequences = "
+            f"{config.num_sequences}."
+        )
 
 
 class Arm(NamedTuple):

@@ -68,10 +68,14 @@ def train(arm: Arm, config: Any, rate: Any, run: Any) -> tuple[jax.Array, jax.Ar
         edges=np.linspace(0, stream.num_steps, config.num_points + 1).astype(int),
     )
     _, ys = artbp.unroll(cell, outcome.params, carry, test.xs, resets=test.resets)
-    is_right = jnp.argmax(losses.readout(outcome.params, ys), axis=-1) == test.targets
-    length = config.lag + 2 * NUM_RECALLED
-    recalled = is_right.reshape(-1, length, config.batch)[:, -NUM_RECALLED:]
-    return outcome.loss, jnp.mean(recalled)
+    return outcome.loss, recall(config, losses.readout(outcome.params, ys), test.targets)
+
+
+def recall(config: Any, logits: jax.Array, targets: Any) -> jax.Array:
+    """Returns the share of right answers in the ten last steps of the sequences."""
+    is_right = jnp.argmax(logits, axis=-1) == targets
+    length = task_of(config).sequence_length
+    return jnp.mean(is_right.reshape(-1, length, is_right.shape[1])[:, -NUM_RECALLED:])
 
 
 def run(config: Any, say: Say) -> list[Row]:
