@@ -36,7 +36,7 @@ class SABCarry(NamedTuple):
 def sab(
     memory_size: int, *, truncation_length: int = 10, store_every: int = 2, top_k: int = 10
 ) -> ReferenceCell:
-    """An LSTM with skip connections from a few older states, through which gradients reach far.
+    """Makes an LSTM that reads a few older states, through which gradients reach far back.
 
         c', ĥ = lstm(params, (c, h), x)
         a_i   = u · tanh ĥ + v · tanh m_i                of each stored state m_i
@@ -57,8 +57,8 @@ def sab(
     perturb the parameters (`artbp.pes` and its relatives). These follow the losses alone, and
     estimate the gradient without boundaries.
 
-    Memory: a backward pass stores a carry, so `memory_size` states, for each step that it stores
-    at all (see `checkpoint` of `artbp.unroll` and `block_size` of `artbp.bptt`).
+    Of each step the backward pass stores the whole carry, which is `memory_size` states and more.
+    `checkpoint` of `artbp.unroll` and `block_size` of `artbp.bptt` reduce the number of steps.
 
     The carry is `SABCarry`, and y is `[B, 2 hidden_size]`. `params` are those of `lstm` and
     "query" u and "key" v, `[hidden_size]`. `init` takes `forget_bias` (1 by default).

@@ -20,13 +20,15 @@ from experiments.tasks.copy_memory import NUM_RECALLED
 def make_streams(config: Any, run: int) -> tuple[artbp.Stream, artbp.Stream]:
     """Returns the data to train and to test the run of this number on, whole sequences."""
     task = task_of(config)
-    num_sequences = config.num_sequences + config.test_sequences
-    steps = num_sequences * (task.sequence_length or 0)
+    length = task.sequence_length or 0
+    steps = (config.num_sequences + config.test_sequences) * length
     stream = next(task.chunks(config.seed + run, config.batch, steps)).stream
-    cut = config.num_sequences * (task.sequence_length or 0)
-    whole = stream.xs, stream.targets, stream.resets
-    train, test = ([array[part] for array in whole] for part in (slice(cut), slice(cut, None)))
-    return tuple(artbp.Stream(xs, targets, resets=resets) for xs, targets, resets in (train, test))
+    parts = slice(0, config.num_sequences * length), slice(config.num_sequences * length, steps)
+    train, test = (
+        artbp.Stream(stream.xs[part], stream.targets[part], resets=stream.resets[part])
+        for part in parts
+    )
+    return train, test
 
 
 def init(arm: Arm, config: Any, rng_key: jax.Array) -> Any:
