@@ -57,17 +57,18 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
         [(0.10, 0.12, 0.68, 0.66)],
     )
     ends = np.linspace(0, config.num_sequences, config.num_points + 1)[1:]
-    labels = []
+    labels, lowest = [], []
     for row in rows:
         losses = np.array(row["losses"])
         middle = np.median(losses, axis=0)
         axes.plot(ends, middle, color=row["color"], linewidth=1.8)
         axes.fill_between(ends, losses.min(0), losses.max(0), color=row["color"], alpha=0.15, lw=0)
+        lowest.append(losses.min())
         labels.append((middle[-1], row["label"], {"color": row["color"]}))
     memoryless = task_of(config).baselines["memoryless"]
     axes.axhline(memoryless, color="0.45", linewidth=1, linestyle=(0, (1, 2)))
     axes.set(xlabel="batches of sequences", ylabel="loss, nats per step")
-    axes.set(xlim=(0, config.num_sequences), ylim=(0, 1.3 * memoryless))
+    axes.set(xlim=(0, config.num_sequences), ylim=(0.9 * min(lowest), 1.3 * memoryless))
     label_ends(axes, labels)
     grid(axes)
     return figure
