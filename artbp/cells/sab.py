@@ -45,10 +45,13 @@ def sab(
         every store_every steps:         m_new = h'
         every truncation_length steps:   c', h' = stop_gradient((c', h'))
 
-    a_(top_k) is the top_k-th largest score. The gradient flows from a step to the top_k − 1 states
-    that it reads, at any distance, and from there back to the last boundary before them. The
-    boundaries are part of the cell: run it with `artbp.bptt`, or with `artbp.unroll` and
-    `jax.grad`, over the whole sequence.
+    a_(top_k) is the top_k-th largest score, so at most top_k − 1 states are read. The gradient
+    flows from a step to the states that it reads, at any distance, and from each of them back to
+    the last boundary before it.
+
+    The boundaries are part of the cell. Run it over whole sequences, with `artbp.bptt`, or with
+    `artbp.unroll` and `jax.grad`: the boundary of an estimator, such as `artbp.tbptt`, stops the
+    gradient to all stored states.
 
     The term of ĥ is the same for all i, so it vanishes in α: as in the source, what is read does
     not depend on ĥ. The exception is a sequence with `top_k` stored states or fewer, where α = a.
