@@ -98,6 +98,7 @@ GATE = "tests/unrolls/test_gate.py::"
 CHECKPOINT = "tests/unrolls/test_checkpoint.py::"
 ADAPTERS = "tests/adapters/test_adapters.py::"
 RECIPES = "tests/test_recipes.py::"
+SAB = "tests/cells/test_sab.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
 DIAGNOSTICS = "tests/diagnostics/"
@@ -2056,6 +2057,30 @@ LIBRARY_FAULTS = [
         ["tests/docs/test_check_site.py::test_a_problem_is_found"],
         "a docstring that Sphinx takes for a type or a list goes unnoticed",
     ),
+    Fault(
+        "sab-without-boundaries",
+        "artbp/cells/sab.py",
+        "gate(LSTMCarry(memory, hidden), is_inside)",
+        "LSTMCarry(memory, hidden)",
+        [f"{SAB}test_credit_reaches_far_through_what_is_read[99]"],
+        "Gradients also flow through the LSTM across the boundaries of the cell.",
+    ),
+    Fault(
+        "sab-stores-without-gradient",
+        "artbp/cells/sab.py",
+        "jnp.where(is_new[:, :, None], hidden[:, None], carry.memories)",
+        "jnp.where(is_new[:, :, None], jax.lax.stop_gradient(hidden)[:, None], carry.memories)",
+        [f"{SAB}test_values_and_gradients_of_a_loop_over_lists"],
+        "The states that are read get a gradient through their scores alone.",
+    ),
+    Fault(
+        "sab-counts-steps-of-the-first-row",
+        "artbp/cells/sab.py",
+        "        num_stored = carry.num_steps // store_every\n",
+        "        num_stored = carry.num_steps[:1] // store_every\n",
+        [f"{SAB}test_resets_of_a_row_begin_a_new_sequence"],
+        "After a reset, a row reads the states of its sequence before.",
+    ),
 ]
 
 # The faults of experiments/, which tests/experiments must see.
@@ -2574,6 +2599,17 @@ EXPERIMENT_FAULTS = [
         "_tree.replace(state.has_begun",
         ["tests/test_learned_carry.py::test_exact_rows"],
         "The learned carry replaces the carry at all steps but the first.",
+    ),
+    Fault(
+        "long-memory-counts-blanks",
+        "experiments/long_memory/training.py",
+        "[:, -NUM_RECALLED:]",
+        "",
+        [
+            "tests/experiments/long_memory/test_long_memory.py"
+            "::test_recall_is_that_of_the_last_ten_steps"
+        ],
+        "Blanks, which are easy, count as recalled symbols.",
     ),
     Fault(
         "coming-from-persistent-es-with-every-loss",

@@ -6,6 +6,7 @@ from artbp.cells.elementwise_lstm import elementwise_lstm
 from artbp.cells.gru import gru
 from artbp.cells.lru import LRUCarry, lru
 from artbp.cells.lstm import LSTMCarry, lstm
+from artbp.cells.sab import SABCarry, sab
 from artbp.cells.vanilla import linear, rnn
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "LRUCarry",
     "LSTMCarry",
     "ReferenceCell",
+    "SABCarry",
     "diagonal_cell",
     "diagonal_stack",
     "elementwise_lstm",
@@ -22,4 +24,5 @@ __all__ = [
     "lru",
     "lstm",
     "rnn",
+    "sab",
 ]

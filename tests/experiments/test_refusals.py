@@ -17,6 +17,7 @@ EXPERIMENTS = (
     "hyperparameters",
     "influence_balancing",
     "k1k2",
+    "long_memory",
     "look_back",
     "lorenz",
     "memory",
@@ -98,6 +99,11 @@ BAD = {
         ("num_steps=900", "expected 1000 to 60000"),
         ("critic_rate=0.0", r"critic_rate was given 0\.0"),
         ("num_seeds=1", "an interval needs at least 2"),
+    ],
+    "long_memory": [
+        ("arms=('uoro',)", "'uoro' is unknown"),
+        ("num_points=2501", "num_points is 2501: expected at most num_sequences = 2500"),
+        ("top_k=1", "top_k was given 1"),
     ],
     "look_back": [
         ("hazard=0.6", "integers down to 1"),

@@ -1,0 +1,1 @@
+"""Copy memory across a lag that the gradient of truncated BPTT does not reach."""
