@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import flatten_util
 
 import artbp
 from artbp import truncation
@@ -121,20 +122,21 @@ class Training:
         The params are frozen and the stream is given, so all draws see the same windows. Mean over
         the windows behind as many again, which older windows are looked back to.
         """
-        _, carry = self.init(rng_key)
-
-        @jax.jit
-        def gradients(params: Any, rng_key: jax.Array, stream: artbp.Stream) -> jax.Array:
-            def window(state: Any, _: Any) -> Any:
-                grads, state, _ = self.estimator.estimate(params, state, stream)
-                return state, jax.flatten_util.ravel_pytree(grads["model"])[0]
-
-            state = self.estimator.init(params, carry, rng_key=rng_key)
-            return jax.lax.scan(window, state, length=2 * _WINDOWS)[1][_WINDOWS:]
-
         keys = jax.random.split(rng_key, self.config.variance_draws)
-        found = np.stack([gradients(params, key, stream) for key in keys])
+        found = np.stack([self._gradients(params, key, stream) for key in keys])
         return float(found.var(axis=0, ddof=1).sum(axis=-1).mean())
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def _gradients(self, params: Any, rng_key: jax.Array, stream: artbp.Stream) -> jax.Array:
+        """The gradients of the measured windows by the model's params, `[windows, P]`."""
+
+        def window(state: Any, _: Any) -> Any:
+            grads, state, _ = self.estimator.estimate(params, state, stream)
+            return state, flatten_util.ravel_pytree(grads["model"])[0]
+
+        _, carry = self.init(rng_key)  # the same for every key
+        state = self.estimator.init(params, carry, rng_key=rng_key)
+        return jax.lax.scan(window, state, length=2 * _WINDOWS)[1][_WINDOWS:]
 
 
 def run(config: Any, say: Say) -> list[Row]:
@@ -190,12 +192,10 @@ def run(config: Any, say: Say) -> list[Row]:
 
 def _ratios(system: System, config: Any, trained: list[Any], runs: list[Any]) -> list[float]:
     """The variance with the critic of each run over that without it, at the trained params."""
-    ratios = []
-    for params, (key, stream) in zip(trained, runs, strict=True):
-        found = []
-        for name in ("unbiased_critic", "unbiased"):
-            training = Training(system, ARMS[name], config)
-            own = params if name == "unbiased_critic" else {"model": params["model"]}
-            found.append(training.variance(own, key, stream))
-        ratios.append(found[0] / found[1])
-    return ratios
+    with_critic, without = (
+        Training(system, ARMS[name], config) for name in ("unbiased_critic", "unbiased")
+    )
+    return [
+        with_critic.variance(params, *run) / without.variance({"model": params["model"]}, *run)
+        for params, run in zip(trained, runs, strict=True)
+    ]
