@@ -231,7 +231,7 @@ def look_back_gradient(
     is_padded = stream.stop is not None or (stream.num_steps - stream.history) % count != 0
     new, place = window(position, num_steps, is_padded), sizes.slot(n) * sizes.num_chunks
     carry, residuals = run_window(new, carry, count, stored.residuals, place)
-    state, critique = initial_state(new), None
+    state, critique, predicted = initial_state(new), None, None
     if functions.critic is not None:
         predicted = predict(functions.critic, params, carry)
         if stream.ends:  # no loss comes after the last step

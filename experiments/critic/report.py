@@ -69,7 +69,7 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
             if np.isfinite(middle[-1]):
                 labels.append((middle[-1], row["label"], {"color": color}))
         axes.set(yscale="log", xlim=(0, config.num_steps), xlabel="time steps", ylabel="loss")
-        plain_ticks(axes.xaxis, np.linspace(0, config.num_steps, 4), "{:,.0f}")
+        plain_ticks(axes.xaxis, [config.num_steps / 3 * i for i in range(4)], "{:,.0f}")
         low, high = axes.get_ylim()
         ticks = [m * 10.0**e for e in range(-3, 4) for m in (1, 3)]
         plain_ticks(axes.yaxis, [tick for tick in ticks if low <= tick <= high])

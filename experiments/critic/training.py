@@ -1,6 +1,7 @@
 """Training with and without a critic, and the variance that the look-back adds."""
 
 import functools
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -92,7 +93,10 @@ class Training:
         self, rate: Any, rng_key: jax.Array, stream: artbp.Stream, num_points: int = POINTS
     ) -> Any:
         """(losses of the points, share of δ² that the critic explains at the points, params)."""
-        rates = {"model": optax.adam(rate), "critic": optax.adam(self.config.critic_rate)}
+        rates: dict[Hashable, optax.GradientTransformation] = {
+            "model": optax.adam(rate),
+            "critic": optax.adam(self.config.critic_rate),
+        }
         optimizer = optax.multi_transform(rates, lambda params: {name: name for name in params})
         key, own = jax.random.split(rng_key)
         params, carry = self.init(key)
