@@ -1,1 +1,1 @@
-"""What a learned critic at the edges of unbiased TBPTT saves in variance, and where it cannot."""
+"""Measures what a learned critic saves unbiased TBPTT in variance, and where it saves nothing."""

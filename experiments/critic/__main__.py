@@ -1,4 +1,7 @@
-"""python -m experiments.critic [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Measures what a learned critic saves unbiased TBPTT in variance, and where it saves nothing.
+
+python -m experiments.critic [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""Copy memory across a lag that the gradient of truncated BPTT does not reach."""
+"""Compares Sparse Attentive Backtracking with TBPTT and full BPTT on copy memory."""

@@ -1,4 +1,7 @@
-"""python -m experiments.long_memory [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Compares Sparse Attentive Backtracking with TBPTT and full BPTT on copy memory.
+
+python -m experiments.long_memory [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""Evolution strategies on the parameters of a chaotic system, the task of the NRES paper."""
+"""Compares evolution strategies that reuse their noise, on the task of the NRES paper."""

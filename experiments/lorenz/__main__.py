@@ -1,4 +1,7 @@
-"""python -m experiments.lorenz [--config FILE] [--set field=value] [--workdir DIR]."""
+"""Compares evolution strategies that reuse their noise, on the task of the NRES paper.
+
+python -m experiments.lorenz [--config FILE] [--set field=value] [--workdir DIR]
+"""
 
 from typing import Any
 
