@@ -2,8 +2,8 @@
 
     python -m experiments.long_memory --config configs/long_memory/default.py --workdir DIR
 
-Expected time: 8 minutes beside other programs on 2 x86-64 cores.
-Expected result: experiments/results/long_memory/table.md.
+Expected time: 15 minutes of one core, not measured in one piece.
+Expected result: not known yet.
 """
 
 import ml_collections
