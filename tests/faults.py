@@ -727,9 +727,9 @@ LIBRARY_FAULTS = [
     Fault(
         "no-warning-of-a-first-carry-from-params",
         "artbp/estimators/base.py",
-        "    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)\n",
+        "    check_carry_from_params(params, carry=carry, initial_carry=initial_carry)\n",
         "",
-        ["tests/test_learned_carry.py::test_a_first_carry_made_from_the_params_is_named"],
+        ["tests/test_learned_carry.py::test_a_first_carry_made_from_the_params_is_refused"],
         "A learned first carry that is handed to init gets no gradient, which nobody would see.",
     ),
     Fault(

@@ -119,18 +119,30 @@ def test_another_number_of_rows_than_the_carry_has():
         jax.eval_shape(cell, problem.params, carry, jnp.zeros((4, 3)))
 
 
-def test_a_first_carry_made_from_the_params_is_named():
-    """By a warning, because a copy may be meant, such as fast weights or an average of weights."""
+def test_a_first_carry_made_from_the_params_is_refused():
     problem, _, _ = learned_problem()
     params = problem.params | {"first": jnp.arange(4.0)}
     carry = jnp.broadcast_to(params["first"], (NUM_ROWS, 4))
     estimator = artbp.bptt(problem.cell, problem.loss_fn)
     words = r"^carry is params\['first'\].*no gradient.*learned_carry"
-    with pytest.warns(UserWarning, match=words):
+    with pytest.raises(ValueError, match=words):
         estimator.init(params, carry, rng_key=jax.random.key(0))
-    with pytest.warns(UserWarning, match=r"^initial_carry is params\['first'\]"):
+    with pytest.raises(ValueError, match=r"^initial_carry is params\['first'\]"):
         options = {"rng_key": jax.random.key(0), "initial_carry": carry}
         estimator.init(params, problem.carry, **options)
+
+
+@pytest.mark.parametrize("copy", ["fast weights", "average"])
+def test_a_copy_that_may_be_meant_is_named_in_a_warning(copy):
+    """Of a matrix in each row, or of a leaf without rows."""
+    problem, _, _ = learned_problem()
+    weights = jnp.arange(8.0).reshape(2, 4)
+    rows = jnp.broadcast_to(weights, (NUM_ROWS, 2, 4)) if copy == "fast weights" else weights
+    estimator = artbp.rtrl(lambda params, carry, x: (carry, carry[0]), problem.loss_fn)
+    with pytest.warns(UserWarning, match=r"carry\[1\] is params\['w'\].*ignore this warning"):
+        estimator.init(
+            problem.params | {"w": weights}, (problem.carry, rows), rng_key=jax.random.key(0)
+        )
 
 
 @pytest.mark.parametrize("policy", ["dynamic", "exact", None])

@@ -11,7 +11,7 @@ from artbp import _tree
 from artbp._checks import check_key
 from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry, complete_initial_carry
-from artbp.unrolls.checks import check_finite, check_params, warn_of_carry_from_params
+from artbp.unrolls.checks import check_carry_from_params, check_finite, check_params
 
 
 class EstimatorState(NamedTuple):
@@ -267,7 +267,7 @@ def check_init(params: Any, carry: Any, rng_key: jax.Array, initial_carry: Any) 
     check_finite(params)
     check_key(rng_key)
     carry = as_carry(carry)
-    warn_of_carry_from_params(params, carry=carry, initial_carry=initial_carry)
+    check_carry_from_params(params, carry=carry, initial_carry=initial_carry)
     return carry
 
 

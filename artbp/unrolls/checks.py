@@ -202,11 +202,16 @@ def check_finite(params: Any) -> None:
             )
 
 
-def warn_of_carry_from_params(params: Any, **carries: Any) -> None:
-    """Warns of leaves of a carry in which a leaf of `params` stands in each row.
+def check_carry_from_params(params: Any, **carries: Any) -> None:
+    """Looks for leaves of a carry in which a leaf of `params` stands in each row.
 
     Such a carry was made from the params, but no gradient reaches them through it. Leaves whose
     entries are all equal are passed over: a carry of zeros or ones is no sign of that.
+
+    Raises:
+      ValueError: the leaf of `params` is a vector, as a first carry that is to be learned is. Of
+        others, such as fast weights, or of a leaf without rows, a warning is given: a copy may be
+        meant.
     """
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for carry_path, s in jax.tree_util.tree_leaves_with_path(carries):
@@ -221,10 +226,18 @@ def warn_of_carry_from_params(params: Any, **carries: Any) -> None:
             if (values == values.flat[0]).all() or not (np.asarray(s) == values).all():
                 continue
             name = carry_path[0].key + jax.tree_util.keystr(carry_path[1:])
-            warnings.warn(
+            message = (
                 f"{name} is params{jax.tree_util.keystr(path)} in each row. Estimators take it as "
                 "a constant, so no gradient reaches the params through it. To train a first carry, "
-                "use artbp.learned_carry, which makes it inside the cell. If a copy is what you "
-                "want, such as fast weights or an average of weights, ignore this warning.",
+                "use artbp.learned_carry, which makes it inside the cell. "
+            )
+            if np.ndim(x) == 1 and np.shape(x) == s.shape[1:]:
+                raise ValueError(
+                    f"{message}If a copy is what you want, give it one more axis in the carry, "
+                    "[B, 1, …]."
+                )
+            warnings.warn(
+                f"{message}If a copy is what you want, such as fast weights or an average of "
+                "weights, ignore this warning.",
                 stacklevel=2,
             )
