@@ -72,8 +72,10 @@ class LinkNames(SphinxTransform):
 # only there, and would show that of its class.
 CONSTANTS = {
     "artbp.REGISTRY": "artbp.estimators.registry",
+    "artbp.cells.elementwise_lstm": "artbp.cells.elementwise_lstm",
     "artbp.cells.gru": "artbp.cells.gru",
     "artbp.cells.linear": "artbp.cells.vanilla",
+    "artbp.cells.lru": "artbp.cells.lru",
     "artbp.cells.lstm": "artbp.cells.lstm",
     "artbp.cells.rnn": "artbp.cells.vanilla",
     "artbp.unrolls.Policy": "artbp.unrolls.policies",

@@ -107,11 +107,11 @@ def unbiased_tbptt(
     the errors telescope. A critic that is right leaves no variance; one that is wrong adds to it.
     With `truncation.fixed(1)`, which never looks back, it is `artbp.tbptt` with a critic at the
     edge, and biased by the critic's error. The gradient by the critic's params is that of
-    Σ ½ |v(s_{n−1}) − δ|² over rows and units, with δ as above held fixed. It is also divided by
+    ½ ‖v(s_{n−1}) − δ‖² over rows and units, with δ as above held fixed. It is also divided by
     `normalizer`, so the critic often needs a learning rate of its own (`optax.multi_transform`).
 
     `info.extra` holds `look_back` (A) and, with a critic, the sums over rows and units of
-    |δ − v|², `critic_error`, and of |δ|², `critic_target`, at the first edge of this estimate. The
+    ‖δ − v‖², `critic_error`, and of ‖δ‖², `critic_target`, at the first edge of this estimate. The
     target contains the critic's own next prediction, so a small error does not prove that variance
     is saved.
 
