@@ -47,7 +47,7 @@ def forward_gradient(
     Args:
       cell, loss_fn, normalizer: as for `artbp.rtrl`.
       update_every: steps per estimate; the last estimate of a pass may have fewer.
-      num_directions: M.
+      num_directions: M, 1 or more.
       draw_directions: `draw_directions(rng_key, like) -> u`, `[M, ...]` for each leaf of `like`,
         which has zeros of this shape; E[u uᵀ] must be 1. In place of a complex leaf it has a named
         tuple `(real, imag)`. The default draws independent random signs, whose variance is the
