@@ -84,8 +84,8 @@ part; `params["units"]` holds log_nu, log_theta and log γ, `[hidden_size]`; `pa
 C as two matrices, and D ("skip"), a full matrix where the source has a diagonal one.
 
 `init` takes `output_size` (of y; by default hidden_size), and the ring of the λ: `smallest` and
-`largest` modulus (0 and 1), `max_phase` (2π). γ starts at √(1 − abs(λ)²), which makes the state's size
-that of the input.
+`largest` modulus (0 and 1), `max_phase` (2π). γ starts at √(1 − abs(λ)²), which makes the state
+about as large as the input.
 
 Source: Orvieto et al., "Resurrecting Recurrent Neural Networks for Long Sequences" (arXiv
 2303.06349).
