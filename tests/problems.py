@@ -19,8 +19,8 @@ from artbp import cells
 CELLS = ("linear", "rnn", "lstm", "gru")
 
 # Names of the registry for tests that run over it, besides test_registry. Some rows differ from
-# another one, artbp_polynomial_4 or nres, in an option alone: further cases of the same code.
-OTHER_LAWS = ("artbp_polynomial_6", "artbp_geometric", "gpes")
+# another one, artbp_polynomial_4 or pes, in an option alone: further cases of the same code.
+OTHER_LAWS = ("artbp_polynomial_6", "artbp_geometric", "gpes", "nres")
 REGISTRY_ROWS = [
     pytest.param(name, marks=[pytest.mark.slow] if name in OTHER_LAWS else [])
     for name in artbp.REGISTRY

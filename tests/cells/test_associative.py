@@ -15,7 +15,7 @@ NUM_STEPS, ROWS, INPUTS, UNITS = 13, 3, 4, 5
 
 
 @pytest.mark.parametrize("by_row", [False, True])
-@pytest.mark.parametrize("options", [(), ("gates",), ("resets",), ("gates", "resets")])
+@pytest.mark.parametrize("options", [("gates",), ("gates", "resets")])
 def test_it_is_the_sequential_unroll(options, by_row):
     keys = jax.random.split(jax.random.key(1), 6)
     params = cells.lru.init(keys[0], INPUTS, UNITS, dtype=jnp.float64)
