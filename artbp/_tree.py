@@ -200,6 +200,18 @@ def at_least_float32(dtype: Any) -> Any:
     return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
+def widened(tree: PyTree) -> PyTree:
+    """The tree with its floats that are narrower than float32 as float32."""
+
+    def of_leaf(leaf: Any) -> Any:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize >= 4:
+            return leaf
+        return jnp.asarray(leaf, jnp.float32)
+
+    return jax.tree.map(of_leaf, tree)
+
+
 def astype(tree: PyTree, like: PyTree) -> PyTree:
     """The tree in the dtypes of the leaves of `like`."""
     return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, like)

@@ -1722,7 +1722,7 @@ LIBRARY_FAULTS = [
     Fault(
         "narrow-gradient-sums",
         "artbp/unrolls/unroll.py",
-        "narrow_params, params = params, _widened(params)",
+        "narrow_params, params = params, _tree.widened(params)",
         "narrow_params = params",
         ["tests/test_odd_inputs.py::test_unroll_sums_the_gradient_of_bfloat16_params_in_float32"],
         "A sum of thousands of steps in bfloat16 stops growing.",

@@ -46,16 +46,12 @@ class DiagonalCell(ReferenceCell):
     @staticmethod
     def step_arguments(own: Any, carry: Any, x: jax.Array) -> tuple[Any, Any, Any]:
         """(units, carry, z), as `step` takes them; integer x pick rows of W."""
-        units, carry = _widened((jax.tree.map(lambda leaf: leaf[None], own["units"]), carry))
+        units, carry = _tree.widened((jax.tree.map(lambda leaf: leaf[None], own["units"]), carry))
         hidden_size = jax.tree.leaves(units)[0].shape[-1]
         z = input_product(own["input"], x)
         if "bias" in own:
             z = z + own["bias"].astype(z.dtype)[None]
         return units, carry, tuple(jnp.split(z, z.shape[-1] // hidden_size, axis=-1))
-
-
-def _widened(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(_tree.at_least_float32(leaf.dtype)), tree)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +85,7 @@ def diagonal_cell(
     """
 
     def apply(params: Any, carry: Any, x: jax.Array) -> tuple[Any, Any]:
-        new = step(*DiagonalCell.step_arguments(params, carry, x))
-        carry = jax.tree.map(lambda new, old: new.astype(old.dtype), new, carry)
+        carry = _tree.astype(step(*DiagonalCell.step_arguments(params, carry, x)), carry)
         return carry, output(params, carry, x)
 
     return DiagonalCell(apply, init, initial_carry, step=step, output=output, decay=decay)

@@ -78,8 +78,8 @@ class EstimatorInfo(NamedTuple):
 NEEDS_WHOLE_SEQUENCE = (
     "This estimator needs the whole sequence in one stream, without history. Estimators that take "
     "a sequence in chunks: tbptt without a drawn offset, artbp, random_truncation, unbiased_tbptt, "
-    "awd_lstm_bptt, rtrl, diagonal_rtrl, snap1, uoro, forward_gradient, "
-    "truncated_es, pes, gpes, nres."
+    "awd_lstm_bptt, rtrl, diagonal_rtrl, snap1, uoro, forward_gradient, truncated_es, pes, gpes, "
+    "nres."
 )
 
 

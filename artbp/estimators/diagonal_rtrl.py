@@ -95,8 +95,7 @@ def diagonal_rtrl(
             }
             zeros = _tree.zeros_like(own)
             grads.append(zeros | {name: found[name] for name in found if name in own})
-        grads = jax.tree.map(lambda g, leaf: g.astype(leaf.dtype), grads, list(layers))
-        return back(grads)[0]
+        return back(_tree.astype(grads, layers))[0]
 
     def update(
         traces: list[Traces], derivatives: StepDerivatives, t: jax.Array, rng_key: jax.Array
@@ -151,4 +150,4 @@ def _advance(layer: Any, own: Any, carry: Any, x: jax.Array, traces: Traces) -> 
         input=carried(traces.input) + of_weights,
         bias=carried(traces.bias) + direct,
     )
-    return jax.tree.map(lambda new, old: new.astype(old.dtype), new, traces)
+    return _tree.astype(new, traces)

@@ -82,8 +82,7 @@ def zero_influence(params: Any, floats: Any) -> Any:
     A leaf `[B, ...]` of the carry becomes `[P, B, ...]`, so the axis of rows is known.
     """
     num_params = ravel(params)[0].size
-    wide = jax.tree.map(lambda leaf: leaf.astype(_tree.at_least_float32(leaf.dtype)), floats)
-    flat, to_column = ravel(wide)
+    flat, to_column = ravel(_tree.widened(floats))
     return jax.vmap(to_column)(jnp.zeros((num_params, flat.size), flat.dtype))
 
 

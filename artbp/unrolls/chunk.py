@@ -141,7 +141,7 @@ def segment_result(
     through_cell = segment.recurrence.gradient(state.cell_sums)
     total = _tree.accumulate(state.readout_sums, through_cell)
     return SegmentResult(
-        grads=jax.tree.map(lambda leaf, x: leaf.astype(x.dtype), total, segment.params),
+        grads=_tree.astype(total, segment.params),
         loss_sum=state.loss_sum,
         counted=state.counted,
         carry=carry,

@@ -300,4 +300,4 @@ def predict(critic: Callable[[Any, Any], Any], params: Any, carry: Any) -> Any:
             "carry: the derivative of later losses by each of its entries."
         )
     predicted = _tree.where_given(like, predicted)  # integers and keys have no derivative
-    return jax.tree.map(lambda leaf, p: p.astype(leaf.dtype), like, predicted)
+    return _tree.astype(predicted, like)

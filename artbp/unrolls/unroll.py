@@ -106,8 +106,9 @@ def unroll(
     arguments = Arguments(params, carry, xs, gates, resets, initial_carry, lengths)
     arguments, num_steps = check_arguments(cell, arguments)
     _, carry, _, gates, resets, initial_carry, lengths = arguments
-    narrow_params, params = params, _widened(params)
-    narrow_initial, initial_carry = initial_carry, _widened(initial_carry)
+    # In float32 a scan sums the gradient of narrow floats.
+    narrow_params, params = params, _tree.widened(params)
+    narrow_initial, initial_carry = initial_carry, _tree.widened(initial_carry)
     block_size = resolve_checkpoint(checkpoint, num_steps)
 
     first = until_end = None
@@ -148,20 +149,8 @@ def unroll(
     return carry, ys
 
 
-def _widened(tree: Any) -> Any:
-    """The tree with its narrow floats as float32: in this dtype a scan sums their gradient."""
-
-    def widened(leaf: Any) -> Any:
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize >= 4:
-            return leaf
-        return jnp.asarray(leaf, jnp.float32)
-
-    return jax.tree.map(widened, tree)
-
-
 def _narrowed(tree: Any, like: Any) -> Any:
-    """The inverse of `_widened`; the values have not changed."""
+    """The inverse of `_tree.widened`; the values have not changed."""
     return jax.tree.map(
         lambda wide, leaf: wide if wide is leaf else wide.astype(leaf.dtype), tree, like
     )
