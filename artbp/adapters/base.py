@@ -1,6 +1,7 @@
 """Shared parts of the adapters: their result, the key of a step, stacks, and the RNN layer."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +39,16 @@ NO_KEY = (
     "artbp.with_keys, or let its xs be a pair (inputs, jax.random.split(rng_key, num_steps)), or "
     "put the module in evaluation mode."
 )
+
+
+@contextlib.contextmanager
+def needs_package(package: str) -> Iterator[None]:
+    """Names the package on the package index in the error of an import that does not find it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        error.add_note(f"artbp: this adapter needs the package {package}: pip install {package}")
+        raise
 
 
 def changes_variables(which: Any) -> str:

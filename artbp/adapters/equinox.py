@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from artbp.adapters.base import AdaptedModule, changes_variables, split_key
+from artbp.adapters.base import AdaptedModule, changes_variables, needs_package, split_key
 
 
 def adapt(module: Any, carry: Any) -> AdaptedModule:
@@ -24,9 +24,11 @@ def adapt(module: Any, carry: Any) -> AdaptedModule:
       arrays (`eqx.partition`). The other leaves are constants.
 
     Raises:
+      ModuleNotFoundError: the package equinox is not installed.
       ValueError: the module has a state (`eqx.nn.State`), such as batch statistics.
     """
-    import equinox as eqx
+    with needs_package("equinox"):
+        import equinox as eqx
 
     params, static = eqx.partition(module, eqx.is_inexact_array)
     is_state = lambda node: isinstance(node, eqx.nn.StateIndex)  # noqa: E731

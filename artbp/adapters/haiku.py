@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from artbp.adapters.base import NO_KEY, AdaptedModule, changes_variables, split_key
+from artbp.adapters.base import NO_KEY, AdaptedModule, changes_variables, needs_package, split_key
 
 
 def adapt(
@@ -27,10 +27,12 @@ def adapt(
       same core takes them.
 
     Raises:
+      ModuleNotFoundError: the package dm-haiku is not installed.
       ValueError: the core has a haiku state, such as batch statistics; or it draws random numbers
         and x holds no key.
     """
-    import haiku as hk
+    with needs_package("dm-haiku"):
+        import haiku as hk
 
     inputs, _ = split_key(x)
     if carry is None:

@@ -34,12 +34,14 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
     Raises:
       TypeError: `cell` does not return a pair (carry, y).
       ValueError: the returned carry differs from the one given.
-      What the cell raises, with a note where x and the carry have different numbers of rows.
+      What the cell raises, with a note where the cell is a module of another library, or where x
+        and the carry have different numbers of rows.
     """
     check_function(cell=cell)
     try:
         result = jax.eval_shape(cell, params, carry, x)
     except Exception as error:
+        _add_note_on_modules(error, cell)
         _add_note_on_rows(error, carry, x)
         raise
     if not isinstance(result, tuple) or len(result) != 2:
@@ -57,6 +59,18 @@ def check_cell(cell: Cell, params: Any, carry: Any, x: Any) -> Any:
             "cells do, return (carry, y) instead."
         )
     raise ValueError(change)
+
+
+def _add_note_on_modules(error: Exception, cell: Cell) -> None:
+    """Adds a note to an error of the cell if it is a module, which `artbp.adapters` would adapt."""
+    homes = [base.__module__.split(".") for base in type(cell).__mro__]
+    for library in ("nnx", "linen", "haiku", "equinox"):
+        if any(library in home[:2] for home in homes):
+            error.add_note(
+                f"artbp: the cell is a module of {library}, {type(cell).__name__}; expected a "
+                f"function cell(params, carry, x) -> (carry, y). artbp.adapters.{library}.adapt "
+                "makes one from a module."
+            )
 
 
 def _add_note_on_rows(error: Exception, carry: Any, x: Any) -> None:

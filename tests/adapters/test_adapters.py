@@ -1,6 +1,7 @@
 """Adapted modules: the same gradients as by their library, and under every estimator."""
 
 import functools
+import sys
 
 import adapted_problems
 import chex
@@ -302,6 +303,30 @@ def test_a_linen_module_without_a_carry_asks_for_one():
     x = jnp.zeros((ROWS,), jnp.int32)
     with pytest.raises(ValueError, match="Pass adapt a first carry"):
         artbp.adapters.linen.adapt(adapted_problems.linen_module(), x, rng_key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_a_module_given_as_cell_is_pointed_to_its_adapter(library):
+    from flax import linen, nnx
+
+    if library == "linen":
+        module = linen.OptimizedLSTMCell(3)
+    else:
+        module = nnx.RNN(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)))
+    with pytest.raises(Exception) as raised:
+        artbp.unroll(module, {}, jnp.zeros((ROWS, 3)), jnp.zeros((4, ROWS, 2)))
+    assert f"artbp.adapters.{library}.adapt makes one" in "".join(raised.value.__notes__)
+
+
+@pytest.mark.parametrize("library", ["equinox", "haiku"])
+def test_a_missing_library_is_named_as_the_package_index_has_it(library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)  # what an import of a missing module meets
+    arguments = {"haiku": (None, jnp.zeros(2)), "equinox": (None, None)}[library]
+    options = {"haiku": {"rng_key": jax.random.key(0)}, "equinox": {}}[library]
+    with pytest.raises(ModuleNotFoundError) as raised:
+        getattr(artbp.adapters, library).adapt(*arguments, **options)
+    package = {"haiku": "dm-haiku", "equinox": "equinox"}[library]
+    assert f"pip install {package}" in raised.value.__notes__[0]
 
 
 def test_there_is_no_adapter_for_another_library():
