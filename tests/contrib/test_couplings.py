@@ -50,22 +50,19 @@ def joint_lengths(coupling):
         return [(i, j, p * q) for (i, p), (j, q) in itertools.product(alone, alone)]
     if coupling == "antithetic":
         parts = pieces([*2 * survival, *2 * (1 - survival)])
-        points = [
-            (couplings.antithetic_uniforms(jnp.float32([u]), jnp.asarray([swap]))[:, 0], width / 2)
-            for (u, width), swap in itertools.product(parts, [False, True])
-        ]
+        draws = itertools.product(parts, [False, True])
+        points = [(u, swap, width / 2) for (u, width), swap in draws]
+        u, swap, chances = map(np.array, zip(*points, strict=True))
+        uniforms = couplings.antithetic_uniforms(jnp.float32(u), swap).T
     else:
         orders = ORDERS[coupling]
         parts = pieces([*2 * survival, *(2 * survival - 1)])
-        points = [
-            (
-                couplings.stratified_uniforms(jnp.float32([u, v]), jnp.asarray(order)),
-                p * q / len(orders),
-            )
-            for (u, p), (v, q), order in itertools.product(parts, parts, orders)
-        ]
-    lengths = np.minimum(LAW.length_at(jnp.stack([u for u, _ in points])), NUM_STEPS)
-    return [(*pair, p) for pair, (_, p) in zip(lengths.tolist(), points, strict=True)]
+        draws = itertools.product(parts, parts, orders)
+        points = [((u, v), order, p * q / len(orders)) for (u, p), (v, q), order in draws]
+        u, order, chances = map(np.array, zip(*points, strict=True))
+        uniforms = jax.vmap(couplings.stratified_uniforms)(jnp.float32(u), order)
+    lengths = np.minimum(LAW.length_at(uniforms), NUM_STEPS)
+    return [(*pair, p) for pair, p in zip(lengths.tolist(), chances.tolist(), strict=True)]
 
 
 @functools.cache

@@ -48,17 +48,22 @@ def row_of(tree, row):
     return jax.tree.map(lambda leaf: leaf[row], tree)
 
 
-def loop(estimator, problem, row, stream=None):
-    """The loop in the docstring of `independent_runs`."""
+def loops(estimator, problem, rows, stream=None):
+    """The loop in the docstring of `independent_runs`, for each of these rows."""
     stream = problem.stream if stream is None else stream
-    params, aux, keys = starts(problem)
-    params, aux = row_of((params, aux), row)
-    state = estimator.init(params, problem.carry, rng_key=keys[row])
-    estimate = jax.jit(estimator.estimate)
-    while running(params, aux):
-        grads, state, info = estimate(params, state, stream)
-        params, aux = update(params, aux, grads, info)
-    return params, aux, state
+
+    @jax.jit
+    def step(params, aux, state):
+        grads, state, info = estimator.estimate(params, state, stream)
+        return *update(params, aux, grads, info), state
+
+    for row in rows:
+        params, aux, keys = starts(problem)
+        params, aux = row_of((params, aux), row)
+        state = estimator.init(params, problem.carry, rng_key=keys[row])
+        while running(params, aux):
+            params, aux, state = step(params, aux, state)
+        yield row, (params, aux, state)
 
 
 def run_rows(problem, law, *, stream=None, **options):
@@ -91,8 +96,8 @@ def test_rows_equal_the_loop(name, block_size):
     problem = make_problem(name, 25, resets=True, mask=True)
     found = run_rows(problem, LAW, block_size=block_size, normalizer=2.0)
     estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW, normalizer=2.0)
-    for row in range(NUM_ROWS):
-        assert_equal_rows(found, loop(estimator, problem, row), row)
+    for row, expected in loops(estimator, problem, range(NUM_ROWS)):
+        assert_equal_rows(found, expected, row)
     assert len(set(np.asarray(found[1][0]).tolist())) > 1  # the rows went ways of their own
 
 
@@ -101,8 +106,8 @@ def test_the_control_without_compensation_differs():
     compensated = run_rows(problem, LAW)
     found = run_rows(problem, LAW, compensate=False)
     estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW, compensate=False)
-    for row in range(NUM_ROWS):
-        assert_equal_rows(found, loop(estimator, problem, row), row)
+    for row, expected in loops(estimator, problem, range(NUM_ROWS)):
+        assert_equal_rows(found, expected, row)
         assert relative_error(row_of(found[0], row), row_of(compensated[0], row)) > 1e-6
     # The same boundaries all the same.
     np.testing.assert_array_equal(found[2].num_estimates, compensated[2].num_estimates)
@@ -115,8 +120,8 @@ def test_segments_far_longer_than_what_is_kept(block_size):
     law = truncation.replay([100, 3, 17, 33], LAW)
     found = run_rows(problem, law, block_size=block_size)
     estimator = artbp.artbp(problem.cell, problem.loss_fn, law)
-    for row in (0, 3):
-        assert_equal_rows(found, loop(estimator, problem, row), row)
+    for row, expected in loops(estimator, problem, (0, 3)):
+        assert_equal_rows(found, expected, row)
 
 
 def test_lengths_around_the_ring_that_do_not_agree_between_rows():
@@ -127,8 +132,8 @@ def test_lengths_around_the_ring_that_do_not_agree_between_rows():
     estimator = artbp.artbp(
         problem.cell, problem.loss_fn, truncation.replay(np.asarray(lengths), LAW)
     )
-    for row in (0, 2):
-        assert_equal_rows(found, loop(estimator, problem, row), row)
+    for row, expected in loops(estimator, problem, (0, 2)):
+        assert_equal_rows(found, expected, row)
 
 
 @pytest.mark.parametrize("block_size", [4, 7])
@@ -136,15 +141,16 @@ def test_tbptt_is_the_fixed_law(block_size):
     problem = make_problem("gru", 25, resets=True)
     found = run_rows(problem, truncation.fixed(7), block_size=block_size)
     estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=7)
-    for row in (0, 2):
-        assert_equal_rows(found, loop(estimator, problem, row), row)
+    for row, expected in loops(estimator, problem, (0, 2)):
+        assert_equal_rows(found, expected, row)
 
 
 def test_full_bptt_is_the_law_without_boundaries():
     problem = make_problem("rnn", 25)
     found = run_rows(problem, truncation.never(), block_size=3)
     estimator = artbp.bptt(problem.cell, problem.loss_fn)
-    assert_equal_rows(found, loop(estimator, problem, 1), 1)
+    ((_, expected),) = loops(estimator, problem, [1])
+    assert_equal_rows(found, expected, 1)
 
 
 def test_a_stream_for_each_row():
@@ -161,7 +167,8 @@ def test_a_stream_for_each_row():
     estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
     for row in (1, 3):
         stream = artbp.Stream(xs[row], shared.targets)
-        assert_equal_rows(found, loop(estimator, problem, row, stream), row)
+        ((_, expected),) = loops(estimator, problem, [row], stream)
+        assert_equal_rows(found, expected, row)
 
 
 def test_missing_observations_are_masked():
@@ -179,7 +186,8 @@ def test_missing_observations_are_masked():
     found = run_rows(problem, LAW, stream=missing)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found[0]))
     estimator = artbp.artbp(problem.cell, loss_fn, LAW)
-    assert_equal_rows(found, loop(estimator, problem, 2, missing), 2)
+    ((_, expected),) = loops(estimator, problem, [2], missing)
+    assert_equal_rows(found, expected, 2)
 
 
 def test_a_row_that_diverges_leaves_the_others_alone():
@@ -253,7 +261,7 @@ def test_a_hyperparameter_under_vmap():
     found = jax.jit(jax.vmap(final))(jnp.asarray([0.5, 0.9]))
     for i, decay in enumerate((0.5, 0.9)):
         estimator = artbp.artbp(decaying(decay), problem.loss_fn, LAW)
-        expected = loop(estimator, problem, 2)[0]
+        ((_, (expected, _, _)),) = loops(estimator, problem, [2])
         assert relative_error(row_of(row_of(found, i), 2), expected) < 1e-12
 
 
