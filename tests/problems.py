@@ -18,11 +18,21 @@ from artbp import cells
 
 CELLS = ("linear", "rnn", "lstm", "gru")
 
-# Names of the registry for tests that run over it, besides test_registry. Some rows differ from
-# another one, artbp_polynomial_4 or pes, in an option alone: further cases of the same code.
-OTHER_LAWS = ("artbp_polynomial_6", "artbp_geometric", "gpes", "nres")
+# Rows of the registry that differ from another one in an option alone: further cases of the same
+# code. Tests of what every row does leave them to `-m ''`; what a row claims is tested for all.
+SAME_CODE = (
+    "tbptt_short_window",
+    "tbptt_past_weights",
+    "tbptt_window_losses",
+    "uncompensated_polynomial_4",
+    "artbp_polynomial_6",
+    "artbp_geometric",
+    "random_truncation",
+    "gpes",
+    "nres",
+)
 REGISTRY_ROWS = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in OTHER_LAWS else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name in SAME_CODE else [])
     for name in artbp.REGISTRY
 ]
 

@@ -217,6 +217,7 @@ def large_problem():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.optimised  # it spends more time on computing than on compiling
 def test_the_interval_for_a_large_cell_covers_the_full_trace():
     """Level 99.9 %, fixed key; another law and the other sharing of rows are not covered.

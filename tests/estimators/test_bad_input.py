@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import gated_gradient, make_problem, relative_error
+from problems import REGISTRY_ROWS, gated_gradient, make_problem, relative_error
 
 import artbp
 from artbp import cells, contrib, diagnostics, truncation
@@ -192,7 +192,7 @@ def test_a_normalizer_may_be_an_array_and_mapped_over(float64):
             assert jnp.allclose(2 * leaf, whole, rtol=1e-13)
 
 
-registry = pytest.mark.parametrize("name", artbp.REGISTRY)
+registry = pytest.mark.parametrize("name", REGISTRY_ROWS)
 
 
 def run_row(name, problem, **options):

@@ -8,12 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import bptt_gradient, make_problem, one_pass, relative_error, summed_loss
+from problems import (
+    SAME_CODE,
+    bptt_gradient,
+    make_problem,
+    one_pass,
+    relative_error,
+    summed_loss,
+)
 
 import artbp
 from artbp.estimators import registry
 
 rows = pytest.mark.parametrize("row", artbp.REGISTRY.values(), ids=artbp.REGISTRY)
+rows_of_different_code = pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=name, marks=[pytest.mark.slow] if name in SAME_CODE else [])
+        for name, row in artbp.REGISTRY.items()
+    ],
+)
 
 
 def build(row, problem, **options):
@@ -33,7 +47,7 @@ def test_type_and_argument_names(row):
     assert list(estimate) == ["params", "state", "stream"]
 
 
-@rows
+@rows_of_different_code
 def test_outputs_fit_their_inputs(row):
     """Gradients like params and state like state, in their dtypes, also into the next pass; and a
     state can be donated to a jitted step."""
@@ -53,7 +67,7 @@ def test_outputs_fit_their_inputs(row):
         passes += bool(info.end_of_stream)
 
 
-@rows
+@rows_of_different_code
 def test_deterministic_in_the_key(row):
     problem = make_problem("rnn", 30)
     estimator = build(row, problem)
@@ -63,7 +77,7 @@ def test_deterministic_in_the_key(row):
     assert [int(i.length) for i in infos] == [int(i.length) for i in infos_]
 
 
-@rows
+@rows_of_different_code
 def test_one_trace_under_jit(row):
     problem = make_problem("rnn", 40)
     estimator = build(row, problem, block_size=4)
@@ -184,7 +198,7 @@ def cell(params, carry, x):
 '''
 
 
-@rows
+@rows_of_different_code
 def test_takes_a_cell_of_your_own(row):
     """Any function is a cell: other containers, an integer leaf in the carry, y a tree."""
     scope = {"jnp": jnp}
@@ -208,7 +222,7 @@ def test_takes_a_cell_of_your_own(row):
     carry = (jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros((2,), jnp.int32))
     estimator = row.build(scope["cell"], loss_fn, 4)
     state = estimator.init(params, carry, rng_key=jax.random.key(0))
-    grads, state, info = estimator.estimate(params, state, stream)
+    grads, state, info = jax.jit(estimator.estimate)(params, state, stream)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
     assert all(
         bool(jnp.isfinite(leaf).all() & (leaf != 0).any()) for leaf in jax.tree.leaves(grads)

@@ -106,7 +106,7 @@ def test_fused_unroll_runs_it_too():
             _, ys = unroll(cell, params, carry, xs, resets=stream.resets)
             return jnp.sum(loss_fn(params, ys, stream.targets))
 
-        return jax.grad(total, argnums=(0, 1))(params, stream.xs)
+        return jax.jit(jax.grad(total, argnums=(0, 1)))(params, stream.xs)
 
     expected = gradients(artbp.unroll, leaky)
     assert difference(gradients(artbp.fused_unroll, Leaky()), expected) < 1e-12

@@ -82,6 +82,7 @@ def test_it_writes_its_files(tmp_path, capsys):
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.optimised  # differences in rounding grow along a training
 def test_trainings_against_a_loop_in_python(float64):
     jax.clear_caches()  # programs that other tests compiled with few optimisations
