@@ -22,6 +22,7 @@ from artbp.estimators.base import (
     GradientEstimator,
     Result,
     check_init,
+    check_not_differentiated,
     check_state,
     make_estimator,
 )
@@ -47,8 +48,10 @@ def data_parallel(
     Rows are the first axis of the carry and the second axis of the arrays of the stream, `[T, B,
     ...]`. All rows may share other arrays, such as a mask `[T]` or weights of classes `[T, D]`,
     which are then on every device. If D happens to be B, the shape does not tell which of the two
-    an array is. So `estimate` is traced with the whole array on every device, and the array is
-    split only if this fails, because cell or loss need as many entries as the device has rows.
+    an array of `xs` or `targets` is. So `estimate` is traced with the whole array on every device,
+    and the array is split only if this fails, because cell or loss need as many entries as the
+    device has rows. These traces are made once for each set of shapes. Later calls, inside or
+    outside of `jax.jit`, trace neither cell nor loss.
 
     The gradient is the sum of those of the devices. So `loss_fn` must return one loss for each row,
     and the loss of a row must not depend on the number of rows, which is smaller on a device: pass
@@ -58,7 +61,8 @@ def data_parallel(
     numbers on every device, so give each row its own key, or fold `jax.lax.axis_index(axis)` into
     the key in the cell.
 
-    Call `estimate` inside `jax.jit`, as usual. `init` is called outside of it.
+    Call `estimate` inside `jax.jit`, as usual, to compile it together with the optimizer. `init` is
+    called outside of it.
 
     Args:
       estimator: any but `uoro` and `adaptive_tbptt`, whose gradients are not the sums of those of
@@ -119,6 +123,11 @@ def data_parallel(
         check_params(params)
         check_state(state)
         check_stream(stream)
+        check_not_differentiated(params, state, stream)
+        return on_devices(params, state, stream)
+
+    @jax.jit
+    def on_devices(params: Any, state: EstimatorState, stream: Stream) -> Result:
         num_rows, of_state = _num_rows(state.carry), state_specs(params, state)
 
         def of_device(params: Any, state: EstimatorState, stream: Stream) -> Result:
@@ -151,13 +160,16 @@ def data_parallel(
         One array is tried at a time, and then two, which may be combined with each other.
         """
         leaves, treedef = jax.tree.flatten(stream)
+        # They come first. The second axis of resets and mask is always the rows.
+        num_unclear = len(jax.tree.leaves((stream.xs, stream.targets)))
 
         def specs(split: set[int]) -> Stream:
             found = [P(None, axis) if i in split else P() for i in range(len(leaves))]
             return treedef.unflatten(found)
 
         def shared_by_rows(split: set[int]) -> set[int]:
-            for group in [*combinations(split, 1), *combinations(split, 2)]:
+            unclear = sorted(i for i in split if i < num_unclear)
+            for group in [*combinations(unclear, 1), *combinations(unclear, 2)]:
                 if fits(specs(split - set(group))):
                     return set(group)
             return set()

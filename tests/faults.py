@@ -147,10 +147,18 @@ LIBRARY_FAULTS = [
     Fault(
         "shared-arrays-that-are-combined-are-split",
         "artbp/data_parallel.py",
-        "[*combinations(split, 1), *combinations(split, 2)]",
-        "[*combinations(split, 1)]",
+        "[*combinations(unclear, 1), *combinations(unclear, 2)]",
+        "[*combinations(unclear, 1)]",
         [f"{DATA_PARALLEL}test_what_is_split_and_what_is_refused"],
         "Two shared arrays that are multiplied with each other have both no rows.",
+    ),
+    Fault(
+        "data-parallel-traces-at-every-call",
+        "artbp/data_parallel.py",
+        "    @jax.jit\n    def on_devices",
+        "    def on_devices",
+        [f"{DATA_PARALLEL}test_what_is_split_and_what_is_refused"],
+        "What is split is found out by traces, once for each set of shapes.",
     ),
     Fault(
         "data-parallel-checks-no-arguments-of-init",

@@ -157,6 +157,26 @@ def test_what_is_split_and_what_is_refused():
     run_python(
         ROWS
         + """
+# What is split is found out once for each set of shapes. Later calls trace nothing, outside of jit
+# and in another jitted function.
+num_traces = 0
+
+def counted(params, carry, x):
+    global num_traces
+    num_traces += 1
+    return problem.cell(params, carry, x)
+
+estimator = split(artbp.tbptt(counted, problem.loss_fn, truncation_length=2))
+arguments = problem.params, begin(estimator, problem)
+estimator.estimate(*arguments, problem.stream)
+of_first = num_traces
+assert 1 <= of_first <= 3, of_first
+estimator.estimate(*arguments, problem.stream)
+jax.eval_shape(lambda *args: estimator.estimate(*args), *arguments, problem.stream)
+assert num_traces == of_first, num_traces
+jax.eval_shape(estimator.estimate, *arguments, make_problem("rnn", 6, batch=B).stream)
+assert num_traces > of_first
+
 # Estimators whose state is split by row, or the same on every device.
 def built(name):
     return artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 2)
