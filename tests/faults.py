@@ -2433,6 +2433,44 @@ EXPERIMENT_FAULTS = [
         "Each device trains on its own rows.",
     ),
     Fault(
+        "slurm-signal-ends-the-training",
+        "experiments/common/slurm.py",
+        "signal.SIG_IGN)",
+        "signal.SIG_DFL)",
+        [f"{COMMON}test_slurm.py::test_a_preempted_job_is_queued_again_and_resumes"],
+        "Slurm sends the signal for submitit to all processes of a job.",
+    ),
+    Fault(
+        "slurm-job-is-not-stopped-before-it-is-queued-again",
+        "experiments/common/slurm.py",
+        "            os.kill(self._process.pid, signal.SIGTERM)\n",
+        "            return submitit.helpers.DelayedSubmission(self)\n",
+        [f"{COMMON}test_slurm.py::test_a_preempted_job_is_queued_again_and_resumes"],
+        "A job saves a checkpoint before it ends.",
+    ),
+    Fault(
+        "slurm-interrupted-job-is-a-failed-row",
+        "experiments/common/slurm.py",
+        "if code == TrainingInterruptedError.exit_code:",
+        "if False:",
+        [
+            f"{COMMON}test_slurm.py::"
+            "test_a_job_that_a_signal_stopped_is_submitted_again_and_one_that_was_killed_is_not"
+        ],
+        "Slurm may preempt a job by SIGTERM alone.",
+    ),
+    Fault(
+        "slurm-job-is-submitted-twice",
+        "experiments/common/slurm.py",
+        "found or self._submit(command, log_path)",
+        "self._submit(command, log_path)",
+        [
+            f"{COMMON}test_slurm.py::test_jobs_of_a_study_that_was_killed_are_waited_for_and_those"
+            "_of_a_stopped_one_end"
+        ],
+        "Two jobs would write into the same folder.",
+    ),
+    Fault(
         "loop-rows-of-a-lost-run-wiped",
         "experiments/common/loop.py",
         "                _refuse_rows(self.workdir)\n",

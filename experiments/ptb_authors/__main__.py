@@ -8,9 +8,9 @@ all arms share, and the boundaries, which arms of the same law share. After ever
 (a line per run) and `table.md` are written again; at the end also a figure for each rate, and one
 with each arm at its better rate.
 
-Every run is a process with its own folder in --workdir/runs. The same command again resumes what is
-unfinished. --arms says which arms are run, and in which order; --jobs 0 runs nothing and writes the
-report of what is there.
+Every run is a process with its own folder in --workdir/runs, or a job with --executor slurm (see
+`experiments.common.slurm`). The same command again resumes what is unfinished. --arms says which
+arms are run, and in which order; --jobs 0 runs nothing and writes the report of what is there.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import cli, figures
+from experiments.common import cli, figures, slurm
 from experiments.common.report import Row
 from experiments.common.workdir import write_atomically
 from experiments.ptb import command_line as ptb_flags
@@ -66,7 +66,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
     if jobs == 0:
         write(finished_rows(study))
     else:
-        run_study(study, jobs=jobs, write_report=write)
+        run_study(study, jobs=jobs, make_pool=slurm.make_pool, write_report=write)
     lines = (study.folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line) for line in lines]
     for setting, compared in report.settings(found).items():
@@ -88,7 +88,7 @@ def _description(study: Study) -> str:
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS):
+    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS, *slurm.FLAGS):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb_authors", "cost": _cost, "needs": ptb_flags.NEEDS}
     cli.run(_main, default_config(), **own)

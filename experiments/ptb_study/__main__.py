@@ -10,8 +10,9 @@
    At the end come `ptb_study.png` and `.svg`, and `limits.md`: what limits two of the models, and
    the effect of clipping on their gradients.
 
-Every run is a process with its own folder in --workdir/runs and its log in --workdir/logs. The same
-command again resumes what is unfinished, with or without --resume.
+Every run is a process with its own folder in --workdir/runs and its log in --workdir/logs, or a job
+with --executor slurm (see `experiments.common.slurm`). The same command again resumes what is
+unfinished, with or without --resume.
 """
 
 import pathlib
@@ -19,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.common import cli, figures
+from experiments.common import cli, figures, slurm
 from experiments.common.errors import ExperimentError
 from experiments.common.optimizers import CLIPPING_HELP
 from experiments.common.workdir import write_atomically
@@ -58,7 +59,7 @@ def _cost(config: Any) -> list[str]:
 
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
     study, jobs = _study(given_flags, ptb_flags.data_dir(config))
-    rows = run_study(study, jobs=jobs)
+    rows = run_study(study, jobs=jobs, make_pool=slurm.make_pool)
     first_arm = next(iter(study.arms))
     found = measured.measurements(study.folder, rows, [first_arm]).get(first_arm, [])
     references = {name: arm.reference for name, arm in study.arms.items()}
@@ -78,7 +79,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in (*ptb_flags.FLAGS, _TUNING_SEEDS, *command_line.FLAGS):
+    for flag in (*ptb_flags.FLAGS, _TUNING_SEEDS, *command_line.FLAGS, *slurm.FLAGS):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb_study", "cost": _cost, "needs": ptb_flags.NEEDS}
     cli.run(_main, default_config(), CLIPPING_HELP, **own)

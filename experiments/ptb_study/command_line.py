@@ -13,7 +13,7 @@ _RATES = flags.DEFINE_list(
     "rates", [], "Learning rates to run, for every arm. Default: those of the arm."
 )
 _SEEDS = flags.DEFINE_list("seeds", None, "Seeds compared. Default: those of the study.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time, as processes.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.")
 FLAGS = (_ARMS, _RATES, _SEEDS, _JOBS)
 
 _N = TypeVar("_N", int, float)

@@ -14,6 +14,7 @@ from experiments.common.arms import parse
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, TrainingDivergedError, WorkdirError
 from experiments.common.pool import Processes
+from experiments.common.slurm import SubmittedJobs
 from experiments.common.workdir import comparable, open_workdir, write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import prepare
@@ -201,20 +202,30 @@ class Study:
 
 
 def run_study(
-    study: Study, *, jobs: int, write_report: Callable[[Sequence[Row]], None] | None = None
+    study: Study,
+    *,
+    jobs: int,
+    make_pool: Callable[[int, pathlib.Path], Processes | SubmittedJobs] | None = None,
+    write_report: Callable[[Sequence[Row]], None] | None = None,
 ) -> list[Row]:
-    """Runs what is missing, up to `jobs` processes at the same time, and returns all rows.
+    """Runs what is missing, up to `jobs` runs at the same time, and returns all rows.
 
-    `write_report` is called with the rows after every run; by default, that of the study.
+    Args:
+        study: says which runs there are, and what starts them.
+        jobs: 1 or more.
+        make_pool: `make_pool(jobs, folder)` runs the commands, as `slurm.make_pool`; by default
+            they are processes of this machine.
+        write_report: is called with the rows after every run; by default, that of the study.
 
     Runs that fail are reported in the table and do not stop the others; the next call tries them
     again. TrainingInterruptedError on Ctrl-C or SIGTERM: those running have saved a checkpoint.
     """
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}: expected 1 or more.")
+    pool = make_pool(jobs, study.folder / "slurm") if make_pool else Processes(jobs)
     study.claim()
     rows: list[Row] = []
-    with Processes(jobs) as processes:
+    with pool as processes:
         while True:
             rows += [_row(study, run, code) for run, code in processes.ended()]
             missing = _missing(study, rows, processes.running)
