@@ -1,15 +1,101 @@
-"""Rows of the batch over several devices, of one process or of many, for `--devices`."""
+"""Several devices, for `--devices`: they share the rows of a batch, or the runs of a study.
 
+The devices that share rows may be those of many processes, see `processes`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments.common.errors import ConfigError
 
 AXIS = "rows"
+FLAG = flags.DEFINE_string(
+    "devices",
+    "1",
+    "Number of devices, or 'all'. A run on Penn Treebank splits the rows of its batch over them, "
+    "and may be resumed on another number. A study splits its runs (keys, seeds, rates).",
+)
+
+_num_for_runs = 1  # of this process; a context of JAX would be that of one thread
+
+
+@contextlib.contextmanager
+def for_runs(number: int) -> Iterator[None]:
+    """Within the block, each new `OverRuns` uses so many devices, in all threads."""
+    global _num_for_runs
+    before, _num_for_runs = _num_for_runs, number
+    try:
+        yield
+    finally:
+        _num_for_runs = before
+
+
+class OverRuns:
+    """Compiles a function of many runs, such as keys or rates, and splits the runs over devices.
+
+        train = OverRuns(jax.vmap(train_one, (0, None)), in_axes=(0, None))
+        losses = train(keys, stream)  # [runs]
+
+    Each device executes the program for its share of the runs. There is no operation between
+    devices, so a while loop ends as soon as the runs of its own device are done. With one device
+    this is `jax.jit(function)`. With several, the last run is repeated until all devices have equal
+    shares. The repetitions are left out of the results, which are NumPy arrays.
+
+    Args:
+        function: takes trees of arrays. Its results have the runs as first axis. It may
+            be vmapped over runs, or loop over them.
+        in_axes: for each argument 0 if its first axis is the runs, or None if all runs share it.
+    """
+
+    def __init__(self, function: Callable, in_axes: Sequence[int | None]) -> None:
+        self._in_axes = in_axes
+        self._mesh = make_mesh(_num_for_runs) if _num_for_runs > 1 else None
+        if self._mesh is not None:
+            specs = tuple(P() if axis is None else P(AXIS) for axis in in_axes)
+            function = jax.shard_map(
+                function, mesh=self._mesh, in_specs=specs, out_specs=P(AXIS), check_vma=False
+            )
+        self._jitted = jax.jit(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Returns the results for all runs."""
+        placed, number = self._place(arguments)
+        return self._take(self._jitted(*placed), number)
+
+    def compile(self, *arguments: Any) -> tuple[jax.stages.Compiled, Callable[[], Any]]:
+        """Returns the compiled program, and a function that runs it on these arguments."""
+        placed, number = self._place(arguments)
+        compiled = self._jitted.lower(*placed).compile()
+        return compiled, lambda: self._take(compiled(*placed), number)
+
+    def _place(self, arguments: Sequence[Any]) -> tuple[Sequence[Any], int | None]:
+        """The arguments on the devices, with repeated runs, and the number of runs without them."""
+        if self._mesh is None:
+            return arguments, None
+        axes = zip(arguments, self._in_axes, strict=True)
+        leaves = jax.tree.leaves([argument for argument, axis in axes if axis is not None])
+        number, share = len(leaves[0]), -(-len(leaves[0]) // self._mesh.size)
+        indices = np.minimum(np.arange(share * self._mesh.size), number - 1)
+
+        def place(argument: Any, axis: int | None) -> Any:
+            if axis is None:
+                return jax.device_put(argument, NamedSharding(self._mesh, P()))
+            repeated = jax.tree.map(lambda leaf: leaf[indices], argument)
+            return jax.device_put(repeated, NamedSharding(self._mesh, P(AXIS)))
+
+        return [*map(place, arguments, self._in_axes)], number
+
+    def _take(self, results: Any, number: int | None) -> Any:
+        if number is None:
+            return results
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:number], results)
 
 
 def read_number(text: str) -> int:

@@ -41,7 +41,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"compare": report.figure(config, chosen_systems, rows)})
 
 
-STUDY = Study("compare", FIELDS, run)
+STUDY = Study("compare", FIELDS, run, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

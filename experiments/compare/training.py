@@ -16,6 +16,7 @@ import optax
 
 import artbp
 from experiments.common.arms import Arm, kilobytes
+from experiments.common.devices import OverRuns
 from experiments.common.optimizers import rate_by_time_step
 from experiments.common.report import Row, quartiles
 from experiments.common.tuning import choose_rate
@@ -49,8 +50,9 @@ def train(config: Any, system: System, arm: Arm) -> Row:
         estimator = arm.build(system.cell, system.loss_fn)
         make_optimizer = functools.partial(_optimizer, system.optimizer, arm.name)
 
-        @jax.jit
-        def run(params: Any, carry: Any, stream: artbp.Stream, key: jax.Array) -> Any:
+        def run(
+            rates: jax.Array, params: Any, carry: Any, stream: artbp.Stream, key: jax.Array
+        ) -> Any:
             def at_rate(rate: jax.Array) -> Any:
                 outcome = train_whole(
                     estimator, make_optimizer, rate, params, carry, stream, key, edges=edges
@@ -60,7 +62,9 @@ def train(config: Any, system: System, arm: Arm) -> Row:
                 loss = jnp.where(jnp.isnan(loss), jnp.nanmean(outcome.loss), loss)
                 return system.score(outcome.params, loss), outcome.num_updates
 
-            return jax.vmap(at_rate)(jnp.asarray(system.rates))
+            return jax.vmap(at_rate)(rates)
+
+        run_rates, rates = OverRuns(run, (0, None, None, None, None)), jnp.asarray(system.rates)
 
         def given(seed: int) -> Any:
             stream = jax.tree.map(jnp.asarray, system.stream(seed, num_steps))
@@ -71,7 +75,7 @@ def train(config: Any, system: System, arm: Arm) -> Row:
         num_tuning_runs = config.num_tuning_runs if is_random else 0
         scores, updates = [], []
         for seed in range(num_seeds + num_tuning_runs):
-            found, num_updates = run(*given(seed), jax.random.key(seed))
+            found, num_updates = run_rates(rates, *given(seed), jax.random.key(seed))
             scores.append(np.asarray(found, np.float64))
             updates.append(int(np.max(num_updates)))
         choice = choose_rate(system.rates, scores[num_seeds:] or scores)

@@ -29,7 +29,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(report.tables(config, rows), rows, drawn, indent=None)
 
 
-STUDY = Study("hyperparameters", FIELDS, run, check)
+STUDY = Study("hyperparameters", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

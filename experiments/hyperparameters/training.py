@@ -21,6 +21,7 @@ import optax
 
 import artbp
 from experiments.common.arms import Arm, Size
+from experiments.common.devices import OverRuns
 from experiments.common.pool import in_threads
 from experiments.common.report import Row
 from experiments.common.study import Say
@@ -101,7 +102,7 @@ def train_arm(config: Any, problem: InnerTraining, arm: Arm, draw: Any) -> Row:
     def at_rate(rate: jax.Array, trainings: Any, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         return outer_training(problem, build(arm, problem), params, rate, trainings, keys)
 
-    train = jax.jit(jax.vmap(at_rate, (0, None, None)))
+    train = OverRuns(jax.vmap(at_rate, (0, None, None)), in_axes=(0, None, None))
     tuning = config.num_tuning_runs
     seeds = range(config.seed, config.seed + tuning + config.num_seeds)
     if not (problem.random or arm.claims.random):

@@ -41,7 +41,7 @@ def cost(config: Any) -> list[str]:
     return ["Parameters: 1, θ.", f"Steps: {keys * of_key:,} runs of {steps}."]
 
 
-STUDY = Study("influence_balancing", FIELDS, run, check, cost)
+STUDY = Study("influence_balancing", FIELDS, run, check, cost, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

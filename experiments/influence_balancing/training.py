@@ -26,6 +26,7 @@ from jax import Array
 
 import artbp
 from experiments.common.arms import Arm
+from experiments.common.devices import OverRuns
 from experiments.common.report import Row, quartiles
 from experiments.influence_balancing import system
 
@@ -135,11 +136,16 @@ def train(arm: Arm, rows: tuple, stream: Any, *, theta_0: float, edges: np.ndarr
     `stream.xs` is None or [R, T], a drive by row; `edges` are from `log_bins`, in time steps.
     """
     started = time.perf_counter()
-    given = rows, stream, np.asarray(edges, np.float64), np.float64(theta_0)
-    arguments = jax.tree.map(jnp.asarray, given)
-    compiled = jax.jit(_program, static_argnums=0).lower(arm, *arguments).compile()
+    given = rows, stream.xs, stream.mask, np.asarray(edges, np.float64), np.float64(theta_0)
+
+    def program(rows: tuple, drives: Any, mask: Any, edges: Array, theta_0: Array) -> tuple:
+        given = artbp.Stream(drives, mask=mask, num_steps=stream.num_steps)
+        return _program(arm, rows, given, edges, theta_0)
+
+    train_rows = OverRuns(program, in_axes=(0, 0, None, None, None))
+    _, run = train_rows.compile(*jax.tree.map(jnp.asarray, given))
     compiled_at = time.perf_counter()
-    outputs = jax.tree.map(np.asarray, jax.block_until_ready(compiled(*arguments)))
+    outputs = jax.tree.map(np.asarray, jax.block_until_ready(run()))
     seconds = compiled_at - started, time.perf_counter() - compiled_at
     return Run._make((arm, edges, *outputs, *seconds))
 

@@ -29,7 +29,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"k1k2": report.make_figure(config, rows)}, environment=environment)
 
 
-STUDY = Study("k1k2", FIELDS, run, check)
+STUDY = Study("k1k2", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

@@ -16,6 +16,7 @@ import optax
 import artbp
 from experiments.common import tuning
 from experiments.common.arms import Arm
+from experiments.common.devices import OverRuns
 from experiments.common.errors import ConfigError
 from experiments.common.pool import in_threads
 from experiments.common.study import Say
@@ -119,8 +120,6 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
     estimator = make_estimator(arm, model, config.batch)
     edges, held_out = bin_edges(config), tuple(map(jnp.asarray, texts.held_out))
 
-    @jax.jit
-    @jax.vmap
     def train(rate: Any, params: Any, xs: Any, targets: Any) -> tuple[Any, Any, Any]:
         carry = model.initial_carry(params, config.batch)
         # The key is not used: these arms draw no random numbers.
@@ -130,11 +129,13 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
         held_out_loss = jnp.mean(model.loss_fn(run.params, ys, held_out[1]))
         return run.loss, held_out_loss, run.num_updates
 
+    train_runs = OverRuns(jax.vmap(train), in_axes=(0, 0, 0, 0))
+
     def train_all_of(rates: Sequence[float], indices: Sequence[int]) -> tuple[Any, Any, Any]:
         """Does one training for each pair of a rate and a run."""
         xs, targets = (np.stack([texts.runs[i][part] for i in indices]) for part in (0, 1))
         params = jax.tree.map(lambda leaf: leaf[np.array(indices)], first_params)
-        *losses, count = train(jnp.array(rates), params, xs, targets)
+        *losses, count = train_runs(jnp.array(rates), params, xs, targets)
         curves, held_out_bits = (bits(1.0) * np.asarray(loss) for loss in losses)
         return curves, held_out_bits, int(count[0])
 

@@ -22,7 +22,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"lorenz": report.make_figure(config, rows)}, indent=None)
 
 
-STUDY = Study("lorenz", FIELDS, run, check)
+STUDY = Study("lorenz", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

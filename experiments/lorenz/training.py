@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import artbp
+from experiments.common.devices import OverRuns
 from experiments.common.report import Row
 from experiments.common.study import Say
 from experiments.common.tuning import choose_rate, run_keys, split
@@ -74,7 +75,7 @@ def run(config: Any, say: Say) -> list[Row]:
             continue
         say(f"Training with {arm.label}.")
         one = functools.partial(train, name, system, config)
-        of_rates = jax.jit(jax.vmap(jax.vmap(one, (0, None)), (None, 0)))
+        of_rates = OverRuns(jax.vmap(jax.vmap(one, (0, None)), (None, 0)), in_axes=(None, 0))
         losses, _ = of_rates(rates, tuning)
         choice = choose_rate(config.learning_rates, np.mean(losses[:, :, -LAST:], axis=-1))
         losses, params = of_rates(rates[choice.index : choice.index + 1], reported)

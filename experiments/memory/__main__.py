@@ -37,7 +37,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"memory": report.make_figure(config, arms, rows)})
 
 
-STUDY = Study("memory", FIELDS, run, check, cost)
+STUDY = Study("memory", FIELDS, run, check, cost, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

@@ -21,6 +21,7 @@ import artbp
 from artbp.cells import lstm
 from experiments.common import tuning
 from experiments.common.arms import Arm
+from experiments.common.devices import OverRuns
 from experiments.common.divergence import all_finite
 from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
@@ -105,8 +106,7 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
     counted = counted_lags(length, tuple(config.lags))
     edges = np.array([0, 3 * num_episodes // 4 * length, num_episodes * length])
 
-    @jax.jit
-    def train_each(rates: Any, params: Any, key: Any) -> tuple[Any, Any]:
+    def train_each(rates: Any, counted: Any, params: Any, key: Any) -> tuple[Any, Any]:
         """Returns losses and accuracies of the trainings, which share weights, stream and cuts."""
         stream_key, test_key, cuts_key = jax.random.split(key, 3)
         stream = make_stream(stream_key, num_episodes, length, config.batch)
@@ -124,13 +124,16 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
         loss, trained = jax.vmap(train_one)(rates, counted)
         return loss, jax.vmap(lambda one: accuracy(one, test, length))(trained)
 
+    train_cases = OverRuns(train_each, in_axes=(0, 0, None, None))
     rates, each = config.learning_rates, np.ones(len(counted))
     tuning_runs, seeds = tuning.split(runs, config)
     # [runs, rates, trainings]
-    found = np.array([[train_each(rate * each, *run)[0] for rate in rates] for run in tuning_runs])
+    found = np.array(
+        [[train_cases(rate * each, counted, *run)[0] for rate in rates] for run in tuning_runs]
+    )
     choices = [choose_rate(rates, found[..., i]) for i in range(len(counted))]
     best = np.array([choice.rate for choice in choices])
-    tested = np.stack([np.asarray(train_each(best, *run)[1]) for run in seeds])
+    tested = np.stack([np.asarray(train_cases(best, counted, *run)[1]) for run in seeds])
     return Result(arm, choices, tested)
 
 

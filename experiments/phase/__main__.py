@@ -24,7 +24,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"phase": report.draw(config, arms, maps, points)}, indent=None)
 
 
-STUDY = Study("phase", FIELDS, run, check)
+STUDY = Study("phase", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

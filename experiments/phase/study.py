@@ -13,6 +13,7 @@ import optax
 import artbp
 from experiments.common import tuning
 from experiments.common.arms import Arm
+from experiments.common.devices import OverRuns
 from experiments.common.pool import in_threads
 from experiments.common.study import Say
 from experiments.common.tuning import Choice, choose_rate
@@ -196,7 +197,6 @@ def make_run(config: Any, arm: Arm, batch: int, num_steps: int) -> Any:
     estimator = arm.build(cell, loss_fn, **options)
     edges = np.array([0, num_steps])
 
-    @jax.jit
     def run(rates: jax.Array, keys: jax.Array, start: jax.Array, numbers: Any) -> jax.Array:
         decay, gain, noise = numbers
 
@@ -215,7 +215,7 @@ def make_run(config: Any, arm: Arm, batch: int, num_steps: int) -> Any:
 
         return jax.lax.map(of_key, keys)
 
-    return run
+    return OverRuns(run, in_axes=(None, 0, None, None))
 
 
 def train(config: Any, run: Any, system: System) -> Trained:

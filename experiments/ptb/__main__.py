@@ -14,12 +14,6 @@ from experiments.ptb.config import default_config
 from experiments.ptb.cost import cost
 from experiments.ptb.run import run
 
-DEVICES = flags.DEFINE_string(
-    "devices",
-    "1",
-    "Number of devices over which the rows of the batch are split, or 'all'. A run may be resumed "
-    "on another number.",
-)
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -33,13 +27,13 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "Of this process, from 0, 
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
     with processes.ends_with_the_others():
         processes.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-        num_devices = devices.read_number(DEVICES.value)
+        num_devices = devices.read_number(devices.FLAG.value)
         run(config, given_flags, command_line.data_dir(config), num_devices)
 
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in command_line.FLAGS:
+    for flag in (*command_line.FLAGS, devices.FLAG):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb", "cost": cost, "needs": command_line.NEEDS}
     cli.run(_main, default_config(), CLIPPING_HELP, **own)

@@ -31,7 +31,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, figures, indent=None)
 
 
-STUDY = Study("recurrent_ppo", FIELDS, run, check)
+STUDY = Study("recurrent_ppo", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

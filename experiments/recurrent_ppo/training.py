@@ -30,6 +30,7 @@ import artbp
 from artbp.cells import gru
 from experiments.common import tuning
 from experiments.common.arms import Arm
+from experiments.common.devices import OverRuns
 from experiments.common.tuning import Choice, choose_rate
 from experiments.recurrent_ppo import maze, ppo
 
@@ -196,8 +197,8 @@ def last_quarter(config: Any) -> slice:
 def train_arm(config: Any, arm: Arm, train_runs: Callable | None = None) -> Result:
     """Chooses the learning rate on the tuning runs, and trains the others with it."""
     estimator = make_estimator(config, arm)
-    train_runs = train_runs or jax.jit(
-        jax.vmap(lambda rate, key: train(config, estimator, rate, key))
+    train_runs = train_runs or OverRuns(
+        jax.vmap(lambda rate, key: train(config, estimator, rate, key)), in_axes=(0, 0)
     )
     keys, reported = tuning.split(tuning.run_keys(config), config)
     rates = np.array(config.learning_rates, np.float32)

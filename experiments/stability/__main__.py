@@ -26,7 +26,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(report.tables(config, rows), rows, drawn, indent=1)
 
 
-STUDY = Study("stability", FIELDS, run, check)
+STUDY = Study("stability", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

@@ -9,6 +9,7 @@ import numpy as np
 
 import artbp
 from experiments.common.arms import Arm, parse
+from experiments.common.devices import OverRuns
 from experiments.common.pool import in_threads
 from experiments.common.report import Row
 from experiments.common.study import Say
@@ -112,7 +113,8 @@ def final_losses(config: Any, arm: Arm, cases: Sequence[Row]) -> np.ndarray:
         return train_whole(estimator, optimizer, *given, edges=edges).loss[-1]
 
     # One key at a time: all cases of a program then cut at the same steps.
-    compiled = jax.jit(jax.vmap(train, in_axes=(0, 0, 0, None, None)))
+    in_axes = (0, 0, 0, None, None)
+    compiled = OverRuns(jax.vmap(train, in_axes), in_axes)
     fields = ("spectral_radius", "learning_rate", *Clip._fields)
     radii, rates, *bounds = (np.array([case[field] for case in cases]) for field in fields)
     losses = []

@@ -18,7 +18,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"errors": report.make_figure(config, rows)}, indent=None)
 
 
-STUDY = Study("teacher_forcing", FIELDS, run)
+STUDY = Study("teacher_forcing", FIELDS, run, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

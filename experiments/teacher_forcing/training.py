@@ -12,6 +12,7 @@ import optax
 
 import artbp
 from experiments.common.arms import Arm, parse
+from experiments.common.devices import OverRuns
 from experiments.common.optimizers import rate_by_time_step
 from experiments.common.pool import in_threads
 from experiments.common.report import Row
@@ -109,7 +110,8 @@ def make_trainer(config: Any, arm: Arm) -> Callable[..., tuple[Any, jax.Array]]:
         outcome = train_whole(estimator, optimizer, *given, edges=edges)
         return outcome.params, outcome.loss[-1]
 
-    return jax.jit(jax.vmap(train, in_axes=(None, 0, None, None)))
+    in_axes = (None, 0, None, None)
+    return OverRuns(jax.vmap(train, in_axes), in_axes)
 
 
 def adam_falling_to_zero(num_steps: int, rate: Any) -> optax.GradientTransformation:
