@@ -14,10 +14,12 @@ Choose rates by `tuning.choose_rate`, on runs that are not reported. Write no fi
 
 An experiment of minutes: study (the frame), fields (its configuration), arms (estimators), tuning
 (the choice of a rate), whole_run (a training in one program), pool (jobs in threads or processes),
-report (table and rows), figures (style, colours, labels beside curves).
+devices (runs split over devices), report (table and rows), figures (style, colours, labels beside
+curves).
 
 A training of hours, with checkpoints: loop (start with its docstring), chunks, checkpoints,
-divergence (numbers that are not finite), interrupts.
+divergence (numbers that are not finite), interrupts, devices (rows split over devices), processes
+(several of one run), slurm (many runs as jobs of a cluster).
 
 Both: cli (flags), dry_run (what --dry_run prints), catalogue (the list of experiments), config
 (files and --set), workdir (a folder for one run), metrics (JSON Lines and progress bars),
