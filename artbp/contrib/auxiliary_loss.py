@@ -1,0 +1,259 @@
+"""Auxiliary losses at random anchors: a decoder reconstructs or predicts the inputs.
+
+The losses of `loss_fn` are taken at all steps of a chunk at once, so a decoder in `loss_fn` or in
+the cell would run at every step. Here an estimator is wrapped instead: it computes the gradient of
+the main losses as without the wrapper, and the gradients at the few anchors are added.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from artbp import _tree
+from artbp._checks import check_function, check_integer, check_positive
+from artbp.estimators.base import (
+    EstimatorState,
+    GradientEstimator,
+    Result,
+    check_chunk,
+    check_estimator,
+    check_state,
+    join_extra,
+)
+from artbp.stream import RowsOfDevice, Stream
+from artbp.unrolls.checks import Cell, check_stream
+
+Window = Literal["before", "after"]
+
+# Folded into the key first, so that no key of an anchor is one with which an estimator draws.
+_DOMAIN = 0x616E6368
+
+
+class _State(NamedTuple):
+    """The inner state of the wrapped estimator, and a carry from which anchors are reached.
+
+    Attributes:
+      of_estimator: the inner state of the estimator that is wrapped.
+      step, carry: the carry that enters this step. It is never behind the first step through which
+        the gradient of the next anchor flows.
+    """
+
+    of_estimator: Any
+    step: jax.Array
+    carry: Any
+
+
+class _Sums(NamedTuple):
+    grads: Any
+    loss: jax.Array
+    count: jax.Array
+
+
+def with_auxiliary_loss(
+    estimator: GradientEstimator,
+    cell: Cell,
+    decoder: Cell,
+    decoder_loss: Callable[[Any, Any, Any], jax.Array],
+    *,
+    window: Window,
+    window_length: int,
+    truncation_length: int,
+    anchor_every: int,
+    weight: float = 1.0,
+    normalizer: float = 1.0,
+) -> GradientEstimator:
+    """Adds the gradient of auxiliary losses at random anchors to that of an estimator::
+
+        tbptt = artbp.tbptt(cell, loss_fn, truncation_length=20, normalizer=20 * rows)
+        estimator = artbp.contrib.with_auxiliary_loss(
+            tbptt, cell, decoder, decoder_loss, window="before", window_length=16,
+            truncation_length=16, anchor_every=100, normalizer=100 * rows)
+        state = estimator.init((params, decoder_params), carry, rng_key=key)
+
+    The new estimator takes and returns a pair in place of the params: those of `cell` and `loss_fn`,
+    and those of the decoder.
+
+    Each pass draws new anchors: one step a, uniform, in every `anchor_every` steps. A decoder starts
+    with the carry s_a after the anchor and runs over a window of the inputs, w_0, ..., w_l with
+    l = `window_length`. Each input is to be named from those before it::
+
+        d = s_a
+        for i in range(l):
+            d, y = decoder((params, decoder_params), d, w[i])
+            loss += decoder_loss((params, decoder_params), y, w[i + 1]) / l
+
+    The window is x_{a−l}, ..., x_a ("before": reconstruction, as in r-LSTM) or x_a, ..., x_{a+l}
+    ("after": prediction, as in p-LSTM). A row has no loss at an anchor whose window a reset
+    interrupts, and no row has one where the window is not within the stream. The objective of a
+    pass is the sum of the main losses, and of the auxiliary ones over anchors and rows times
+    `weight`.
+
+    The gradient of an auxiliary loss flows through the decoder and then through the last
+    `truncation_length` steps of the cell, up to and with the anchor's, wherever the estimator cuts
+    that of the main losses. It is computed exactly, whatever the estimator. With frozen params, a
+    pass thus adds the same to the gradients of every estimator.
+
+    Work: for an anchor, a forward and a backward pass through `truncation_length` steps of the cell
+    and `window_length` steps of the decoder. The steps of the cell are run again from the carry at
+    the last start of an estimate before them, so up to one estimate of forward steps comes on top
+    (with `artbp.bptt`, a forward pass up to the last anchor). Other steps cost nothing.
+
+    `info.extra` has `auxiliary_loss`, the sum of the auxiliary losses of the estimate without
+    `weight`, and `num_auxiliary_losses`, their number. The main losses are as without the wrapper.
+
+    Args:
+      estimator: any, of this cell. It must not start segments with the first carry
+        (`segment_start="initial"`).
+      cell: that of the estimator.
+      decoder: `decoder(pair, carry, x) -> (carry, y)`; its carry has the form of the cell's. It is
+        given both params, so it may share weights with the cell.
+      decoder_loss: `decoder_loss(pair, y, x) -> [B]`, or a scalar without a batch.
+      window: "before" or "after".
+      window_length: l ≥ 1, the number of inputs that the decoder is to name.
+      truncation_length: steps of the cell through which the gradient flows, 1 or more.
+      anchor_every: steps, 1 or more.
+      weight: of the auxiliary losses.
+      normalizer: a constant by which their gradient is divided.
+
+    Returns:
+      An estimator whose state has the estimator's inner state and one more carry. It needs the
+      whole sequence in one stream, without `artbp.data_parallel`.
+
+    Raises:
+      TypeError, ValueError: arguments of another kind; from `init` and `estimate`, as those of the
+        estimator.
+
+    Source: Trinh, Dai, Luong & Le (2018), arXiv 1803.00144. There, the decoder reconstructs a
+    subsequence anywhere before the anchor, and pretraining on the auxiliary loss comes first. For
+    that, pass a main loss of zero.
+    """
+    check_estimator(estimator)
+    check_function(cell=cell, decoder=decoder, decoder_loss=decoder_loss)
+    if window not in get_args(Window):
+        raise ValueError(f"window={window!r}; expected 'before' or 'after'.")
+    check_integer(1, window_length=window_length, truncation_length=truncation_length)
+    check_integer(1, anchor_every=anchor_every)
+    check_positive(weight=weight, normalizer=normalizer)
+
+    def init(
+        params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
+    ) -> EstimatorState:
+        main, _ = _split(params)
+        state = estimator.init(main, carry, rng_key=rng_key, initial_carry=initial_carry)
+        copies = jax.tree.map(jnp.copy, (state.position, state.carry))  # see `base.start`
+        return state._replace(inner_state=_State(state.inner_state, *copies))
+
+    def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
+        check_state(state)
+        check_stream(stream)
+        check_chunk(stream, None)
+        if isinstance(stream, RowsOfDevice):
+            raise ValueError("with_auxiliary_loss does not work in artbp.data_parallel.")
+        main, _ = _split(params)
+        of_estimator = state._replace(inner_state=state.inner_state.of_estimator)
+        grads, new_state, info = estimator.estimate(main, of_estimator, stream)
+        reached, sums = at_anchors(_tree.as_arrays(params), state, stream, info.length)
+        of_main, of_decoder = _tree.astype(sums.grads, _tree.as_arrays(params))
+        grads = _tree.accumulate(grads, of_main), of_decoder
+        extra = {"auxiliary_loss": sums.loss, "num_auxiliary_losses": sums.count}
+        info = info._replace(extra=join_extra(extra, info.extra))
+        return grads, new_state._replace(inner_state=_State(new_state.inner_state, *reached)), info
+
+    @jax.jit
+    def at_anchors(
+        params: Any, state: EstimatorState, stream: Stream, length: Any
+    ) -> tuple[tuple[jax.Array, Any], _Sums]:
+        """((a step, the carry that enters it), sums over the anchors of the estimate)."""
+        begin = jnp.asarray(state.position, jnp.int32)
+        end = begin + jnp.asarray(length, jnp.int32)
+        before = (jnp.asarray(state.num_steps) - begin).astype(jnp.uint32)  # another in each pass
+        key = jax.random.fold_in(jax.random.fold_in(state.rng_key, _DOMAIN), before)
+
+        def anchor(block: jax.Array) -> jax.Array:
+            own = jax.random.fold_in(key, block.astype(jnp.uint32))
+            return block * anchor_every + jax.random.randint(own, (), 0, anchor_every, jnp.int32)
+
+        first, last = begin // anchor_every, (end - 1) // anchor_every
+        first += (anchor(first) < begin).astype(jnp.int32)
+        stop = last + (anchor(last) < end).astype(jnp.int32)
+
+        # The next anchor is reached from here, unless the gradient flows through earlier steps.
+        is_nearer = (begin == 0) | (first_step(anchor(first)) >= begin)
+        here, stored = (begin, state.carry), tuple(state.inner_state[1:])
+        reached = _tree.select(is_nearer, here, stored)
+
+        def body(block: jax.Array, loop: Any) -> Any:
+            (step, carry), sums = loop
+            target = first_step(anchor(block))
+            step, carry = lax.while_loop(
+                lambda at: at[0] < target,
+                lambda at: (at[0] + 1, run(params, at[1], state, stream, at[0])),
+                (step, carry),
+            )
+            loss = lambda params: loss_at(params, carry, state, stream, anchor(block))
+            (loss_sum, count), grads = jax.value_and_grad(loss, has_aux=True)(params)
+            new = _Sums(grads, loss_sum.astype(sums.loss.dtype), count)
+            return (step, carry), _tree.accumulate(sums, new)
+
+        zero = jnp.zeros((), jnp.result_type(float)), jnp.zeros((), jnp.int32)
+        sums = _Sums(_tree.zero_sums(params), *zero)
+        reached, sums = lax.fori_loop(first, stop, body, (reached, sums))
+        scale = weight / normalizer
+        return reached, sums._replace(grads=jax.tree.map(lambda grad: scale * grad, sums.grads))
+
+    def first_step(anchor: jax.Array) -> jax.Array:
+        """The first step of the cell through which the gradient flows."""
+        return jnp.maximum(anchor - (truncation_length - 1), 0)
+
+    def run(
+        params: Any, carry: Any, state: EstimatorState, stream: Stream, step: jax.Array
+    ) -> Any:
+        """The carry after a step."""
+        if stream.resets is not None:
+            reset = _tree.index(jnp.asarray(stream.resets), step)
+            carry = _tree.replace(reset, state.initial_carry, carry)
+        return cell(params[0], carry, _tree.index(stream.xs, step))[0]
+
+    def loss_at(
+        params: Any, carry: Any, state: EstimatorState, stream: Stream, anchor: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """(the sum of an anchor's losses over rows, their number), from the carry at `first_step`."""
+
+        def advance(carry: Any, step: jax.Array) -> tuple[Any, None]:
+            new = run(params, carry, state, stream, jnp.maximum(step, 0))
+            return _tree.select(step >= 0, new, carry), None
+
+        def decode(carry: Any, inputs: Any) -> tuple[Any, jax.Array]:
+            x, following = inputs
+            carry, y = decoder(params, carry, x)
+            return carry, decoder_loss(params, y, following)
+
+        of_cell = jnp.arange(1 - truncation_length, 1, dtype=jnp.int32)
+        carry, _ = lax.scan(advance, carry, anchor + of_cell)
+        begin = anchor - window_length if window == "before" else anchor
+        steps = begin + jnp.arange(window_length + 1, dtype=jnp.int32)
+        is_inside = (begin >= 0) & (begin + window_length < stream.num_new)
+        steps = jnp.clip(steps, 0, stream.num_steps - 1)
+        xs = _tree.gather(stream.xs, steps[:-1]), _tree.gather(stream.xs, steps[1:])
+        losses = jnp.mean(lax.scan(decode, carry, xs)[1], axis=0)
+        if stream.resets is not None:
+            resets = _tree.gather(jnp.asarray(stream.resets), steps[1:])
+            is_inside &= ~jnp.any(resets, axis=0)
+        counts = is_inside | jnp.zeros_like(losses, bool)
+        total = jnp.sum(jnp.where(counts, losses, jnp.zeros_like(losses)))
+        return total, jnp.sum(counts, dtype=jnp.int32)
+
+    return GradientEstimator(init, estimate)
+
+
+def _split(params: Any) -> tuple[Any, Any]:
+    """The two parts of the params."""
+    if not isinstance(params, tuple) or len(params) != 2:
+        raise ValueError(
+            f"params is of type {type(params).__name__}; expected the pair (params of cell and "
+            "loss_fn, params of the decoder)."
+        )
+    return params
