@@ -73,33 +73,35 @@ def with_auxiliary_loss(
             truncation_length=16, anchor_every=100, normalizer=100 * rows)
         state = estimator.init((params, decoder_params), carry, rng_key=key)
 
-    The new estimator takes and returns a pair in place of the params: those of `cell` and `loss_fn`,
+    The params of the new estimator, and its gradients, are pairs: those of `cell` and `loss_fn`,
     and those of the decoder.
 
-    Each pass draws new anchors: one step a, uniform, in every `anchor_every` steps. A decoder starts
-    with the carry s_a after the anchor and runs over a window of the inputs, w_0, ..., w_l with
-    l = `window_length`. Each input is to be named from those before it::
+    Each pass draws new anchors: one step a, uniform, in every `anchor_every` steps. A decoder
+    starts with the carry s_a after the anchor. It predicts the inputs of a window w of
+    l = `window_length` steps, one after the other, and is then fed each of them::
 
-        d = s_a
+        d, x = s_a, x_a
         for i in range(l):
-            d, y = decoder((params, decoder_params), d, w[i])
-            loss += decoder_loss((params, decoder_params), y, w[i + 1]) / l
+            d, y = decoder((params, decoder_params), d, x)
+            loss += decoder_loss((params, decoder_params), y, w[i]) / l
+            x = w[i]
 
-    The window is x_{a−l}, ..., x_a ("before": reconstruction, as in r-LSTM) or x_a, ..., x_{a+l}
-    ("after": prediction, as in p-LSTM). A row has no loss at an anchor whose window a reset
-    interrupts, and no row has one where the window is not within the stream. The objective of a
-    pass is the sum of the main losses, and of the auxiliary ones over anchors and rows times
-    `weight`.
+    The window is x_{a−l}, ..., x_{a−1} ("before": reconstruction, as in r-LSTM) or
+    x_{a+1}, ..., x_{a+l} ("after": prediction, as in p-LSTM). There is no loss at an anchor whose
+    window is not within the stream, and none for a row with a reset between anchor and window or
+    within the window. The objective of a pass is the sum of the main losses, plus `weight` times
+    the sum of the auxiliary losses over anchors and rows.
 
     The gradient of an auxiliary loss flows through the decoder and then through the last
-    `truncation_length` steps of the cell, up to and with the anchor's, wherever the estimator cuts
-    that of the main losses. It is computed exactly, whatever the estimator. With frozen params, a
-    pass thus adds the same to the gradients of every estimator.
+    `truncation_length` steps of the cell, of which the anchor is the last. The boundaries and edges
+    of the estimator do not cut it. With frozen params, a pass therefore adds the same to the
+    gradients of every estimator.
 
     Work: for an anchor, a forward and a backward pass through `truncation_length` steps of the cell
-    and `window_length` steps of the decoder. The steps of the cell are run again from the carry at
-    the last start of an estimate before them, so up to one estimate of forward steps comes on top
-    (with `artbp.bptt`, a forward pass up to the last anchor). Other steps cost nothing.
+    and `window_length` steps of the decoder. The cell runs to the first of these steps from the
+    carry at the last start of an estimate before it, which is at most one estimate of forward steps
+    (for `artbp.bptt`, a forward pass up to the last anchor). Nothing else runs twice, and the
+    decoder runs at anchors only.
 
     `info.extra` has `auxiliary_loss`, the sum of the auxiliary losses of the estimate without
     `weight`, and `num_auxiliary_losses`, their number. The main losses are as without the wrapper.
@@ -112,11 +114,11 @@ def with_auxiliary_loss(
         given both params, so it may share weights with the cell.
       decoder_loss: `decoder_loss(pair, y, x) -> [B]`, or a scalar without a batch.
       window: "before" or "after".
-      window_length: l ≥ 1, the number of inputs that the decoder is to name.
+      window_length: l ≥ 1, the number of inputs that the decoder predicts.
       truncation_length: steps of the cell through which the gradient flows, 1 or more.
       anchor_every: steps, 1 or more.
       weight: of the auxiliary losses.
-      normalizer: a constant by which their gradient is divided.
+      normalizer: a constant that divides their gradient.
 
     Returns:
       An estimator whose state has the estimator's inner state and one more carry. It needs the
@@ -126,9 +128,9 @@ def with_auxiliary_loss(
       TypeError, ValueError: arguments of another kind; from `init` and `estimate`, as those of the
         estimator.
 
-    Source: Trinh, Dai, Luong & Le (2018), arXiv 1803.00144. There, the decoder reconstructs a
-    subsequence anywhere before the anchor, and pretraining on the auxiliary loss comes first. For
-    that, pass a main loss of zero.
+    Source: Trinh, Dai, Luong & Le (2018), arXiv 1803.00144. There, a subsequence anywhere before
+    the anchor is reconstructed, from its first input on, and pretraining on the auxiliary losses
+    comes first. For such a pretraining, mask the main losses.
     """
     check_estimator(estimator)
     check_function(cell=cell, decoder=decoder, decoder_loss=decoder_loss)
@@ -193,8 +195,8 @@ def with_auxiliary_loss(
                 lambda at: (at[0] + 1, run(params, at[1], state, stream, at[0])),
                 (step, carry),
             )
-            loss = lambda params: loss_at(params, carry, state, stream, anchor(block))
-            (loss_sum, count), grads = jax.value_and_grad(loss, has_aux=True)(params)
+            value_and_grad = jax.value_and_grad(loss_at, has_aux=True)
+            (loss_sum, count), grads = value_and_grad(params, carry, state, stream, anchor(block))
             new = _Sums(grads, loss_sum.astype(sums.loss.dtype), count)
             return (step, carry), _tree.accumulate(sums, new)
 
@@ -208,9 +210,7 @@ def with_auxiliary_loss(
         """The first step of the cell through which the gradient flows."""
         return jnp.maximum(anchor - (truncation_length - 1), 0)
 
-    def run(
-        params: Any, carry: Any, state: EstimatorState, stream: Stream, step: jax.Array
-    ) -> Any:
+    def run(params: Any, carry: Any, state: EstimatorState, stream: Stream, step: jax.Array) -> Any:
         """The carry after a step."""
         if stream.resets is not None:
             reset = _tree.index(jnp.asarray(stream.resets), step)
@@ -220,7 +220,10 @@ def with_auxiliary_loss(
     def loss_at(
         params: Any, carry: Any, state: EstimatorState, stream: Stream, anchor: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        """(the sum of an anchor's losses over rows, their number), from the carry at `first_step`."""
+        """(the sum of an anchor's losses over rows, their number).
+
+        `carry` enters the first step through which the gradient flows.
+        """
 
         def advance(carry: Any, step: jax.Array) -> tuple[Any, None]:
             new = run(params, carry, state, stream, jnp.maximum(step, 0))
@@ -233,14 +236,16 @@ def with_auxiliary_loss(
 
         of_cell = jnp.arange(1 - truncation_length, 1, dtype=jnp.int32)
         carry, _ = lax.scan(advance, carry, anchor + of_cell)
-        begin = anchor - window_length if window == "before" else anchor
-        steps = begin + jnp.arange(window_length + 1, dtype=jnp.int32)
-        is_inside = (begin >= 0) & (begin + window_length < stream.num_new)
-        steps = jnp.clip(steps, 0, stream.num_steps - 1)
-        xs = _tree.gather(stream.xs, steps[:-1]), _tree.gather(stream.xs, steps[1:])
+        begin = anchor - window_length if window == "before" else anchor + 1
+        steps = begin + jnp.arange(window_length, dtype=jnp.int32)
+        is_inside = (begin >= 0) & (begin + window_length <= stream.num_new)
+        fed = jnp.concatenate([anchor[None], steps[:-1]])
+        steps, fed = (jnp.clip(at, 0, stream.num_steps - 1) for at in (steps, fed))
+        xs = _tree.gather(stream.xs, fed), _tree.gather(stream.xs, steps)
         losses = jnp.mean(lax.scan(decode, carry, xs)[1], axis=0)
         if stream.resets is not None:
-            resets = _tree.gather(jnp.asarray(stream.resets), steps[1:])
+            later = steps + int(window == "before")  # a sequence may begin with the window
+            resets = _tree.gather(jnp.asarray(stream.resets), later)
             is_inside &= ~jnp.any(resets, axis=0)
         counts = is_inside | jnp.zeros_like(losses, bool)
         total = jnp.sum(jnp.where(counts, losses, jnp.zeros_like(losses)))

@@ -88,8 +88,10 @@ def plain_loss(params, problem, after_reset, window, at, reach=REACH):
     """(the summed auxiliary losses of anchors, their number), from the first step on for each."""
     stream, total, count = problem.stream, 0.0, 0
     for anchor in at:
-        first = anchor - LENGTH if window == "before" else anchor
-        if anchor >= NUM_STEPS or first < 0 or first + LENGTH >= NUM_STEPS:
+        at_window = range(anchor - LENGTH, anchor)
+        if window == "after":
+            at_window = range(anchor + 1, anchor + LENGTH + 1)
+        if anchor >= NUM_STEPS or at_window[0] < 0 or at_window[-1] >= NUM_STEPS:
             continue
         carry = problem.carry
         for t in range(anchor + 1):
@@ -97,11 +99,14 @@ def plain_loss(params, problem, after_reset, window, at, reach=REACH):
                 carry = jax.lax.stop_gradient(carry)
             carry = jnp.where(stream.resets[t][:, None], after_reset, carry)
             carry, _ = problem.cell(params[0], carry, stream.xs[t])
-        counts = ~stream.resets[first + 1 : first + LENGTH + 1].any(axis=0)
+        between = range(min(anchor, at_window[0]) + 1, max(anchor, at_window[-1]) + 1)
+        counts = ~stream.resets[np.array(between)].any(axis=0)
         count += counts.sum()
-        for t in range(first, first + LENGTH):
-            carry, y = decoder(params, carry, stream.xs[t])
-            losses = decoder_loss(params, y, stream.xs[t + 1]) / LENGTH
+        x = stream.xs[anchor]
+        for t in at_window:
+            carry, y = decoder(params, carry, x)
+            x = stream.xs[t]
+            losses = decoder_loss(params, y, x) / LENGTH
             total += jnp.sum(jnp.where(counts, losses, 0.0))
     return total, count
 
