@@ -102,8 +102,6 @@ SAB = "tests/cells/test_sab.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
 AUXILIARY = "tests/contrib/test_auxiliary_loss.py::"
-    "tests/contrib/test_auxiliary_loss.py::test_every_estimator_gets_the_gradient_of_the_loop"
-)
 DIAGNOSTICS = "tests/diagnostics/"
 
 LIBRARY_FAULTS = [
@@ -1488,7 +1486,7 @@ LIBRARY_FAULTS = [
         "artbp/contrib/auxiliary_loss.py",
         "is_inside &= ~jnp.any(resets, axis=0)",
         "is_inside &= ~jnp.all(resets, axis=0)",
-        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[bptt]", f"{AUXILIARY}[unbiased_tbptt]"],
+        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop"],
         "A window that belongs to another sequence has no loss.",
     ),
     Fault(
