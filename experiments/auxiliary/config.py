@@ -14,7 +14,7 @@ FIELDS = {
     "weight": Field(1.0, "of the auxiliary losses; an anchor for each sequence", positive),
     "hidden_size": Field(32, "of the LSTM, and of the decoder's", whole(1)),
     "batch": Field(32, "rows", whole(1)),
-    "num_sequences": Field(768, "of a row in a training; the last quarter is scored", at_least(4)),
+    "num_sequences": Field(512, "of a row in a training; the last quarter is scored", at_least(4)),
     "learning_rates": Field((1e-3, 3e-3, 1e-2, 3e-2), "of Adam, for each arm", positive),
     "num_tuning_runs": Field(1, "runs that choose the learning rate", at_least(1)),
     "num_seeds": Field(4, "runs that are reported", at_least(2, "an interval needs at least 2")),

@@ -4,7 +4,7 @@ Each is a classification of sequences of equal length, with a loss at the last s
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -68,17 +68,18 @@ PROBLEMS = {
 }
 
 
-def make_stream(problem: Problem, sequences: Sequences, batch: int) -> artbp.Stream:
-    """Puts sequences side by side in rows and one after the other, with a loss at each end."""
+def side_by_side(problem: Problem, sequences: Sequences, batch: int) -> Sequences:
+    """Returns inputs and targets [T, batch]: sequences in rows, and one after the other."""
     symbols, classes = sequences
-    last = np.arange(problem.length) == problem.length - 1
 
     def in_rows(values: np.ndarray) -> np.ndarray:
-        """[length, number] as [T, batch]."""
         parts = values.reshape(problem.length, -1, batch)
         return np.ascontiguousarray(np.swapaxes(parts, 0, 1)).reshape(-1, batch)
 
-    targets = in_rows(np.broadcast_to(classes, symbols.shape))
-    number = len(targets) // problem.length
-    first = np.tile(np.arange(problem.length) == 0, number)
-    return artbp.Stream(in_rows(symbols), targets, resets=first, mask=np.tile(last, number))
+    return in_rows(symbols), in_rows(np.broadcast_to(classes, symbols.shape))
+
+
+def make_stream(problem: Problem, xs: Any, targets: Any) -> artbp.Stream:
+    """Makes a stream of inputs and targets [T, batch], with a loss at the end of each sequence."""
+    steps = np.arange(len(xs)) % problem.length
+    return artbp.Stream(xs, targets, resets=steps == 0, mask=steps == problem.length - 1)

@@ -9,7 +9,7 @@ import optax
 
 import artbp
 from artbp.cells import lstm
-from experiments.auxiliary.problems import PROBLEMS, Problem, make_stream
+from experiments.auxiliary.problems import PROBLEMS, Problem, make_stream, side_by_side
 from experiments.common.divergence import all_finite
 from experiments.common.figures import COLOURS
 from experiments.common.report import Row
@@ -66,6 +66,7 @@ class Training:
                 normalizer=float(config.batch),
             )
         self.estimator = estimator
+        self._train = jax.jit(jax.vmap(self._train_one))
 
     def init(self, rng_key: jax.Array) -> Any:
         """The params, with the same main network for all arms of a key."""
@@ -89,29 +90,27 @@ class Training:
         """
         problem, config = self.problem, self.config
         number = config.num_sequences * config.batch
-        drawn = [make_stream(problem, problem.draw(one, number), config.batch) for one in seeds]
+        data = [side_by_side(problem, problem.draw(one, number), config.batch) for one in seeds]
         tests = [problem.test(one) for one in seeds]
-        streams, tests = (jax.tree.map(lambda *one: np.stack(one), *all) for all in (drawn, tests))
-        keys = jnp.stack([jax.random.key(one) for one in seeds])
-        params = jax.vmap(self.init)(keys)
-        found = self._train(jnp.asarray(rates), params, streams, tests)
+        data, tests = (jax.tree.map(lambda *one: np.stack(one), *all) for all in (data, tests))
+        params = jax.vmap(self.init)(jnp.stack([jax.random.key(one) for one in seeds]))
+        found = self._train(jnp.asarray(rates), params, data, tests)
         loss, accuracy = (np.asarray(one, np.float64) for one in found)
         return loss, accuracy
 
-    def _train(self, rates: Any, params: Any, streams: Any, tests: Any) -> Any:
+    def _train_one(self, rate: Any, params: Any, data: Any, test: Any) -> Any:
+        """(the main loss of the last quarter, the test accuracy)."""
         length, number = self.problem.length, self.config.num_sequences
         edges = np.array([0, 3 * number // 4 * length, number * length])
-        anchors_key = jax.random.key(self.config.seed)
+        carry = lstm.initial_carry(self._main(params)["cell"], self.config.batch)
+        key = jax.random.key(self.config.seed)  # of the anchors
+        given = rate, params, carry, make_stream(self.problem, *data), key
+        result = train_whole(self.estimator, optax.adam, *given, edges=edges)
+        return result.loss[-1], accuracy(self._main(result.params), *test)
 
-        def one(rate: Any, params: Any, stream: Any, test: Any) -> Any:
-            main = params[0] if self.arm.window else params
-            carry = lstm.initial_carry(main["cell"], self.config.batch)
-            given = rate, params, carry, stream, anchors_key
-            result = train_whole(self.estimator, optax.adam, *given, edges=edges)
-            main = result.params[0] if self.arm.window else result.params
-            return result.loss[-1], accuracy(main, *test)
-
-        return jax.jit(jax.vmap(one))(rates, params, streams, tests)
+    def _main(self, params: Any) -> Any:
+        """The params of the network that classifies."""
+        return params[0] if self.arm.window else params
 
 
 def accuracy(params: Any, symbols: jax.Array, classes: jax.Array) -> jax.Array:

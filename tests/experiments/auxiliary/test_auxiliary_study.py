@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.auxiliary.__main__ import STUDY
-from experiments.auxiliary.problems import PROBLEMS, make_stream
+from experiments.auxiliary.problems import PROBLEMS, make_stream, side_by_side
 from experiments.auxiliary.training import ARMS
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
@@ -42,7 +42,7 @@ def test_from_end_to_end(tmp_path):
 def test_a_stream_holds_the_sequences_and_asks_at_their_ends(name):
     problem = PROBLEMS[name]
     symbols, classes = problem.draw(3, 6)
-    stream = make_stream(problem, (symbols, classes), batch=2)
+    stream = make_stream(problem, *side_by_side(problem, (symbols, classes), batch=2))
     assert np.flatnonzero(stream.resets).tolist() == [i * problem.length for i in range(3)]
     ends = np.flatnonzero(stream.mask)
     assert ends.tolist() == [i * problem.length - 1 for i in range(1, 4)]
