@@ -1462,7 +1462,7 @@ LIBRARY_FAULTS = [
         "artbp/contrib/auxiliary_loss.py",
         "return jnp.maximum(anchor - (truncation_length - 1), 0)",
         "return jnp.maximum(anchor - truncation_length, 0)",
-        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[bptt]"],
+        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[unbiased_tbptt]"],
         "The carry at an anchor is that of its own steps.",
     ),
     Fault(
@@ -1476,8 +1476,8 @@ LIBRARY_FAULTS = [
     Fault(
         "anchors-are-reached-from-a-carry-that-is-too-late",
         "artbp/contrib/auxiliary_loss.py",
-        "is_nearer = (begin == 0) | (first_step(anchor(first)) >= begin)",
-        "is_nearer = (begin == 0) | (anchor(first) >= begin)",
+        "is_nearer = (begin == 0) | (first_step(anchor) >= begin)",
+        "is_nearer = (begin == 0) | (anchor >= begin)",
         [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[unbiased_tbptt]"],
         "The gradient of an anchor goes back over the edges of the estimator.",
     ),
@@ -1486,7 +1486,7 @@ LIBRARY_FAULTS = [
         "artbp/contrib/auxiliary_loss.py",
         "is_inside &= ~jnp.any(resets, axis=0)",
         "is_inside &= ~jnp.all(resets, axis=0)",
-        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop"],
+        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[unbiased_tbptt]"],
         "A window that belongs to another sequence has no loss.",
     ),
     Fault(

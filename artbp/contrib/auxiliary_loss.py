@@ -33,15 +33,17 @@ _DOMAIN = 0x616E6368
 
 
 class _State(NamedTuple):
-    """The inner state of the wrapped estimator, and a carry from which anchors are reached.
+    """The inner state of the wrapped estimator, and the way to the next anchor.
 
     Attributes:
       of_estimator: the inner state of the estimator that is wrapped.
-      step, carry: the carry that enters this step. It is never behind the first step through which
-        the gradient of the next anchor flows.
+      block: the next anchor is in steps block · anchor_every, ..., (block + 1) · anchor_every − 1.
+      step, carry: the carry that enters this step, from which the next anchor is reached. The step
+        is never after the first one through which its gradient flows.
     """
 
     of_estimator: Any
+    block: jax.Array
     step: jax.Array
     carry: Any
 
@@ -145,7 +147,8 @@ def with_auxiliary_loss(
     ) -> EstimatorState:
         main, _ = _split(params)
         state = estimator.init(main, carry, rng_key=rng_key, initial_carry=initial_carry)
-        copies = jax.tree.map(jnp.copy, (state.position, state.carry))  # see `base.start`
+        own = state.position, state.position, state.carry
+        copies = jax.tree.map(jnp.copy, own)  # see `base.start`
         return state._replace(inner_state=_State(state.inner_state, *copies))
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
@@ -157,54 +160,53 @@ def with_auxiliary_loss(
         main, _ = _split(params)
         of_estimator = state._replace(inner_state=state.inner_state.of_estimator)
         grads, new_state, info = estimator.estimate(main, of_estimator, stream)
-        reached, sums = at_anchors(_tree.as_arrays(params), state, stream, info.length)
+        own, sums = at_anchors(_tree.as_arrays(params), state, stream, info.length)
         of_main, of_decoder = _tree.astype(sums.grads, _tree.as_arrays(params))
         grads = _tree.accumulate(grads, of_main), of_decoder
         extra = {"auxiliary_loss": sums.loss, "num_auxiliary_losses": sums.count}
         info = info._replace(extra=join_extra(extra, info.extra))
-        return grads, new_state._replace(inner_state=_State(new_state.inner_state, *reached)), info
+        return grads, new_state._replace(inner_state=_State(new_state.inner_state, *own)), info
 
     @jax.jit
     def at_anchors(
         params: Any, state: EstimatorState, stream: Stream, length: Any
-    ) -> tuple[tuple[jax.Array, Any], _Sums]:
-        """((a step, the carry that enters it), sums over the anchors of the estimate)."""
+    ) -> tuple[tuple[jax.Array, jax.Array, Any], _Sums]:
+        """((block, step, carry) of the new state, sums over the anchors of the estimate)."""
         begin = jnp.asarray(state.position, jnp.int32)
         end = begin + jnp.asarray(length, jnp.int32)
         before = (jnp.asarray(state.num_steps) - begin).astype(jnp.uint32)  # another in each pass
         key = jax.random.fold_in(jax.random.fold_in(state.rng_key, _DOMAIN), before)
 
-        def anchor(block: jax.Array) -> jax.Array:
+        def draw(block: jax.Array) -> jax.Array:
             own = jax.random.fold_in(key, block.astype(jnp.uint32))
             return block * anchor_every + jax.random.randint(own, (), 0, anchor_every, jnp.int32)
 
-        first, last = begin // anchor_every, (end - 1) // anchor_every
-        first += (anchor(first) < begin).astype(jnp.int32)
-        stop = last + (anchor(last) < end).astype(jnp.int32)
+        stored: _State = state.inner_state
+        block = jnp.where(begin == 0, jnp.zeros_like(stored.block), stored.block)
+        anchor = draw(block)
+        # It is reached from the start of this estimate, unless its gradient flows farther back.
+        is_nearer = (begin == 0) | (first_step(anchor) >= begin)
+        reached = _tree.select(is_nearer, (begin, state.carry), (stored.step, stored.carry))
 
-        # The next anchor is reached from here, unless the gradient flows through earlier steps.
-        is_nearer = (begin == 0) | (first_step(anchor(first)) >= begin)
-        here, stored = (begin, state.carry), tuple(state.inner_state[1:])
-        reached = _tree.select(is_nearer, here, stored)
-
-        def body(block: jax.Array, loop: Any) -> Any:
-            (step, carry), sums = loop
-            target = first_step(anchor(block))
+        def body(loop: Any) -> Any:
+            block, anchor, reached, sums = loop
+            target = first_step(anchor)
             step, carry = lax.while_loop(
                 lambda at: at[0] < target,
                 lambda at: (at[0] + 1, run(params, at[1], state, stream, at[0])),
-                (step, carry),
+                reached,
             )
             value_and_grad = jax.value_and_grad(loss_at, has_aux=True)
-            (loss_sum, count), grads = value_and_grad(params, carry, state, stream, anchor(block))
+            (loss_sum, count), grads = value_and_grad(params, carry, state, stream, anchor)
             new = _Sums(grads, loss_sum.astype(sums.loss.dtype), count)
-            return (step, carry), _tree.accumulate(sums, new)
+            return block + 1, draw(block + 1), (step, carry), _tree.accumulate(sums, new)
 
         zero = jnp.zeros((), jnp.result_type(float)), jnp.zeros((), jnp.int32)
-        sums = _Sums(_tree.zero_sums(params), *zero)
-        reached, sums = lax.fori_loop(first, stop, body, (reached, sums))
+        loop = block, anchor, reached, _Sums(_tree.zero_sums(params), *zero)
+        block, _, reached, sums = lax.while_loop(lambda loop: loop[1] < end, body, loop)
         scale = weight / normalizer
-        return reached, sums._replace(grads=jax.tree.map(lambda grad: scale * grad, sums.grads))
+        grads = jax.tree.map(lambda grad: scale * grad, sums.grads)
+        return (block, *reached), sums._replace(grads=grads)
 
     def first_step(anchor: jax.Array) -> jax.Array:
         """The first step of the cell through which the gradient flows."""
