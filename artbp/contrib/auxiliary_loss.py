@@ -163,7 +163,7 @@ def with_auxiliary_loss(
         own, sums = at_anchors(_tree.as_arrays(params), state, stream, info.length)
         of_main, of_decoder = _tree.astype(sums.grads, _tree.as_arrays(params))
         grads = _tree.accumulate(grads, of_main), of_decoder
-        extra = {"auxiliary_loss": sums.loss, "num_auxiliary_losses": sums.count}
+        extra: dict[str, Any] = {"auxiliary_loss": sums.loss, "num_auxiliary_losses": sums.count}
         info = info._replace(extra=join_extra(extra, info.extra))
         return grads, new_state._replace(inner_state=_State(new_state.inner_state, *own)), info
 

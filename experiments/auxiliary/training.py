@@ -70,18 +70,18 @@ class Training:
 
     def init(self, rng_key: jax.Array) -> Any:
         """The params, with the same main network for all arms of a key."""
-        keys, size = jax.random.split(rng_key, 4), self.config.hidden_size
+        keys, size = jax.random.split(rng_key, (2, 2)), self.config.hidden_size
 
-        def network(cell_key: jax.Array, readout_key: jax.Array, outputs: int) -> Any:
+        def network(keys: jax.Array, outputs: int) -> Any:
             return {
-                "cell": lstm.init(cell_key, self.problem.num_symbols, size),
-                "readout": losses.init_readout(readout_key, size, outputs),
+                "cell": lstm.init(keys[0], self.problem.num_symbols, size),
+                "readout": losses.init_readout(keys[1], size, outputs),
             }
 
-        main = network(*keys[:2], self.problem.num_classes)
+        main = network(keys[0], self.problem.num_classes)
         if not self.arm.window:
             return main
-        return main, network(*keys[2:], self.problem.num_symbols)
+        return main, network(keys[1], self.problem.num_symbols)
 
     def train(self, rates: Any, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """(main losses of the last quarter, test accuracies) of runs with these rates and seeds.

@@ -20,7 +20,7 @@ use images of 28 × 28 pixels.
 """
 
 import functools
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _load() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All images in a random order, so that both splits have every writer; the order of pixels."""
     from sklearn.datasets import load_digits  # here, as the import takes a second
 
-    data = load_digits()
+    data: Any = load_digits()
     rng = np.random.default_rng(0)
     image, order = rng.permutation(len(data.target)), rng.permutation(NUM_PIXELS)
     return data.data[image].T.astype(np.int32), data.target[image].astype(np.int32), order
