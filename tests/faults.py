@@ -101,6 +101,7 @@ RECIPES = "tests/test_recipes.py::"
 SAB = "tests/cells/test_sab.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
+AUXILIARY = "tests/contrib/test_auxiliary_loss.py::"
 DIAGNOSTICS = "tests/diagnostics/"
 
 LIBRARY_FAULTS = [
@@ -1464,6 +1465,38 @@ LIBRARY_FAULTS = [
         "A sum of bfloat16 gradients stops to grow.",
     ),
     # artbp.contrib.
+    Fault(
+        "anchors-reach-one-step-too-far",
+        "artbp/contrib/auxiliary_loss.py",
+        "return jnp.maximum(anchor - (truncation_length - 1), 0)",
+        "return jnp.maximum(anchor - truncation_length, 0)",
+        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[unbiased_tbptt]"],
+        "The carry at an anchor is that of its own steps.",
+    ),
+    Fault(
+        "anchors-are-the-same-in-every-pass",
+        "artbp/contrib/auxiliary_loss.py",
+        "jax.random.fold_in(jax.random.fold_in(state.rng_key, _DOMAIN), before)",
+        "jax.random.fold_in(jax.random.fold_in(state.rng_key, _DOMAIN), 0 * before)",
+        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[unbiased_tbptt]"],
+        "Each pass draws new anchors.",
+    ),
+    Fault(
+        "anchors-are-reached-from-a-carry-that-is-too-late",
+        "artbp/contrib/auxiliary_loss.py",
+        "is_nearer = (begin == 0) | (first_step(anchor) >= begin)",
+        "is_nearer = (begin == 0) | (anchor >= begin)",
+        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[unbiased_tbptt]"],
+        "The gradient of an anchor goes back over the edges of the estimator.",
+    ),
+    Fault(
+        "auxiliary-losses-across-a-reset",
+        "artbp/contrib/auxiliary_loss.py",
+        "is_inside &= ~jnp.any(resets, axis=0)",
+        "is_inside &= ~jnp.all(resets, axis=0)",
+        [f"{AUXILIARY}test_every_estimator_gets_the_gradient_of_the_loop[unbiased_tbptt]"],
+        "A window that belongs to another sequence has no loss.",
+    ),
     Fault(
         "runs-compensation-of-the-wrong-run",
         "artbp/contrib/block_schedule.py",

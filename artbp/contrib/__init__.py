@@ -6,9 +6,11 @@ multi_draw_gradient  averages several draws of boundaries on one forward pass;
                      `coupling_variance` samples the variance of such a scheme
 sampled_bias         tests random boundaries for bias, with an interval from the exact variance
 clipping_report      measures the bias of clipping the gradient of each segment
+with_auxiliary_loss  adds losses of a decoder at random anchors (r-LSTM, p-LSTM)
 optimal_law          finds the truncation law of least variance for a given mean and second moment
 """
 
+from artbp.contrib.auxiliary_loss import with_auxiliary_loss
 from artbp.contrib.clipping import ClippingReport, clipping_report, clipping_reports
 from artbp.contrib.couplings import sample_row_gates
 from artbp.contrib.independent_runs import IndependentRuns, by_run, independent_runs
@@ -30,4 +32,5 @@ __all__ = [
     "optimal_law",
     "sample_row_gates",
     "sampled_bias",
+    "with_auxiliary_loss",
 ]

@@ -14,6 +14,7 @@ brackets                   one symbol, in a text without end     closings   ln 4
 temporal_order             two symbols and their order           last step  ln 4
 switching_tables           a rule that changes: quick updates    all        ln 8
 mackey_glass               17 units of a real-valued series      all        1
+digits                     an image, shown pixel by pixel        last step  about ln 10
 
 base      the types Task, Chunk and Piece, and how rows become chunks
 losses    cross-entropy and squared error with a linear readout
@@ -25,12 +26,13 @@ from experiments.tasks.anbn import anbn
 from experiments.tasks.base import Chunk, Task
 from experiments.tasks.brackets import brackets
 from experiments.tasks.copy_memory import copy_memory, copy_memory_variable_lag
+from experiments.tasks.digits import digits
 from experiments.tasks.mackey_glass import mackey_glass
 from experiments.tasks.switching_tables import switching_tables
 from experiments.tasks.temporal_order import temporal_order
 
 _BUILDERS = [copy_memory, copy_memory_variable_lag, adding, anbn, brackets, temporal_order]
-_BUILDERS += [switching_tables, mackey_glass]
+_BUILDERS += [switching_tables, mackey_glass, digits]
 # By name; each has defaults for all its arguments.
 TASKS = {builder.__name__: builder for builder in _BUILDERS}
 

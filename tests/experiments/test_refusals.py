@@ -11,6 +11,7 @@ from experiments.common.errors import ConfigError, ExperimentError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = (
+    "auxiliary",
     "bias",
     "compare",
     "critic",
@@ -27,6 +28,13 @@ EXPERIMENTS = (
     "teacher_forcing",
 )
 BAD = {
+    "auxiliary": [
+        ("problems=('chess',)", "'chess' is unknown"),
+        ("short_window=12", "short_window is 12: expected a divisor of 64"),
+        ("window_length=32", "window_length is 32: expected less than 32"),
+        ("weight=0.0", r"weight was given 0\.0"),
+        ("num_seeds=1", "an interval needs at least 2"),
+    ],
     "bias": [
         ("systems=('chess',)", "chess"),
         ("num_windows=4", "8 or more"),

@@ -23,8 +23,9 @@ SMALL = {
     "temporal_order": {"length": 12},
     "switching_tables": {"mean_duration": 5},
     "mackey_glass": {"horizon": 3},
+    "digits": {"permuted": True},
 }
-FIXED_LENGTH = {"copy_memory": 23, "adding": 9}
+FIXED_LENGTH = {"copy_memory": 23, "adding": 9, "digits": 64}
 ENDLESS = {"brackets", "switching_tables", "mackey_glass"}
 IN_BLOCKS = TASKS.keys() - {"switching_tables", "mackey_glass"}  # these have one size
 FIELDS = ("xs", "targets", "resets", "mask")
@@ -139,7 +140,7 @@ def test_arrays_have_the_stated_shapes_dtypes_and_ranges(name):
 @every_task
 def test_every_symbol_and_class_occurs(name):
     task = _small(name)
-    rows = task_streams.take(task, 600)
+    rows = task_streams.take(task, 2000)
     if task.symbols:
         assert set(rows.xs.flat) == set(range(task.input_size))
     if task.loss == "cross entropy":
@@ -226,6 +227,7 @@ def test_bad_chunks_are_refused_before_the_first(arguments, what):
         ("switching_tables", {"noise": float("nan")}, "noise = nan; expected"),
         ("switching_tables", {"noise": "some"}, "noise = 'some'; expected"),
         ("mackey_glass", {"horizon": 0}, "horizon = 0; expected an integer, 1 or more"),
+        ("digits", {"split": "validation"}, "split = 'validation'; expected 'train' or 'test'"),
     ],
 )
 def test_bad_arguments_are_refused(name, arguments, what):
