@@ -7,6 +7,7 @@ multi_draw_gradient  averages several draws of boundaries on one forward pass;
 sampled_bias         tests random boundaries for bias, with an interval from the exact variance
 clipping_report      measures the bias of clipping the gradient of each segment
 optimal_law          finds the truncation law of least variance for a given mean and second moment
+target_propagation   an estimator whose states between segments are variables of their own
 """
 
 from artbp.contrib.clipping import ClippingReport, clipping_report, clipping_reports
@@ -15,6 +16,7 @@ from artbp.contrib.independent_runs import IndependentRuns, by_run, independent_
 from artbp.contrib.multi_draw import SampledTrace, coupling_variance, multi_draw_gradient
 from artbp.contrib.optimal_law import optimal_law
 from artbp.contrib.sampled_bias import SampledBias, sampled_bias
+from artbp.contrib.target_propagation import target_propagation
 
 __all__ = [
     "ClippingReport",
@@ -30,4 +32,5 @@ __all__ = [
     "optimal_law",
     "sample_row_gates",
     "sampled_bias",
+    "target_propagation",
 ]
