@@ -1,6 +1,6 @@
-"""Target propagation, TBPTT 4 and full BPTT on bits that are named six steps later.
+"""Target propagation, TBPTT 4 and full BPTT on bits that are named ten steps later.
 
-    python -m experiments.target_propagation --config configs/target_propagation/default.py --workdir DIR
+    python -m experiments.target_propagation --config configs/target_propagation/default.py
 
 Expected time: not measured yet.
 Expected result: experiments/results/target_propagation/table.md.

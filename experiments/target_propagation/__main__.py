@@ -1,4 +1,4 @@
-"""Compares target propagation with truncated and full BPTT on bits that are named a few steps later.
+"""Compares target propagation with truncated and full BPTT on bits to be named some steps later.
 
 python -m experiments.target_propagation [--config FILE] [--set field=value] [--workdir DIR]
 """

@@ -34,7 +34,7 @@ def target_propagation(
         )
 
     rounds = max(1, multiplier_updates)
-    words = f", {multiplier_updates} multiplier updates" if multiplier_updates else ""
+    words = f", multiplier updates: {multiplier_updates}" if multiplier_updates else ""
     return replace(
         bptt(num_segments * length),
         make=make,
@@ -53,21 +53,20 @@ ARMS = (
     "target_propagation(4, 8, 2)",
     "target_propagation(4, 8, 8)",
     "target_propagation(4, 8, 8, 1)",
-    "target_propagation(4, 8, 4, 4)",
 )
 
 FIELDS = {
     "arms": Field(ARMS, "what is compared", fields.arms(OWN)),
-    "lag": Field(6, "steps after which a bit is to be named", at_least(1)),
+    "lag": Field(10, "steps after which a bit is to be named", at_least(1)),
     "sequence_length": Field(32, "time steps; the first `lag` have no loss", at_least(2)),
     "num_sequences": Field(1000, "of a training of full BPTT, in each row", at_least(10)),
     "batch": Field(32, "rows read side by side", at_least(1)),
     "hidden_size": Field(32, "units of the GRU", at_least(1)),
-    "learning_rates": Field((1e-3, 3e-3, 1e-2, 3e-2), "of Adam, for each arm", positive),
-    "penalties": Field((1.0, 10.0, 100.0), "λ of target propagation", positive),
+    "learning_rates": Field((1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "of Adam, for each arm", positive),
+    "penalties": Field((0.1, 1.0, 10.0), "λ of target propagation", positive),
     "test_sequences": Field(20, "in each row", whole(1)),
     "num_tuning_runs": Field(1, "runs that choose the learning rate and λ", at_least(1)),
-    "num_seeds": Field(5, "runs that are reported", at_least(2, "an interval needs at least 2")),
+    "num_seeds": Field(4, "runs that are reported", at_least(2, "a range needs at least 2")),
     "seed": Field(0, "of all keys", fields.seed),
 }
 

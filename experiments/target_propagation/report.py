@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.common.report import Column, Row, interval
+from experiments.common.report import Column, Row, median_and_range
 from experiments.common.tuning import rate_text
 from experiments.target_propagation.config import TARGET_RATE
 
@@ -10,12 +10,8 @@ from experiments.target_propagation.config import TARGET_RATE
 def columns() -> list[Column]:
     """Of the table."""
 
-    def loss(row: Row, name: str) -> str:
-        mean, half = interval(row[name])
-        return f"{mean:.3f} ± {half:.3f}"
-
     def penalty(row: Row) -> str:
-        return f"{row['penalty']:g}" if row["penalty"] else ""
+        return rate_text(row["penalty"], row["penalty_at_edge"]) if row["penalty"] else ""
 
     return [
         ("gradient", "{label}"),
@@ -23,8 +19,8 @@ def columns() -> list[Column]:
         ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
         ("λ", penalty),
         ("sequences", "{num_sequences:,}"),
-        ("test loss at equal work", lambda row: loss(row, "equal_work")),
-        ("test loss on as many sequences", lambda row: loss(row, "equal_data")),
+        ("test loss at equal work", lambda row: median_and_range(row["equal_work"])),
+        ("test loss on as many sequences", lambda row: median_and_range(row["equal_data"])),
     ]
 
 
@@ -33,8 +29,8 @@ def note(config: Any) -> str:
     return f"""\
 A GRU of {config.hidden_size} units reads random bits and names the one of {config.lag} steps ago; \
 sequences of {config.sequence_length} steps, {config.batch} side by side. Loss: nats per bit on \
-{config.test_sequences * config.batch:,} new sequences, mean ± half-width of the 95 % interval \
-(Student's t) over {config.num_seeds} seeds; a guess costs 0.693. Work: evaluations of the cell \
+{config.test_sequences * config.batch:,} new sequences, median [smallest, largest] of \
+{config.num_seeds} seeds; a guess costs 0.693. Work: evaluations of the cell \
 per time step, where a backward step counts two. At equal work, a training has the sequences of \
 its row; in the last column it has {config.num_sequences:,}, with the same learning rate and λ. \
 TBPTT K makes an update every K steps, the others one per sequence, Adam. Learning rate, of \

@@ -91,6 +91,7 @@ def run_arm(arm: Arm, config: Any) -> Row:
         "learning_rate": rate,
         "rate_at_edge": rate in (min(config.learning_rates), max(config.learning_rates)),
         "penalty": penalty if of_penalty else None,
+        "penalty_at_edge": penalty in (min(penalties), max(penalties)),
         "num_sequences": affordable,
         "tuning_loss": found.mean(axis=0).tolist(),
         "equal_work": equal_work,
