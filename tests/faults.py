@@ -102,6 +102,7 @@ SAB = "tests/cells/test_sab.py::"
 RUNS = "tests/contrib/test_independent_runs.py::"
 COUPLINGS = "tests/contrib/test_couplings.py::"
 AUXILIARY = "tests/contrib/test_auxiliary_loss.py::"
+TARGETS = "tests/contrib/test_target_propagation.py::"
 DIAGNOSTICS = "tests/diagnostics/"
 
 LIBRARY_FAULTS = [
@@ -1552,6 +1553,22 @@ LIBRARY_FAULTS = [
         "return jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), gradients)",
         ["tests/contrib/test_multi_draw.py::test_the_mean_of_draws_is_that_of_their_gates"],
         "The mean of draws is unbiased, not their sum.",
+    ),
+    Fault(
+        "target-propagation-without-multipliers",
+        "artbp/contrib/target_propagation.py",
+        "shifted = jax.tree.map(jnp.add, gaps, multipliers)",
+        "shifted = gaps",
+        [f"{TARGETS}test_with_multipliers_the_gradient_is_that_of_bptt_at_any_penalty"],
+        "A penalty alone leaves a bias of the order of 1/λ.",
+    ),
+    Fault(
+        "target-propagation-through-resets",
+        "artbp/contrib/target_propagation.py",
+        "~flags & _tree.align(exists, flags)",
+        "_tree.align(exists, flags) | flags",
+        [f"{TARGETS}test_a_loop_over_segments"],
+        "A target that a reset replaces ties nothing together.",
     ),
     Fault(
         "sampled-bias-deviation",

@@ -77,7 +77,8 @@ def sab(
 
     Source: Ke et al., "Sparse Attentive Backtracking: Temporal Credit Assignment Through Reminding"
     (arXiv 1809.03702), and their code, github.com/nke001/sparse_attentive_backtracking_release,
-    which also stores the zeros before the first step.
+    which also stores the zeros before the first step, and has each boundary one step earlier: a
+    state stored at a multiple of truncation_length is there the first of its segment, not the last.
     """
     check_integer(1, truncation_length=truncation_length, store_every=store_every)
     check_integer(2, top_k=top_k)

@@ -8,6 +8,7 @@ sampled_bias         tests random boundaries for bias, with an interval from the
 clipping_report      measures the bias of clipping the gradient of each segment
 with_auxiliary_loss  adds losses of a decoder at random anchors (r-LSTM, p-LSTM)
 optimal_law          finds the truncation law of least variance for a given mean and second moment
+target_propagation   an estimator whose states between segments are variables of their own
 """
 
 from artbp.contrib.auxiliary_loss import with_auxiliary_loss
@@ -17,6 +18,7 @@ from artbp.contrib.independent_runs import IndependentRuns, by_run, independent_
 from artbp.contrib.multi_draw import SampledTrace, coupling_variance, multi_draw_gradient
 from artbp.contrib.optimal_law import optimal_law
 from artbp.contrib.sampled_bias import SampledBias, sampled_bias
+from artbp.contrib.target_propagation import target_propagation
 
 __all__ = [
     "ClippingReport",
@@ -32,5 +34,6 @@ __all__ = [
     "optimal_law",
     "sample_row_gates",
     "sampled_bias",
+    "target_propagation",
     "with_auxiliary_loss",
 ]

@@ -25,6 +25,7 @@ EXPERIMENTS = (
     "phase",
     "recurrent_ppo",
     "stability",
+    "target_propagation",
     "teacher_forcing",
 )
 BAD = {
@@ -189,6 +190,12 @@ BAD = {
         ("num_tuning_runs=0", "num_tuning_runs was given 0"),
         ("figure_radius=1.1", "one of spectral_radii"),
         ("seed=-1", "seed is -1"),
+    ],
+    "target_propagation": [
+        ("arms=('tbptt(5)',)", "a number of steps that divides 32"),
+        ("arms=('target_propagation(4, 1, 2)',)", "num_segments=1"),
+        ("lag=32", "lag is 32: expected less than sequence_length"),
+        ("penalties=(0.0,)", r"penalties was given \(0\.0,\)"),
     ],
     "teacher_forcing": [
         ("free_steps=()", "free_steps is empty"),
