@@ -14,6 +14,7 @@ import optax
 
 import artbp
 from artbp import truncation
+from artbp.contrib.auxiliary_loss import Window
 from experiments.common.arms import Size, parse
 from experiments.common.figures import COLOURS
 from experiments.long_memory.problems import LENGTH
@@ -36,6 +37,7 @@ class Arm:
         stored: the time steps whose residuals an estimate stores, in words.
         cell: the name of an entry of `model.CELLS`.
         optimizer: made from the learning rate.
+        auxiliary: the inputs that a decoder names, those "before" an anchor or "after" it, or None.
     """
 
     label: str
@@ -47,6 +49,7 @@ class Arm:
     cell: str = "lstm"
     optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam
     has_critic: bool = False
+    auxiliary: Window | None = None
 
 
 def arms(window: int) -> dict[str, Arm]:
@@ -71,13 +74,22 @@ def arms(window: int) -> dict[str, Arm]:
         mode="reforward",
         stored_carries=1,
     )
-    random = parse(f"artbp({window}, alpha=4)")
+    random, immediate = parse(f"artbp({window}, alpha=4)"), parse("tbptt_1_rmsprop")
     diagonal = functools.partial(artbp.diagonal_rtrl, update_every=window)
+    # For an anchor in a sequence: K steps of the cell and K of the decoder, forward and backward,
+    # and at most K steps that run again to reach it.
+    auxiliary = 3 + (2 * 3 + 1) * window / LENGTH
     looking = f"{window}, {2 * STORED_CARRIES} carries"
     return {
         "bptt": of(full, "full BPTT", BLACK, f"{LENGTH}"),
         "tbptt": of(short, f"TBPTT {window}", VERMILLION),
-        "tbptt_1": of("tbptt(1)", "TBPTT 1, RMSprop", VERMILLION, "1", optimizer=optax.rmsprop),
+        "tbptt_1": of(
+            immediate.text,
+            immediate.label,
+            VERMILLION,
+            "1",
+            optimizer=immediate.optimizer,
+        ),
         "artbp": of(
             random.text,
             f"ARTBP {window}",
@@ -96,6 +108,8 @@ def arms(window: int) -> dict[str, Arm]:
             has_critic=True,
         ),
         "tbptt_critic": of(short, f"TBPTT {window}, critic", ORANGE, make=stays, has_critic=True),
+        "r_lstm": of(short, f"TBPTT {window}, r-LSTM", ORANGE, work=auxiliary, auxiliary="before"),
+        "p_lstm": of(short, f"TBPTT {window}, p-LSTM", ORANGE, work=auxiliary, auxiliary="after"),
         "sab": of(full, f"SAB {window}", GREEN, f"{LENGTH}, each with a ring", cell="sab"),
         "uoro": of(f"uoro({window})", "UORO", SKY, "none"),
         "elstm_rtrl": of(

@@ -32,6 +32,7 @@ FIELDS = {
     "test_rows": Field(500, "sequences of a test", at_least(1)),
     "learning_rates": Field(RATES, "each arm gets the best on each task", positive),
     "critic_rate": Field(3e-3, "of Adam, for the critic", positive),
+    "auxiliary_weight": Field(1.0, "of the auxiliary losses", positive),
     "num_tuning_runs": Field(1, "runs that choose the learning rate", at_least(1)),
     "num_seeds": Field(4, "runs that are reported", at_least(2, "a range needs at least 2")),
     "num_threads": Field(2, "trainings at the same time", at_least(1)),

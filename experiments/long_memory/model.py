@@ -1,4 +1,4 @@
-"""The models: a cell of `CELLS` with a linear readout and, for some arms, a critic."""
+"""The models: a cell of `CELLS` with a linear readout; for some arms, a critic or a decoder."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp import cells
+import artbp
+from artbp import cells, contrib
 from experiments.long_memory.arms import Arm
 from experiments.long_memory.problems import LENGTH, Problem
 from experiments.tasks import losses
@@ -100,9 +101,48 @@ def critic(params: Any, carry: Any) -> Any:
     return treedef.unflatten(jnp.split(hidden @ own["output"], ends, axis=-1))
 
 
+def with_auxiliary_loss(
+    estimator: artbp.GradientEstimator, arm: Arm, cell: Cell, problem: Problem, config: Any
+) -> artbp.GradientEstimator:
+    """Adds the losses of a decoder, whose params are `params["decoder"]`: r-LSTM or p-LSTM."""
+
+    def decoder(pair: Any, carry: Any, x: jax.Array) -> tuple[Any, jax.Array]:
+        return cells.lstm(pair[1]["cell"], carry, x)
+
+    def decoder_loss(pair: Any, y: jax.Array, x: jax.Array) -> jax.Array:
+        loss = losses.cross_entropy if problem.symbols else losses.squared_error
+        return loss(pair[1], y, x)
+
+    assert arm.auxiliary is not None
+    both = contrib.with_auxiliary_loss(
+        estimator,
+        cell.apply,
+        decoder,
+        decoder_loss,
+        window=arm.auxiliary,
+        window_length=config.window,
+        truncation_length=config.window,
+        anchor_every=LENGTH,
+        weight=config.auxiliary_weight,
+        normalizer=float(config.window * config.batch),
+    )
+
+    def pair(params: Any) -> Any:
+        return {n: params[n] for n in params if n != "decoder"}, params["decoder"]
+
+    def start(params: Any, carry: Any, **options: Any) -> Any:
+        return both.init(pair(params), carry, **options)
+
+    def estimate(params: Any, state: Any, stream: artbp.Stream) -> Any:
+        (grads, of_decoder), state, info = both.estimate(pair(params), state, stream)
+        return grads | {"decoder": of_decoder}, state, info
+
+    return artbp.GradientEstimator(start, estimate)
+
+
 def init(rng_key: jax.Array, arm: Arm, cell: Cell, problem: Problem, config: Any) -> Any:
     """Returns the first params."""
-    keys, units = jax.random.split(rng_key, 3), config.hidden_size
+    keys, units = jax.random.split(rng_key, 5), config.hidden_size
     params = {
         "cell": cell.init(keys[0], problem.input_size, units),
         "readout": losses.init_readout(keys[1], cell.widths * units, problem.output_size),
@@ -114,5 +154,10 @@ def init(rng_key: jax.Array, arm: Arm, cell: Cell, problem: Problem, config: Any
             "hidden": jax.random.normal(keys[2], (size, CRITIC_UNITS)) / np.sqrt(size),
             "bias": jnp.zeros(CRITIC_UNITS),
             "output": jnp.zeros((CRITIC_UNITS, size)),
+        }
+    if arm.auxiliary:
+        params["decoder"] = {
+            "cell": cells.lstm.init(keys[3], problem.input_size, units),
+            "readout": losses.init_readout(keys[4], units, problem.input_size),
         }
     return params

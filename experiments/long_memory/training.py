@@ -11,7 +11,6 @@ import numpy as np
 import optax
 
 import artbp
-from experiments.common.arms import kilobytes
 from experiments.common.divergence import all_finite
 from experiments.common.pool import in_threads
 from experiments.common.report import Row, median_and_range
@@ -26,8 +25,9 @@ from experiments.tasks import losses
 TBPTT_WORK = 3  # evaluations per time step: the unit of the budget
 # Two threads that make orthogonal matrices at the same time can wait for each other for ever, in
 # JAX 0.10 on two cores.
-_QUICK = {"xla_llvm_disable_expensive_passes": True}
 _LOCK = threading.Lock()
+# Compiling takes longer than training; without these passes, half as long.
+_QUICK = {"xla_llvm_disable_expensive_passes": True}
 
 
 def num_steps(arm: Arm, config: Any) -> int:
@@ -49,6 +49,10 @@ class Training:
             normalizer=float(arm.window * config.batch),
             **options,
         )
+        if arm.auxiliary:
+            self.estimator = model.with_auxiliary_loss(
+                self.estimator, arm, self.cell, problem, config
+            )
 
     def _optimizer(self, rate: Any) -> optax.GradientTransformation:
         """The critic has a rate of its own."""
@@ -131,14 +135,6 @@ class Training:
         distinct, places = np.unique(numbers, return_inverse=True)
         streams = jax.tree.map(lambda leaf: leaf[places], self.streams(distinct.tolist()))
         return keys[numbers], jax.tree.map(lambda leaf: leaf[numbers], params), streams
-
-    def kilobytes(self) -> float:
-        """Returns the memory of an estimate."""
-        params = jax.tree.map(
-            lambda leaf: leaf[0], self.init(jax.random.split(jax.random.key(0), 1))
-        )
-        carry = self.cell.initial_carry(params["cell"], self.config.batch)
-        return kilobytes(self.estimator, params, carry, self.problem.test(self.config.batch))
 
 
 def _stack(trees: Iterable[Any]) -> Any:
