@@ -26,8 +26,6 @@ TBPTT_WORK = 3  # evaluations per time step: the unit of the budget
 # Two threads that make orthogonal matrices at the same time can wait for each other for ever, in
 # JAX 0.10 on two cores.
 _LOCK = threading.Lock()
-# Compiling takes longer than training; without these passes, half as long.
-_QUICK = {"xla_llvm_disable_expensive_passes": True}
 
 
 def num_steps(arm: Arm, config: Any) -> int:
@@ -72,7 +70,7 @@ class Training:
             each = [model.init(key, self.arm, self.cell, self.problem, self.config) for key in keys]
             return jax.block_until_ready(_stack(each))
 
-    @functools.partial(jax.jit, static_argnums=0, compiler_options=_QUICK)
+    @functools.partial(jax.jit, static_argnums=0)
     def train(self, rates: Any, keys: jax.Array, params: Any, streams: Any, test: Any) -> Any:
         """Trains runs side by side, each with a rate, a key, first params and a stream.
 
