@@ -17,7 +17,7 @@ from experiments.ptb.data import corpus_from_texts
 
 TINY = (
     "tasks=('adding',)",
-    "arms=('unbiased_critic',)",
+    "arms=('elstm_tbptt',)",
     "hidden_size=2",
     "batch=2",
     "num_sequences=8",
@@ -88,17 +88,17 @@ def test_from_end_to_end(tmp_path):
     workdir = tmp_path / "run"
     STUDY.main(load(), CommandLine(workdir, False, False, None))
     (row,) = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
-    assert row["num_steps"] == 4 * LENGTH  # twice the work of TBPTT in each step
+    assert row["num_steps"] == 8 * LENGTH
     losses = np.array(row["losses"])
     assert losses.shape == (2, 4)
     assert np.isfinite(losses).all()
     assert len(set(row["scores"])) == 2
     table = (workdir / "table.md").read_text(encoding="utf-8")
-    assert "unbiased TBPTT 16, critic" in table
+    assert "TBPTT 16, element-wise LSTM" in table
     assert (workdir / "long_memory.png").is_file()
 
 
-@pytest.mark.parametrize("name", ["r_lstm", "sab"])
+@pytest.mark.parametrize("name", ["r_lstm", "unbiased_critic"])
 def test_params_of_arms_with_more_than_a_cell(name):
     config = load()
     training = Training(PROBLEMS["adding"]("generated"), arms(config.window)[name], config)
