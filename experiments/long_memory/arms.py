@@ -60,7 +60,11 @@ def arms(window: int) -> dict[str, Arm]:
         arm = parse(text)
         # Buffers for as many steps as the longest of its segments has.
         make = functools.partial(arm.build, **({"block_size": arm.length} if arm.law else {}))
-        cost = {"work": arm.evaluations(Size(0, 0)), "window": arm.length, "make": make}
+        cost: dict[str, Any] = {
+            "work": arm.evaluations(Size(0, 0)),
+            "window": arm.length,
+            "make": make,
+        }
         return Arm(label=label, color=color, stored=stored, **(cost | given))
 
     full, short = f"bptt({LENGTH})", f"tbptt({window})"
