@@ -1,4 +1,4 @@
-"""Sixteen trainings for long dependencies on four tasks, at equal work and nearly equal memory.
+"""Fifteen ways to train for long dependencies on four tasks, at equal work and nearly equal memory.
 
     python -m experiments.long_memory --config configs/long_memory/default.py --workdir DIR
 
