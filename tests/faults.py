@@ -61,6 +61,7 @@ UNCOUNTED = "tests/unrolls/test_uncounted.py::"
 CRITIC = "tests/estimators/test_critic.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
+LONG_MEMORY = "tests/experiments/long_memory/test_long_memory.py::"
 COMING_FROM = "tests/test_coming_from.py::"
 LASTING = "tests/estimators/test_lasting_leaves.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
@@ -2706,14 +2707,27 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "long-memory-counts-blanks",
-        "experiments/long_memory/training.py",
-        "[:, -NUM_RECALLED:]",
-        "",
-        [
-            "tests/experiments/long_memory/test_long_memory.py"
-            "::test_recall_is_that_of_the_last_ten_steps"
-        ],
+        "experiments/long_memory/problems.py",
+        "is_right[-last:]",
+        "is_right",
+        [f"{LONG_MEMORY}test_shares_of_right_answers"],
         "Blanks, which are easy, count as recalled symbols.",
+    ),
+    Fault(
+        "long-memory-gives-every-arm-the-same-steps",
+        "experiments/long_memory/training.py",
+        "config.num_sequences * TBPTT_WORK / arm.work",
+        "config.num_sequences",
+        [f"{LONG_MEMORY}test_all_trainings_have_the_same_work_up_to_a_sequence"],
+        "A costly step takes more work than a step of TBPTT.",
+    ),
+    Fault(
+        "long-memory-leaves-out-a-block",
+        "experiments/long_memory/arms.py",
+        "np.arange(block, 10**6, block)",
+        "np.arange(2 * block, 10**6, block)",
+        [f"{LONG_MEMORY}test_the_share_of_steps_that_blocks_run_again"],
+        "Every block but the last runs again.",
     ),
     Fault(
         "coming-from-persistent-es-with-every-loss",

@@ -1,9 +1,9 @@
-"""Copy memory with lag 60: SAB with boundaries every 5 steps, TBPTT 5 and full BPTT.
+"""Fifteen ways to train for long dependencies on four tasks, at equal work and nearly equal memory.
 
     python -m experiments.long_memory --config configs/long_memory/default.py --workdir DIR
 
-Expected time: 15 minutes of one core, not measured in one piece.
-Expected result: not known yet.
+Expected time: TIME.
+Expected result: RESULT
 """
 
 import ml_collections

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, get_args
 
 import jax
+import optax
 
 from artbp import REGISTRY, EstimatorSpec, GradientEstimator, estimators, truncation
 from artbp.estimators.segmentwise import SegmentStart
@@ -61,6 +62,7 @@ class Arm:
         chain: how many of these, per time step, wait for one another.
         law: the law of the segment lengths; None where gradients do not come in segments.
         look_back: the law of the look-backs, in windows; None where there are none.
+        optimizer: `optimizer(rate)` takes the place of Adam where an experiment trains with Adam.
     """
 
     text: str = ""
@@ -75,6 +77,9 @@ class Arm:
     chain: float = field(compare=False)
     law: truncation.TruncationLaw | None = field(default=None, compare=False)
     look_back: truncation.TruncationLaw | None = field(default=None, compare=False)
+    optimizer: Callable[[Any], optax.GradientTransformation] = field(
+        default=optax.adam, compare=False
+    )
 
     def build(self, cell: Any, loss_fn: Any, **options: Any) -> GradientEstimator:
         """Builds it. Options: `normalizer` and, for segments, `policy` and `block_size`."""
@@ -234,6 +239,15 @@ def tbptt(length: int, draw_offset: bool = False, segment_start: SegmentStart = 
         color=_VERMILLION,
         law=truncation.fixed(length),
     )
+
+
+@_estimator
+def tbptt_1_rmsprop() -> Arm:
+    """TBPTT of one step, the cheapest baseline, with RMSprop.
+
+    "Temporal Credit Is Free" (arXiv 2603.28750) says that it matches full RTRL.
+    """
+    return replace(tbptt(1), label="TBPTT 1, RMSprop", color=_ORANGE, optimizer=optax.rmsprop)
 
 
 @_estimator

@@ -48,7 +48,7 @@ def train(config: Any, system: System, arm: Arm) -> Row:
         scored = max(1, round(config.scored_part * num_steps))
         edges = np.unique([0, num_steps - scored, num_steps])
         estimator = arm.build(system.cell, system.loss_fn)
-        make_optimizer = functools.partial(_optimizer, system.optimizer, arm.name)
+        make_optimizer = functools.partial(_optimizer, system.optimizer, arm)
 
         def run(
             rates: jax.Array, params: Any, carry: Any, stream: artbp.Stream, key: jax.Array
@@ -97,9 +97,9 @@ def train(config: Any, system: System, arm: Arm) -> Row:
     }
 
 
-def _optimizer(kind: str, arm_name: str, rate: Any) -> optax.GradientTransformation:
+def _optimizer(kind: str, arm: Arm, rate: Any) -> optax.GradientTransformation:
     falling = rate_by_time_step(lambda t: rate / jnp.sqrt(1.0 + t))
-    optimizer = falling if kind == "sgd" else optax.adam(rate)
-    if arm_name == "awd_lstm_bptt":  # the rate follows the length of the segment
+    optimizer = falling if kind == "sgd" else arm.optimizer(rate)
+    if arm.name == "awd_lstm_bptt":  # the rate follows the length of the segment
         return optax.chain(optimizer, artbp.scale_by_learning_rate_factor())
     return optimizer

@@ -124,7 +124,7 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
         carry = model.initial_carry(params, config.batch)
         # The key is not used: these arms draw no random numbers.
         given = params, carry, artbp.Stream(xs, targets), jax.random.key(0)
-        run = train_whole(estimator, optax.adam, rate, *given, edges=edges)
+        run = train_whole(estimator, arm.optimizer, rate, *given, edges=edges)
         _, ys = artbp.unroll(model.cell, run.params, carry, held_out[0])
         held_out_loss = jnp.mean(model.loss_fn(run.params, ys, held_out[1]))
         return run.loss, held_out_loss, run.num_updates

@@ -1,74 +1,133 @@
-"""The table and the figure."""
+"""The table and the figure: a row for each arm, a column or panel for each task."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common.figures import grid, label_ends, new_figure
-from experiments.common.report import Column, Row, median_and_range
+from experiments.common.figures import grid, new_figure, plain_ticks
+from experiments.common.report import Column, Row, median_and_range, select
 from experiments.common.tuning import rate_text
-from experiments.long_memory.config import task_of
-from experiments.tasks.copy_memory import NUM_SYMBOLS
+from experiments.long_memory.arms import arms
+from experiments.long_memory.problems import LENGTH, PROBLEMS, Problem
+
+NONE = "–"
 
 
-def columns() -> list[Column]:
+def problems_of(config: Any) -> dict[str, Problem]:
+    """Returns the tasks of the configuration by name."""
+    return {name: PROBLEMS[name](config.text) for name in config.tasks}
+
+
+def by_arm(config: Any, rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of the table: one for each arm, then those of a guess and of the best."""
+    found: list[Row] = []
+    for name in config.arms:
+        arm = arms(config.window)[name]
+        of_arm = {row["task"]: row for row in select(rows, arm=name)}
+        if not of_arm:
+            continue
+        texts = {task: median_and_range(row["scores"]) for task, row in of_arm.items()}
+        rates = (
+            rate_text(row["learning_rate"], row["rate_at_edge"])
+            for row in (of_arm.get(task) for task in config.tasks)
+            if row is not None
+        )
+        steps = next(iter(of_arm.values()))["num_steps"]
+        found.append(
+            {
+                "label": arm.label,
+                "work": f"{arm.work:.3g}",
+                "steps": f"{steps:,}",
+                "stored": arm.stored,
+                "rates": ", ".join(rates),
+            }
+            | {task: texts.get(task, NONE) for task in config.tasks}
+        )
+    problems = problems_of(config)
+    for label, field in (("*guess without memory*", "chance"), ("*best possible*", "best")):
+        values = {task: getattr(problem, field) for task, problem in problems.items()}
+        texts = {task: NONE if math.isnan(x) else f"{x:.3g}" for task, x in values.items()}
+        found.append({"label": label, **dict.fromkeys(("work", "steps", "stored", "rates"), "")})
+        found[-1] |= texts
+    return found
+
+
+def columns(config: Any) -> list[Column]:
     """Of the table."""
-
-    def last(row: Row) -> str:
-        return median_and_range([losses[-1] for losses in row["losses"]])
-
-    def recall(row: Row) -> str:
-        return median_and_range([100 * share for share in row["recall"]], "{:.1f}")
-
+    scores = [
+        (f"{problem.label}: {problem.unit}", f"{{{name}}}")
+        for name, problem in problems_of(config).items()
+    ]
     return [
         ("training", "{label}"),
-        ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
-        ("last loss, nats per step", last),
-        ("recalled symbols, %", recall),
+        *scores,
+        ("work per time step", "{work}"),
+        ("time steps", "{steps}"),
+        ("steps stored", "{stored}"),
+        ("learning rates", "{rates}"),
     ]
 
 
 def note(config: Any) -> str:
     """What the table cannot hold."""
-    task = task_of(config)
+    rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
     return f"""\
-Copy memory, lag {config.lag}: ten symbols, {config.lag} blank steps, recall. Without memory: loss \
-{task.baselines["memoryless"]:.3f}, {100 / NUM_SYMBOLS:g} % of the symbols. Median [smallest, \
-largest] of {config.num_seeds} seeds; the loss is the mean over the last of {config.num_points} \
-parts of the training, the recall is on {config.test_sequences * config.batch} new sequences. \
-LSTM, {config.hidden_size} units, {config.num_sequences:,} batches of {config.batch} sequences of \
-{task.sequence_length} steps. TBPTT makes an update every {config.truncation_length} steps, the \
-others one per sequence. SAB (`artbp.cells.sab`): boundaries every {config.truncation_length} \
-steps, a state stored every {config.store_every} steps, top_k = {config.top_k}. Adam, gradients \
-clipped to norm {config.max_norm:g}; learning rate: the best last loss of \
-{", ".join(f"{rate:g}" for rate in config.learning_rates)} in {config.num_tuning_runs} run(s) that \
-are not reported (\\*: at the edge of the grid)."""
+Scores on new data: median [smallest, largest] of {config.num_seeds} seeds. Sequences have \
+{LENGTH} steps; the text goes on, and full BPTT and SAB make an update every {LENGTH} characters. \
+The cell has {config.hidden_size} units and is an LSTM unless the table says otherwise; \
+{config.batch} rows side by side; forget gates begin with a bias of {config.forget_bias:g}. Work: \
+evaluations of the cell per time step, where a forward step is one and a backward step two. All \
+trainings have the work of {config.num_sequences:,} sequences of TBPTT, so a costly step leaves \
+fewer time steps. Steps stored: those whose residuals an estimate holds at a time. Learning rate: \
+for each task the one of {rates} with the smallest loss in the last quarter of \
+{config.num_tuning_runs} run(s) that are not reported (\\*: at the edge of the grid). Adam, \
+without clipping, unless the table says otherwise."""
 
 
 def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
-    """Losses against the number of sequences."""
-    figure, (axes,) = new_figure(
-        (7.6, 4.9),
-        f"Copy memory, lag {config.lag}",
-        f"Loss in training: median, smallest and largest of {config.num_seeds} seeds, each method "
-        "at its best learning rate.\nDotted: the best loss without memory.",
-        [(0.10, 0.12, 0.68, 0.66)],
+    """Draws a panel for each task, with a line for each arm; right is better everywhere."""
+    problems = problems_of(config)
+    names = [name for name in config.arms if select(rows, arm=name)]
+    table = arms(config.window)
+    width = 0.775 / (1.12 * len(problems) - 0.12)
+    figure, panels = new_figure(
+        (13.5, 1.9 + 0.32 * len(names)),
+        "Which tool for which dependency",
+        f"Score on new data: median, smallest and largest of {config.num_seeds} seeds, at equal "
+        "work and each at its best learning rate. Right is better.\n"
+        "Dashed: the best guess without memory. Dotted: the best possible.",
+        [(0.215 + 1.12 * width * i, 0.13, width, 0.66) for i in range(len(problems))],
     )
-    ends = np.linspace(0, config.num_sequences, config.num_points + 1)[1:]
-    labels, lowest = [], []
-    for row in rows:
-        losses = np.array(row["losses"])
-        middle = np.median(losses, axis=0)
-        axes.plot(ends, middle, color=row["color"], linewidth=1.8)
-        axes.fill_between(ends, losses.min(0), losses.max(0), color=row["color"], alpha=0.15, lw=0)
-        lowest.append(losses.min())
-        labels.append((middle[-1], row["label"], {"color": row["color"]}))
-    memoryless = task_of(config).baselines["memoryless"]
-    axes.axhline(memoryless, color="0.45", linewidth=1, linestyle=(0, (1, 2)))
-    axes.set(xlabel="batches of sequences", ylabel="loss, nats per step")
-    axes.set(xlim=(0, config.num_sequences), ylim=(0.9 * min(lowest), 1.3 * memoryless))
-    label_ends(axes, labels)
-    grid(axes)
+    for axes, (task, problem) in zip(panels, problems.items(), strict=True):
+        axes.set_title(problem.label, fontweight="bold")
+        axes.set_xlabel(problem.unit)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        labels = [table[name].label if axes is panels[0] else "" for name in names]
+        axes.set_yticks(range(len(names)), labels)
+        axes.tick_params(axis="y", length=0)
+        grid(axes)
+        for height, name in enumerate(names):
+            for row in select(rows, task=task, arm=name):
+                scores, color = np.array(row["scores"], float), table[name].color
+                finite = scores[np.isfinite(scores)]
+                if len(finite) < len(scores):
+                    axes.plot(problem.chance, height, "x", color=color, clip_on=False)
+                if len(finite):
+                    ends, middle = [finite.min(), finite.max()], np.median(finite)
+                    axes.plot(ends, [height] * 2, color=color, linewidth=2, alpha=0.5)
+                    axes.plot(middle, height, "o", color=color, markersize=6, clip_on=False)
+        if problem.unit == "squared error":
+            axes.set_xscale("log")
+            axes.set_xlim(0.4, 2e-4)
+            plain_ticks(axes.xaxis, [1e-1, 1e-2, 1e-3])
+        elif problem.best < problem.chance or math.isnan(problem.best):
+            low, high = axes.get_xlim()
+            axes.set_xlim(max(high, 1.03 * problem.chance), min(low, 0.97 * problem.best))
+        else:
+            axes.set_xlim(0, 1.03 * problem.best)
+        axes.axvline(problem.chance, color="0.45", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.axvline(problem.best, color="0.45", linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     return figure

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import artbp
 from artbp.cells import lstm
@@ -118,7 +117,7 @@ def train_arm(config: Any, arm: Arm, runs: Sequence[tuple[Any, Any]]) -> Result:
             mask = jnp.broadcast_to(jnp.tile(lags, num_episodes)[:, None], stream.xs.shape)
             counted = artbp.Stream(stream.xs, stream.targets, resets=stream.resets, mask=mask)
             given = params, carry, counted, cuts_key
-            run = train_whole(estimator, optax.adam, rate, *given, edges=edges)
+            run = train_whole(estimator, arm.optimizer, rate, *given, edges=edges)
             return run.loss[-1], run.params
 
         loss, trained = jax.vmap(train_one)(rates, counted)

@@ -5,6 +5,7 @@ character model has something to learn within a word, and something beyond it. N
 this text say nothing about Penn Treebank.
 """
 
+import math
 import random
 
 from experiments.ptb.data import Corpus, DataError, corpus_from_texts
@@ -38,6 +39,28 @@ def generated_corpus(seed: int, num_lines: int, *, keep_line_spaces: bool = Fals
         test=generated_text(3 * seed + 2, few),
         keep_line_spaces=keep_line_spaces,
     )
+
+
+def bits_per_character() -> float:
+    """The entropy of a character given all before, in bits: no model does better on long texts.
+
+    A sentence is a number of independent choices, all of which can be read from it: the number of
+    the subject, an adjective, two nouns, a verb, a place or none, and the second half or none.
+    """
+
+    def mean_length(words: tuple[str, ...]) -> float:
+        return sum(map(len, words)) / len(words)
+
+    noun, verb, again = mean_length(_NOUNS), mean_length(_VERBS), 0.2
+    place = 0.5 * (1 + mean_length(_PLACES))
+    # Of the two s, of the noun and of the verb, a sentence has one; a second verb has one half.
+    spaces_and_ends = len("the    the  .\n")
+    characters = spaces_and_ends + mean_length(_ADJECTIVES) + 2 * noun + verb + 1 + place
+    characters += again * (len("and  again ") + verb + 0.5)
+    choices = [len(_ADJECTIVES), len(_NOUNS), len(_NOUNS), len(_VERBS)]
+    bits = 1 + sum(map(math.log2, choices)) + 1 + 0.5 * math.log2(len(_PLACES))
+    bits -= again * math.log2(again) + (1 - again) * math.log2(1 - again)
+    return bits / characters
 
 
 def _sentence(rng: random.Random) -> str:

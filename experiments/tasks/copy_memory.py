@@ -4,7 +4,8 @@
     input     ten symbols   blank            delimiter   blank
     target    blank         blank            blank       the ten symbols, in order
 
-A sequence has lag + 20 steps, and every step counts. The symbols are uniform on eight and
+A sequence has lag + 20 steps, and every step counts. (`num_recalled` is the number of symbols, ten
+by default; for n of them, read n for 10, and 2 n for 20.) The symbols are uniform on eight and
 independent, so what is to be recalled is 10 ln 8 nats; a symbol comes back lag + 10 steps after it
 was seen. With a variable lag, each sequence draws its own: only the delimiter says when to recall.
 
@@ -30,10 +31,16 @@ BLANK = NUM_SYMBOLS
 DELIMITER = NUM_SYMBOLS + 1
 
 
-def copy_memory(lag: int = 100) -> Task:
-    """Makes copy memory with `lag` steps from the last symbol to the delimiter, 1 or more."""
-    lag = check_integer("lag", lag, 1)
-    return _task(f"copy memory, lag {lag}", lag, lag)
+def copy_memory(lag: int = 100, num_recalled: int = NUM_RECALLED) -> Task:
+    """Makes copy memory.
+
+    Args:
+        lag: steps from the last symbol to the delimiter, 1 or more.
+        num_recalled: symbols to be recalled, 1 or more.
+    """
+    lag, number = check_integer("lag", lag, 1), check_integer("num_recalled", num_recalled, 1)
+    words = "" if number == NUM_RECALLED else f", {number} symbols"
+    return _task(f"copy memory, lag {lag}{words}", lag, lag, number)
 
 
 def copy_memory_variable_lag(min_lag: int = 50, max_lag: int = 150) -> Task:
@@ -42,26 +49,26 @@ def copy_memory_variable_lag(min_lag: int = 50, max_lag: int = 150) -> Task:
     return _task(f"copy memory, lag {min_lag} to {max_lag}", min_lag, max_lag)
 
 
-def _task(name: str, min_lag: int, max_lag: int) -> Task:
+def _task(name: str, min_lag: int, max_lag: int, num_recalled: int = NUM_RECALLED) -> Task:
     def draw(rng: np.random.Generator) -> tuple[int, At]:
-        symbols = rng.integers(0, NUM_SYMBOLS, NUM_RECALLED, dtype=np.int32)
-        recall = NUM_RECALLED + int(rng.integers(min_lag, max_lag, endpoint=True))
+        symbols = rng.integers(0, NUM_SYMBOLS, num_recalled, dtype=np.int32)
+        recall = num_recalled + int(rng.integers(min_lag, max_lag, endpoint=True))
 
         def at(steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
             shown = symbols.take(steps, mode="clip")
             recalled = symbols.take(steps - recall, mode="clip")
-            xs = np.where(steps < NUM_RECALLED, shown, np.int32(BLANK))
+            xs = np.where(steps < num_recalled, shown, np.int32(BLANK))
             xs[steps == recall - 1] = DELIMITER
             return xs, np.where(steps >= recall, recalled, np.int32(BLANK)), None
 
-        return recall + NUM_RECALLED, at
+        return recall + num_recalled, at
 
-    memoryless = NUM_RECALLED * math.log(NUM_SYMBOLS) / ((min_lag + max_lag) / 2 + 2 * NUM_RECALLED)
+    memoryless = num_recalled * math.log(NUM_SYMBOLS) / ((min_lag + max_lag) / 2 + 2 * num_recalled)
     return Task(
         name=name,
         input_size=NUM_SYMBOLS + 2,
         output_size=NUM_SYMBOLS + 1,  # the delimiter is never a target
         baselines={"optimum": 0.0, "memoryless": memoryless},
-        sequence_length=min_lag + 2 * NUM_RECALLED if min_lag == max_lag else None,
+        sequence_length=min_lag + 2 * num_recalled if min_lag == max_lag else None,
         pieces=sequences(draw),
     )

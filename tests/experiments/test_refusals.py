@@ -110,9 +110,9 @@ BAD = {
         ("num_seeds=1", "an interval needs at least 2"),
     ],
     "long_memory": [
-        ("arms=('uoro',)", "'uoro' is unknown"),
-        ("num_points=2501", "num_points is 2501: expected at most num_sequences = 2500"),
-        ("top_k=1", "top_k was given 1"),
+        ("arms=('rtrl',)", "'rtrl' is unknown"),
+        ("num_points=1501", "num_points is 1501: expected at most num_sequences = 1500"),
+        ("window=24", "window is 24: expected a number that divides 64"),
     ],
     "look_back": [
         ("hazard=0.6", "integers down to 1"),

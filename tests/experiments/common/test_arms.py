@@ -17,6 +17,7 @@ from experiments.common.errors import ConfigError
         ("bptt(32)", "full BPTT", 32, 3),
         ("tbptt(50)", "TBPTT 50", 50, 3),
         ("tbptt(50, draw_offset=True)", "TBPTT 50, offset drawn", 50, 3),
+        ("tbptt_1_rmsprop", "TBPTT 1, RMSprop", 1, 3),
         ("tbptt_k1_k2(16, 8)", "TBPTT(16, 8)", 16, 2),
         ("tbptt_k1_k2(10, 20)", "TBPTT(10, 20), stored", 10, 5),
         ("tbptt_k1_k2(10, 20, mode='past_weights')", "TBPTT(10, 20), past weights", 10, 5),

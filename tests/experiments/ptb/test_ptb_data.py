@@ -10,7 +10,7 @@ import pytest
 
 from experiments.ptb import data
 from experiments.ptb.data import DataError, Vocabulary
-from experiments.ptb.generated import generated_corpus, generated_text
+from experiments.ptb.generated import bits_per_character, generated_corpus, generated_text
 
 
 def _naive_characters(path):
@@ -184,6 +184,13 @@ def test_generated_text_is_reproducible_and_has_one_alphabet():
     assert len(np.unique(corpus.test)) == len(corpus.vocabulary)
     with pytest.raises(DataError, match="num_lines = 1"):
         generated_text(0, 1)
+
+
+def test_the_entropy_of_the_generated_text():
+    """The choices of a sentence, over its mean length in many lines."""
+    bits = 1 + 2 * np.log2(10) + 2 * np.log2(6) + 1 + 0.5 * np.log2(4) + 0.7219
+    characters = len(generated_text(1, 20_000)) / 20_000
+    assert bits_per_character() == pytest.approx(bits / characters, rel=5e-3)
 
 
 def test_vocabulary_round_trip():

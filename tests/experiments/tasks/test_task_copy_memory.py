@@ -58,3 +58,12 @@ def test_memoryless_loss(kind):
 def test_the_figure_of_the_paper():
     assert copy_memory(100).baselines == {"optimum": 0.0, "memoryless": 10 * math.log(8) / 120}
     assert copy_memory_variable_lag(100, 100).baselines == copy_memory(100).baselines
+
+
+def test_fewer_symbols():
+    for sequence in task_streams.sequences(copy_memory(5, num_recalled=2), per_row=3, batch=2):
+        shown = list(sequence.xs[:2])
+        assert list(sequence.xs[2:]) == [BLANK] * 4 + [DELIMITER] + [BLANK] * 2
+        assert list(sequence.targets) == [BLANK] * 7 + shown
+    assert copy_memory(5, 2).baselines["memoryless"] == pytest.approx(2 * math.log(8) / 9)
+    assert copy_memory(5, 2).sequence_length == 9
