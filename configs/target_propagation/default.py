@@ -2,8 +2,9 @@
 
     python -m experiments.target_propagation --config configs/target_propagation/default.py
 
-Expected time: not measured yet.
-Expected result: experiments/results/target_propagation/table.md.
+Expected time: 6 minutes of one core; 16 minutes were measured beside other programs.
+Expected result: experiments/results/target_propagation/table.md; at equal work, full BPTT learns
+the task, and target propagation ends between it and TBPTT, closer to TBPTT.
 """
 
 import ml_collections
