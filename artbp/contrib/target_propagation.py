@@ -185,7 +185,7 @@ class _Window(NamedTuple):
         return _tree.where_given(targets, is_free)
 
 
-def _times(first: jax.Array, end: jax.Array, num: int, length: int) -> tuple[jax.Array, jax.Array]:
+def _times(first: Any, end: jax.Array, num: int, length: int) -> tuple[jax.Array, jax.Array]:
     times = first + jnp.arange(num * length, dtype=jnp.int32).reshape(num, length)
     return jnp.minimum(times, end - 1), times < end
 
