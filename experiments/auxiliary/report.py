@@ -49,7 +49,7 @@ of a training. At one random anchor in each sequence a second LSTM, started with
 predicts {config.window_length} inputs: those before the anchor (r) or after it (p). Its loss has \
 weight {config.weight:g}, and its gradient goes back through {config.auxiliary_truncation} steps \
 of the main network, whatever the truncation of the main loss. There is no pretraining. Anchors \
-are the same for all seeds. Test: 2,048 new sequences, or the 297 images of digits that no training sees. \
+are the same for all seeds. Test: 2,048 new sequences, or the 297 images that no training sees. \
 Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with the \
 smallest last main loss in {config.num_tuning_runs} other run (\\*: at the edge of the grid)."""
 
