@@ -7,9 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.auxiliary.problems import PROBLEMS
-from experiments.common.figures import grid, new_figure, plain_ticks
+from experiments.common.figures import COLOURS, grid, new_figure, plain_ticks
 from experiments.common.report import Column, Row, interval, select
 from experiments.common.tuning import rate_text
+
+_COLORS = {None: COLOURS[7], "before": COLOURS[0], "after": COLOURS[3]}
 
 
 def percent(values: Sequence[float]) -> str:
@@ -47,7 +49,7 @@ of a training. At one random anchor in each sequence a second LSTM, started with
 predicts {config.window_length} inputs: those before the anchor (r) or after it (p). Its loss has \
 weight {config.weight:g}, and its gradient goes back through {config.auxiliary_truncation} steps \
 of the main network, whatever the truncation of the main loss. There is no pretraining. Anchors \
-are the same for all seeds. Test: the 297 images that no training sees, or 2,048 new sequences. \
+are the same for all seeds. Test: 2,048 new sequences, or the 297 images that no training sees. \
 Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with the \
 smallest last main loss in {config.num_tuning_runs} other run (\\*: at the edge of the grid)."""
 
@@ -67,9 +69,9 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
         of_problem = select(rows, problem=name)
         for i, row in enumerate(of_problem):
             place, accuracy = i + (i >= 3), np.array(row["accuracy"])
-            axes.plot(np.full(len(accuracy), place), accuracy, "o", color=row["color"], alpha=0.6)
-            axes.hlines(accuracy.mean(), place - 0.35, place + 0.35, color=row["color"], lw=2.5)
-            shown[row["label"]] = row["color"]
+            color = shown[row["label"]] = _COLORS[row["window"]]
+            axes.plot(np.full(len(accuracy), place), accuracy, "o", color=color, alpha=0.6)
+            axes.hlines(accuracy.mean(), place - 0.35, place + 0.35, color=color, lw=2.5)
         chance = 1 / PROBLEMS[name].num_classes
         axes.axhline(chance, color="0.45", linewidth=1, linestyle=(0, (1, 2)))
         axes.set(xlim=(-0.7, 6.7), ylim=(0, 1.03))

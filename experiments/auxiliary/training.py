@@ -11,7 +11,6 @@ import artbp
 from artbp.cells import lstm
 from experiments.auxiliary.problems import PROBLEMS, Problem, make_stream, side_by_side
 from experiments.common.divergence import all_finite
-from experiments.common.figures import COLOURS
 from experiments.common.report import Row
 from experiments.common.study import Say
 from experiments.common.tuning import choose_rate
@@ -29,15 +28,10 @@ class Arm(NamedTuple):
     is_short: bool
     window: Any
     label: str
-    color: str
 
 
 _WINDOWS = {None: "no auxiliary loss", "before": "reconstruction (r)", "after": "prediction (p)"}
-ARMS = [
-    Arm(is_short, window, label, color)
-    for is_short in (False, True)
-    for (window, label), color in zip(_WINDOWS.items(), COLOURS, strict=False)
-]
+ARMS = [Arm(is_short, *one) for is_short in (False, True) for one in _WINDOWS.items()]
 
 
 class Training:
@@ -136,7 +130,7 @@ def run(config: Any, say: Say) -> list[Row]:
             row = {"problem": name, "is_short": arm.is_short, "window": arm.window}
             row |= {"label": arm.label, "learning_rate": choice.rate}
             row |= {"rate_at_edge": choice.at_edge, "tuning_loss": choice.scores}
-            row |= {"loss": loss.tolist(), "accuracy": found.tolist(), "color": arm.color}
+            row |= {"loss": loss.tolist(), "accuracy": found.tolist()}
             truncation = f"TBPTT {config.short_window}" if arm.is_short else "full BPTT"
             row["truncation"] = truncation
             say(f"{PROBLEMS[name].label}, {truncation}, {arm.label}: accuracy {found.mean():.1%}")
