@@ -98,15 +98,26 @@ def expected(problem, name):
 EIGHT = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 
-def test_one_sum_over_the_devices_an_update():
+MODES = ("auto", "explicit", "shard_map")
+SOME = {"artbp": ("explicit",), "tbptt": ("auto",), "unbiased_tbptt": ("shard_map",)}
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [
+        pytest.param(SOME, id="some"),
+        pytest.param(dict.fromkeys(SOME, MODES), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_one_sum_over_the_devices_an_update(modes):
     """Three estimators and three ways to split the rows; then float64 and a derived recurrence."""
     run_python(
         PROGRAM
-        + """
+        + f"""
 problem = small_problem()
-for name in ("artbp", "tbptt", "unbiased_tbptt"):
+for name, modes in {modes}.items():
     of_one_device = expected(problem, name)
-    for mode in ("auto", "explicit", "shard_map"):
+    for mode in modes:
         check(problem, name, mode, 1e-6, of_one_device)
 with jax.enable_x64(True):
     problem = as_function(small_problem())

@@ -19,6 +19,8 @@ def target_propagation(
     length: int, num_segments: int, target_steps: int, multiplier_updates: int = 0
 ) -> Arm:
     """Target propagation over `num_segments` segments of `length` steps."""
+    if num_segments < 2:
+        raise ValueError(f"num_segments={num_segments}; expected an integer ≥ 2.")
 
     def make(cell: Any, loss_fn: Any, *, penalty: Any, **options: Any) -> artbp.GradientEstimator:
         return make_target_propagation(
