@@ -31,9 +31,10 @@ def by_arm(config: Any, rows: Sequence[Row]) -> list[Row]:
             continue
         texts = {task: median_and_range(row["scores"]) for task, row in of_arm.items()}
         rates = (
-            rate_text(row["learning_rate"], row["rate_at_edge"])
-            for row in (of_arm.get(task) for task in config.tasks)
-            if row is not None
+            rate_text(of_arm[task]["learning_rate"], of_arm[task]["rate_at_edge"])
+            if task in of_arm
+            else NONE
+            for task in config.tasks
         )
         steps = next(iter(of_arm.values()))["num_steps"]
         found.append(
@@ -93,13 +94,17 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
     names = [name for name in config.arms if select(rows, arm=name)]
     table = arms(config.window)
     width = 0.775 / (1.12 * len(problems) - 0.12)
+    height = 1.9 + 0.32 * len(names)
     figure, panels = new_figure(
-        (13.5, 1.9 + 0.32 * len(names)),
+        (13.5, height),
         "Which tool for which dependency",
         f"Score on new data: median, smallest and largest of {config.num_seeds} seeds, at equal "
         "work and each at its best learning rate. Right is better.\n"
         "Dashed: the best guess without memory. Dotted: the best possible.",
-        [(0.215 + 1.12 * width * i, 0.13, width, 0.66) for i in range(len(problems))],
+        [
+            (0.215 + 1.12 * width * i, 0.6 / height, width, 1 - 1.8 / height)
+            for i in range(len(problems))
+        ],
     )
     for axes, (task, problem) in zip(panels, problems.items(), strict=True):
         axes.set_title(problem.label, fontweight="bold")
@@ -109,23 +114,23 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
         axes.set_yticks(range(len(names)), labels)
         axes.tick_params(axis="y", length=0)
         grid(axes)
-        for height, name in enumerate(names):
+        for place, name in enumerate(names):
             for row in select(rows, task=task, arm=name):
                 scores, color = np.array(row["scores"], float), table[name].color
                 finite = scores[np.isfinite(scores)]
                 if len(finite) < len(scores):
-                    axes.plot(problem.chance, height, "x", color=color, clip_on=False)
+                    axes.plot(problem.chance, place, "x", color=color, clip_on=False)
                 if len(finite):
                     ends, middle = [finite.min(), finite.max()], np.median(finite)
-                    axes.plot(ends, [height] * 2, color=color, linewidth=2, alpha=0.5)
-                    axes.plot(middle, height, "o", color=color, markersize=6, clip_on=False)
+                    axes.plot(ends, [place] * 2, color=color, linewidth=2, alpha=0.5)
+                    axes.plot(middle, place, "o", color=color, markersize=6)
         if problem.unit == "squared error":
             axes.set_xscale("log")
-            axes.set_xlim(0.4, 2e-4)
-            plain_ticks(axes.xaxis, [1e-1, 1e-2, 1e-3])
-        elif problem.best < problem.chance or math.isnan(problem.best):
-            low, high = axes.get_xlim()
-            axes.set_xlim(max(high, 1.03 * problem.chance), min(low, 0.97 * problem.best))
+            axes.set_xlim(0.4, 3e-5)
+            plain_ticks(axes.xaxis, [1e-1, 1e-2, 1e-3, 1e-4])
+        elif not problem.best > problem.chance:
+            # A training that ends far above chance is cut off at the left.
+            axes.set_xlim(1.5 * problem.chance, 0)
         else:
             axes.set_xlim(0, 1.03 * problem.best)
         axes.axvline(problem.chance, color="0.45", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
