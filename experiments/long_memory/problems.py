@@ -1,6 +1,7 @@
 """The four tasks, each with the score of its table, the score of a guess and the best one.
 
-All sequences have 64 steps. The text has no end; its longest dependencies are about 20 characters.
+All sequences have 64 steps, but passages of text 256; its longest dependencies are about 20
+characters.
 """
 
 import dataclasses
@@ -22,6 +23,9 @@ from experiments.tasks.copy_memory import copy_memory
 from experiments.tasks.digits import digits, images
 
 LENGTH = 64  # steps of a sequence
+PASSAGE = (
+    4 * LENGTH
+)  # characters of text that are read from the zero state, in training as in tests
 NUM_RECALLED = 2
 TEST_SEED = 10**6  # data of no training
 
@@ -146,7 +150,7 @@ def _characters(text: str) -> Problem:
         xs, targets, _ = batch_rows(symbols, rows)
         first = 0 if seed is None else np.random.default_rng(seed).integers(len(xs))
         steps = (first + np.arange(num_steps)) % len(xs)
-        resets = (np.arange(num_steps) == 0)[:, None] & np.ones(rows, bool)
+        resets = (np.arange(num_steps) % PASSAGE == 0)[:, None] & np.ones(rows, bool)
         mask = np.ones((num_steps, rows), bool)
         return artbp.Stream(xs[steps], targets[steps], resets=resets, mask=mask)
 
@@ -163,7 +167,7 @@ def _characters(text: str) -> Problem:
         output_size=num_symbols,
         loss_fn=losses.cross_entropy,
         stream=lambda seed, num_steps, rows: rows_of(corpus.train, num_steps, rows, seed),
-        test=lambda rows: rows_of(corpus.test, 4 * LENGTH, rows, None),
+        test=lambda rows: rows_of(corpus.test, PASSAGE, rows, None),
         score=score,
         chance=bigram_entropy(corpus),
         best=generated.bits_per_character() if is_generated else float("nan"),
