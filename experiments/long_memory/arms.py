@@ -21,7 +21,8 @@ from experiments.long_memory.problems import LENGTH
 
 BLUE, GREEN, SKY, VERMILLION, ORANGE, PINK, BLACK, GREY = COLOURS
 HAZARD = 0.5  # of the look-backs
-STORED_CARRIES = 4  # windows in a sequence
+STORED_CARRIES = 12  # beyond, a look-back runs windows again: 0.02 for each estimate
+UORO = 6  # forward, backward through the step of a loss (2), a forward product, a backward one (2)
 DIAGONAL_RTRL = 6  # forward, backward through the step of a loss (2), and the influences (3)
 
 
@@ -37,7 +38,7 @@ class Arm:
         stored: the time steps whose residuals an estimate stores, in words.
         cell: the name of an entry of `model.CELLS`.
         optimizer: made from the learning rate.
-        auxiliary: the inputs that a decoder names, those "before" an anchor or "after" it, or None.
+        auxiliary: which inputs a decoder predicts, "before" or "after" an anchor, or None.
     """
 
     label: str
@@ -68,10 +69,10 @@ def arms(window: int) -> dict[str, Arm]:
         return Arm(label=label, color=color, stored=stored, **(cost | given))
 
     full, short = f"bptt({LENGTH})", f"tbptt({window})"
-    looks_back = f"unbiased_tbptt({window}, hazard={HAZARD}, mode='reforward')"
+    look_back_text = f"unbiased_tbptt({window}, hazard={HAZARD}, mode='reforward')"
     carries = {"stored_carries": STORED_CARRIES}
-    unbiased = functools.partial(parse(looks_back).build, **carries)
-    stays = functools.partial(
+    unbiased = functools.partial(parse(look_back_text).build, **carries)
+    without_look_back = functools.partial(
         artbp.unbiased_tbptt,
         law=truncation.fixed(1),
         truncation_length=window,
@@ -83,7 +84,7 @@ def arms(window: int) -> dict[str, Arm]:
     # For an anchor in a sequence: K steps of the cell and K of the decoder, forward and backward,
     # and at most K steps that run again to reach it.
     auxiliary = 3 + (2 * 3 + 1) * window / LENGTH
-    looking = f"{window}, {2 * STORED_CARRIES} carries"
+    stored_of_look_back = f"{window}, {2 * STORED_CARRIES} carries"
     return {
         "bptt": of(full, "full BPTT", BLACK, f"{LENGTH}"),
         "tbptt": of(short, f"TBPTT {window}", VERMILLION),
@@ -102,12 +103,14 @@ def arms(window: int) -> dict[str, Arm]:
             make=functools.partial(random.build, block_size=window),
             work=3 + run_again(random.law, window),
         ),
-        "unbiased": of(looks_back, f"unbiased TBPTT {window}", PINK, looking, make=unbiased),
+        "unbiased": of(
+            look_back_text, f"unbiased TBPTT {window}", PINK, stored_of_look_back, make=unbiased
+        ),
         "unbiased_critic": of(
-            looks_back,
+            look_back_text,
             f"unbiased TBPTT {window}, critic",
             PINK,
-            looking,
+            stored_of_look_back,
             make=unbiased,
             has_critic=True,
         ),
@@ -116,13 +119,13 @@ def arms(window: int) -> dict[str, Arm]:
             f"TBPTT {window}, critic",
             ORANGE,
             f"{window}, 4 carries",
-            make=stays,
+            make=without_look_back,
             has_critic=True,
         ),
         "r_lstm": of(short, f"TBPTT {window}, r-LSTM", ORANGE, work=auxiliary, auxiliary="before"),
         "p_lstm": of(short, f"TBPTT {window}, p-LSTM", ORANGE, work=auxiliary, auxiliary="after"),
         "sab": of(full, f"SAB {window}", GREEN, f"{LENGTH}, each with a ring", cell="sab"),
-        "uoro": of(f"uoro({window})", "UORO", SKY, "none"),
+        "uoro": of(f"uoro({window})", "UORO", SKY, "none", work=UORO),
         "elstm_rtrl": of(
             short,
             "exact RTRL, element-wise LSTM",

@@ -1,6 +1,5 @@
 """Trains the arms on the tasks, several runs side by side, and scores them."""
 
-import functools
 import threading
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -70,23 +69,16 @@ class Training:
             each = [model.init(key, self.arm, self.cell, self.problem, self.config) for key in keys]
             return jax.block_until_ready(_stack(each))
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def train(self, rates: Any, keys: jax.Array, params: Any, streams: Any, test: Any) -> Any:
-        """Trains runs side by side, each with a rate, a key, first params and a stream.
-
-        Returns:
-            (mean losses of the parts of each training, `[runs, points]`; scores in the test).
-        """
+    def _train_one(
+        self, rate: Any, rng_key: jax.Array, params: Any, stream: artbp.Stream, test: artbp.Stream
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns (the mean loss of each part of the training, the score in the test)."""
         edges = np.linspace(0, self.num_steps, self.config.num_points + 1).astype(int)
-
-        def one(rate: Any, rng_key: jax.Array, params: Any, stream: artbp.Stream) -> Any:
-            carry = self.cell.initial_carry(params["cell"], self.config.batch)
-            outcome = train_whole(
-                self.estimator, self._optimizer, rate, params, carry, stream, rng_key, edges=edges
-            )
-            return outcome.loss, self.score(outcome.params, test)
-
-        return jax.vmap(one)(rates, keys, params, streams)
+        carry = self.cell.initial_carry(params["cell"], self.config.batch)
+        outcome = train_whole(
+            self.estimator, self._optimizer, rate, params, carry, stream, rng_key, edges=edges
+        )
+        return outcome.loss, self.score(outcome.params, test)
 
     def score(self, params: Any, test: artbp.Stream) -> jax.Array:
         """Returns the score; NaN for params that are not finite."""
@@ -106,18 +98,20 @@ class Training:
     def row(self) -> Row:
         """Returns the result of the arm: its rate, losses and scores."""
         config, rates = self.config, np.asarray(self.config.learning_rates, np.float32)
-        keys = run_keys(config)
-        params, test = self.init(keys), self.problem.test(config.test_rows)
+        init_keys, keys = jax.vmap(jax.random.split, out_axes=1)(run_keys(config))
+        params, test = self.init(init_keys), self.problem.test(config.test_rows)
         numbers = np.arange(len(keys))
+        # Runs side by side, each with a rate, a key, first params and a stream.
+        train = jax.jit(jax.vmap(self._train_one, in_axes=(0, 0, 0, 0, None)))
         tuned = []
         for n in numbers[: config.num_tuning_runs]:
             same = np.repeat(n, len(rates))
-            loss, _ = self.train(rates, *self._runs(keys, params, same), test)
-            tuned.append(np.asarray(loss)[:, -config.num_points // 4 :].mean(axis=1))
+            loss, _ = train(rates, *self._runs(keys, params, same), test)
+            tuned.append(np.asarray(loss)[:, -(config.num_points // 4) :].mean(axis=1))
         choice = choose_rate(config.learning_rates, tuned)
         reported = numbers[config.num_tuning_runs :]
         best = np.full(len(reported), choice.rate, np.float32)
-        loss, scores = self.train(best, *self._runs(keys, params, reported), test)
+        loss, scores = train(best, *self._runs(keys, params, reported), test)
         return {
             "learning_rate": choice.rate,
             "rate_at_edge": choice.at_edge,
