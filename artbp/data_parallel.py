@@ -160,7 +160,7 @@ def data_parallel(
         One array is tried at a time, and then two, which may be combined with each other.
         """
         leaves, treedef = jax.tree.flatten(stream)
-        # They come first. The second axis of resets and mask is always the rows.
+        # The leaves of xs and targets come first. The second axis of resets and mask is the rows.
         num_unclear = len(jax.tree.leaves((stream.xs, stream.targets)))
 
         def specs(split: set[int]) -> Stream:

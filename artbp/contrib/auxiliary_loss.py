@@ -101,8 +101,9 @@ def with_auxiliary_loss(
 
     Work: for an anchor, a forward and a backward pass through `truncation_length` steps of the cell
     and `window_length` steps of the decoder. The cell runs to the first of these steps from the
-    carry at the last start of an estimate before it, which is at most one estimate of forward steps
-    (for `artbp.bptt`, a forward pass up to the last anchor). Nothing else runs twice, and the
+    carry at the last start of an estimate before it, or from the first such step of the anchor
+    before: at most the steps of an estimate and `truncation_length` (for `artbp.bptt`, a forward
+    pass up to the last anchor). Nothing else runs twice, and the
     decoder runs at anchors only.
 
     `info.extra` has `auxiliary_loss`, the sum of the auxiliary losses of the estimate without

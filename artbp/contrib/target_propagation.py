@@ -51,8 +51,8 @@ def target_propagation(
     `info.extra["gap"]` is Σ ‖F_n − h_{n+1}‖² at the last targets. A reset where a segment begins
     removes the penalty there.
 
-    The forward pass costs 1 evaluation of the cell a time step, a step on the targets 2, a
-    multiplier update 1, and the gradient 2.
+    Evaluations of the cell for each time step, where a backward step counts 2: the forward pass 1,
+    a step on the targets 3, a multiplier update 1, and the gradient 3.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.tbptt`.

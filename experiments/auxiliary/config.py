@@ -7,11 +7,9 @@ from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, each_once, one_of, positive, seed, whole
 
 FIELDS = {
-    "problems": Field(
-        ("permuted_digits", "memory"), "what is learned", one_of(*PROBLEMS), each_once
-    ),
+    "problems": Field(("memory",), "what is learned", one_of(*PROBLEMS), each_once),
     "short_window": Field(8, "steps of the short truncation", whole(1)),
-    "window_length": Field(16, "inputs that the decoder names at an anchor", whole(1)),
+    "window_length": Field(16, "inputs that the decoder predicts at an anchor", whole(1)),
     "auxiliary_truncation": Field(20, "steps before an anchor with its gradient", whole(1)),
     "weight": Field(1.0, "of the auxiliary losses; an anchor for each sequence", positive),
     "hidden_size": Field(32, "of the LSTM, and of the decoder's", whole(1)),

@@ -1,4 +1,4 @@
-"""Compares tools for long dependencies on four tasks, at equal work and nearly equal memory.
+"""Compares tools for long dependencies on four tasks, at equal work.
 
 arms      the table of arms: an estimator, a cell and an optimiser each, with their costs
 model     the cells, the readout, the critic

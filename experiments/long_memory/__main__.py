@@ -1,4 +1,4 @@
-"""Compares tools for long dependencies on four tasks, at equal work and nearly equal memory.
+"""Compares tools for long dependencies on four tasks, at equal work.
 
 python -m experiments.long_memory [--config FILE] [--set field=value] [--workdir DIR]
 """

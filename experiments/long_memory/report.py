@@ -11,7 +11,7 @@ from experiments.common.figures import grid, new_figure, plain_ticks
 from experiments.common.report import Column, Row, median_and_range, select
 from experiments.common.tuning import rate_text
 from experiments.long_memory.arms import arms
-from experiments.long_memory.problems import LENGTH, PROBLEMS, Problem
+from experiments.long_memory.problems import LENGTH, PASSAGE, PROBLEMS, Problem
 
 NONE = "–"
 
@@ -73,11 +73,12 @@ def columns(config: Any) -> list[Column]:
 
 
 def note(config: Any) -> str:
-    """What the table cannot hold."""
+    """Returns the note below the table."""
     rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
     return f"""\
 Scores on new data: median [smallest, largest] of {config.num_seeds} seeds. Sequences have \
-{LENGTH} steps; the text goes on, and full BPTT and SAB make an update every {LENGTH} characters. \
+{LENGTH} steps; text comes in passages of {PASSAGE} characters, where full BPTT and SAB make an \
+update every {LENGTH}. \
 The cell has {config.hidden_size} units and is an LSTM unless the table says otherwise; \
 {config.batch} rows side by side; forget gates begin with a bias of {config.forget_bias:g}. Work: \
 evaluations of the cell per time step, where a forward step is one and a backward step two. All \

@@ -31,7 +31,7 @@ EXPERIMENTS = (
 BAD = {
     "auxiliary": [
         ("problems=('chess',)", "'chess' is unknown"),
-        ("short_window=12", "short_window is 12: expected a divisor of 64"),
+        ("short_window=12", "short_window is 12: expected a divisor of 32"),
         ("window_length=32", "window_length is 32: expected less than 32"),
         ("weight=0.0", r"weight was given 0\.0"),
         ("num_seeds=1", "an interval needs at least 2"),
