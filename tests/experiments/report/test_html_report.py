@@ -63,7 +63,8 @@ def test_the_results_of_the_repository_have_a_report(name, tmp_path):
     reader = html_pages.read(path)
     assert "Results" in reader.headings and "Configuration" in reader.headings
     # The headline is read from the drawing: a sentence, and not the name of the file.
-    assert all(" " in figure["title"] for figure in reader.figures) and reader.figures
+    assert all(" " in figure["title"] for figure in reader.figures)
+    assert len(reader.figures) == len([*(RESULTS / name).glob("*.svg")])
 
 
 def test_what_the_page_has_no_room_for_is_named(monkeypatch, folder):
