@@ -87,7 +87,7 @@ def slow_gradient(problem, rate, target_steps, multiplier_updates):
 
 def test_a_loop_over_segments():
     problem = make_problem("rnn", num_steps=3 * LENGTH, resets=True, mask=True)
-    resets = problem.stream.resets.at[LENGTH, 0].set(True)  # where the second segment begins
+    resets = problem.stream.resets.at[2 * LENGTH, 1].set(True)  # after a target with a loss
     problem = problem._replace(stream=dataclasses.replace(problem.stream, resets=resets))
     options = {"target_steps": 3, "multiplier_updates": 2}
     total, (info,), _ = one_pass(estimator_of(problem, **options), problem)
