@@ -4,13 +4,14 @@ Threads serve small trainings, which XLA runs on one core each; processes serve 
 keep checkpoints and can be resumed.
 """
 
+import abc
 import contextlib
 import itertools
 import os
 import pathlib
 import subprocess
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
@@ -79,16 +80,17 @@ def in_threads(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Processes:
-    """Runs at most `number` commands at a time, each on its own cores; a context manager.
+class Pool(abc.ABC):
+    """Runs commands as jobs, a limited number at a time; a context manager.
 
-    When it exits, also by an error or Ctrl-C, it sends SIGTERM to the processes still running and
-    waits for them. A training saves a checkpoint on SIGTERM.
+    On exit, also by an error or Ctrl-C, it stops the jobs still running.
     """
 
-    def __init__(self, number: int) -> None:
-        self._idle = shares_of_the_cores(number)
-        self._running: dict[Hashable, tuple[subprocess.Popen, Cores]] = {}
+    _words_of_interrupt = "the same command goes on with the study."
+
+    def __init__(self, poll_seconds: float) -> None:
+        self._poll_seconds = poll_seconds
+        self._running: dict[Hashable, Any] = {}
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -96,16 +98,59 @@ class Processes:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for process, _ in self._running.values():
-            process.terminate()
-        for process, _ in self._running.values():
-            process.wait()
+        self._stop(self._running.values())
         self._exit.close()
 
     @property
     def running(self) -> Set[Any]:
         """The jobs that have started and not been given by `ended`."""
         return self._running.keys()
+
+    @property
+    @abc.abstractmethod
+    def num_idle(self) -> int:
+        """How many more may start."""
+
+    @abc.abstractmethod
+    def start(self, job: Hashable, command: Sequence[str], log_path: pathlib.Path) -> None:
+        """Starts the command of a job; what it prints is appended to the log."""
+
+    @abc.abstractmethod
+    def ended(self) -> list[tuple[Any, int]]:
+        """Returns (job, exit code) of each job that has ended since the last call."""
+
+    def wait_for_one(self) -> None:
+        """Waits until a job has ended.
+
+        Raises:
+            TrainingInterruptedError: Ctrl-C or SIGTERM.
+        """
+        while not any(map(self._has_ended, self._running.values())):
+            if self._interrupts.signal_name:
+                raise TrainingInterruptedError(
+                    f"{self._interrupts.signal_name}: {self._words_of_interrupt}"
+                )
+            time.sleep(self._poll_seconds)
+
+    @abc.abstractmethod
+    def _has_ended(self, running: Any) -> bool:
+        """Whether a job has ended, given its entry in `_running`."""
+
+    @abc.abstractmethod
+    def _stop(self, running: Collection[Any]) -> None:
+        """Stops the jobs with these entries."""
+
+
+class Processes(Pool):
+    """Runs at most `number` commands at a time as processes, each on its own cores.
+
+    On exit it sends SIGTERM to the processes still running and waits for them. A training saves a
+    checkpoint on SIGTERM.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(_POLL_SECONDS)
+        self._idle = shares_of_the_cores(number)
 
     @property
     def num_idle(self) -> int:
@@ -134,18 +179,14 @@ class Processes:
                 codes.append((job, process.returncode))
         return codes
 
-    def wait_for_one(self) -> None:
-        """Waits until a process has ended.
+    def _has_ended(self, running: tuple[subprocess.Popen, Cores]) -> bool:
+        return running[0].poll() is not None
 
-        Raises:
-            TrainingInterruptedError: Ctrl-C or SIGTERM.
-        """
-        while all(process.poll() is None for process, _ in self._running.values()):
-            if self._interrupts.signal_name:
-                raise TrainingInterruptedError(
-                    f"{self._interrupts.signal_name}: the same command goes on with the study."
-                )
-            time.sleep(_POLL_SECONDS)
+    def _stop(self, running: Collection[tuple[subprocess.Popen, Cores]]) -> None:
+        for process, _ in running:
+            process.terminate()
+        for process, _ in running:
+            process.wait()
 
 
 def shares_of_the_cores(number: int) -> list[Cores]:

@@ -3,9 +3,8 @@
     ./run python -m experiments.ptb_study --workdir DIR --config configs/ptb/small.py \\
         --jobs 16 --executor slurm --slurm time=240 --slurm partition=gpu --slurm gpus_per_node=1
 
-`SubmittedJobs` has the methods of `pool.Processes`: a study calls one or the other. The process of
-the study itself stays on the machine where the command was given. It submits jobs and writes the
-table. The workdir must be on a file system that the nodes share.
+The process of the study itself stays on the machine where the command was given. It submits jobs
+and writes the table. The workdir must be on a file system that the nodes share.
 """
 
 import ast
@@ -15,9 +14,8 @@ import os
 import pathlib
 import signal
 import subprocess
-import time
-from collections.abc import Hashable, Sequence, Set
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Collection, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -27,8 +25,7 @@ from experiments.common.errors import (
     TrainingInterruptedError,
     one_line,
 )
-from experiments.common.interrupts import catch_interrupts
-from experiments.common.pool import Processes
+from experiments.common.pool import Pool, Processes
 
 if TYPE_CHECKING:
     import submitit
@@ -48,7 +45,7 @@ FLAGS = (_EXECUTOR, _SLURM)
 _MAX_TIMEOUTS = 1000
 
 
-def make_pool(number: int, folder: pathlib.Path) -> "Processes | SubmittedJobs":
+def make_pool(number: int, folder: pathlib.Path) -> Pool:
     """What the flags ask for: at most `number` jobs at a time, as processes or on Slurm.
 
     Args:
@@ -105,39 +102,25 @@ class _Submitted:
     job: Any  # submitit.Job
 
 
-class SubmittedJobs:
-    """Runs at most `number` commands at a time as jobs of a cluster; a context manager.
+class SubmittedJobs(Pool):
+    """Runs at most `number` commands at a time as jobs of a cluster.
 
     A job that reaches its time limit, or that Slurm preempts, saves a checkpoint, is queued again
     and resumes, because its command is one that resumes.
 
-    When it exits by an error or Ctrl-C, it cancels the jobs still running. If this process is
-    killed, they go on: the next one with the same folder of logs finds their numbers there, and
-    waits for them instead of submitting them again.
+    On exit by an error or Ctrl-C it cancels the jobs still running. If this process is killed, they
+    go on: the next one with the same folder of logs finds their numbers there, and waits for them
+    instead of submitting them again.
     """
+
+    _words_of_interrupt = "the jobs are cancelled. The same command goes on with the study."
 
     def __init__(
         self, number: int, executor: "submitit.Executor", poll_seconds: float = 5.0
     ) -> None:
+        super().__init__(poll_seconds)
         self._number = number
         self._executor = executor
-        self._poll_seconds = poll_seconds
-        self._running: dict[Hashable, _Submitted] = {}
-        self._exit = contextlib.ExitStack()
-
-    def __enter__(self) -> Self:
-        self._interrupts = self._exit.enter_context(catch_interrupts())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for submitted in self._running.values():
-            submitted.job.cancel(check=False)
-        self._exit.close()
-
-    @property
-    def running(self) -> Set[Any]:
-        """The jobs that have started and not been given by `ended`."""
-        return self._running.keys()
 
     @property
     def num_idle(self) -> int:
@@ -167,19 +150,12 @@ class SubmittedJobs:
                 codes.append((job, code))
         return codes
 
-    def wait_for_one(self) -> None:
-        """Waits until a job has ended.
+    def _has_ended(self, running: _Submitted) -> bool:
+        return running.job.done()
 
-        Raises:
-            TrainingInterruptedError: Ctrl-C or SIGTERM.
-        """
-        while not any(submitted.job.done() for submitted in self._running.values()):
-            if self._interrupts.signal_name:
-                raise TrainingInterruptedError(
-                    f"{self._interrupts.signal_name}: the jobs are cancelled. The same command "
-                    "goes on with the study."
-                )
-            time.sleep(self._poll_seconds)
+    def _stop(self, running: Collection[_Submitted]) -> None:
+        for submitted in running:
+            submitted.job.cancel(check=False)
 
     def _submit(self, command: Sequence[str], log_path: pathlib.Path) -> Any:
         try:

@@ -13,8 +13,7 @@ from experiments.common import fields
 from experiments.common.arms import parse
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, TrainingDivergedError, WorkdirError
-from experiments.common.pool import Processes
-from experiments.common.slurm import SubmittedJobs
+from experiments.common.pool import Pool, Processes
 from experiments.common.workdir import comparable, open_workdir, write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import prepare
@@ -205,7 +204,7 @@ def run_study(
     study: Study,
     *,
     jobs: int,
-    make_pool: Callable[[int, pathlib.Path], Processes | SubmittedJobs] | None = None,
+    make_pool: Callable[[int, pathlib.Path], Pool] | None = None,
     write_report: Callable[[Sequence[Row]], None] | None = None,
 ) -> list[Row]:
     """Runs what is missing, up to `jobs` runs at the same time, and returns all rows.
