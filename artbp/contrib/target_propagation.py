@@ -98,7 +98,8 @@ def target_propagation(
                 lambda free, gap: _tree.select(free, gap, jnp.zeros_like(gap)), is_free, gaps
             )
             shifted = jax.tree.map(jnp.add, gaps, multipliers)
-            return window.loss(params, ys)[0] + penalty / 2 * _squares(shifted), gaps
+            squares = optax.tree.norm(_tree.widened(shifted), squared=True)
+            return window.loss(params, ys)[0] + penalty / 2 * squares, gaps
 
         def target_step(_: jax.Array, fit: _Fit) -> _Fit:
             grads, _ = jax.grad(objective, 1, has_aux=True)(params, fit.targets, fit.multipliers)
@@ -120,7 +121,8 @@ def target_propagation(
         else:
             fit = fit_targets(fit)
         grads, gaps = jax.grad(objective, has_aux=True)(params, fit.targets, fit.multipliers)
-        return Advance(grads, carry, (), loss_sum, counted, {"gap": _squares(gaps)})
+        extra = {"gap": optax.tree.norm(_tree.widened(gaps), squared=True)}
+        return Advance(grads, carry, (), loss_sum, counted, extra)
 
     length = num_segments * truncation_length
     return stepwise(
@@ -194,9 +196,3 @@ def _split(tree: Any, place: int) -> tuple[Any, Any]:
     """(`leaf[:place]`, `leaf[place:]`) of every leaf."""
     before = jax.tree.map(lambda leaf: leaf[:place], tree)
     return before, jax.tree.map(lambda leaf: leaf[place:], tree)
-
-
-def _squares(tree: Any) -> jax.Array:
-    """The sum of |x|² over all entries, float32 or wider."""
-    leaves = jax.tree.leaves(_tree.widened(tree))
-    return sum((jnp.sum(jnp.abs(x) ** 2) for x in leaves), jnp.zeros(()))

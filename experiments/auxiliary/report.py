@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from experiments.auxiliary.problems import PROBLEMS
 from experiments.common.figures import COLOURS, grid, new_figure, plain_ticks
 from experiments.common.report import Column, Row, interval, select
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 
 _COLORS = {None: COLOURS[7], "before": COLOURS[0], "after": COLOURS[3]}
 
@@ -50,7 +50,7 @@ predicts {config.window_length} inputs: those before the anchor (r) or after it 
 weight {config.weight:g}, and its gradient goes back through {config.auxiliary_truncation} steps \
 of the main network, whatever the truncation of the main loss. There is no pretraining. Anchors \
 are the same for all seeds. Test: 2,048 new sequences, or the 297 images that no training sees. \
-Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with the \
+Learning rate: of {rates_text(config)}, the one with the \
 smallest last main loss in {config.num_tuning_runs} other run (\\*: at the edge of the grid)."""
 
 

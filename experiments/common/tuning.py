@@ -57,6 +57,11 @@ def choose_rate(rates: Any, losses: Any) -> Choice:
     return Choice(rate, index, at_edge, tuple(scores.tolist()))
 
 
+def rates_text(config: Any) -> str:
+    """Returns the learning rates that were tried, as in "0.001, 0.003"."""
+    return ", ".join(f"{rate:g}" for rate in config.learning_rates)
+
+
 def rate_text(rate: float, at_edge: bool) -> str:
     r"""Formats a rate as all tables show it, with \* where it is at the edge of the grid."""
     return f"{rate:g}" + "\\*" * at_edge

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.figures import grid, label_ends, new_figure, plain_ticks
 from experiments.common.report import Column, Row, median_and_range, select
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 from experiments.critic.systems import SYSTEMS
 from experiments.critic.training import ARMS, EARLY, LAST, POINTS
 
@@ -43,7 +43,7 @@ derivative of the later losses by the carry at an edge, as far as it is known on
 the share is 1 − Σ (δ − v)²/Σ δ², where δ contains the critic's own next prediction. Variance: of \
 the gradient of a window over {config.variance_draws} draws of the look-back, with the same \
 parameters with and without the critic. Early: part {EARLY} of {POINTS}, and the parameters after \
-it. Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with the \
+it. Learning rate: of {rates_text(config)}, the one with the \
 smallest last loss in {config.num_tuning_runs} other run (\\*: at the edge of the grid)."""
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from experiments.common.arms import tbptt_k1_k2
 from experiments.common.figures import COLOURS, grid, new_figure, plain_ticks
 from experiments.common.report import Column, Row, interval, markdown_table, mean_and_deviation
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 from experiments.k1k2.training import Runs, bin_edges
 
 MODE_WORDS = {
@@ -122,7 +122,7 @@ def notes(config: Any, rows: Sequence[Row]) -> str:
     return f"""\
 {rows[0]["text"]}, LSTM with {config.hidden_size} units, batch {config.batch}, \
 {config.num_steps:,} time steps in one pass, Adam with a constant rate, the best of \
-{", ".join(f"{rate:g}" for rate in config.learning_rates)} for each arm by \
+{rates_text(config)} for each arm by \
 {config.num_tuning_runs} runs that are not reported (\\*: at the edge of the grid).
 {config.num_seeds} seeds, each with its own initial weights and slice of the text: mean ± standard \
 deviation; of differences, which are paired, mean ± half-width of the 95 % interval (Student's t). \

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.figures import grid, new_figure, plain_ticks
 from experiments.common.report import Column, Row, median_and_range, select
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 from experiments.long_memory.arms import arms
 from experiments.long_memory.problems import LENGTH, PASSAGE, PROBLEMS, Problem
 
@@ -74,7 +74,6 @@ def columns(config: Any) -> list[Column]:
 
 def note(config: Any) -> str:
     """Returns the note below the table."""
-    rates = ", ".join(f"{rate:g}" for rate in config.learning_rates)
     return f"""\
 Scores on new data: median [smallest, largest] of {config.num_seeds} seeds. Sequences have \
 {LENGTH} steps; text comes in passages of {PASSAGE} characters, where full BPTT and SAB make an \
@@ -84,7 +83,7 @@ The cell has {config.hidden_size} units and is an LSTM unless the table says oth
 evaluations of the cell per time step, where a forward step is one and a backward step two. All \
 trainings have the work of {config.num_sequences:,} sequences of TBPTT, so a costly step leaves \
 fewer time steps. Steps stored: those whose residuals an estimate holds at a time. Learning rate: \
-for each task the one of {rates} with the smallest loss in the last quarter of \
+for each task the one of {rates_text(config)} with the smallest loss in the last quarter of \
 {config.num_tuning_runs} run(s) that are not reported (\\*: at the edge of the grid). Adam, \
 without clipping, unless the table says otherwise."""
 

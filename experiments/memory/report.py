@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from experiments.common.arms import Arm
 from experiments.common.figures import colors, grid, ink, new_figure, plain_ticks
 from experiments.common.report import Column, Row, markdown_table, mean_and_deviation
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 from experiments.memory.training import CHANCE, Result
 
 HALFWAY = (1 + CHANCE) / 2
@@ -84,7 +84,7 @@ carry. TBPTT k2 cuts at multiples of k2 in an episode: the gradient of a loss at
 reaches the item for d < k2, and never for d ≥ k2. Full BPTT: k2 = {config.episode_length}. \
 "Readout alone": the recurrent weights stay at their initial values. Tested on \
 {config.test_episodes * config.batch:,} episodes a seed. Adam, learning rate the best of \
-{", ".join(f"{rate:g}" for rate in config.learning_rates)} by the \
+{rates_text(config)} by the \
 loss of {config.num_tuning_runs} runs that are not reported (\\*: at the edge of the \
 grid). All arms see as many time steps; updates come every k2 steps.
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from experiments.common.arms import Arm
 from experiments.common.figures import colors, grid, label_ends, new_figure, plain_ticks
 from experiments.common.report import Column, Row, mean_and_deviation
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 from experiments.recurrent_ppo.training import Result, last_quarter, mean_return, share_right
 
 NUM_BINS = 20
@@ -58,7 +58,7 @@ is 1. Without memory it is 0, with half of the turns right. PPO with a GRU of \
 {config.num_minibatches} minibatches of rows. Each update takes the gradient of one pass over the \
 rollout, so all estimators make the same number of updates on the same number of steps. Full BPTT \
 goes through the whole rollout. Adam after clipping to the norm {config.clip_norm:g}, learning \
-rate the best of {", ".join(f"{rate:g}" for rate in config.learning_rates)} by the return of \
+rate the best of {rates_text(config)} by the return of \
 {config.num_tuning_runs} runs that are not reported (\\*: at the edge of the grid)."""
 
 

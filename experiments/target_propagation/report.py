@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.common.report import Column, Row, median_and_range
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 from experiments.target_propagation.config import TARGET_RATE
 
 
@@ -34,7 +34,7 @@ sequences of {config.sequence_length} steps, {config.batch} side by side. Loss: 
 per time step, where a backward step counts two. At equal work, a training has the sequences of \
 its row; in the last column it has {config.num_sequences:,}, with the same learning rate and λ. \
 TBPTT K makes an update every K steps, the others one per sequence, Adam. Learning rate, of \
-{", ".join(f"{rate:g}" for rate in config.learning_rates)} (\\*: at the edge), and λ, of \
+{rates_text(config)} (\\*: at the edge), and λ, of \
 {", ".join(f"{penalty:g}" for penalty in config.penalties)}: the best at equal work in \
 {config.num_tuning_runs} run(s) that are not reported. Targets take steps of gradient descent of \
 size {TARGET_RATE:g}/λ."""

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.figures import COLOURS, grid, label_ends, new_figure, plain_ticks
 from experiments.common.report import Column, Row, median_and_range
-from experiments.common.tuning import rate_text
+from experiments.common.tuning import rate_text, rates_text
 
 HORIZONS = (1, 10, 50, 100, 200)
 
@@ -43,7 +43,7 @@ def note(config: Any) -> str:
     return f"""\
 Errors: root mean square over {config.num_windows} windows, divided by the standard deviation of \
 the series, after {config.warm_up} true values. Median [smallest, largest] of {config.num_seeds} \
-seeds. Learning rate: of {", ".join(f"{rate:g}" for rate in config.learning_rates)}, the one with \
+seeds. Learning rate: of {rates_text(config)}, the one with \
 the smallest error on other windows, mean over horizons and over {config.num_tuning_runs} runs \
 that are not reported (\\*: at the edge of the grid). Adam, with a rate that falls to zero over \
 {config.num_steps:,} time steps of {config.batch_size} rows; GRU with {config.hidden_size} units."""
