@@ -62,6 +62,7 @@ CRITIC = "tests/estimators/test_critic.py::"
 EVALUATION = "tests/test_evaluation.py::"
 CHUNKS = "tests/estimators/test_stream_chunks.py::"
 LONG_MEMORY = "tests/experiments/long_memory/test_long_memory.py::"
+ATTENTIVE = "tests/experiments/attentive_backtracking/test_attentive_backtracking.py::"
 COMING_FROM = "tests/test_coming_from.py::"
 LASTING = "tests/estimators/test_lasting_leaves.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
@@ -2144,6 +2145,23 @@ LIBRARY_FAULTS = [
 
 # The faults of experiments/, which tests/experiments must see.
 EXPERIMENT_FAULTS = [
+    # attentive_backtracking.
+    Fault(
+        "jumps-stay-in-the-control-without-them",
+        "experiments/attentive_backtracking/config.py",
+        "stored = jax.lax.stop_gradient((carry.memories, carry.scores))",
+        "stored = (carry.memories, carry.scores)",
+        [f"{ATTENTIVE}test_whose_gradient_reaches_the_symbols[sab_without_jumps]"],
+        "The control gets no gradient through stored states.",
+    ),
+    Fault(
+        "the-gradient-of-tbptt-is-not-cut",
+        "experiments/attentive_backtracking/training.py",
+        "jnp.asarray(~is_cut, jnp.float32)",
+        "jnp.asarray(is_cut | True, jnp.float32)",
+        [f"{ATTENTIVE}test_whose_gradient_reaches_the_symbols[tbptt]"],
+        "TBPTT stops the gradient at every cut.",
+    ),
     # What the command line says.
     Fault(
         "second-run-unannounced",

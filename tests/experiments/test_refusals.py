@@ -11,6 +11,7 @@ from experiments.common.errors import ConfigError, ExperimentError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 EXPERIMENTS = (
+    "attentive_backtracking",
     "auxiliary",
     "bias",
     "compare",
@@ -29,6 +30,12 @@ EXPERIMENTS = (
     "teacher_forcing",
 )
 BAD = {
+    "attentive_backtracking": [
+        ("arms=('chess',)", "'chess' is unknown"),
+        ("num_points=7", "num_points is 7: expected a number that divides num_updates = 5000"),
+        ("store_every=30", "top_k is 4: expected less than the 2 states that a sequence stores"),
+        ("num_seeds=1", "a range needs at least 2"),
+    ],
     "auxiliary": [
         ("problems=('chess',)", "'chess' is unknown"),
         ("short_window=12", "short_window is 12: expected a divisor of 32"),
