@@ -243,8 +243,6 @@ class _Series:
         """The manifest, if it and all files are as they were saved, else DamagedCheckpointError."""
         folder = self.path / str(number)
         try:
-            if not (folder / _MANIFEST).exists() and (folder / "notes" / "metadata").is_file():
-                return _read_notes(folder)
             manifest = _read_json(folder / _MANIFEST)
             if manifest.pop("sha256", None) != hash_of_json(manifest):
                 raise DamagedCheckpointError(f"{_MANIFEST} was changed")
@@ -348,15 +346,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedCheckpointError(f"{path.name} holds no JSON object")
     return value
-
-
-def _read_notes(folder: Path) -> dict[str, Any]:
-    """What stands for the manifest of a checkpoint from before there were manifests."""
-    notes = _read_json(folder / "notes" / "metadata")
-    if not isinstance(notes.get("leaves"), dict) or not isinstance(notes.get("record"), dict):
-        raise DamagedCheckpointError("notes/metadata was changed")
-    warn(f"{folder} was saved by an earlier version, without hashes: damage would not be seen.")
-    return notes | {"versions": _versions()}
 
 
 def _verify_file(path: Path, name: str, size: int, sha256: str) -> None:

@@ -20,9 +20,6 @@ from tqdm import tqdm
 
 from experiments.common.errors import CheckpointError, DamagedCheckpointError
 
-# Counters that checkpoints of earlier versions do not have.
-_NEWER = ("metrics_hash", "skipped", "skipped_at_end", "roll_backs")
-
 
 @dataclasses.dataclass
 class Progress:
@@ -43,7 +40,7 @@ class Progress:
     best_value: float | None = None  # of the metric that chooses the best params
     best_epoch: int | None = None
     metrics_cursor: int = 0  # bytes of the metrics file that belong to these counters
-    metrics_hash: str = ""  # SHA-256 of these bytes
+    metrics_hash: str = hashlib.sha256().hexdigest()  # SHA-256 of these bytes
     skipped: int = 0  # segments whose update was left out
     skipped_at_end: int = 0  # of them, those since the last update
     roll_backs: int = 0
@@ -56,7 +53,7 @@ class Progress:
         wrong = sorted(record.keys() - fields.keys())
         for name, default in fields.items():
             kind = {"best_value": float, "best_epoch": int}.get(name, type(default))
-            value = record.get(name, default if name in _NEWER else ...)
+            value = record.get(name, ...)
             if type(value) is not kind and not (default is None and value is None):
                 wrong.append(name)
         if wrong:
@@ -186,8 +183,7 @@ def check_rows(path: Path, progress: Progress) -> None:
         raise DamagedCheckpointError(
             f"{path.name} has {len(rows)} bytes, but it was saved after {progress.metrics_cursor}"
         )
-    # A checkpoint of an earlier version has no hash of the rows.
-    if progress.metrics_hash and hashlib.sha256(rows).hexdigest() != progress.metrics_hash:
+    if hashlib.sha256(rows).hexdigest() != progress.metrics_hash:
         raise DamagedCheckpointError(f"{path.name} was changed")
     try:
         last = json.loads(rows.splitlines()[-1]) if rows else {"update": 0, "time_step": 0}

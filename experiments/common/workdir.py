@@ -15,8 +15,6 @@ from typing import Any
 
 from experiments.common.errors import ConfigError, WorkdirError
 
-# Fields that are newer than some runs on disk. Where a run has none, this value is meant.
-_NEWER = {"on_divergence": "stop"}
 # Folders locked by this process: {(device, inode): file descriptor}. Never closed: the operating
 # system releases a lock when its process ends, in whatever way.
 _LOCKS: dict[tuple[int, int], int] = {}
@@ -44,7 +42,7 @@ class Workdir:
 
     def config_hash(self) -> str:
         """By which a checkpoint is recognised as one of this run."""
-        return hash_of_json(comparable(self.read_config()))
+        return hash_of_json(self.read_config())
 
 
 def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Workdir:
@@ -121,15 +119,6 @@ def hash_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without fields that older runs lack, where they have the same meaning."""
-    return {
-        name: comparable(value) if isinstance(value, dict) else value
-        for name, value in config.items()
-        if name not in _NEWER or value != _NEWER[name]
-    }
-
-
 def _config_text(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
@@ -153,7 +142,7 @@ def _lock(path: Path) -> None:
 
 
 def _refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
-    there, given = _flatten(comparable(workdir.read_config())), _flatten(comparable(new))
+    there, given = _flatten(workdir.read_config()), _flatten(new)
     differing = [
         f"  {name}: {there.get(name, 'absent')} there, {given.get(name, 'absent')} given"
         for name in sorted(there.keys() | given.keys())

@@ -153,21 +153,6 @@ def test_what_a_caller_refuses_is_passed_over_too(saved):
     assert found is not None and found[1] == {"updates": 3}
 
 
-def test_a_checkpoint_of_an_earlier_version(saved, capsys):
-    """It is used, with a warning: it holds no hashes."""
-    for name in ("3", "9"):
-        checkpoint = saved / "latest" / name
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
-        (checkpoint / "notes").mkdir()
-        notes = {name: manifest[name] for name in ("record", "leaves")}
-        (checkpoint / "notes" / "metadata").write_text(json.dumps(notes))
-        (checkpoint / "manifest.json").unlink()
-    assert restored(saved) == {"updates": 9}
-    assert "saved by an earlier version, without hashes" in capsys.readouterr().err
-    (saved / "latest" / "9" / "notes" / "metadata").write_text("{}")
-    assert restored(saved) == {"updates": 3}
-
-
 def test_other_versions_of_packages_are_named(saved, capsys):
     edit_manifest(saved / "latest" / "9", True, versions={**module._versions(), "jax": "0.1"})
     assert restored(saved) == {"updates": 9}

@@ -67,10 +67,10 @@ def assert_equal_up_to_rounding(found, expected):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """(folder, exits): two processes of four devices, then one of four, on the same folder."""
+    """(folder, exits): two processes of two devices, then one of two, on the same folder."""
     folder = tmp_path_factory.mktemp("two")
-    exits = start(folder, "SIGKILL", 2, 4)
-    return folder, exits + start(folder, "none", 1, 4)
+    exits = start(folder, "SIGKILL", 2, 2)
+    return folder, exits + start(folder, "none", 1, 2)
 
 
 def test_two_processes_train_what_one_does(killed):
