@@ -140,17 +140,22 @@ class Counted:
     def __init__(self, cell):
         self.cell, self.count = cell, 0
 
-    def add(self, number):
-        jax.debug.callback(lambda: setattr(self, "count", self.count + number))
+    def add(self, number, tree):
+        """Counts each row of a vmap, because the callback is given a value of this step."""
+
+        def add(value):
+            self.count += number
+
+        jax.debug.callback(add, jax.tree.leaves(tree)[0].ravel()[0])
 
     def __call__(self, params, carry, x):
         @jax.custom_vjp
         def counted(carry):
-            self.add(1)
+            self.add(1, carry)
             return carry
 
         def backward(_, cotangent):
-            self.add(2)
+            self.add(2, cotangent)
             return (cotangent,)
 
         counted.defvjp(lambda carry: (counted(carry), None), backward)
@@ -164,11 +169,11 @@ class Counted:
                 return getattr(own, name)
 
             def step(self, carry, u):
-                counting.add(1)
+                counting.add(1, carry)
                 return own.step(carry, u)
 
             def pull_back(self, local, cotangent, y_cotangent):
-                counting.add(2)
+                counting.add(2, cotangent)
                 return own.pull_back(local, cotangent, y_cotangent)
 
         return CountedRecurrence()
@@ -176,11 +181,11 @@ class Counted:
 
 # The allowed difference is that of random lengths from their means.
 COUNTED = {
-    "unbiased": 0.15,
+    "unbiased": 0.1,
     "bptt": 0,
     "tbptt": 0,
     "tbptt_1": 0,
-    "artbp": 0.15,
+    "artbp": 0.1,
     "tbptt_critic": 0,
     "target_propagation": 0,
 }
@@ -191,7 +196,7 @@ COUNTED = {
     [pytest.param(n, marks=[] if n == "unbiased" else [pytest.mark.slow]) for n in COUNTED],
 )
 def test_the_work_of_an_arm_is_the_steps_that_its_program_makes(name, monkeypatch):
-    """Without vmap, and without critic. Decoders, and arms that run forward, are not counted."""
+    """Without critic. Decoders and arms that run forward in time are not counted."""
     config, problem = load("num_sequences=40", "batch=1"), PROBLEMS["adding"]("generated")
     arm = dataclasses.replace(arms(config.window)[name], has_critic=False)
     counted = Counted(cells.lstm.with_params(lambda params: params["cell"]))
