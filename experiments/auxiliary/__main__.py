@@ -18,7 +18,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"auxiliary": report.make_figure(config, rows)}, indent=None)
 
 
-STUDY = Study("auxiliary", FIELDS, run, check)
+STUDY = Study("auxiliary", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

@@ -25,37 +25,37 @@ class Problem(NamedTuple):
     Attributes:
       length: steps of a sequence.
       num_symbols, num_classes: of the inputs and of the targets.
-      draw: `draw(seed, number)` gives sequences for training.
-      test: `test(seed)` gives those that accuracies are measured on.
+      draw: `draw(rng_key, number)` gives sequences for training.
+      test: `test(rng_key)` gives those that accuracies are measured on.
     """
 
     label: str
     length: int
     num_symbols: int
     num_classes: int
-    draw: Callable[[int, int], Sequences]
-    test: Callable[[int], Sequences]
+    draw: Callable[[jax.Array, int], Sequences]
+    test: Callable[[jax.Array], Sequences]
 
 
 def _digits(label: str, permuted: bool) -> Problem:
-    def draw(seed: int, number: int) -> Sequences:
+    def draw(rng_key: jax.Array, number: int) -> Sequences:
         pixels, labels = images("train", permuted)
-        chosen = np.random.default_rng([seed, 0]).integers(len(labels), size=number)
+        chosen = np.asarray(jax.random.randint(rng_key, (number,), 0, len(labels)))
         return pixels[:, chosen], labels[chosen]
 
-    def test(seed: int) -> Sequences:
+    def test(rng_key: jax.Array) -> Sequences:
         return images("test", permuted)
 
     return Problem(label, NUM_PIXELS, NUM_LEVELS, 10, draw, test)
 
 
 def _item() -> Problem:
-    def draw(seed: int, number: int) -> Sequences:
-        stream = memory.make_stream(jax.random.key(seed), 1, EPISODE, number)
+    def draw(rng_key: jax.Array, number: int) -> Sequences:
+        stream = memory.make_stream(rng_key, 1, EPISODE, number)
         return np.asarray(stream.xs), np.asarray(stream.targets[-1])
 
-    def test(seed: int) -> Sequences:
-        return draw(seed + 2**31, 2048)
+    def test(rng_key: jax.Array) -> Sequences:
+        return draw(rng_key, 2048)
 
     label = f"memory, lag {EPISODE - 1}"
     return Problem(label, EPISODE, memory.NUM_SYMBOLS, memory.NUM_ITEMS, draw, test)

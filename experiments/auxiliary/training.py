@@ -10,10 +10,11 @@ import optax
 import artbp
 from artbp.cells import lstm
 from experiments.auxiliary.problems import PROBLEMS, Problem, make_stream, side_by_side
+from experiments.common.devices import OverRuns
 from experiments.common.divergence import all_finite
 from experiments.common.report import Row
 from experiments.common.study import Say
-from experiments.common.tuning import choose_rate
+from experiments.common.tuning import choose_rate, split
 from experiments.common.whole_run import train_whole
 from experiments.tasks import losses
 
@@ -37,8 +38,9 @@ ARMS = [Arm(is_short, *one) for is_short in (False, True) for one in _WINDOWS.it
 class Training:
     """The trainings of one arm on one problem."""
 
-    def __init__(self, problem: Problem, arm: Arm, config: Any):
+    def __init__(self, problem: Problem, arm: Arm, config: Any, anchor_key: jax.Array):
         self.problem, self.arm, self.config = problem, arm, config
+        self.anchor_key = anchor_key
         cell, loss_fn = lstm.with_params(lambda params: params["cell"]), losses.cross_entropy
         estimator = artbp.tbptt(
             cell,
@@ -60,7 +62,7 @@ class Training:
                 normalizer=float(config.batch),
             )
         self.estimator = estimator
-        self._train = jax.jit(jax.vmap(self._train_one))
+        self._train = OverRuns(jax.vmap(self._train_one), in_axes=(0, 0, 0, 0))
 
     def init(self, rng_key: jax.Array) -> Any:
         """The params, with the same main network for all arms of a key."""
@@ -77,18 +79,18 @@ class Training:
             return main
         return main, network(keys[1], self.problem.num_symbols)
 
-    def train(self, rates: Any, seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """(main losses of the last quarter, test accuracies) of runs with these rates and seeds.
+    def train(self, rates: Any, rng_keys: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+        """(main losses of the last quarter, test accuracies) of runs with these rates and keys.
 
-        They run side by side, with the same anchors.
+        They run side by side, with the same anchors. `rng_keys` [runs, 3] are those of `make_keys`.
         """
         problem, config = self.problem, self.config
         number = config.num_sequences * config.batch
-        data = [side_by_side(problem, problem.draw(one, number), config.batch) for one in seeds]
-        tests = [problem.test(one) for one in seeds]
+        init_keys, data_keys, test_keys = rng_keys.T
+        data = [side_by_side(problem, problem.draw(key, number), config.batch) for key in data_keys]
+        tests = [problem.test(key) for key in test_keys]
         data, tests = (jax.tree.map(lambda *one: np.stack(one), *all) for all in (data, tests))
-        params = jax.vmap(self.init)(jnp.stack([jax.random.key(one) for one in seeds]))
-        found = self._train(jnp.asarray(rates), params, data, tests)
+        found = self._train(jnp.asarray(rates), jax.vmap(self.init)(init_keys), data, tests)
         loss, accuracy = (np.asarray(one, np.float64) for one in found)
         return loss, accuracy
 
@@ -97,8 +99,7 @@ class Training:
         length, number = self.problem.length, self.config.num_sequences
         edges = np.array([0, 3 * number // 4 * length, number * length])
         carry = lstm.initial_carry(self._main(params)["cell"], self.config.batch)
-        key = jax.random.key(self.config.seed)  # of the anchors
-        given = rate, params, carry, make_stream(self.problem, *data), key
+        given = rate, params, carry, make_stream(self.problem, *data), self.anchor_key
         result = train_whole(self.estimator, optax.adam, *given, edges=edges)
         return result.loss[-1], accuracy(self._main(result.params), *test)
 
@@ -115,16 +116,25 @@ def accuracy(params: Any, symbols: jax.Array, classes: jax.Array) -> jax.Array:
     return jnp.where(all_finite(params), jnp.mean(right), jnp.nan)
 
 
+def make_keys(config: Any) -> tuple[jax.Array, jax.Array]:
+    """(the key of all anchors, keys [runs, 3] of first params, training data and test data).
+
+    All differ: a key that served for two of them would tie the first weights to the symbols.
+    """
+    anchor_key, runs_key = jax.random.split(jax.random.key(config.seed))
+    return anchor_key, jax.random.split(runs_key, (config.num_tuning_runs + config.num_seeds, 3))
+
+
 def run(config: Any, say: Say) -> list[Row]:
     """A row for each problem and arm."""
     rows, rates = [], config.learning_rates
-    seeds = [config.seed + i for i in range(config.num_tuning_runs + config.num_seeds)]
-    tuning, reported = seeds[: config.num_tuning_runs], seeds[config.num_tuning_runs :]
+    anchor_key, keys = make_keys(config)
+    tuning, reported = split(keys, config)
     for name in config.problems:
         alone = np.zeros(config.num_seeds)
         for arm in ARMS:
-            training = Training(PROBLEMS[name], arm, config)
-            tuned = [training.train(rates, [one] * len(rates))[0] for one in tuning]
+            training = Training(PROBLEMS[name], arm, config, anchor_key)
+            tuned = [training.train(rates, jnp.stack([key] * len(rates)))[0] for key in tuning]
             choice = choose_rate(rates, tuned)
             loss, found = training.train([choice.rate] * len(reported), reported)
             row = {"problem": name, "is_short": arm.is_short, "window": arm.window}

@@ -22,7 +22,7 @@ def make_report(config: Any, rows: Any) -> Report:
     return Report(text, rows, {"long_memory": report.make_figure(config, rows)}, indent=None)
 
 
-STUDY = Study("long_memory", FIELDS, run, check)
+STUDY = Study("long_memory", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

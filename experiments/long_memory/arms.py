@@ -18,10 +18,12 @@ from artbp.contrib.auxiliary_loss import Window
 from experiments.common.arms import Size, parse
 from experiments.common.figures import COLOURS
 from experiments.long_memory.problems import LENGTH
+from experiments.target_propagation.config import target_propagation
 
 BLUE, GREEN, SKY, VERMILLION, ORANGE, PINK, BLACK, GREY = COLOURS
 HAZARD = 0.5  # of the look-backs
 STORED_CARRIES = 12  # beyond, a look-back runs windows again: 0.02 for each estimate
+TARGET_STEPS, PENALTY = 3, 10.0  # of target propagation: a step for each edge between windows
 UORO = 6  # forward, backward through the step of a loss (2), a forward product, a backward one (2)
 DIAGONAL_RTRL = 6  # forward, backward through the step of a loss (2), and the influences (3)
 
@@ -80,6 +82,7 @@ def arms(window: int) -> dict[str, Arm]:
         stored_carries=1,
     )
     random, immediate = parse(f"artbp({window}, alpha=4)"), parse("tbptt_1_rmsprop")
+    targets = target_propagation(window, max(2, LENGTH // window), TARGET_STEPS)
     diagonal = functools.partial(artbp.diagonal_rtrl, update_every=window)
     # For an anchor in a sequence: K steps of the cell and K of the decoder, forward and backward,
     # and at most K steps that run again to reach it.
@@ -124,6 +127,14 @@ def arms(window: int) -> dict[str, Arm]:
         ),
         "r_lstm": of(short, f"TBPTT {window}, r-LSTM", ORANGE, work=auxiliary, auxiliary="before"),
         "p_lstm": of(short, f"TBPTT {window}, p-LSTM", ORANGE, work=auxiliary, auxiliary="after"),
+        "target_propagation": Arm(
+            label=f"target propagation {window}",
+            color=GREEN,
+            make=functools.partial(targets.build, penalty=PENALTY),
+            work=targets.evaluations(Size(0, 0)),
+            window=targets.length,
+            stored=f"{LENGTH}",
+        ),
         "sab": of(full, f"SAB {window}", GREEN, f"{LENGTH}, each with a ring", cell="sab"),
         "uoro": of(f"uoro({window})", "UORO", SKY, "none", work=UORO),
         "elstm_rtrl": of(

@@ -14,6 +14,7 @@ from experiments.common.fields import (
 )
 from experiments.long_memory.arms import arms
 from experiments.long_memory.problems import LENGTH, PROBLEMS
+from experiments.long_memory.training import num_steps
 
 WINDOW = 16
 ARMS, TASKS, TEXTS = tuple(arms(WINDOW)), tuple(PROBLEMS), ("generated", "ptb")
@@ -27,15 +28,15 @@ FIELDS = {
     "hidden_size": Field(32, "units of the cell", at_least(1)),
     "forget_bias": Field(4.0, "of the first params, where a cell has a forget gate"),
     "batch": Field(16, "rows side by side", at_least(1)),
-    "num_sequences": Field(1000, "of a training of TBPTT, in each row", at_least(1)),
+    "num_sequences": Field(600, "of a training of TBPTT, in each row", at_least(1)),
     "num_points": Field(25, "of the losses in training", at_least(4)),
     "test_rows": Field(500, "sequences of a test", at_least(1)),
     "learning_rates": Field(RATES, "each arm gets the best on each task", positive),
     "critic_rate": Field(3e-3, "of Adam, for the critic", positive),
     "auxiliary_weight": Field(1.0, "of the auxiliary losses", positive),
-    "num_tuning_runs": Field(1, "runs that choose the learning rate", at_least(1)),
+    "num_tuning_runs": Field(2, "runs that choose the learning rate", at_least(1)),
     "num_seeds": Field(4, "runs that are reported", at_least(2, "a range needs at least 2")),
-    "num_threads": Field(2, "trainings at the same time", at_least(1)),
+    "num_threads": Field(2, "arms at the same time", at_least(1)),
     "seed": Field(0, "of all keys and data", seed),
 }
 
@@ -44,8 +45,11 @@ def check(config: Any) -> None:
     """Raises ConfigError for windows that do not fit into sequences, and trainings too short."""
     if LENGTH % config.window:
         raise ConfigError(f"window is {config.window}: expected a number that divides {LENGTH}.")
-    if config.num_points > config.num_sequences:
+    table = arms(config.window)
+    updates = {name: num_steps(table[name], config) // table[name].window for name in config.arms}
+    fewest = min(updates, key=lambda name: updates[name])
+    if config.num_points > updates[fewest]:
         raise ConfigError(
-            f"num_points is {config.num_points}: expected at most num_sequences = "
-            f"{config.num_sequences}."
+            f"num_points is {config.num_points}: expected at most {updates[fewest]}, the updates "
+            f"of {fewest}. Train on more num_sequences."
         )

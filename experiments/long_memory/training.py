@@ -10,11 +10,12 @@ import numpy as np
 import optax
 
 import artbp
+from experiments.common.devices import OverRuns
 from experiments.common.divergence import all_finite
 from experiments.common.pool import in_threads
 from experiments.common.report import Row, median_and_range
 from experiments.common.study import Say
-from experiments.common.tuning import choose_rate, run_keys
+from experiments.common.tuning import choose_rate, run_keys, split
 from experiments.common.whole_run import train_whole
 from experiments.long_memory import model
 from experiments.long_memory.arms import Arm, arms
@@ -32,11 +33,11 @@ def num_steps(arm: Arm, config: Any) -> int:
     return int(config.num_sequences * TBPTT_WORK / arm.work) * LENGTH
 
 
-class Training:
-    """The trainings of one arm on one task."""
+class Program:
+    """The trainings of one arm, compiled once for all tasks whose inputs and outputs are alike."""
 
     def __init__(self, problem: Problem, arm: Arm, config: Any):
-        self.problem, self.arm, self.config = problem, arm, config
+        self.arm, self.config = arm, config
         self.cell = model.CELLS[arm.cell](config.window, config.forget_bias)
         self.num_steps = num_steps(arm, config)
         options = {"critic": model.critic} if arm.has_critic else {}
@@ -50,6 +51,10 @@ class Training:
             self.estimator = model.with_auxiliary_loss(
                 self.estimator, arm, self.cell, problem, config
             )
+        axes = (0, 0, 0, None)
+        # Runs side by side, each with a rate, first params and a stream. They share the key of the
+        # estimator: runs with other boundaries would wait for one another at every update.
+        self.train = OverRuns(jax.vmap(self._train_one, in_axes=axes), in_axes=axes)
 
     def _optimizer(self, rate: Any) -> optax.GradientTransformation:
         """The critic has a rate of its own."""
@@ -63,88 +68,108 @@ class Training:
             rates, lambda params: {n: "critic" if n == "critic" else "model" for n in params}
         )
 
-    def init(self, keys: jax.Array) -> Any:
+    def init(self, problem: Problem, keys: jax.Array) -> Any:
         """Returns the first params of runs with these keys, side by side."""
         with _LOCK:
-            each = [model.init(key, self.arm, self.cell, self.problem, self.config) for key in keys]
+            each = [model.init(key, self.arm, self.cell, problem, self.config) for key in keys]
             return jax.block_until_ready(_stack(each))
 
     def _train_one(
-        self, rate: Any, rng_key: jax.Array, params: Any, stream: artbp.Stream, test: artbp.Stream
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns (the mean loss of each part of the training, the score in the test)."""
+        self, rate: Any, params: Any, stream: artbp.Stream, rng_key: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """Returns (the mean loss of each part of the training, the last params)."""
         edges = np.linspace(0, self.num_steps, self.config.num_points + 1).astype(int)
         carry = self.cell.initial_carry(params["cell"], self.config.batch)
         outcome = train_whole(
             self.estimator, self._optimizer, rate, params, carry, stream, rng_key, edges=edges
         )
-        return outcome.loss, self.score(outcome.params, test)
+        return outcome.loss, outcome.params
 
-    def score(self, params: Any, test: artbp.Stream) -> jax.Array:
+    def score(self, problem: Problem, params: Any, test: artbp.Stream) -> jax.Array:
         """Returns the score; NaN for params that are not finite."""
         rows = test.xs.shape[1]
         carry = self.cell.initial_carry(params["cell"], rows)
         _, ys = artbp.unroll(self.cell.apply, params, carry, test.xs)
-        score = self.problem.score(losses.readout(params, ys), test)
+        score = problem.score(losses.readout(params, ys), test)
         return jnp.where(all_finite(params), score, jnp.nan)
 
-    def streams(self, numbers: list[int]) -> artbp.Stream:
-        """Returns the streams of the runs of these numbers, side by side."""
-        return _stack(
-            self.problem.stream(self.config.seed + n, self.num_steps, self.config.batch)
-            for n in numbers
-        )
+    def row(self, problem: Problem, streams: artbp.Stream) -> Row:
+        """Returns the result on a task: the rate, losses and scores.
 
-    def row(self) -> Row:
-        """Returns the result of the arm: its rate, losses and scores."""
+        Args:
+            problem: the task, with inputs and outputs like those of the program.
+            streams: those of all runs, `[runs, T, B, ...]`; the first time steps are used.
+        """
         config, rates = self.config, np.asarray(self.config.learning_rates, np.float32)
         init_keys, keys = jax.vmap(jax.random.split, out_axes=1)(run_keys(config))
-        params, test = self.init(init_keys), self.problem.test(config.test_rows)
+        params = self.init(problem, init_keys)
         numbers = np.arange(len(keys))
-        # Runs side by side, each with a rate, a key, first params and a stream.
-        train = jax.jit(jax.vmap(self._train_one, in_axes=(0, 0, 0, 0, None)))
+        tuning, reported = split(numbers, config)
+        read = jax.tree.map(lambda leaf: leaf[:, : self.num_steps], streams)
+
+        def train(rates: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, Any]:
+            given = _take(params, runs), _take(read, runs)
+            loss, trained = self.train(rates, *given, keys[runs[0]])
+            return np.asarray(loss, np.float64), trained
+
         tuned = []
-        for n in numbers[: config.num_tuning_runs]:
-            same = np.repeat(n, len(rates))
-            loss, _ = train(rates, *self._runs(keys, params, same), test)
-            tuned.append(np.asarray(loss)[:, -(config.num_points // 4) :].mean(axis=1))
+        for n in tuning:
+            loss, _ = train(rates, np.repeat(n, len(rates)))
+            tuned.append(loss[:, -(config.num_points // 4) :].mean(axis=1))
         choice = choose_rate(config.learning_rates, tuned)
-        reported = numbers[config.num_tuning_runs :]
-        best = np.full(len(reported), choice.rate, np.float32)
-        loss, scores = train(best, *self._runs(keys, params, reported), test)
+        loss, trained = train(np.full(len(reported), choice.rate, np.float32), reported)
+        test = problem.test(config.test_rows)
+        score = jax.jit(lambda params: self.score(problem, params, test))
+        scores = [float(score(_take(trained, n))) for n in range(len(reported))]
         return {
             "learning_rate": choice.rate,
             "rate_at_edge": choice.at_edge,
             "tuning_loss": list(choice.scores),
-            "losses": np.round(np.asarray(loss, np.float64), 5).tolist(),
-            "scores": np.round(np.asarray(scores, np.float64), 5).tolist(),
+            "losses": np.round(loss, 5).tolist(),
+            "scores": np.round(scores, 5).tolist(),
             "num_steps": self.num_steps,
             "num_params": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
         }
 
-    def _runs(self, keys: jax.Array, params: Any, numbers: np.ndarray) -> tuple[Any, Any, Any]:
-        """Returns the keys, first params and streams of the runs of these numbers."""
-        distinct, places = np.unique(numbers, return_inverse=True)
-        streams = jax.tree.map(lambda leaf: leaf[places], self.streams(distinct.tolist()))
-        return keys[numbers], jax.tree.map(lambda leaf: leaf[numbers], params), streams
+
+def _take(tree: Any, runs: Any) -> Any:
+    """Returns the given runs of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[runs], tree)
 
 
 def _stack(trees: Iterable[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
+def make_streams(problem: Problem, num_steps: int, config: Any) -> artbp.Stream:
+    """Returns the streams of all runs side by side. Every arm reads the first part of them."""
+    numbers = range(config.num_tuning_runs + config.num_seeds)
+    return _stack(problem.stream(config.seed + n, num_steps, config.batch) for n in numbers)
+
+
 def run(config: Any, say: Say) -> list[Row]:
     """Returns a row for each task and arm."""
     problems = {name: PROBLEMS[name](config.text) for name in config.tasks}
-    jobs = [(task, arm) for task in config.tasks for arm in config.arms]
+    chosen = {name: arms(config.window)[name] for name in config.arms}
+    longest = max(num_steps(arm, config) for arm in chosen.values())
+    streams = {name: make_streams(one, longest, config) for name, one in problems.items()}
 
-    def row(job: tuple[str, str]) -> Row:
-        task, name = job
-        arm = arms(config.window)[name]
-        training = Training(problems[task], arm, config)
-        return {"task": task, "arm": name, "label": arm.label, "work": arm.work} | training.row()
+    def rows_of_arm(name: str) -> list[Row]:
+        arm, programs, rows = chosen[name], {}, []
+        for task, problem in problems.items():
+            alike = problem.loss_fn, problem.input_size, problem.output_size
+            if alike not in programs:
+                programs[alike] = Program(problem, arm, config)
+            row = {"task": task, "arm": name, "label": arm.label, "work": arm.work}
+            rows.append(row | programs[alike].row(problem, streams[task]))
+        return rows
 
-    def words(job: tuple[str, str], row: Row) -> str:
-        return f"{problems[job[0]].label}, {row['label']}: {median_and_range(row['scores'])}"
+    def words(name: str, rows: list[Row]) -> str:
+        scores = (
+            f"{problems[row['task']].label} {median_and_range(row['scores'])}" for row in rows
+        )
+        return f"{chosen[name].label}: {', '.join(scores)}"
 
-    return list(in_threads(row, jobs, config.num_threads, say=say, words=words))
+    found = in_threads(rows_of_arm, list(chosen), config.num_threads, say=say, words=words)
+    by_arm = list(found)
+    return [row for of_task in zip(*by_arm, strict=True) for row in of_task]

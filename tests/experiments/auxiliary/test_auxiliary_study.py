@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -42,7 +43,7 @@ def test_from_end_to_end(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", sorted(PROBLEMS))
 def test_a_stream_holds_the_sequences_and_asks_at_their_ends(name):
     problem = PROBLEMS[name]
-    symbols, classes = problem.draw(3, 6)
+    symbols, classes = problem.draw(jax.random.key(3), 6)
     stream = make_stream(problem, *side_by_side(problem, (symbols, classes), batch=2))
     assert np.flatnonzero(stream.resets).tolist() == [i * problem.length for i in range(3)]
     ends = np.flatnonzero(stream.mask)
@@ -58,3 +59,27 @@ def test_a_stream_holds_the_sequences_and_asks_at_their_ends(name):
     else:
         known = {tuple(image) for image in images("train", name == "permuted_digits")[0].T}
         assert all(tuple(image) in known for image in symbols.T)
+
+
+def test_anchors_first_params_data_and_tests_are_drawn_with_keys_of_their_own():
+    """A key that served for two of them would tie the first weights to the symbols."""
+    config = load_config(STUDY.default_config(), None, TINY)
+    anchor_key, keys = training.make_keys(config)
+    assert len({str(jax.random.key_data(key)) for key in (anchor_key, *keys.ravel())}) == 1 + 3 * 3
+    real, noted = PROBLEMS["memory"], {}
+
+    def draw(rng_key, number):
+        noted["data"] = rng_key
+        return real.draw(rng_key, number)
+
+    def test(rng_key):
+        noted["test"] = rng_key
+        return real.test(rng_key)
+
+    problem = real._replace(draw=draw, test=test)
+    one = training.Training(problem, training.ARMS[0], config, anchor_key)
+    one._train = lambda rates, params, data, test: (params["cell"]["input"][:, 0, 0], np.zeros(1))
+    first_weight, _ = one.train([0.1], keys[:1])
+    init_key, *expected = keys[0]
+    assert [noted["data"], noted["test"]] == expected
+    assert first_weight == np.float32(one.init(init_key)["cell"]["input"][0, 0])
