@@ -2520,12 +2520,12 @@ EXPERIMENT_FAULTS = [
         "Slurm may preempt a job by SIGTERM alone.",
     ),
     Fault(
-        "sweep-runs-what-is-finished",
+        "sweep-cannot-grow",
         "experiments/sweep/running.py",
-        'outcome.state == "not finished"]',
-        'outcome.state != "running" and run not in self._failures]',
+        "there if is_sweep else self._config",
+        "self._config",
         [f"{SWEEP}test_each_run_becomes_a_row_and_only_what_is_missing_runs_again"],
-        "The same command again would train for hours what is there already.",
+        "One more seed would need another folder, and all runs again.",
     ),
     Fault(
         "sweep-checks-no-values",
