@@ -69,6 +69,7 @@ WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 COMPLEX = "tests/estimators/test_complex_numbers.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
+SWEEP = "tests/experiments/sweep/test_sweep.py::"
 COMMAND_LINES = "tests/experiments/test_command_lines.py::"
 PTB = "tests/experiments/ptb/"
 MEMORY = "tests/experiments/memory/test_memory_study.py::"
@@ -2535,6 +2536,22 @@ EXPERIMENT_FAULTS = [
             "test_a_job_that_a_signal_stopped_is_submitted_again_and_one_that_was_killed_is_not"
         ],
         "Slurm may preempt a job by SIGTERM alone.",
+    ),
+    Fault(
+        "sweep-cannot-grow",
+        "experiments/sweep/running.py",
+        "there if is_sweep else self._config",
+        "self._config",
+        [f"{SWEEP}test_each_run_becomes_a_row_and_only_what_is_missing_runs_again"],
+        "One more seed would need another folder, and all runs again.",
+    ),
+    Fault(
+        "sweep-checks-no-values",
+        "experiments/sweep/plan.py",
+        "        check(config)\n",
+        "        _ = check\n",
+        [f"{SWEEP}test_what_cannot_run_is_refused_in_one_line_and_nothing_is_written"],
+        "A value that the experiment refuses would be found when its run starts, hours later.",
     ),
     Fault(
         "slurm-job-is-submitted-twice",

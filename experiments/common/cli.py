@@ -56,6 +56,12 @@ class CommandLine:
     compilation_cache: bool = True
     checkpoint_every_seconds: float = 300.0
 
+    def for_runs(self) -> list[str]:
+        """The flags that a command passes on to the runs that it starts."""
+        passed = [f"--checkpoint_every_seconds={self.checkpoint_every_seconds}"]
+        passed += ["--tensorboard"] * self.tensorboard
+        return passed + ["--nocompilation_cache"] * (not self.compilation_cache)
+
 
 def run(
     main: Callable[[ml_collections.FrozenConfigDict, CommandLine], None],

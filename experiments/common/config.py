@@ -10,8 +10,9 @@ A configuration file names only what differs from the experiment's defaults, or 
         config.hidden_size = 128
         return config
 
-and the command line overrides single fields: `--config configs/ptb/small.py --set seed=3
---set optimizer.learning_rate=1e-3`. A field that the defaults do not have is refused, because a
+A field of a section may be named with a dot there, as in {"optimizer.learning_rate": 1e-3}. The
+command line overrides single fields: `--config configs/ptb/small.py --set seed=3 --set
+optimizer.learning_rate=1e-3`. A field that the defaults do not have is refused, because a
 misspelt field would otherwise run something else. Only a section that is empty in the defaults (the
 further options of an optimiser) takes any field.
 """
@@ -47,10 +48,26 @@ def load_config(
     """
     config = ml_collections.ConfigDict(defaults.to_dict())
     if path is not None:
-        _merge(config, defaults, _read_file(Path(path)), str(path), experiment)
+        for name, value in flatten(_read_file(Path(path))).items():
+            _merge(config, defaults, _in_sections(name, value), str(path), experiment)
     for override in overrides:
-        _merge(config, defaults, _parse_override(override), f"--set {override}", experiment)
-    return ml_collections.FrozenConfigDict(config)
+        name, value = _parse_override(override)
+        _merge(config, defaults, _in_sections(name, value), f"--set {override}", experiment)
+    try:
+        return ml_collections.FrozenConfigDict(config)
+    except ValueError as error:  # a dict within a list
+        raise ConfigError(f"The configuration holds a value that it cannot: {error}") from error
+
+
+def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"section.field": value} for nested sections; an empty section is a value."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def check_seed(name: str, seed: int) -> None:
@@ -92,19 +109,22 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     return given
 
 
-def _parse_override(override: str) -> dict[str, Any]:
+def _parse_override(override: str) -> tuple[str, Any]:
+    """The name and the value of "section.field=value"."""
     name, separator, text = override.partition("=")
     if not separator or not name:
         raise ConfigError(f"--set {override!r} was given: expected --set field=value.")
     try:
-        value = ast.literal_eval(text)
+        return name, ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        value = text
-    *sections, field = name.split(".")
-    given = {field: value}
-    for section in reversed(sections):
-        given = {section: given}
-    return given
+        return name, text
+
+
+def _in_sections(name: str, value: Any) -> dict[str, Any]:
+    """{"section": {"field": value}} for the name "section.field"."""
+    for part in reversed(name.split(".")):
+        value = {part: value}
+    return value
 
 
 def _merge(
@@ -124,9 +144,10 @@ def _merge(
             elif isinstance(value, Mapping):
                 merge(default, known.get(name, {}), value, f"{full_name}.")
             else:
+                fields = f"with the fields {', '.join(default)}" if default else "of fields"
                 raise ConfigError(
-                    f"{where}: {full_name} is a section with the fields {', '.join(default)}, "
-                    f"and was given {value!r}: set one of its fields."
+                    f"{where}: {full_name} is a section {fields}, and was given {value!r}: set "
+                    "one of its fields."
                 )
 
     merge(config, defaults, given, "")

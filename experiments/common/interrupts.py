@@ -19,9 +19,12 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def catch_interrupts() -> Iterator[Interrupts]:
+def catch_interrupts(
+    action: str = "finishing the chunk, then saving a checkpoint",
+) -> Iterator[Interrupts]:
     """Within the block, the first SIGINT or SIGTERM only sets the flag; a second acts as usual.
 
+    `action` is printed: what happens next.
     Outside the main thread Python cannot set handlers, and the flag never changes.
     """
     interrupts = Interrupts()
@@ -37,8 +40,8 @@ def catch_interrupts() -> Iterator[Interrupts]:
     def handle(number: int, frame: FrameType | None) -> None:
         interrupts.signal_name = signal.Signals(number).name
         restore()
-        action = "finishing the chunk, then saving a checkpoint (once more stops at once)"
-        print(f"\n{interrupts.signal_name}: {action}.", file=sys.stderr)
+        words = f"{action} (once more stops at once)"
+        print(f"\n{interrupts.signal_name}: {words}.", file=sys.stderr)
 
     for number in previous:
         signal.signal(number, handle)

@@ -13,9 +13,9 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-from experiments.common.errors import TrainingInterruptedError
+from experiments.common.errors import ConfigError, TrainingInterruptedError
 from experiments.common.interrupts import catch_interrupts
 
 Job = TypeVar("Job")
@@ -81,20 +81,23 @@ def in_threads(
 
 
 class Pool(abc.ABC):
-    """Runs commands as jobs, a limited number at a time; a context manager.
+    """Runs commands as jobs, at most `number` at a time; a context manager.
 
     On exit, also by an error or Ctrl-C, it stops the jobs still running.
     """
 
-    _words_of_interrupt = "the same command goes on with the study."
+    _words_of_interrupt = "the same command goes on with what is left."
 
-    def __init__(self, poll_seconds: float) -> None:
+    def __init__(self, number: int, poll_seconds: float) -> None:
+        if number < 1:
+            raise ConfigError(f"--jobs is {number}: expected 1 or more.")
+        self._number = number
         self._poll_seconds = poll_seconds
         self._running: dict[Hashable, Any] = {}
         self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._interrupts = self._exit.enter_context(catch_interrupts())
+        self._interrupts = self._exit.enter_context(catch_interrupts("stopping the runs"))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -107,9 +110,9 @@ class Pool(abc.ABC):
         return self._running.keys()
 
     @property
-    @abc.abstractmethod
     def num_idle(self) -> int:
         """How many more may start."""
+        return self._number - len(self._running)
 
     @abc.abstractmethod
     def start(self, job: Hashable, command: Sequence[str], log_path: pathlib.Path) -> None:
@@ -141,6 +144,53 @@ class Pool(abc.ABC):
         """Stops the jobs with these entries."""
 
 
+class Named(Protocol):
+    """A job that has a name; hashable."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the jobs, and fit for the name of a file."""
+
+
+NamedJob = TypeVar("NamedJob", bound=Named)
+
+
+def run_jobs(
+    pool: Pool,
+    logs: pathlib.Path,
+    *,
+    missing: Callable[[Set[NamedJob]], Sequence[NamedJob]],
+    command: Callable[[NamedJob], Sequence[str]],
+    ended: Callable[[NamedJob, int], None],
+    report: Callable[[Set[NamedJob]], None],
+) -> None:
+    """Runs the missing jobs until there are none, and calls `report` after every job.
+
+    Args:
+        pool: runs the commands.
+        logs: the folder of the logs, one for each job.
+        missing: `missing(running)` returns the jobs left to start, given those that run. It is read
+            again after every job, since a result may make further jobs known.
+        command: `command(job)` starts the job, or resumes it.
+        ended: `ended(job, exit_code)` is called once for each job.
+        report: `report(running)` writes what is known so far.
+
+    Raises:
+        TrainingInterruptedError: Ctrl-C or SIGTERM. The jobs that were running are stopped.
+    """
+    with pool:
+        while True:
+            for job, exit_code in pool.ended():
+                ended(job, exit_code)
+            for job in missing(pool.running)[: pool.num_idle]:
+                print(f"start   {job.name}", flush=True)
+                pool.start(job, command(job), logs / f"{job.name}.log")
+            report(pool.running)
+            if not pool.running:
+                return
+            pool.wait_for_one()
+
+
 class Processes(Pool):
     """Runs at most `number` commands at a time as processes, each on its own cores.
 
@@ -149,13 +199,8 @@ class Processes(Pool):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(_POLL_SECONDS)
+        super().__init__(number, _POLL_SECONDS)
         self._idle = shares_of_the_cores(number)
-
-    @property
-    def num_idle(self) -> int:
-        """How many more may start."""
-        return len(self._idle)
 
     def start(self, job: Hashable, command: Sequence[str], log_path: pathlib.Path) -> None:
         """Starts the command of a job; what it prints is appended to the log."""

@@ -1,9 +1,9 @@
-"""Runs the jobs of a study on a Slurm cluster, through submitit.
+"""Runs the jobs of a study or a sweep on a Slurm cluster, through submitit.
 
     ./run python -m experiments.ptb_study --workdir DIR --config configs/ptb/small.py \\
         --jobs 16 --executor slurm --slurm time=240 --slurm partition=gpu --slurm gpus_per_node=1
 
-The process of the study itself stays on the machine where the command was given. It submits jobs
+The process of the command itself stays on the machine where the command was given. It submits jobs
 and writes the table. The workdir must be on a file system that the nodes share.
 """
 
@@ -30,6 +30,7 @@ from experiments.common.pool import Pool, Processes
 if TYPE_CHECKING:
     import submitit
 
+JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.")
 _EXECUTOR = flags.DEFINE_enum(
     "executor", "local", ["local", "slurm"], "Run jobs as processes here, or on Slurm."
 )
@@ -39,7 +40,7 @@ _SLURM = flags.DEFINE_multi_string(
     "A parameter of the Slurm jobs, as submitit's SlurmExecutor takes it, any number of times: "
     "--slurm time=240 (minutes, required), --slurm partition=gpu, --slurm gpus_per_node=1.",
 )
-FLAGS = (_EXECUTOR, _SLURM)
+FLAGS = (JOBS, _EXECUTOR, _SLURM)
 
 # How often a job may reach its time limit. After each it is queued again and resumes.
 _MAX_TIMEOUTS = 1000
@@ -113,19 +114,13 @@ class SubmittedJobs(Pool):
     instead of submitting them again.
     """
 
-    _words_of_interrupt = "the jobs are cancelled. The same command goes on with the study."
+    _words_of_interrupt = "the jobs are cancelled. The same command goes on with what is left."
 
     def __init__(
         self, number: int, executor: "submitit.Executor", poll_seconds: float = 5.0
     ) -> None:
-        super().__init__(poll_seconds)
-        self._number = number
+        super().__init__(number, poll_seconds)
         self._executor = executor
-
-    @property
-    def num_idle(self) -> int:
-        """How many more may start."""
-        return self._number - len(self._running)
 
     def start(self, job: Hashable, command: Sequence[str], log_path: pathlib.Path) -> None:
         """Submits the command of a job; what it prints is appended to the log."""

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from experiments.common.config import flatten
 from experiments.common.errors import ConfigError, WorkdirError
 
 # Folders locked by this process: {(device, inode): file descriptor}. Never closed: the operating
@@ -75,7 +76,7 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
             if not workdir.config_path.exists():
                 write_atomically(workdir.config_path, _config_text(new))
                 return workdir
-        _refuse_other_run(workdir, new)
+        refuse_other_run(workdir, new)
         if not resume:
             raise WorkdirError(
                 f"{workdir.path} already holds this run: pass --resume to go on with it, "
@@ -98,6 +99,25 @@ def read_workdir(path: str | Path) -> tuple[Workdir, dict[str, Any]]:
     if not workdir.config_path.is_file():
         raise WorkdirError(f"{workdir.path} holds no run: there is no {workdir.config_path.name}.")
     return workdir, workdir.read_config()
+
+
+def refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
+    """Raises WorkdirError where the folder holds a run with another configuration than `new`."""
+    there, given = (
+        {name: json.dumps(value) for name, value in flatten(config).items()}
+        for config in (workdir.read_config(), new)
+    )
+    differing = [
+        f"  {name}: {there.get(name, 'absent')} there, {given.get(name, 'absent')} given"
+        for name in sorted(there.keys() | given.keys())
+        if there.get(name) != given.get(name)
+    ]
+    if differing:
+        raise WorkdirError(
+            f"{workdir.path} holds another run. These fields differ:\n"
+            + "\n".join(differing)
+            + "\nGive another --workdir, or the configuration of the run that is there."
+        )
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -141,21 +161,6 @@ def _lock(path: Path) -> None:
     os.close(descriptor)
 
 
-def _refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
-    there, given = _flatten(workdir.read_config()), _flatten(new)
-    differing = [
-        f"  {name}: {there.get(name, 'absent')} there, {given.get(name, 'absent')} given"
-        for name in sorted(there.keys() | given.keys())
-        if there.get(name) != given.get(name)
-    ]
-    if differing:
-        raise WorkdirError(
-            f"{workdir.path} holds another run. These fields differ:\n"
-            + "\n".join(differing)
-            + "\nGive another --workdir, or the configuration of the run that is there."
-        )
-
-
 def _refuse_foreign_files(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise WorkdirError(f"{path} is a file: --workdir expects a folder.")
@@ -167,14 +172,3 @@ def _refuse_foreign_files(path: Path) -> None:
             f"{path} is not empty ({', '.join(foreign[:5])}) and holds no run "
             "(no config.json): give an empty or new folder as --workdir."
         )
-
-
-def _flatten(values: Any, prefix: str = "") -> dict[str, str]:
-    """{"optimizer.name": '"adam"', ...}: each field, and its value in JSON."""
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = json.dumps(value)
-    return flat

@@ -53,6 +53,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
         config_path=flags.FLAGS.config,
         overrides=flags.FLAGS.set,
         data_dir=ptb_flags.data_dir(config),
+        run_arguments=given_flags.for_runs(),
     )
 
     def write(finished: Sequence[Row]) -> None:
@@ -88,7 +89,7 @@ def _description(study: Study) -> str:
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS, *slurm.FLAGS):
+    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb_authors", "cost": _cost, "needs": ptb_flags.NEEDS}
     cli.run(_main, default_config(), **own)

@@ -45,10 +45,8 @@ def _study(given_flags: cli.CommandLine, data_dir: str | None) -> tuple[Study, i
     """The study that the flags describe, and the number of jobs."""
     arms, seeds, jobs = command_line.read(ARMS, SEEDS)
     tuning_seeds = command_line.numbers(_TUNING_SEEDS, int)
-    passed_on = ["--tensorboard"] if given_flags.tensorboard else []
-    passed_on += [] if given_flags.compilation_cache else ["--nocompilation_cache"]
-    given = given_flags.workdir, flags.FLAGS.config, flags.FLAGS.set, data_dir, passed_on
-    return Study(arms, tuning_seeds, seeds, *given), jobs
+    given = given_flags.workdir, flags.FLAGS.config, flags.FLAGS.set, data_dir
+    return Study(arms, tuning_seeds, seeds, *given, given_flags.for_runs()), jobs
 
 
 def _cost(config: Any) -> list[str]:
@@ -79,7 +77,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in (*ptb_flags.FLAGS, _TUNING_SEEDS, *command_line.FLAGS, *slurm.FLAGS):
+    for flag in (*ptb_flags.FLAGS, _TUNING_SEEDS, *command_line.FLAGS):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb_study", "cost": _cost, "needs": ptb_flags.NEEDS}
     cli.run(_main, default_config(), CLIPPING_HELP, **own)

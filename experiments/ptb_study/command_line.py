@@ -1,10 +1,11 @@
-"""The flags of studies on Penn Treebank: arms, rates, seeds, and how many runs at a time."""
+"""The flags of studies on Penn Treebank: arms, rates, seeds, and how the runs are started."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from absl import flags
 
+from experiments.common import slurm
 from experiments.common.errors import ConfigError
 from experiments.ptb_study.study import Compared, chosen_arms
 
@@ -13,8 +14,7 @@ _RATES = flags.DEFINE_list(
     "rates", [], "Learning rates to run, for every arm. Default: those of the arm."
 )
 _SEEDS = flags.DEFINE_list("seeds", None, "Seeds compared. Default: those of the study.")
-_JOBS = flags.DEFINE_integer("jobs", 1, "Runs at the same time.")
-FLAGS = (_ARMS, _RATES, _SEEDS, _JOBS)
+FLAGS = (_ARMS, _RATES, _SEEDS, *slurm.FLAGS)
 
 _N = TypeVar("_N", int, float)
 
@@ -34,7 +34,9 @@ def read(declared: Mapping[str, Compared], seeds: Sequence[int]) -> Chosen:
     """
     names = list(declared) if _ARMS.value is None else _ARMS.value
     arms = chosen_arms(names, numbers(_RATES, float), declared)
-    return Chosen(arms, list(seeds) if _SEEDS.value is None else numbers(_SEEDS, int), _JOBS.value)
+    return Chosen(
+        arms, list(seeds) if _SEEDS.value is None else numbers(_SEEDS, int), slurm.JOBS.value
+    )
 
 
 def numbers(flag: flags.FlagHolder, kind: Callable[[str], _N]) -> list[_N]:

@@ -13,7 +13,7 @@ from experiments.common import fields
 from experiments.common.arms import parse
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, TrainingDivergedError, WorkdirError
-from experiments.common.pool import Pool, Processes
+from experiments.common.pool import Pool, Processes, run_jobs
 from experiments.common.workdir import open_workdir, write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import prepare
@@ -219,22 +219,18 @@ def run_study(
     Runs that fail are reported in the table and do not stop the others; the next call tries them
     again. TrainingInterruptedError on Ctrl-C or SIGTERM: those running have saved a checkpoint.
     """
-    if jobs < 1:
-        raise ConfigError(f"--jobs is {jobs}: expected 1 or more.")
     pool = make_pool(jobs, study.folder / "slurm") if make_pool else Processes(jobs)
     study.claim()
     rows: list[Row] = []
-    with pool as processes:
-        while True:
-            rows += [_row(study, run, code) for run, code in processes.ended()]
-            missing = _missing(study, rows, processes.running)
-            for run in missing[: processes.num_idle]:
-                print(f"start   {run.name}", flush=True)
-                processes.start(run, study.command(run), study.folder / "logs" / f"{run.name}.log")
-            (write_report or study.write_report)(rows)
-            if not processes.running:
-                return rows
-            processes.wait_for_one()
+    run_jobs(
+        pool,
+        study.folder / "logs",
+        missing=lambda running: _missing(study, rows, running),
+        command=study.command,
+        ended=lambda run, exit_code: rows.append(_row(study, run, exit_code)),
+        report=lambda running: (write_report or study.write_report)(rows),
+    )
+    return rows
 
 
 def finished_rows(study: Study) -> list[Row]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.common import catalogue, figures
 from experiments.common.arms import Arm, parse
+from experiments.common.config import flatten
 from experiments.common.errors import ConfigError, ExperimentError
 from experiments.common.metrics import largest_weight, read_metrics
 from experiments.common.report import Row
@@ -177,18 +178,8 @@ def _add_samples(page: Page, workdir: Workdir) -> None:
 
 def _add_config(page: Page, config: Mapping[str, Any]) -> None:
     page.heading("Configuration")
-    page.table(["field", "value"], _fields(config))
-
-
-def _fields(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """(field, value) of all sections."""
-    found: list[tuple[str, str]] = []
-    for name, value in config.items():
-        if isinstance(value, dict) and value:
-            found += _fields(value, f"{prefix}{name}.")
-        else:
-            found.append((prefix + name, json.dumps(value, ensure_ascii=False)))
-    return found
+    values = {name: json.dumps(v, ensure_ascii=False) for name, v in flatten(config).items()}
+    page.table(["field", "value"], list(values.items()))
 
 
 def _law(arm: Arm | None) -> list[charts.Chart]:

@@ -46,6 +46,15 @@ def test_defaults_then_file_then_overrides(tmp_path):
     assert isinstance(config.optimizer.learning_rate, float)
 
 
+def test_a_file_may_name_the_fields_of_sections_with_dots(tmp_path):
+    body = "    return {'optimizer': {'options': {'b1': 0.8}}, 'optimizer.options.b2': 0.9}"
+    config = load_config(defaults(), config_file(tmp_path, body))
+    assert config.optimizer.options.to_dict() == {"b1": 0.8, "b2": 0.9}
+    misspelt = config_file(tmp_path, "    return {'optimizer.clip_nrm': 1.0}")
+    with pytest.raises(ConfigError, match=r"'optimizer\.clip_nrm'\. Did you mean optimizer\.clip"):
+        load_config(defaults(), misspelt)
+
+
 def test_an_empty_section_takes_any_fields_one_after_the_other():
     overrides = ["optimizer.options.b1=0.8", "optimizer.options.b2=0.9"]
     config = load_config(defaults(), overrides=overrides)
@@ -75,6 +84,9 @@ def test_a_plain_dict_and_plain_strings_will_do(tmp_path):
             r"'optimizer\.lerning_rate'\. Did you mean optimizer\.learning_rate\?",
         ),
         ("seed=abc", "seed was given 'abc'"),
+        ("optimizer=3", "optimizer is a section with the fields clip_norm, learning_rate, options"),
+        ("optimizer.options=3", r"optimizer\.options is a section of fields, and was given 3"),
+        ("sizes=({},)", "holds a value that it cannot"),
         ("seed=1.5", "expected int"),
         ("seed=None", "seed was given None"),
         ("optimizer.learning_rate=None", "expected float"),

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from experiments.common.errors import TrainingInterruptedError
-from experiments.common.pool import in_threads
+from experiments.common.errors import ConfigError, TrainingInterruptedError
+from experiments.common.pool import Processes, in_threads
 
 
 def test_results_come_in_the_order_of_the_jobs_and_not_more_run_at_a_time():
@@ -74,3 +74,8 @@ def test_what_has_not_started_never_does_and_nobody_waits(how, pressed):
     if how == "ctrl_c":
         assert caught.value.exit_code == 130
         assert "without results" in str(caught.value)
+
+
+def test_no_jobs_at_a_time_are_refused():
+    with pytest.raises(ConfigError, match="--jobs is 0: expected 1 or more"):
+        Processes(0)

@@ -1,12 +1,12 @@
 """Jobs through submitit: preempted, queued again and resumed; killed; submitted once."""
 
-import pathlib
 import sys
 
 import pytest
+from slurm_jobs import Executor, Job
 
 from experiments.common.errors import TrainingInterruptedError
-from experiments.common.slurm import Command, SubmittedJobs
+from experiments.common.slurm import SubmittedJobs
 
 submitit = pytest.importorskip("submitit")
 
@@ -41,41 +41,6 @@ def test_a_preempted_job_is_queued_again_and_resumes(tmp_path):
         assert jobs.ended() == [("run", 3)]
         assert not jobs.running
     assert log.read_text().splitlines() == ["started", "resumed from half"]
-
-
-class Job:
-    """A job that has ended, or that runs if there is no outcome."""
-
-    def __init__(self, number, outcome=None, state="RUNNING"):
-        self.job_id, self.outcome, self.state = str(number), outcome, state
-        self.is_cancelled = False
-
-    def done(self):
-        return self.outcome is not None
-
-    def result(self):
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-    def cancel(self, check):
-        self.is_cancelled = True
-
-
-class Executor:
-    """Gives the jobs one after the other; `there` are those that Slurm has already."""
-
-    def __init__(self, *jobs, there=()):
-        self.jobs, self.there, self.commands = list(jobs), {job.job_id: job for job in there}, []
-        self.folder = pathlib.Path()
-
-    def submit(self, command):
-        assert isinstance(command, Command)
-        self.commands.append(command)
-        return self.jobs.pop(0)
-
-    def job_class(self, folder, number):
-        return self.there.get(number, Job(number, state="UNKNOWN"))
 
 
 def test_a_job_that_a_signal_stopped_is_submitted_again_and_one_that_was_killed_is_not(tmp_path):
