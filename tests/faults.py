@@ -2742,7 +2742,10 @@ EXPERIMENT_FAULTS = [
         "experiments/auxiliary/training.py",
         "init_keys, data_keys, test_keys = rng_keys.T",
         "data_keys, _, test_keys = rng_keys.T\n        init_keys = data_keys",
-        ["tests/experiments/auxiliary/test_auxiliary_study.py"],
+        [
+            "tests/experiments/auxiliary/test_auxiliary_study.py"
+            "::test_anchors_first_params_data_and_tests_are_drawn_with_keys_of_their_own"
+        ],
         "The first weights are then tied to the symbols.",
     ),
     Fault(
