@@ -2765,6 +2765,25 @@ EXPERIMENT_FAULTS = [
         "Every block but the last runs again.",
     ),
     Fault(
+        "long-memory-does-not-count-windows-that-run-again",
+        "experiments/common/arms.py",
+        "forward = 1 + extra if again else 1.0",
+        "forward = 1.0",
+        [f"{LONG_MEMORY}test_the_work_of_an_arm_is_the_steps_that_its_program_makes"],
+        "Look-backs run the forward pass of older windows again.",
+    ),
+    Fault(
+        "auxiliary-draws-params-and-data-with-one-key",
+        "experiments/auxiliary/training.py",
+        "init_keys, data_keys, test_keys = rng_keys.T",
+        "data_keys, _, test_keys = rng_keys.T\n        init_keys = data_keys",
+        [
+            "tests/experiments/auxiliary/test_auxiliary_study.py"
+            "::test_anchors_first_params_data_and_tests_are_drawn_with_keys_of_their_own"
+        ],
+        "The first weights are then tied to the symbols.",
+    ),
+    Fault(
         "coming-from-persistent-es-with-every-loss",
         "docs/coming_from.md",
         "mask=(jnp.arange(T) + 1) % K == 0, ",

@@ -76,8 +76,8 @@ def note(config: Any) -> str:
     """Returns the note below the table."""
     return f"""\
 Scores on new data: median [smallest, largest] of {config.num_seeds} seeds. Sequences have \
-{LENGTH} steps; text comes in passages of {PASSAGE} characters, where full BPTT and SAB make an \
-update every {LENGTH}. \
+{LENGTH} steps; text comes in passages of {PASSAGE} characters, where full BPTT, SAB and target \
+propagation make an update every {LENGTH}. \
 The cell has {config.hidden_size} units and is an LSTM unless the table says otherwise; \
 {config.batch} rows side by side; forget gates begin with a bias of {config.forget_bias:g}. Work: \
 evaluations of the cell per time step, where a forward step is one and a backward step two. All \

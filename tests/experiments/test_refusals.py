@@ -118,7 +118,10 @@ BAD = {
     ],
     "long_memory": [
         ("arms=('rtrl',)", "'rtrl' is unknown"),
-        ("num_points=1001", "num_points is 1001: expected at most num_sequences = 1000"),
+        (
+            "num_points=1001",
+            "num_points is 1001: expected at most 138, the updates of target_propagation",
+        ),
         ("window=24", "window is 24: expected a number that divides 64"),
     ],
     "look_back": [
