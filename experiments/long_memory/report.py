@@ -84,9 +84,8 @@ evaluations of the cell per time step, where a forward step is one and a backwar
 trainings have the work of {config.num_sequences:,} sequences of TBPTT, so a costly step leaves \
 fewer time steps. Steps stored: those whose residuals an estimate holds at a time. Learning rate: \
 for each task the one of {rates_text(config)} with the smallest loss in the last quarter of \
-{config.num_tuning_runs} run(s) that are not reported (\\*: at the edge of the grid). Random draws \
-of an estimator, such as boundaries, are the same in all reported runs. Adam, without clipping, \
-unless the table says otherwise."""
+{config.num_tuning_runs} run(s) that are not reported (\\*: at the edge of the grid). Adam, \
+without clipping, unless the table says otherwise."""
 
 
 def make_figure(config: Any, rows: Sequence[Row]) -> Figure:

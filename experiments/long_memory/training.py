@@ -51,10 +51,8 @@ class Program:
             self.estimator = model.with_auxiliary_loss(
                 self.estimator, arm, self.cell, problem, config
             )
-        axes = (0, 0, 0, None)
-        # Runs side by side, each with a rate, first params and a stream. They share the key of the
-        # estimator: runs with other boundaries would wait for one another at every update.
-        self.train = OverRuns(jax.vmap(self._train_one, in_axes=axes), in_axes=axes)
+        # Runs side by side, each with a rate, first params, a stream and a key.
+        self.train = OverRuns(jax.vmap(self._train_one), in_axes=(0, 0, 0, 0))
 
     def _optimizer(self, rate: Any) -> optax.GradientTransformation:
         """The critic has a rate of its own."""
@@ -108,8 +106,7 @@ class Program:
         read = jax.tree.map(lambda leaf: leaf[:, : self.num_steps], streams)
 
         def train(rates: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, Any]:
-            given = _take(params, runs), _take(read, runs)
-            loss, trained = self.train(rates, *given, keys[runs[0]])
+            loss, trained = self.train(rates, _take(params, runs), _take(read, runs), keys[runs])
             return np.asarray(loss, np.float64), trained
 
         tuned = []
