@@ -68,10 +68,13 @@ KILLS = [
 ]
 
 
-def test_killed_again_and_again(uninterrupted, tmp_path):
+@pytest.mark.parametrize(
+    "kills", [KILLS[1:4], pytest.param(KILLS, marks=pytest.mark.slow)], ids=["three", "all"]
+)
+def test_killed_again_and_again(kills, uninterrupted, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     workdir = tmp_path / "run"
-    for event, path_part, count in KILLS:
+    for event, path_part, count in kills:
         arguments = ["--event", event, "--path-part", path_part, "--count", str(count)]
         finished = subprocess.run(
             [sys.executable, tiny_run.__file__, str(workdir), *arguments],
