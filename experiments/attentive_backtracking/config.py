@@ -39,7 +39,9 @@ ARMS = {
 FIELDS = {
     "arms": Field(tuple(ARMS), "what is compared", one_of(*ARMS), each_once),
     "lag": Field(60, "blank steps between the symbols and their recall", at_least(1)),
-    "num_recalled": Field((2, 5), "symbols to be recalled, a part of the study each", whole(1)),
+    "num_recalled": Field(
+        (2, 5), "symbols to be recalled, a part of the study each", whole(1), each_once
+    ),
     "truncation_length": Field(5, "steps from one cut of the gradient to the next", at_least(1)),
     "store_every": Field(5, "steps from one stored state of SAB to the next", at_least(1)),
     "top_k": Field(4, "SAB reads at most top_k − 1 stored states", at_least(2)),

@@ -5,6 +5,7 @@ only. The loss counts where symbols are recalled: a blank is learned without mem
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -57,22 +58,27 @@ def logits(arm: Arm, config: Any, num_recalled: int, params: Any, xs: jax.Array)
     return losses.readout(params, ys[-num_recalled:])
 
 
+def init(arm: Arm, config: Any, num_recalled: int, rng_key: jax.Array) -> Any:
+    """Returns the first params of a run."""
+    cell_key, readout_key, _, _ = jax.random.split(rng_key, 4)
+    base, size = make_cell(arm, config, num_recalled), config.hidden_size
+    return {
+        "cell": base.init(cell_key, NUM_SYMBOLS + 2, size, forget_bias=config.forget_bias),
+        "readout": losses.init_readout(readout_key, (1 + arm.has_memory) * size, NUM_SYMBOLS),
+    }
+
+
 def train(
-    arm: Arm, config: Any, num_recalled: int, rate: Any, rng_key: jax.Array
+    arm: Arm, config: Any, num_recalled: int, rate: Any, params: Any, rng_key: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Trains once.
+    """Trains once, from the first params of the same key.
 
     Returns:
         (mean losses of the parts of the training, nats per symbol, [num_points]; shares of right
         symbols in each, [num_points]; share of right symbols in the test, NaN for params that are
         not finite).
     """
-    cell_key, readout_key, data_key, test_key = jax.random.split(rng_key, 4)
-    base, size = make_cell(arm, config, num_recalled), config.hidden_size
-    params = {
-        "cell": base.init(cell_key, NUM_SYMBOLS + 2, size, forget_bias=config.forget_bias),
-        "readout": losses.init_readout(readout_key, (1 + arm.has_memory) * size, NUM_SYMBOLS),
-    }
+    _, _, data_key, test_key = jax.random.split(rng_key, 4)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(rate))
     outputs = functools.partial(logits, arm, config, num_recalled)
 
@@ -95,17 +101,21 @@ def train(
     return history, shares, jnp.where(all_finite(params), score, jnp.nan)
 
 
-def run_arm(arm: Arm, config: Any, num_recalled: int) -> Row:
-    """Returns the row of an arm: its learning rate by the tuning runs, the scores of each seed."""
-    tuning, reported = split(run_keys(config), config)
+def run_arm(arm: Arm, config: Any, num_recalled: int, starts: Sequence[Any]) -> Row:
+    """Returns the row of an arm: its learning rate by the tuning runs, the scores of each seed.
+
+    Args:
+        starts: the first params of each run, then its key.
+    """
+    tuning, reported = split(starts, config)
     one = jax.jit(functools.partial(train, arm, config, num_recalled))
     last = -(-config.num_points // 4)
     tuned = [
-        [float(jnp.mean(one(rate, key)[0][-last:])) for rate in config.learning_rates]
-        for key in tuning
+        [float(jnp.mean(one(rate, *start)[0][-last:])) for rate in config.learning_rates]
+        for start in tuning
     ]
     choice = choose_rate(config.learning_rates, tuned)
-    runs = [jax.device_get(one(choice.rate, key)) for key in reported]
+    runs = [jax.device_get(one(choice.rate, *start)) for start in reported]
     history, shares, scores = (
         np.stack(each).astype(np.float64) for each in zip(*runs, strict=True)
     )
@@ -125,9 +135,17 @@ def run(config: Any, say: Say) -> list[Row]:
     """Returns a row for each number of symbols and each arm."""
     jobs = [(number, name) for number in config.num_recalled for name in config.arms]
 
+    # Two threads that make orthogonal matrices at the same time can wait for each other for ever,
+    # in JAX 0.10 on two cores: the first params are made before there are threads.
+    keys = run_keys(config)
+    starts = {
+        (number, name): [(init(ARMS[name], config, number, key), key) for key in keys]
+        for number, name in jobs
+    }
+
     def row(job: tuple[int, str]) -> Row:
         number, name = job
-        return {"arm": name} | run_arm(ARMS[name], config, number)
+        return {"arm": name} | run_arm(ARMS[name], config, number, starts[job])
 
     def words(job: tuple[int, str], row: Row) -> str:
         return f"{job[0]} symbols, {row['label']}: {median_and_range(row['accuracy'])} %"

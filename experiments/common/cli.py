@@ -104,7 +104,7 @@ def run(
         if _CACHE.value:
             enable_compilation_cache()
         command_line = CommandLine(
-            workdir=Path(_WORKDIR.value),
+            workdir=Path(_WORKDIR.value).expanduser(),
             resume=_RESUME.value,
             tensorboard=_TENSORBOARD.value,
             progress_bar=None if _PROGRESS_BAR.value else False,

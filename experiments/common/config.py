@@ -56,7 +56,7 @@ def load_config(
     try:
         return ml_collections.FrozenConfigDict(config)
     except ValueError as error:  # a dict within a list
-        raise ConfigError(f"The configuration holds a value that it cannot: {error}") from error
+        raise ConfigError(f"The configuration holds a dict within a list: {error}") from error
 
 
 def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -23,6 +23,7 @@ Result = TypeVar("Result")
 Cores = frozenset[int]
 
 _POLL_SECONDS = 0.5
+START_LINE = "--- started\n"  # in a log, before what an attempt at a job prints
 
 
 def in_threads(
@@ -184,7 +185,11 @@ def run_jobs(
                 ended(job, exit_code)
             for job in missing(pool.running)[: pool.num_idle]:
                 print(f"start   {job.name}", flush=True)
-                pool.start(job, command(job), logs / f"{job.name}.log")
+                log = logs / f"{job.name}.log"
+                logs.mkdir(parents=True, exist_ok=True)
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(START_LINE)  # an earlier attempt may have written before it
+                pool.start(job, command(job), log)
             report(pool.running)
             if not pool.running:
                 return

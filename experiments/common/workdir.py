@@ -60,13 +60,7 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
     An empty folder starts a run with `resume` too, so that a job that is killed early can be
     started again by the same command.
     """
-    workdir = Workdir(path)
-    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    try:
-        # Through JSON and back, so that a tuple equals the list that the file gives back.
-        new = json.loads(json.dumps(values))
-    except TypeError as error:
-        raise ConfigError(f"The configuration holds a value that JSON cannot: {error}.") from error
+    workdir, new = Workdir(path), as_json(config)
     try:
         if not workdir.config_path.exists():
             _refuse_foreign_files(workdir.path)
@@ -74,7 +68,7 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
             _lock(workdir.path)
             # Looked at again: another process may have been first.
             if not workdir.config_path.exists():
-                write_atomically(workdir.config_path, _config_text(new))
+                write_atomically(workdir.config_path, config_text(new))
                 return workdir
         refuse_other_run(workdir, new)
         if not resume:
@@ -84,7 +78,7 @@ def open_workdir(path: str | Path, config: Any, *, resume: bool = False) -> Work
             )
         _lock(workdir.path)
         # The first file that a run writes shows whether the disk is full or cannot be written.
-        write_atomically(workdir.config_path, _config_text(new))
+        write_atomically(workdir.config_path, config_text(new))
     except OSError as error:
         raise WorkdirError(
             f"{workdir.path} cannot be used as a workdir: {error}. Mend this, or give another "
@@ -101,8 +95,23 @@ def read_workdir(path: str | Path) -> tuple[Workdir, dict[str, Any]]:
     return workdir, workdir.read_config()
 
 
+def as_json(config: Any) -> dict[str, Any]:
+    """Returns the configuration as config.json gives it back: a tuple becomes a list.
+
+    Raises ConfigError for a value that JSON cannot hold.
+    """
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    try:
+        return json.loads(json.dumps(values))
+    except TypeError as error:
+        raise ConfigError(f"The configuration holds a value that JSON cannot: {error}.") from error
+
+
 def refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
-    """Raises WorkdirError where the folder holds a run with another configuration than `new`."""
+    """Raises WorkdirError where the folder holds a run with another configuration.
+
+    `new` is what `as_json` returns.
+    """
     there, given = (
         {name: json.dumps(value) for name, value in flatten(config).items()}
         for config in (workdir.read_config(), new)
@@ -139,7 +148,8 @@ def hash_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _config_text(values: dict[str, Any]) -> str:
+def config_text(values: dict[str, Any]) -> str:
+    """Returns the text of config.json, from what `as_json` returns."""
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
 
 

@@ -23,7 +23,7 @@ from experiments.target_propagation.config import target_propagation
 BLUE, GREEN, SKY, VERMILLION, ORANGE, PINK, BLACK, GREY = COLOURS
 HAZARD = 0.5  # of the look-backs
 STORED_CARRIES = 12  # beyond, a look-back runs windows again: 0.02 for each estimate
-TARGET_STEPS, PENALTY = 3, 10.0  # of target propagation: a step for each edge between windows
+PENALTY = 10.0  # λ of target propagation
 UORO = 6  # forward, backward through the step of a loss (2), a forward product, a backward one (2)
 DIAGONAL_RTRL = 6  # forward, backward through the step of a loss (2), and the influences (3)
 
@@ -82,7 +82,9 @@ def arms(window: int) -> dict[str, Arm]:
         stored_carries=1,
     )
     random, immediate = parse(f"artbp({window}, alpha=4)"), parse("tbptt_1_rmsprop")
-    targets = target_propagation(window, max(2, LENGTH // window), TARGET_STEPS)
+    # A step on the targets for each edge between windows.
+    num_windows = max(2, LENGTH // window)
+    targets = target_propagation(window, num_windows, num_windows - 1)
     diagonal = functools.partial(artbp.diagonal_rtrl, update_every=window)
     # For an anchor in a sequence: K steps of the cell and K of the decoder, forward and backward,
     # and at most K steps that run again to reach it.

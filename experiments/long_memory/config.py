@@ -45,11 +45,17 @@ def check(config: Any) -> None:
     """Raises ConfigError for windows that do not fit into sequences, and trainings too short."""
     if LENGTH % config.window:
         raise ConfigError(f"window is {config.window}: expected a number that divides {LENGTH}.")
-    table = arms(config.window)
-    updates = {name: num_steps(table[name], config) // table[name].window for name in config.arms}
-    fewest = min(updates, key=lambda name: updates[name])
-    if config.num_points > updates[fewest]:
+    if config.window == LENGTH and "target_propagation" in config.arms:
         raise ConfigError(
-            f"num_points is {config.num_points}: expected at most {updates[fewest]}, the updates "
-            f"of {fewest}. Train on more num_sequences."
+            f"window is {config.window}: expected less than {LENGTH} for target_propagation, which "
+            "needs two windows in a sequence. Leave it out of arms."
+        )
+    table = arms(config.window)
+    # The loss of a sequence comes at its end: a part of a training without one has no mean loss.
+    sequences = {name: num_steps(table[name], config) // LENGTH for name in config.arms}
+    fewest = min(sequences, key=lambda name: sequences[name])
+    if config.num_points > sequences[fewest]:
+        raise ConfigError(
+            f"num_points is {config.num_points}: expected at most {sequences[fewest]}, the "
+            f"sequences in a training of {fewest}. Raise num_sequences."
         )

@@ -14,7 +14,7 @@ from experiments.common.arms import parse
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, TrainingDivergedError, WorkdirError
 from experiments.common.pool import Pool, Processes, run_jobs
-from experiments.common.workdir import open_workdir, write_atomically
+from experiments.common.workdir import as_json, open_workdir, write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb.run import prepare
 from experiments.ptb_study import measured, report
@@ -163,7 +163,7 @@ class Study:
         if not path.is_file():
             return None
         results = json.loads(path.read_text(encoding="utf-8"))
-        given = json.loads(json.dumps(self.config(run).to_dict()))
+        given = as_json(self.config(run))
         if results["config"] != given:
             raise WorkdirError(
                 f"{path} comes from another configuration than the one given: take another "

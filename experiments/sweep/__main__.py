@@ -23,12 +23,12 @@ has none of its own, and all runs have the values of `set`. Without a file:
     python -m experiments.sweep --workdir DIR --jobs 2 --set experiment=influence_balancing \\
         --set 'grid.eta_0=(3e-4, 1e-3)' --set set.num_steps=10000
 
-All runs are checked before the first starts. Each is a process `python -m experiments.NAME` with
-its own folder in --workdir/runs and its log in --workdir/logs, or a job with --executor slurm (see
-`experiments.common.slurm`). After every run, `table.md` (what differs between the runs, and what
-came of each) and `rows.jsonl` (the rows of all results, as JSON) are written again. A failed run
-is a row that says so. The same command again runs only what has not finished. The
-configuration may then list more runs.
+All configurations are checked before the first run starts. Each is a process `python -m
+experiments.NAME` with its own folder in --workdir/runs and its log in --workdir/logs, or a job with
+--executor slurm (see `experiments.common.slurm`). After every run, `table.md` (what differs between
+the runs, and what came of each) and `rows.jsonl` (the rows of all results, as JSON) are written
+again. A failed run is a row that says so. The same command again runs only what has not finished.
+The configuration may then list more runs.
 """
 
 import shlex
@@ -54,7 +54,9 @@ def _cost(config: Any) -> list[str]:
     runs = runs_of(config)
     for run in runs:
         checked_config(run)
-    commands = [shlex.join(run.command(Path("DIR", "runs", run.name))) for run in runs]
+    commands = [
+        shlex.join(["python", *run.command(Path("DIR", "runs", run.name))[1:]]) for run in runs
+    ]
     return [f"Runs: {len(runs)}. Each is a process of its own:", *commands]
 
 

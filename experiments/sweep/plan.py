@@ -30,8 +30,8 @@ FIELDS = {
 _OF_A_RUN = ("experiment", "config", "set")
 _LONGEST_NAME = 200  # a file system takes 255, and logs have an ending
 
-# These start runs of their own.
-_NO_RUNS = ("ptb_authors", "ptb_study", "sweep")
+# These start runs of their own, so a sweep does not start them.
+_START_RUNS = ("ptb_authors", "ptb_study", "sweep")
 
 
 class Run(NamedTuple):
@@ -66,7 +66,7 @@ class Run(NamedTuple):
 
 def experiments() -> list[str]:
     """Returns the names of the experiments that a sweep can run."""
-    return [name for name in catalogue.experiments() if name not in _NO_RUNS]
+    return [name for name in catalogue.experiments() if name not in _START_RUNS]
 
 
 def runs_of(config: Any) -> list[Run]:
@@ -107,8 +107,11 @@ def _run(config: Any, name: str, entry: Any, point: Mapping[str, Any]) -> Run:
     where = f"runs.{name}"
     if not isinstance(entry, Mapping):
         raise ConfigError(f"{where} was given {entry!r}: expected {', '.join(_OF_A_RUN)} in it.")
-    for part in entry:
-        fields.one_of(*_OF_A_RUN)(where, part)
+    if unknown := [part for part in entry if part not in _OF_A_RUN]:
+        raise ConfigError(
+            f"{where} was given {unknown[0]}: expected {', '.join(_OF_A_RUN)}. (The name of a run "
+            "holds no dot, which separates sections.)"
+        )
     given: dict[str, Any] = {name: config[name] for name in ("experiment", "config")}
     given |= {"set": {}, **entry}
     for field, kind in {"experiment": str, "config": str, "set": Mapping}.items():

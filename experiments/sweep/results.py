@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.common.metrics import without_nonfinite
+from experiments.common.pool import START_LINE
 from experiments.common.report import Column, markdown_table
 from experiments.common.workdir import write_atomically
 from experiments.sweep.plan import Run
@@ -35,9 +36,8 @@ def failure(exit_code: int, log_path: Path) -> str:
     """Returns the last line of the error in a log, or the signal that ended the process."""
     if exit_code < 0:
         return f"ended by {signal.Signals(-exit_code).name}"
-    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-    # Only the last ones, which are those of this process; earlier ones have the same log.
-    lines = [line.strip() for line in lines[-30:] if line.strip()]
+    text = log_path.read_text(encoding="utf-8", errors="replace").rpartition(START_LINE)[2]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     # After the error, JAX writes a remark about its traceback.
     errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
     found = (errors or lines or [f"exit code {exit_code}, and nothing in its log"])[-1]
@@ -52,7 +52,7 @@ def write(folder: Path, outcomes: Mapping[Run, Outcome]) -> None:
 
 
 def rows(outcomes: Mapping[Run, Outcome]) -> list[dict[str, Any]]:
-    """Returns the rows of all runs, each with the name, the state and the own fields of its run.
+    """Returns the rows of all runs, each with the name, the state and the given fields of its run.
 
     A finished run has the rows of its `results.json`, each as "row"; a run without results has one
     row, in which this is None.
@@ -60,7 +60,7 @@ def rows(outcomes: Mapping[Run, Outcome]) -> list[dict[str, Any]]:
     found = []
     for run, outcome in outcomes.items():
         of_run = {"run": run.name, "experiment": run.experiment, "state": outcome.state}
-        of_run |= {"failure": outcome.failure or None, "fields": dict(run.own)}
+        of_run |= {"failure": outcome.failure or None, "fields": dict(run.values)}
         results = outcome.results
         if isinstance(results, Mapping):  # of one training, which has its configuration in it
             results = [{name: value for name, value in results.items() if name != "config"}]
@@ -92,7 +92,7 @@ class _Fields(dict):
 
 
 def _line(run: Run, outcome: Outcome) -> dict[str, Any]:
-    own = _Fields({field: str(value).replace("|", "\\|") for field, value in run.own})
+    own = _Fields({field: str(value).replace("|", "\\|") for field, value in run.values})
     line = {"run": run.name, "own": own, "valid bits": "", "test bits": "", "results": ""}
     state = f"failed: {outcome.failure}" if outcome.failure else outcome.state
     line["state"] = state.replace("|", "\\|")

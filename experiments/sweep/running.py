@@ -5,9 +5,16 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from experiments.common.errors import ConfigError, TrainingInterruptedError
+from experiments.common.errors import ConfigError, WorkdirError, one_line
 from experiments.common.pool import Pool, run_jobs
-from experiments.common.workdir import Workdir, open_workdir, refuse_other_run, write_atomically
+from experiments.common.workdir import (
+    Workdir,
+    as_json,
+    config_text,
+    open_workdir,
+    refuse_other_run,
+    write_atomically,
+)
 from experiments.sweep import results
 from experiments.sweep.plan import Run, checked_config, runs_of
 from experiments.sweep.results import Outcome
@@ -27,14 +34,19 @@ class Sweep:
     def __init__(self, config: Any, folder: Path, arguments: Sequence[str] = ()) -> None:
         self.folder = folder
         self.runs = runs_of(config)
-        self._config = json.loads(json.dumps(config.to_dict()))
+        self._config = as_json(config)
         self._arguments = arguments
         self._failures: dict[Run, str] = {}
         self._results: dict[Run, Any] = {}
+        self._configs = {run: as_json(checked_config(run)) for run in self.runs}
         for run in self.runs:
-            run_config, workdir = checked_config(run), Workdir(self.run_folder(run))
-            if workdir.config_path.exists():
-                refuse_other_run(workdir, run_config.to_dict())
+            self._refuse_other(run)
+
+    def _refuse_other(self, run: Run) -> None:
+        """Raises WorkdirError where the folder of the run holds another one."""
+        workdir = Workdir(self.run_folder(run))
+        if workdir.config_path.exists():
+            refuse_other_run(workdir, self._configs[run])
 
     def claim(self) -> None:
         """Makes the folder this sweep's; WorkdirError where it holds anything but a sweep."""
@@ -42,8 +54,7 @@ class Sweep:
         there = workdir.read_config() if workdir.config_path.is_file() else {}
         is_sweep = there.keys() == self._config.keys()
         open_workdir(self.folder, there if is_sweep else self._config, resume=True)
-        text = json.dumps(self._config, indent=2, sort_keys=True) + "\n"
-        write_atomically(workdir.config_path, text)
+        write_atomically(workdir.config_path, config_text(self._config))
 
     def run_folder(self, run: Run) -> Path:
         """Returns the --workdir of a run."""
@@ -69,9 +80,8 @@ class Sweep:
                 ended=self._end,
                 report=self._write,
             )
-        except TrainingInterruptedError:
+        finally:  # No run goes on after an error or Ctrl-C.
             self._write(frozenset())
-            raise
 
     def outcomes(self, running: Set[Run] = frozenset()) -> Mapping[Run, Outcome]:
         """Returns what is known of each run."""
@@ -85,10 +95,18 @@ class Sweep:
         return Outcome("running" if run in running else "not finished")
 
     def _read_results(self, run: Run) -> Any:
-        """The results.json of a run, which it writes last; None if there is none."""
+        """The results.json of a run, which it writes last; None if there is none.
+
+        Its configuration file may have changed since the sweep began: that is a failure.
+        """
         path = self.run_folder(run) / "results.json"
-        if run not in self._results and path.is_file():
-            self._results[run] = json.loads(path.read_text(encoding="utf-8"))
+        if run not in self._results and run not in self._failures and path.is_file():
+            try:
+                self._refuse_other(run)
+            except WorkdirError as error:
+                self._failures[run] = one_line(error)
+            else:
+                self._results[run] = json.loads(path.read_text(encoding="utf-8"))
         return self._results.get(run)
 
     def _missing(self, running: Set[Run]) -> list[Run]:
@@ -99,7 +117,9 @@ class Sweep:
         if exit_code == 0 and self._read_results(run) is not None:
             print(f"done    {run.name}", flush=True)
             return
-        self._failures[run] = results.failure(exit_code, self.folder / "logs" / f"{run.name}.log")
+        if run not in self._failures:
+            log = self.folder / "logs" / f"{run.name}.log"
+            self._failures[run] = results.failure(exit_code, log)
         print(f"failed  {run.name}: {self._failures[run]}", flush=True)
 
     def _write(self, running: Set[Run]) -> None:

@@ -10,11 +10,10 @@ import pytest
 
 from experiments.attentive_backtracking import training
 from experiments.attentive_backtracking.__main__ import STUDY
-from experiments.attentive_backtracking.config import ARMS, make_cell
+from experiments.attentive_backtracking.config import ARMS
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
-from experiments.tasks import losses
-from experiments.tasks.copy_memory import NUM_SYMBOLS, copy_memory
+from experiments.tasks.copy_memory import copy_memory
 
 TINY = (
     "lag=9",
@@ -41,13 +40,7 @@ def tiny(*more):
 def test_whose_gradient_reaches_the_symbols(name):
     """The weights of a symbol that is seen at the beginning only get a gradient through jumps."""
     arm, config, number = ARMS[name], tiny(), 2
-    base = make_cell(arm, config, number)
-    params = {
-        "cell": base.init(jax.random.key(0), NUM_SYMBOLS + 2, config.hidden_size),
-        "readout": losses.init_readout(
-            jax.random.key(1), (1 + arm.has_memory) * config.hidden_size, NUM_SYMBOLS
-        ),
-    }
+    params = training.init(arm, config, number, jax.random.key(0))
     xs, symbols = training.draw(jax.random.key(2), config.batch, config.lag, number)
 
     def loss(params):

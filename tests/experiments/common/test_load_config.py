@@ -86,7 +86,7 @@ def test_a_plain_dict_and_plain_strings_will_do(tmp_path):
         ("seed=abc", "seed was given 'abc'"),
         ("optimizer=3", "optimizer is a section with the fields clip_norm, learning_rate, options"),
         ("optimizer.options=3", r"optimizer\.options is a section of fields, and was given 3"),
-        ("sizes=({},)", "holds a value that it cannot"),
+        ("sizes=({},)", "holds a dict within a list"),
         ("seed=1.5", "expected int"),
         ("seed=None", "seed was given None"),
         ("optimizer.learning_rate=None", "expected float"),

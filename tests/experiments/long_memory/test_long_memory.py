@@ -129,9 +129,11 @@ def test_one_program_serves_all_tasks_with_symbols():
 
 
 def test_a_training_too_short_for_its_history_is_refused():
-    """Parts of the history without an update would have no loss to choose a rate by."""
-    with pytest.raises(ConfigError, match=r"num_points is 4.* target_propagation"):
+    """Parts of the history without the end of a sequence would have no loss to choose a rate by."""
+    with pytest.raises(ConfigError, match=r"num_points is 4.* 1, .* target_propagation"):
         STUDY.check_config(load("arms=('tbptt', 'target_propagation')", "num_sequences=8"))
+    with pytest.raises(ConfigError, match=r"num_points is 4.* 3, .* tbptt_1"):
+        STUDY.check_config(load("arms=('tbptt_1',)", "num_sequences=3"))
 
 
 class Counted:

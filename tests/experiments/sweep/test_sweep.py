@@ -18,7 +18,7 @@ from slurm_jobs import Executor, Job
 from experiments.common import fields
 from experiments.common.config import load_config
 from experiments.common.errors import ConfigError, TrainingInterruptedError, WorkdirError
-from experiments.common.pool import Processes
+from experiments.common.pool import START_LINE, Processes
 from experiments.common.slurm import SubmittedJobs
 from experiments.report.folder import write_html
 from experiments.sweep import results
@@ -111,7 +111,7 @@ PTB = {"experiment": "ptb", "set": {"data.source": "generated"}}
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({}, "experiment: '' is unknown; expected one of auxiliary, bias"),
+        ({}, "experiment: '' is unknown; expected one of attentive_backtracking"),
         ({"experiment": "memmory"}, "'memmory' is unknown"),
         ({"experiment": "ptb_study"}, "'ptb_study' is unknown"),
         ({"experiment": "sweep"}, "'sweep' is unknown"),
@@ -123,11 +123,16 @@ PTB = {"experiment": "ptb", "set": {"data.source": "generated"}}
         ({"experiment": "memory", "set": ("seed=3",)}, "set is a section of fields"),
         ({"experiment": "memory", "runs": [{"set": {}}]}, "runs is a section of fields"),
         ({"experiment": "memory", "runs": {"a": 3}}, "runs.a was given 3"),
-        ({"experiment": "memory", "runs": {"a": {"sets": {}}}}, "runs.a: 'sets' is unknown"),
+        (
+            {"experiment": "memory", "runs": {"a": {"sets": {}}}},
+            "runs.a was given sets: expected",
+        ),
         ({"experiment": "memory", "runs": {"a": {"set": 3}}}, "runs.a.set was given 3"),
         ({"experiment": "memory", "runs": {"a": {"config": 3}}}, "runs.a.config was given 3"),
         ({"experiment": "memory", "runs": {"a b": {}}}, "the name 'a b': expected letters"),
         ({"experiment": "memory", "runs": {"a/b": {}}}, "the name 'a/b'"),
+        ({"experiment": "memory", "runs": {"lr0.1": {"set": {}}}}, "was given 1: .* no dot"),
+        ({"experiment": "memory", "set": {"seed": {1}}}, "a value that JSON cannot"),
         ({"experiment": "memory", "grid": {"seed": 3}}, r"grid.seed was given 3.*\(3,\)"),
         ({"experiment": "memory", "grid": {"seed": ()}}, "grid.seed is empty"),
         ({"experiment": "memory", "grid": {"seed": (0, 0)}}, "grid.seed .* each once"),
@@ -137,7 +142,7 @@ PTB = {"experiment": "ptb", "set": {"data.source": "generated"}}
         ({"experiment": "memory", "grid": {"arms": ("a" * 200,)}}, "at most 200"),
         (PTB | {"grid": {"arm": ("tbptt(0)",)}}, "Run ptb-arm=tbptt-0: .*length"),
         (PTB | {"set": {"data.source": "wiki"}}, "data.source is 'wiki'"),
-        ({"experiment": "memory", "set": {"arms": ({},)}}, "holds a value that it cannot"),
+        ({"experiment": "memory", "set": {"arms": ({},)}}, "holds a dict within a list"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line_and_nothing_is_written(
@@ -236,7 +241,7 @@ def test_ctrl_c_stops_the_runs_and_the_table_says_which_are_left(load, tmp_path,
 
     class Stopped(Processes):
         def wait_for_one(self):
-            while not log.read_text():
+            while log.read_text() == START_LINE:
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGTERM)
             super().wait_for_one()
@@ -286,8 +291,29 @@ def test_the_reason_of_a_failure_is_one_line(tmp_path):
     assert results.failure(1, log) == "exit code 1, and nothing in its log"
     log.write_text("Killed by the cluster\n\n")
     assert results.failure(1, log) == "Killed by the cluster"
+    log.write_text(f"{START_LINE}DataError: of the first attempt\n{START_LINE}out of memory\n")
+    assert results.failure(1, log) == "out of memory"
     log.write_text("jax.errors.JaxRuntimeError: " + "x" * 400)
     assert len(results.failure(1, log)) == 300
+
+
+def test_results_of_another_configuration_are_a_failure(load, tmp_path):
+    """A configuration file was edited while its run waited."""
+    sweep = Sweep(balancing(load, 0.4), tmp_path / "sweep")
+    [run] = sweep.runs
+    sweep.run_folder(run).mkdir(parents=True)
+    (sweep.run_folder(run) / "config.json").write_text('{"eta_0": 0.5}')
+    (sweep.run_folder(run) / "results.json").write_text("[]")
+    outcome = sweep.outcomes()[run]
+    assert outcome.state == "failed" and outcome.failure.endswith("of the run that is there.")
+
+
+def test_the_table_has_values_that_all_runs_share_where_one_has_another(load, tmp_path):
+    runs = {"a": {}, "b": {"set": {"batch": 8}}}
+    planned = runs_of(load(experiment="memory", set={"batch": 4}, runs=runs))
+    outcomes = dict.fromkeys(planned, results.Outcome("not finished"))
+    table = results.markdown(tmp_path, outcomes)
+    assert "| a | 4 | not finished |" in table and "| b | 8 | not finished |" in table
 
 
 def test_other_folders_are_left_alone(load, tmp_path, stubs):
