@@ -2721,7 +2721,7 @@ EXPERIMENT_FAULTS = [
         "artbp/padding.py",
         "if not _tree.is_known(lengths):",
         "if isinstance(lengths, jax.core.Tracer):",
-        ["tests/docs/test_docs_devices.py::test_the_program_in_1_2_and_4_processes"],
+        ["tests/docs/test_docs_devices.py::test_the_program_in_one_and_in_several_processes[two]"],
         "JAX refuses to read an array of which another process holds a part.",
     ),
     Fault(

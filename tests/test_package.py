@@ -157,23 +157,29 @@ def test_dependencies_point_one_way(lower, upper):
         assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
 
 
-def test_the_python_of_the_readme_runs():
+# The README reports 0.0002 to 0.06 over five seeds, of which this is one, and 0.66 for TBPTT.
+@pytest.mark.parametrize(
+    ("num_updates", "highest"), [(1000, 0.65), pytest.param(5000, 0.1, marks=pytest.mark.slow)]
+)
+def test_the_python_of_the_readme_runs(num_updates, highest):
     """Its blocks, one after the other, in a process with JAX's defaults."""
     text = (ROOT / "README.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     assert len(blocks) == text.count("```python")
+    program = "\n".join(blocks)
+    assert program.count("range(5000)") == 1
+    program = program.replace("range(5000)", f"range({num_updates})")
     process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        [sys.executable, "-W", "error", "-c", program],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert process.returncode == 0, process.stderr
-    # The README reports 0.0002 to 0.06 over five seeds, of which this is one, and 0.66 for TBPTT.
     loss = re.search(r"^loss per bit ([0-9.e-]+)$", process.stdout, re.MULTILINE)
     assert loss is not None
-    assert float(loss[1]) < 0.1
+    assert float(loss[1]) < highest
 
 
 DATA = {"stream", "window", "xs", "inputs", "targets", "bits", "data", "batch"}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pages
+import pytest
 
 ROOT = Path(__file__).parents[2]
 # Arrays of which a process holds some rows only: their values cannot be checked.
@@ -44,11 +45,14 @@ def _losses(processes):
     return [match.groups() for out, _ in outputs if (match := PRINTED.search(out))]
 
 
-def test_the_program_in_1_2_and_4_processes(tmp_path):
+@pytest.mark.parametrize(
+    "counts", [(2,), pytest.param((2, 4), marks=pytest.mark.slow)], ids=["two", "two_and_four"]
+)
+def test_the_program_in_one_and_in_several_processes(counts, tmp_path):
     program = tmp_path / "train.py"
     program.write_text(pages.blocks((ROOT / "docs" / "devices.md").read_text()) + ROWS_OF_OTHERS)
     ((_, expected),) = _losses([_start(program)])
-    for count in (2, 4):
+    for count in counts:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
