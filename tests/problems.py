@@ -21,6 +21,7 @@ CELLS = ("linear", "rnn", "lstm", "gru")
 # Rows of the registry that differ from another one in an option alone: further cases of the same
 # code. Tests of what every row does leave them to `-m ''`; what a row claims is tested for all.
 SAME_CODE = (
+    "tbptt_drawn_offset",
     "tbptt_short_window",
     "tbptt_past_weights",
     "tbptt_window_losses",

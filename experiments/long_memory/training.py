@@ -1,5 +1,6 @@
 """Trains the arms on the tasks, several runs side by side, and scores them."""
 
+import dataclasses
 import threading
 from collections.abc import Hashable, Iterable
 from typing import Any
@@ -75,7 +76,13 @@ class Program:
     def _train_one(
         self, rate: Any, params: Any, stream: artbp.Stream, rng_key: jax.Array
     ) -> tuple[jax.Array, Any]:
-        """Returns (the mean loss of each part of the training, the last params)."""
+        """Returns (the mean loss of each part of the training, the last params).
+
+        It reads the first `num_steps` steps of the stream.
+        """
+        stream = dataclasses.replace(
+            jax.tree.map(lambda leaf: leaf[: self.num_steps], stream), num_steps=self.num_steps
+        )
         edges = np.linspace(0, self.num_steps, self.config.num_points + 1).astype(int)
         carry = self.cell.initial_carry(params["cell"], self.config.batch)
         outcome = train_whole(
@@ -103,10 +110,9 @@ class Program:
         params = self.init(problem, init_keys)
         numbers = np.arange(len(keys))
         tuning, reported = split(numbers, config)
-        read = jax.tree.map(lambda leaf: leaf[:, : self.num_steps], streams)
 
         def train(rates: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, Any]:
-            loss, trained = self.train(rates, _take(params, runs), _take(read, runs), keys[runs])
+            loss, trained = self.train(rates, _take(params, runs), _take(streams, runs), keys[runs])
             return np.asarray(loss, np.float64), trained
 
         tuned = []

@@ -31,7 +31,7 @@ def losses_of(problem, params, initial_carry):
 
 
 @rows
-@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("is_given", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_pass_is_an_unroll(name, is_given, float64):
     """The first carry is nonzero, and a reset comes before every step but the first.
 
