@@ -14,17 +14,18 @@ from experiments.tasks.copy_memory import NUM_SYMBOLS
 
 CHANCE = 100 / NUM_SYMBOLS
 
+
+def _last(row: Row) -> str:
+    return median_and_range([100 * shares[-1] for shares in row["shares"]])
+
+
 COLUMNS: list[Column] = [
     ("symbols", "{num_recalled}"),
     ("gradient", "{label}"),
     ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
     ("recalled after training, %", lambda row: median_and_range(row["accuracy"])),
-    ("recalled in the last part of the training, %", lambda row: _last(row)),
+    ("recalled in the last part of the training, %", _last),
 ]
-
-
-def _last(row: Row) -> str:
-    return median_and_range([100 * shares[-1] for shares in row["shares"]])
 
 
 def note(config: Any) -> str:

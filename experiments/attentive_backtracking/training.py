@@ -1,7 +1,7 @@
 """Trains the arms on copy memory, and measures how many symbols they recall.
 
-All arms make one update per batch of sequences, also TBPTT, so that they differ in the gradient
-only. The loss counts where symbols are recalled: a blank is learned without memory.
+All arms make one update per batch of sequences, also TBPTT, and so equally many. The loss counts
+where symbols are recalled: a blank is learned without memory.
 """
 
 import functools
@@ -39,9 +39,9 @@ def draw(
 
 
 def gates(arm: Arm, config: Any, num_steps: int) -> jax.Array | None:
-    """Returns the factors on the gradient between steps; None for arms without, or whose cell cuts.
+    """Returns the factors on the gradient between steps: 0 after every `truncation_length`, else 1.
 
-    Of TBPTT: 0 after every `truncation_length` steps, else 1.
+    None for full BPTT, and for SAB, whose cell cuts by itself.
     """
     if arm.has_memory or not arm.is_cut:
         return None
@@ -135,13 +135,14 @@ def run(config: Any, say: Say) -> list[Row]:
     """Returns a row for each number of symbols and each arm."""
     jobs = [(number, name) for number in config.num_recalled for name in config.arms]
 
-    # Two threads that make orthogonal matrices at the same time can wait for each other for ever,
-    # in JAX 0.10 on two cores: the first params are made before there are threads.
     keys = run_keys(config)
-    starts = {
-        (number, name): [(init(ARMS[name], config, number, key), key) for key in keys]
-        for number, name in jobs
-    }
+    # Here and not in the threads, see `in_threads`.
+    starts = jax.block_until_ready(
+        {
+            (number, name): [(init(ARMS[name], config, number, key), key) for key in keys]
+            for number, name in jobs
+        }
+    )
 
     def row(job: tuple[int, str]) -> Row:
         number, name = job

@@ -41,6 +41,9 @@ def in_threads(
     program compiles or runs. A thread begins with JAX's defaults: a context such as
     `jax.enable_x64` belongs inside the function. Nothing starts before the first result is read.
 
+    Make orthogonal matrices before, and wait for them: in JAX 0.10 on two cores, two threads that
+    make them at the same time can wait for each other for ever.
+
     Args:
         function: returns the result of a job.
         jobs: all of them.

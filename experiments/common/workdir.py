@@ -110,7 +110,9 @@ def as_json(config: Any) -> dict[str, Any]:
 def refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
     """Raises WorkdirError where the folder holds a run with another configuration.
 
-    `new` is what `as_json` returns.
+    Args:
+        workdir: a folder that holds a run.
+        new: the configuration that is expected there, made by `as_json`.
     """
     there, given = (
         {name: json.dumps(value) for name, value in flatten(config).items()}

@@ -148,8 +148,7 @@ def train_arm(config: Any, texts: Texts, arm: Arm, first_params: Any) -> Runs:
 
 def train_all(config: Any, texts: Texts, arms: Sequence[Arm], say: Say) -> list[Runs]:
     """Trains every arm, `num_threads` at a time."""
-    # Here and not in the threads: in JAX 0.10, two programs at the same time that each make a batch
-    # of orthogonal matrices can wait for each other for ever on two cores.
+    # Here and not in the threads, see `in_threads`.
     model = character_model("lstm", texts.num_symbols, config.hidden_size)
     first_params = jax.block_until_ready(jax.vmap(model.init)(tuning.run_keys(config)))
     trained = in_threads(

@@ -24,8 +24,7 @@ from experiments.long_memory.problems import LENGTH, PROBLEMS, Problem
 from experiments.tasks import losses
 
 TBPTT_WORK = 3  # evaluations per time step: the unit of the budget
-# Two threads that make orthogonal matrices at the same time can wait for each other for ever, in
-# JAX 0.10 on two cores.
+# First params have orthogonal matrices: one thread at a time makes them, see `in_threads`.
 _LOCK = threading.Lock()
 
 

@@ -17,8 +17,7 @@ from experiments.memory.training import cost, make_runs, train_arm
 
 def run(config: Any, say: Say) -> Report:
     """Trains and tests every arm."""
-    # Here and not in the threads: in JAX 0.10, two programs at the same time that each make a batch
-    # of orthogonal matrices can wait for each other for ever on two cores.
+    # Here and not in the threads, see `in_threads`.
     runs = jax.block_until_ready(make_runs(config))
     arms, last = chosen_arms(config), config.lags[-1]
     results = in_threads(
