@@ -93,13 +93,12 @@ def input_product(weights: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def transpose(matrix: jax.Array) -> jax.Array:
-    """matrix.T, for `product`.
+    """matrix.T, for `product`; on a CPU a copy, row by row.
 
-    On a CPU a bfloat16 matrix is copied, row by row. XLA converts those of other layouts to
-    float32, which is slower where the CPU has bfloat16 instructions.
+    XLA on a CPU is slow where it multiplies with a matrix of another layout: in float32 by up to
+    two, and in bfloat16 it converts the matrix to float32 first.
     """
-    is_wide = matrix.dtype == _tree.at_least_float32(matrix.dtype)
-    if is_wide or jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu":
         return matrix.T
     return with_layout_constraint(matrix.T, Layout(major_to_minor=(0, 1)))
 
