@@ -16,18 +16,20 @@ def nres(
     scale: float = 0.01,
     normalizer: float = 1.0,
 ) -> GradientEstimator:
-    """NRES is PES with one perturbation per pair in a whole pass.
+    """NRES is PES with one perturbation per pair in a whole sequence.
 
-        g = 1/(2 M σ²) Σ_m ε_m (L_m⁺ − L_m⁻),    ε_m ~ N(0, σ²), drawn where the stream begins
+        g = 1/(2 M σ²) Σ_m ε_m (L_m⁺ − L_m⁻),    ε_m ~ N(0, σ²), drawn where the sequence begins
 
-    Each particle continues from its own carry, with the parameters θ ± ε_m, and draws a new ε_m
-    where the next pass begins. With frozen params, the gradients of a pass sum to an unbiased
-    estimate of the gradient of a smoothed loss: that of the whole stream, averaged over θ + ε. If
+    Each particle continues from its own carry, with the parameters θ ± ε_m. It draws a new ε_m
+    where the stream begins, and at a reset of the whole carry, in all rows at once, at the first
+    step of an unroll. With frozen params, the gradients of a pass sum to an unbiased
+    estimate of the gradient of a smoothed loss: that of each sequence, averaged over θ + ε. If
     the loss is quadratic in θ, this is the gradient of the loss itself. The source reports a lower
     variance than that of PES. Neither cell nor loss needs a derivative. Each estimate runs K steps
     2 M + 1 times.
 
-    Resets within the stream draw no new perturbations: all rows of the batch share them.
+    All rows of the batch share the perturbations, so resets of some rows draw no new ones, and
+    neither do resets within an unroll.
 
     Args:
       cell, loss_fn, truncation_length, num_pairs, scale, normalizer: as for `artbp.truncated_es`.
@@ -65,8 +67,9 @@ def gpes(
         ξ_m ← ξ_m + ε_m where ε_m is drawn,    g = 1/(2 M σ²) Σ_m ξ_m (L_m⁺ − L_m⁻)
 
     With `draw_every` equal to `truncation_length` it is `artbp.pes`, and with at least the length
-    of the stream `artbp.nres`. With frozen params it is unbiased for the gradient of a smoothed
-    loss, averaged over perturbations that are drawn anew every `draw_every` steps.
+    of a sequence `artbp.nres`; the count begins with each sequence, as there. With frozen params it
+    is unbiased for the gradient of a smoothed loss, averaged over perturbations that are drawn anew
+    every `draw_every` steps.
 
     Args:
       draw_every: K in the source, in time steps: a multiple of `truncation_length`.

@@ -36,6 +36,7 @@ class StepDerivatives(NamedTuple):
     entering: Any  # the whole carry that the cell is given, after a reset
     x: Any
     is_replaced: Callable[[], Any]  # whether a reset replaced it: bool `[B]` for each leaf of it
+    begins_anew: jax.Array  # whether a reset replaced the whole of it in all rows: bool
 
 
 class Sensitivity(NamedTuple):
@@ -73,6 +74,7 @@ def online(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         first, params = jnp.asarray(state.position), to_parts(params)
+        begin_anew = steps.begin_anew(state.carry, first, steps.at_most(update_every))
 
         def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
             floats, rest = _tree.partition(loop.carry)
@@ -100,8 +102,16 @@ def online(
                 direct, cotangent = vjp((_tree.zeros_like(new_floats), jnp.ones_like(loss)))
             new_rest, counted = aux
             entering = steps.enter(loop.carry, t)
-            given = (entering, steps.x(t), partial(steps.is_replaced, loop.carry, t))
-            derivatives = StepDerivatives(params, floats, step_jvp, step_vjp, *given)
+            derivatives = StepDerivatives(
+                params=params,
+                floats=floats,
+                jvp=step_jvp,
+                vjp=step_vjp,
+                entering=entering,
+                x=steps.x(t),
+                is_replaced=partial(steps.is_replaced, loop.carry, t),
+                begins_anew=begin_anew[t - first],
+            )
             # Steps of the estimate, not of the stream: a sequence in chunks draws the same.
             key = jax.random.fold_in(rng_key, t - first)
             indirect = sensitivity.gradient(params, loop.inner_state, cotangent)

@@ -37,8 +37,9 @@ def evolution_strategy(
     """Builds truncated ES or, if `persistent`, PES; for the arguments see `artbp.truncated_es`.
 
     In truncated ES all particles start from the unperturbed carry, and ξ = ε. Persistent particles
-    continue from their own carries, and ξ sums the perturbations drawn since the stream began. They
-    draw new ones every `unrolls_per_draw` unrolls; None: once, at the beginning of a stream.
+    continue from their own carries, and ξ sums the perturbations drawn since the beginning: that of
+    the stream or, later, the last reset of the whole carry, in all rows, at the first step of an
+    unroll. They draw new ones every `unrolls_per_draw` unrolls; None: once, at the beginning.
     """
     check_positive(truncation_length=truncation_length, num_pairs=num_pairs, integer=True)
     check_positive(scale=scale)
@@ -50,6 +51,12 @@ def evolution_strategy(
             perturbations = ()
         carries = _tree.repeat(carry, 2 * num_pairs)
         return Particles(carries, zeros, perturbations, jnp.zeros((), jnp.int32))
+
+    def begin_at_reset(particles: Particles, is_reset: jax.Array) -> Particles:
+        """What follows does not depend on earlier perturbations: ξ = 0, and new ones are drawn."""
+        nothing = _tree.zeros_like(particles.accumulated), jnp.zeros_like(particles.age)
+        accumulated, age = _tree.select(is_reset, nothing, (particles.accumulated, particles.age))
+        return particles._replace(accumulated=accumulated, age=age)
 
     def perturb(particles: Particles, drawn: Any) -> tuple[Particles, Any]:
         """(the particles, without new carries, and their perturbations in the next unroll)."""
@@ -83,7 +90,11 @@ def evolution_strategy(
             first, count = jnp.asarray(state.position), steps.at_most(truncation_length)
             return for_steps(count, first, end, body, before_steps(steps, params, (), carry))
 
-        particles = state.inner_state if persistent else particles_at(params, state.carry)
+        if persistent:
+            begins = steps.begin_anew(state.carry, jnp.asarray(state.position), 1)[0]
+            particles = begin_at_reset(state.inner_state, begins)
+        else:
+            particles = particles_at(params, state.carry)
         drawn = _draw_perturbations(rng_key, params, num_pairs, scale)
         particles, perturbations = perturb(particles, drawn)
         pairs = jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), perturbations)

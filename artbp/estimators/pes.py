@@ -20,12 +20,15 @@ def pes(
         ξ_m ← ξ_m + ε_m,    g = 1/(2 M σ²) Σ_m ξ_m (L_m⁺ − L_m⁻),    ε_m ~ N(0, σ²)
 
     Each particle continues from its own carry and draws new perturbations at each unroll. Its loss
-    is attributed to ξ_m, the sum of all its perturbations since the stream began.
+    is attributed to ξ_m, the sum of all its perturbations since the beginning: that of the stream
+    or, later, the last reset of the whole carry, in all rows at once, at the first step of an
+    unroll.
 
     With frozen params, PES is unbiased for the gradient of a smoothed loss, averaged over
     perturbations that are drawn anew at each unroll. If the loss is quadratic in θ, this is the
-    gradient of the loss itself. The variance grows with the number of unrolls since the stream
-    began; resets within the stream do not zero ξ. Neither cell nor loss needs a derivative. Each
+    gradient of the loss itself. The variance grows with the number of unrolls since the beginning;
+    so let sequences begin together, where unrolls do. Resets of some rows, or within an unroll, do
+    not zero ξ. Neither cell nor loss needs a derivative. Each
     estimate runs K steps 2 M + 1 times, once for the unperturbed system that `info` describes.
 
     Args:

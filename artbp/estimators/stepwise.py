@@ -54,6 +54,7 @@ class Steps(NamedTuple):
     stream: Stream
     initial_carry: Any
     given_params: Any = None  # of an estimate; in `jax.shard_map`, the same on every device
+    axes: tuple[str, ...] = ()  # of a mesh, that `jax.shard_map` splits the rows over
 
     def x(self, t: jax.Array) -> Any:
         """The input of step t."""
@@ -69,6 +70,23 @@ class Steps(NamedTuple):
         return self._replace_at_reset(
             t, jax.tree.map(lambda leaf: jnp.ones(leaf.shape[:1], bool), self.initial_carry), by_row
         )
+
+    def begin_anew(self, carry: Any, first: jax.Array, count: int) -> jax.Array:
+        """Whether a reset replaces the whole carry in all rows: bool `[count]`, a step each.
+
+        The steps are first, …, first + count − 1; beyond the stream, its last one. Rows that are
+        split over devices are all seen: this is a collective, so call it outside of loops.
+        """
+        lasts = jax.tree.structure(carry) != jax.tree.structure(self.initial_carry)
+        if self.stream.resets is None or lasts:
+            return jnp.zeros(count, bool)
+        resets = _tree.gather(
+            jnp.asarray(self.stream.resets, bool), first + jnp.arange(count, dtype=jnp.int32)
+        )
+        of_device = jnp.all(resets.reshape(count, -1), axis=1)
+        if not self.axes:
+            return of_device
+        return lax.pmin(of_device.astype(jnp.int32), self.axes).astype(bool)
 
     def _replace_at_reset(self, t: jax.Array, new: Any, old: Any) -> Any:
         if self.stream.resets is None:
@@ -185,7 +203,7 @@ def stepwise(
         state = state._replace(position=stream.history + position)
         last = stream.history + stream.num_new
         end = jnp.minimum(state.position + count, last)
-        steps = Steps(cell, loss_fn, stream, state.initial_carry, given)
+        steps = Steps(cell, loss_fn, stream, state.initial_carry, given, axes)
         key = jax.random.fold_in(state.rng_key, state.num_estimates)
         result = advance(steps, params, state, end, key)
         end_of_stream = end == last

@@ -1,4 +1,4 @@
-"""Sixteen ways to train for long dependencies on four tasks, at equal work.
+"""Twenty ways to train for long dependencies on four tasks, at equal work.
 
     python -m experiments.long_memory --config configs/long_memory/default.py --workdir DIR
 

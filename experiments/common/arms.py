@@ -432,16 +432,56 @@ def pes(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
     return _strategy("pes", "PES", length, num_pairs, scale)
 
 
-def _strategy(name: str, words: str, length: int, num_pairs: int, scale: float) -> Arm:
-    """Every particle and the unperturbed system run forward; no derivative is taken."""
+@_estimator
+def gpes(length: int, draw_every: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
+    """PES with new perturbations every `draw_every` steps, on unrolls of `length` steps."""
+    make = functools.partial(estimators.gpes, truncation_length=length, draw_every=draw_every)
+    return _strategy("gpes", f"GPES {draw_every}, unrolls of", length, num_pairs, scale, make)
+
+
+@_estimator
+def nres(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
+    """PES with one perturbation for a whole sequence, on unrolls of `length` steps."""
+    return _strategy("nres", "NRES", length, num_pairs, scale)
+
+
+@_estimator
+def forward_gradient(length: int, num_directions: int = 1) -> Arm:
+    """The derivative along random directions, carried forward; an update every `length` steps.
+
+    Each step is run, its loss is differentiated, and the derivatives of the carry are updated.
+    """
     make = functools.partial(
-        REGISTRY[name].build, mean_length=length, num_pairs=num_pairs, scale=scale
+        estimators.forward_gradient, update_every=length, num_directions=num_directions
     )
+    directions = "1 direction" if num_directions == 1 else f"{num_directions} directions"
+    return _arm(
+        "forward_gradient",
+        length,
+        make=make,
+        label=f"forward gradient, {directions}",
+        color=_GREEN,
+        evaluations=2 + num_directions,
+    )
+
+
+def _strategy(
+    name: str,
+    words: str,
+    length: int,
+    num_pairs: int,
+    scale: float,
+    make: Callable[..., GradientEstimator] | None = None,
+) -> Arm:
+    """Every particle and the unperturbed system run forward; no derivative is taken."""
+    pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
+    make = make or functools.partial(REGISTRY[name].build, mean_length=length)
+    make = functools.partial(make, num_pairs=num_pairs, scale=scale)
     return _arm(
         name,
         length,
         make=make,
-        label=f"{words} {length}, {num_pairs} pairs",
+        label=f"{words} {length}, {pairs}",
         color=_PINK,
         evaluations=2 * num_pairs + 1,
         chain=1,

@@ -25,6 +25,7 @@ HAZARD = 0.5  # of the look-backs
 STORED_CARRIES = 12  # beyond, a look-back runs windows again: 0.02 for each estimate
 PENALTY = 10.0  # λ of target propagation
 UORO = 6  # forward, backward through the step of a loss (2), a forward product, a backward one (2)
+FORWARD_GRADIENT = 4  # forward, backward through the step of a loss (2), a forward product
 DIAGONAL_RTRL = 6  # forward, backward through the step of a loss (2), and the influences (3)
 
 
@@ -139,6 +140,14 @@ def arms(window: int) -> dict[str, Arm]:
         ),
         "sab": of(full, f"SAB {window}", GREEN, f"{LENGTH}, each with a ring", cell="sab"),
         "uoro": of(f"uoro({window})", "UORO", SKY, "none", work=UORO),
+        "forward_gradient": of(
+            f"forward_gradient({window})", "forward gradient", SKY, "none", work=FORWARD_GRADIENT
+        ),
+        "pes": of(f"pes({window}, num_pairs=1)", f"PES {window}", GREY, "none"),
+        "gpes": of(
+            f"gpes({window}, {2 * window}, num_pairs=1)", f"GPES {2 * window}", GREY, "none"
+        ),
+        "nres": of(f"nres({window}, num_pairs=1)", "NRES", GREY, "none"),
         "elstm_rtrl": of(
             short,
             "exact RTRL, element-wise LSTM",

@@ -1,5 +1,6 @@
 """The forward gradient is BPTT on average over all directions of signs, along one pass."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -72,16 +73,79 @@ def _one_step(problem):
     return artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=1)
 
 
-def test_directions_are_drawn_once_a_pass(problem):
+def test_directions_are_drawn_once_a_pass_without_resets(problem):
+    stream = dataclasses.replace(problem.stream, resets=None)
     estimator = artbp.forward_gradient(problem.cell, problem.loss_fn, num_directions=3)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
     seen = []
     for _ in range(2 * NUM_STEPS):
-        _, state, info = estimator.estimate(problem.params, state, problem.stream)
+        _, state, info = estimator.estimate(problem.params, state, stream)
         if not info.end_of_stream:
             seen.append(np.asarray(ravel_pytree(state.inner_state.params)[0]))
     assert np.unique(seen, axis=0).shape[0] == 2
     assert set(np.unique(seen)) == {-1.0, 1.0}
+
+
+def pass_and_directions(problem, update_every, draw_at):
+    """(the gradient of a pass, what is drawn at these steps), with normal directions."""
+    size = ravel_pytree(problem.params)[0].size
+    unravel = jax.vmap(ravel_pytree(problem.params)[1])
+    estimator = artbp.forward_gradient(
+        problem.cell,
+        problem.loss_fn,
+        update_every=update_every,
+        draw_directions=lambda rng_key, like: unravel(jax.random.normal(rng_key, (1, size))),
+    )
+    key = jax.random.key(1)
+    total, _, _ = one_pass(estimator, problem, key)
+
+    def drawn(t):
+        of_step = jax.random.fold_in(jax.random.fold_in(key, t // update_every), t % update_every)
+        return jax.random.normal(of_step, (size,))
+
+    return ravel_pytree(total)[0], [drawn(t) for t in draw_at]
+
+
+@pytest.mark.parametrize("update_every", [1, 4])
+@pytest.mark.parametrize(
+    ("rows", "draw_at"), [(slice(None), (0, 3)), (0, (0, 0))], ids=["all rows", "one row"]
+)
+def test_directions_are_drawn_where_a_sequence_begins(problem, rows, draw_at, update_every):
+    """The gradient is that of two sequences, each with the direction that was drawn for it."""
+    resets = np.zeros((NUM_STEPS, 2), bool)
+    resets[3, rows] = True
+    stream = dataclasses.replace(problem.stream, resets=resets)
+    total, directions = pass_and_directions(problem._replace(stream=stream), update_every, draw_at)
+    expected = 0.0
+    for steps, direction in zip((slice(0, 3), slice(3, None)), directions, strict=True):
+        mask = np.zeros((NUM_STEPS, 2), bool)
+        mask[steps] = np.asarray(problem.stream.mask)[steps]
+        part = problem._replace(stream=dataclasses.replace(stream, mask=mask))
+        exact = ravel_pytree(bptt_gradient(part))[0]
+        direct = ravel_pytree(one_pass(_one_step(part), part)[0])[0]
+        expected += direct + direction * jnp.dot(direction, exact - direct)
+    np.testing.assert_allclose(total, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("lasts", [False, True])
+def test_a_carry_that_lasts_keeps_its_direction(problem, lasts):
+    """What no reset replaces depends on the params along the direction that was drawn before."""
+    carry = {"hidden": problem.carry, "mean": jnp.zeros((2, 2))}
+
+    def cell(params, carry, x):
+        hidden, y = problem.cell(params, carry["hidden"], x)
+        return {"hidden": hidden, "mean": 0.5 * (carry["mean"] + hidden)}, y
+
+    stream = dataclasses.replace(problem.stream, resets=np.ones((NUM_STEPS, 2), bool))
+    estimator = artbp.forward_gradient(cell, problem.loss_fn)
+    initial = carry | {"mean": None} if lasts else carry
+    key = jax.random.key(0)
+    state = estimator.init(problem.params, carry, rng_key=key, initial_carry=initial)
+    seen = []
+    for _ in range(NUM_STEPS - 1):
+        _, state, _ = estimator.estimate(problem.params, state, stream)
+        seen.append(np.asarray(ravel_pytree(state.inner_state.params)[0]))
+    assert np.unique(seen, axis=0).shape[0] == (1 if lasts else NUM_STEPS - 1)
 
 
 def test_bad_number_of_directions(problem):

@@ -24,7 +24,7 @@ NUM_KEYS = 4000
 LIMIT = 5
 
 
-def quadratic_problem():
+def quadratic_problem(resets=None):
     """Makes s' = A s + B θ + x, ℓ = ½ ‖s' − target‖², where s is linear in θ."""
     keys = jax.random.split(jax.random.key(0), 4)
     transition = 0.9 * jnp.linalg.qr(jax.random.normal(keys[0], (3, 3)))[0]
@@ -38,7 +38,9 @@ def quadratic_problem():
         return 0.5 * jnp.sum((y - target) ** 2, axis=-1)
 
     stream = artbp.Stream(
-        jax.random.normal(keys[2], (NUM_STEPS, 2, 3)), jax.random.normal(keys[3], (NUM_STEPS, 2, 3))
+        jax.random.normal(keys[2], (NUM_STEPS, 2, 3)),
+        jax.random.normal(keys[3], (NUM_STEPS, 2, 3)),
+        resets=resets,
     )
     params = {"theta": jnp.array([0.5, -0.2, 0.1])}
     return SmallProblem(cell, loss_fn, params, jnp.ones((2, 3)), stream)
@@ -67,12 +69,19 @@ def distances(make, expected, problem):
 NUM_UNROLLS = -(-NUM_STEPS // UNROLL)
 
 
-def over_all_signs(monkeypatch, make, num_draws, draw_at):
+def resets_at(step, rows=slice(None)):
+    """Resets of these rows at one step."""
+    resets = np.zeros((NUM_STEPS, 2), bool)
+    resets[step, rows] = True
+    return resets
+
+
+def over_all_signs(monkeypatch, make, num_draws, draw_at, resets=None):
     """The mean gradient of a pass over all signs of the perturbations, one pair for each.
 
-    `draw_at(i)` says which of `num_draws` independent draws unroll i uses; None: its own.
+    `draw_at[i]` says which of `num_draws` independent draws unroll i is offered.
     """
-    problem, scale = quadratic_problem(), 0.1
+    problem, scale = quadratic_problem(resets), 0.1
     size = problem.params["theta"].size
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=num_draws * size)))
     table = iter(scale * signs.reshape(-1, num_draws, size).swapaxes(0, 1)[draw_at])
@@ -104,6 +113,49 @@ def gpes_2(*args, **kwargs):
 def test_the_mean_over_all_signs_is_bptt_on_a_quadratic(monkeypatch, make, num_draws, draw_at):
     mean, expected = over_all_signs(monkeypatch, make, num_draws, draw_at)
     assert relative_error(mean, expected) < 1e-12
+
+
+@pytest.mark.parametrize("make", [artbp.pes, gpes_2, artbp.nres])
+@pytest.mark.parametrize(
+    ("step", "rows"),
+    # In all rows where an unroll begins; in one row; in all rows, within an unroll.
+    [(2 * UNROLL, slice(None)), (2 * UNROLL, 0), (2 * UNROLL + 1, slice(None))],
+)
+def test_the_mean_is_bptt_with_resets(monkeypatch, make, step, rows):
+    """An offered draw that must not be used is that of another unroll, as above."""
+    begins = step % UNROLL == 0 and rows != 0
+    draws = {artbp.pes: [0, 1, 2, 3], gpes_2: [0, 1, 1, 0], artbp.nres: [0, 1, 1, 1]}[make]
+    if make is artbp.nres and begins:
+        draws = [0, 1, 1, 0]
+    mean, expected = over_all_signs(monkeypatch, make, max(draws) + 1, draws, resets_at(step, rows))
+    assert relative_error(mean, expected) < 1e-12
+
+
+@pytest.mark.parametrize("make", [artbp.pes, gpes_2, artbp.nres])
+def test_perturbations_begin_with_a_sequence(make):
+    """Only at a reset of the whole carry, in all rows, at the first step of an unroll."""
+
+    def after_three_unrolls(resets):
+        problem = quadratic_problem(resets)
+        estimator = make(
+            problem.cell, problem.loss_fn, truncation_length=UNROLL, num_pairs=1, scale=0.1
+        )
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        accumulated = []
+        for _ in range(3):
+            _, state, _ = estimator.estimate(problem.params, state, problem.stream)
+            accumulated.append(state.inner_state.accumulated["theta"])
+        return accumulated
+
+    without = after_three_unrolls(None)
+    begun = after_three_unrolls(resets_at(2 * UNROLL))
+    assert not np.array_equal(begun[1], begun[2])
+    np.testing.assert_array_equal(begun[:2], without[:2])
+    if make is not artbp.nres:
+        # What the third unroll draws is all that is accumulated.
+        np.testing.assert_allclose(begun[2], without[2] - without[1], rtol=1e-12)
+    for other in (resets_at(2 * UNROLL, 0), resets_at(2 * UNROLL + 1)):
+        np.testing.assert_array_equal(after_three_unrolls(other), without)
 
 
 def test_truncated_es_is_biased_over_all_signs(monkeypatch):

@@ -31,6 +31,9 @@ from experiments.common.errors import ConfigError
         ("uoro(16)", "UORO", 16, 4),
         ("pes(16)", "PES 16, 8 pairs", 16, 17),
         ("pes(16, num_pairs=2)", "PES 16, 2 pairs", 16, 5),
+        ("nres(16, num_pairs=1)", "NRES 16, 1 pair", 16, 3),
+        ("gpes(16, 32)", "GPES 32, unrolls of 16, 8 pairs", 16, 17),
+        ("forward_gradient(16)", "forward gradient, 1 direction", 16, 3),
     ],
 )
 def test_an_arm_is_read_from_its_text(text, label, length, evaluations):
@@ -103,14 +106,15 @@ TEXTS = {
     "uoro": "uoro(4)",
     "truncated_es": "truncated_es(4, num_pairs=32)",
     "pes": "pes(4, num_pairs=32)",
+    "gpes": "gpes(4, 8, num_pairs=32)",
+    "nres": "nres(4, num_pairs=32)",
+    "forward_gradient": "forward_gradient(4)",
 }
 
 
 @pytest.mark.parametrize("name", artbp.REGISTRY)
 def test_an_arm_computes_what_the_entry_of_the_registry_does_whose_claims_it_takes(name):
     """Each entry of the registry at a mean length of 4, on two estimates of a small stream."""
-    if name not in TEXTS:
-        pytest.skip(f"the experiments have no arm for {name} yet")
     arm = parse(TEXTS[name])
     assert arm.claims[1:] == artbp.REGISTRY[name][1:]
 
