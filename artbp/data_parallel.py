@@ -42,8 +42,9 @@ def data_parallel(
     The result is an estimator like the one given, with the same gradients up to rounding. Every
     device holds all params and its own rows of the carry, of the buffers and of the stream. An
     update has one all-reduce of the gradient, together with the sum of the losses, and one of the
-    counts of losses, two integers. The loops over steps have none. Both types of mesh axes,
-    Auto and Explicit, are supported.
+    counts of losses, two integers; on a stream with resets, `forward_gradient`, `pes`, `gpes` and
+    `nres` have one more of integers. The loops over steps have none. Both types of mesh axes, Auto
+    and Explicit, are supported.
 
     Rows are the first axis of the carry and the second axis of the arrays of the stream, `[T, B,
     ...]`. All rows may share other arrays, such as a mask `[T]` or weights of classes `[T, D]`,

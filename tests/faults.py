@@ -90,6 +90,7 @@ REGISTRY = "tests/estimators/test_registry.py::"
 K1_K2 = "tests/estimators/test_tbptt_k1_k2.py::"
 ONLINE = "tests/estimators/test_online.py::"
 PERTURBED = "tests/estimators/test_perturbed.py::"
+FORWARD = "tests/estimators/test_forward_gradient.py::"
 RUN_PASS = "tests/estimators/test_run_pass.py::"
 RANDOM = "tests/estimators/test_random_lengths.py::"
 ADAPTIVE = "tests/estimators/test_adaptive.py::"
@@ -1335,10 +1336,59 @@ LIBRARY_FAULTS = [
     Fault(
         "forward-gradient-draws-at-every-step",
         "artbp/estimators/forward_gradient.py",
-        "jax.lax.cond(directions.are_drawn, lambda like: like, draw, directions.params)",
+        "jax.lax.cond(keep, lambda like: like, draw, directions.params)",
         "draw(directions.params)",
-        ["tests/estimators/test_forward_gradient.py::test_directions_are_drawn_once_a_pass"],
+        [f"{FORWARD}test_directions_are_drawn_once_a_pass_without_resets"],
         "The carry's derivative along one direction is multiplied with another.",
+    ),
+    Fault(
+        "forward-gradient-keeps-its-direction-at-a-reset",
+        "artbp/estimators/forward_gradient.py",
+        "keep = directions.are_drawn & ~derivatives.all_replaced",
+        "keep = directions.are_drawn",
+        [f"{FORWARD}test_directions_are_drawn_where_a_sequence_begins"],
+        "A long stream of sequences is trained along one direction.",
+    ),
+    Fault(
+        "a-reset-of-any-row-counts-for-all",
+        "artbp/estimators/stepwise.py",
+        "of_device = jnp.all(resets.reshape(count, -1), axis=1)",
+        "of_device = jnp.any(resets.reshape(count, -1), axis=1)",
+        [
+            f"{FORWARD}test_directions_are_drawn_where_a_sequence_begins",
+            f"{PERTURBED}test_perturbations_begin_again_at_a_reset",
+        ],
+        "Rows that go on lose the credit for earlier perturbations.",
+    ),
+    Fault(
+        "a-reset-on-one-device-counts-for-all",
+        "artbp/estimators/stepwise.py",
+        "lax.pmin(of_device.astype(jnp.int32), self.axes)",
+        "lax.pmax(of_device.astype(jnp.int32), self.axes)",
+        ["tests/test_data_parallel.py::test_what_is_split_and_what_is_refused"],
+        "The rows of other devices go on.",
+    ),
+    Fault(
+        "lasting-leaves-are-forgotten",
+        "artbp/estimators/stepwise.py",
+        "any(map(matters, jax.tree.leaves(kept)))",
+        "False",
+        [
+            f"{FORWARD}test_a_number_that_lasts_keeps_the_direction",
+            f"{PERTURBED}test_a_leaf_that_lasts_keeps_the_perturbations_unless_it_is_a_key",
+        ],
+        "What a reset leaves as it is still depends on earlier perturbations.",
+    ),
+    Fault(
+        "pes-remembers-across-sequences",
+        "artbp/estimators/perturbed.py",
+        "_tree.select(is_reset, nothing, (",
+        "_tree.select(jnp.zeros((), bool), nothing, (",
+        [
+            f"{PERTURBED}test_the_mean_is_bptt_with_resets",
+            f"{PERTURBED}test_perturbations_begin_again_at_a_reset",
+        ],
+        "What is accumulated grows without end, though it has no effect any more.",
     ),
     Fault(
         "critic-is-not-subtracted",

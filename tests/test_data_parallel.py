@@ -196,6 +196,13 @@ expected = gradients(built("rtrl"), problem, 3)
 assert relative_error(gradients(split(built("rtrl")), problem, 3), expected) < 1e-12
 for name in ("snap1", "tbptt_past_weights", "pes"):
     assert not message(built(name), problem), name
+# Directions are drawn again where the rows of all devices begin, and not where those of one do.
+resets = np.zeros((5, B), bool)
+resets[2, : B // 2], resets[4] = True, True
+sequences = problem._replace(stream=dataclasses.replace(problem.stream, resets=resets))
+for name in ("pes", "nres", "forward_gradient"):
+    expected = gradients(built(name), sequences, 3)
+    assert relative_error(gradients(split(built(name)), sequences, 3), expected) < 1e-12, name
 assert "uoro represents the sensitivities of all rows" in message(built("uoro"), problem)
 assert "from the gradient of all rows" in message(built("adaptive_tbptt"), problem)
 

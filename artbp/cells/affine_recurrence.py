@@ -99,7 +99,7 @@ class AffineRecurrence:
         if not _tree.is_inexact(xs):
             return None
         _, of_input = self._sides(local, deltas)
-        return product(of_input, self._params["input"].T).astype(xs.dtype)
+        return product(of_input, transpose(self._params["input"])).astype(xs.dtype)
 
     def _hidden(self, carry: Any) -> jax.Array:
         """h, of a carry."""

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from artbp import _tree
@@ -93,13 +94,16 @@ def input_product(weights: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def transpose(matrix: jax.Array) -> jax.Array:
-    """matrix.T, for `product`; on a CPU a copy, row by row.
+    """Returns matrix.T as an operand of a product.
 
-    XLA on a CPU is slow where it multiplies with a matrix of another layout: in float32 by up to
-    two, and in bfloat16 it converts the matrix to float32 first.
+    On a CPU it is a copy, row by row. With an operand of another layout, a float32 product takes up
+    to twice as long there, and bfloat16 operands are converted to float32 first.
     """
     if jax.default_backend() != "cpu":
         return matrix.T
+    if matrix.dtype == _tree.at_least_float32(matrix.dtype):
+        # The barrier is enough for a copy, and `jax.export` refuses a layout constraint.
+        return lax.optimization_barrier(matrix.T)
     return with_layout_constraint(matrix.T, Layout(major_to_minor=(0, 1)))
 
 

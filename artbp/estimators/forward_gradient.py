@@ -37,15 +37,15 @@ def forward_gradient(
         g_t = ∂ℓ_t/∂θ + 1/M Σ_m (v_m · ∂ℓ_t/∂s_{t−1}) u_m,      v = (ds_{t−1}/dθ) u
         v ← (∂F_t/∂s_{t−1}) v + (∂F_t/∂θ) u                      u random signs
 
-    u is drawn where the stream begins, and anew at a reset of the whole carry in all rows at once:
-    nothing before it has an influence on what follows. As E[u uᵀ] = 1, the gradients of a pass with
+    u is drawn where the stream begins, and again wherever a reset replaces the carry of all rows:
+    what follows does not depend on earlier steps. As E[u uᵀ] = 1, the gradients of a pass with
     frozen params sum to an unbiased estimate of the gradient of `artbp.bptt`. It needs no backward
     pass in time. The part of the gradient that does not pass through the carry is exact, not
     estimated. The variance grows with the number of parameters.
 
-    A reset of some rows zeroes v for these; u stays, for all rows share it. So between two draws
-    all updates that pass through the carry have the direction of one of M u's: on a long stream
-    without resets, training sees few directions.
+    All rows share u. So a reset of some rows zeroes v for these rows and leaves u as it is. Between
+    two draws, the estimated part of every gradient is a combination of the same M directions: on a
+    long stream without resets, training explores few of them.
 
     Args:
       cell, loss_fn, normalizer: as for `artbp.rtrl`.
@@ -94,9 +94,11 @@ def forward_gradient(
                 return random_signs(rng_key, t, like)
             return draw_directions(rng_key, like)
 
-        keep = directions.are_drawn & ~derivatives.begins_anew
+        # A branch, so that other steps draw nothing. (Under a vmap over streams all steps draw.)
+        keep = directions.are_drawn & ~derivatives.all_replaced
         params = jax.lax.cond(keep, lambda like: like, draw, directions.params)
         state = jax.vmap(derivatives.jvp)(params, directions.state)
         return Directions(params, state, jnp.ones((), bool))
 
-    return online(cell, loss_fn, Sensitivity(zero, gradient, update), update_every, normalizer)
+    sensitivity = Sensitivity(zero, gradient, update, needs_all_replaced=True)
+    return online(cell, loss_fn, sensitivity, update_every, normalizer)

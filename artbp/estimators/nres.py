@@ -16,20 +16,18 @@ def nres(
     scale: float = 0.01,
     normalizer: float = 1.0,
 ) -> GradientEstimator:
-    """NRES is PES with one perturbation per pair in a whole sequence.
+    """NRES is PES with one perturbation per pair, kept until a new sequence begins.
 
-        g = 1/(2 M σ²) Σ_m ε_m (L_m⁺ − L_m⁻),    ε_m ~ N(0, σ²), drawn where the sequence begins
+        g = 1/(2 M σ²) Σ_m ε_m (L_m⁺ − L_m⁻),    ε_m ~ N(0, σ²), drawn where the stream begins
 
     Each particle continues from its own carry, with the parameters θ ± ε_m. It draws a new ε_m
-    where the stream begins, and at a reset of the whole carry, in all rows at once, at the first
-    step of an unroll. With frozen params, the gradients of a pass sum to an unbiased
-    estimate of the gradient of a smoothed loss: that of each sequence, averaged over θ + ε. If
-    the loss is quadratic in θ, this is the gradient of the loss itself. The source reports a lower
-    variance than that of PES. Neither cell nor loss needs a derivative. Each estimate runs K steps
-    2 M + 1 times.
+    where a reset replaces the carry of all rows at the first step of an unroll. Other resets leave
+    ε_m as it is, for all rows share it.
 
-    All rows of the batch share the perturbations, so resets of some rows draw no new ones, and
-    neither do resets within an unroll.
+    With frozen params, the gradients of a pass sum to an unbiased estimate of the gradient of a
+    smoothed loss: the sum of all losses, averaged over θ + ε. If the loss is quadratic in θ, this
+    is the gradient of the loss itself. The source reports a lower variance than PES has. Neither
+    cell nor loss needs a derivative. Each estimate runs K steps 2 M + 1 times.
 
     Args:
       cell, loss_fn, truncation_length, num_pairs, scale, normalizer: as for `artbp.truncated_es`.
@@ -66,10 +64,10 @@ def gpes(
 
         ξ_m ← ξ_m + ε_m where ε_m is drawn,    g = 1/(2 M σ²) Σ_m ξ_m (L_m⁺ − L_m⁻)
 
-    With `draw_every` equal to `truncation_length` it is `artbp.pes`, and with at least the length
-    of a sequence `artbp.nres`; the count begins with each sequence, as there. With frozen params it
-    is unbiased for the gradient of a smoothed loss, averaged over perturbations that are drawn anew
-    every `draw_every` steps.
+    With `draw_every` equal to `truncation_length` it is `artbp.pes`; where sequences are not longer
+    than `draw_every`, it is `artbp.nres`. It begins again at the same resets as these, and counts
+    its steps from there. With frozen params it is unbiased for the gradient of a smoothed loss,
+    averaged over perturbations that are drawn anew every `draw_every` steps.
 
     Args:
       draw_every: K in the source, in time steps: a multiple of `truncation_length`.

@@ -36,7 +36,7 @@ class StepDerivatives(NamedTuple):
     entering: Any  # the whole carry that the cell is given, after a reset
     x: Any
     is_replaced: Callable[[], Any]  # whether a reset replaced it: bool `[B]` for each leaf of it
-    begins_anew: jax.Array  # whether a reset replaced the whole of it in all rows: bool
+    all_replaced: jax.Array  # whether a reset replaced it in all rows; False unless asked for
 
 
 class Sensitivity(NamedTuple):
@@ -46,11 +46,14 @@ class Sensitivity(NamedTuple):
       zero: `zero(params, floats) -> sensitivity` of a carry that does not depend on θ.
       gradient: `gradient(params, sensitivity, cotangent) -> (ds/dθ)ᵀ cotangent`, like params.
       update: `update(sensitivity, derivatives, t, rng_key) -> sensitivity` after step t.
+      needs_all_replaced: whether `update` reads `StepDerivatives.all_replaced`. It costs a sum over
+        the devices that share the rows.
     """
 
     zero: Callable[[Any, Any], Any]
     gradient: Callable[[Any, Any, Any], Any]
     update: Callable[[Any, StepDerivatives, jax.Array, jax.Array], Any]
+    needs_all_replaced: bool = False
 
 
 def online(
@@ -74,7 +77,11 @@ def online(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         first, params = jnp.asarray(state.position), to_parts(params)
-        begin_anew = steps.begin_anew(state.carry, first, steps.at_most(update_every))
+        count = steps.at_most(update_every)
+        all_replaced = jnp.zeros(count, bool)
+        if sensitivity.needs_all_replaced:
+            # Leaves without a derivative, such as keys and counters, bring no influence along.
+            all_replaced = steps.all_replaced(state.carry, first, count, _tree.is_inexact)
 
         def body(t: jax.Array, valid: jax.Array, loop: Advance) -> Advance:
             floats, rest = _tree.partition(loop.carry)
@@ -110,7 +117,7 @@ def online(
                 entering=entering,
                 x=steps.x(t),
                 is_replaced=partial(steps.is_replaced, loop.carry, t),
-                begins_anew=begin_anew[t - first],
+                all_replaced=all_replaced[t - first],
             )
             # Steps of the estimate, not of the stream: a sequence in chunks draws the same.
             key = jax.random.fold_in(rng_key, t - first)
@@ -126,7 +133,7 @@ def online(
 
         sums = _tree.zero_sums(params)
         loop = before_steps(steps, from_parts(params), sums, state.carry, state.inner_state)
-        result = for_steps(steps.at_most(update_every), first, end, body, loop)
+        result = for_steps(count, first, end, body, loop)
         return result._replace(grads=gradient_from_parts(result.grads))
 
     plan = Plan(int(update_every))

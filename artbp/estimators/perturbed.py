@@ -37,9 +37,9 @@ def evolution_strategy(
     """Builds truncated ES or, if `persistent`, PES; for the arguments see `artbp.truncated_es`.
 
     In truncated ES all particles start from the unperturbed carry, and ξ = ε. Persistent particles
-    continue from their own carries, and ξ sums the perturbations drawn since the beginning: that of
-    the stream or, later, the last reset of the whole carry, in all rows, at the first step of an
-    unroll. They draw new ones every `unrolls_per_draw` unrolls; None: once, at the beginning.
+    continue from their own carries, and ξ sums the perturbations since the stream began. They draw
+    new ones every `unrolls_per_draw` unrolls; None: once. Where a reset replaces the carry of all
+    rows at the first step of an unroll, both begin again, as at the beginning of the stream.
     """
     check_positive(truncation_length=truncation_length, num_pairs=num_pairs, integer=True)
     check_positive(scale=scale)
@@ -52,8 +52,12 @@ def evolution_strategy(
         carries = _tree.repeat(carry, 2 * num_pairs)
         return Particles(carries, zeros, perturbations, jnp.zeros((), jnp.int32))
 
-    def begin_at_reset(particles: Particles, is_reset: jax.Array) -> Particles:
+    def forget_at_reset(particles: Particles, steps: Steps, state: EstimatorState) -> Particles:
         """What follows does not depend on earlier perturbations: ξ = 0, and new ones are drawn."""
+
+        first = jnp.asarray(state.position)
+        # Any leaf but a key may depend on the params.
+        [is_reset] = steps.all_replaced(state.carry, first, 1, lambda leaf: not _tree.is_key(leaf))
         nothing = _tree.zeros_like(particles.accumulated), jnp.zeros_like(particles.age)
         accumulated, age = _tree.select(is_reset, nothing, (particles.accumulated, particles.age))
         return particles._replace(accumulated=accumulated, age=age)
@@ -91,15 +95,16 @@ def evolution_strategy(
             return for_steps(count, first, end, body, before_steps(steps, params, (), carry))
 
         if persistent:
-            begins = steps.begin_anew(state.carry, jnp.asarray(state.position), 1)[0]
-            particles = begin_at_reset(state.inner_state, begins)
+            particles = forget_at_reset(state.inner_state, steps, state)
         else:
             particles = particles_at(params, state.carry)
         drawn = _draw_perturbations(rng_key, params, num_pairs, scale)
         particles, perturbations = perturb(particles, drawn)
         pairs = jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), perturbations)
-        unrolls = jax.vmap(run)(pairs, particles.carries)
-        positive, negative = jnp.split(unrolls.loss_sum, 2)
+        # The unperturbed system runs beside them, in the same loop.
+        everything = _append((pairs, particles.carries), (_tree.zeros_like(params), state.carry))
+        unrolls = jax.vmap(run)(*everything)
+        positive, negative = jnp.split(unrolls.loss_sum[:-1], 2)
         weights = (positive - negative) / (2 * num_pairs * scale**2)
 
         def weighted_sum(leaf: jax.Array) -> jax.Array:
@@ -107,13 +112,19 @@ def evolution_strategy(
             return jnp.tensordot(weights.astype(dtype), leaf.astype(dtype), 1)
 
         grads = jax.tree.map(weighted_sum, particles.accumulated)
-        inner_state = particles._replace(carries=unrolls.carry) if persistent else ()
-        unperturbed = run(_tree.zeros_like(params), state.carry)
+        carries = jax.tree.map(lambda leaf: leaf[:-1], unrolls.carry)
+        inner_state = particles._replace(carries=carries) if persistent else ()
+        unperturbed = jax.tree.map(lambda leaf: leaf[-1], unrolls)
         return unperturbed._replace(grads=grads, inner_state=inner_state)
 
     begin = particles_at if persistent else lambda params, carry: ()
     plan = Plan(int(truncation_length))
     return stepwise(cell, loss_fn, truncation_length, begin, advance, normalizer, plan=plan)
+
+
+def _append(trees: Any, one: Any) -> Any:
+    """`[M + 1, ...]`, from leaves `[M, ...]` and `[...]`."""
+    return jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), trees, one)
 
 
 def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: float) -> Any:

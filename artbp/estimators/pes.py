@@ -20,16 +20,15 @@ def pes(
         ξ_m ← ξ_m + ε_m,    g = 1/(2 M σ²) Σ_m ξ_m (L_m⁺ − L_m⁻),    ε_m ~ N(0, σ²)
 
     Each particle continues from its own carry and draws new perturbations at each unroll. Its loss
-    is attributed to ξ_m, the sum of all its perturbations since the beginning: that of the stream
-    or, later, the last reset of the whole carry, in all rows at once, at the first step of an
-    unroll.
+    is attributed to ξ_m, the sum of all its perturbations since the stream began. ξ_m begins again
+    at zero where a reset replaces the carry of all rows at the first step of an unroll: what
+    follows does not depend on earlier perturbations. Other resets leave ξ_m as it is.
 
     With frozen params, PES is unbiased for the gradient of a smoothed loss, averaged over
     perturbations that are drawn anew at each unroll. If the loss is quadratic in θ, this is the
-    gradient of the loss itself. The variance grows with the number of unrolls since the beginning;
-    so let sequences begin together, where unrolls do. Resets of some rows, or within an unroll, do
-    not zero ξ. Neither cell nor loss needs a derivative. Each
-    estimate runs K steps 2 M + 1 times, once for the unperturbed system that `info` describes.
+    gradient of the loss itself. The variance grows with the number of unrolls since ξ was zero.
+    Neither cell nor loss needs a derivative. Each estimate runs K steps 2 M + 1 times, once for the
+    unperturbed system that `info` describes.
 
     Args:
       cell, loss_fn, truncation_length, num_pairs, scale, normalizer: as for `artbp.truncated_es`.

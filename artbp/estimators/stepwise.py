@@ -54,7 +54,7 @@ class Steps(NamedTuple):
     stream: Stream
     initial_carry: Any
     given_params: Any = None  # of an estimate; in `jax.shard_map`, the same on every device
-    axes: tuple[str, ...] = ()  # of a mesh, that `jax.shard_map` splits the rows over
+    axes: tuple[str, ...] = ()  # of the mesh, over which `jax.shard_map` splits the rows
 
     def x(self, t: jax.Array) -> Any:
         """The input of step t."""
@@ -71,18 +71,25 @@ class Steps(NamedTuple):
             t, jax.tree.map(lambda leaf: jnp.ones(leaf.shape[:1], bool), self.initial_carry), by_row
         )
 
-    def begin_anew(self, carry: Any, first: jax.Array, count: int) -> jax.Array:
-        """Whether a reset replaces the whole carry in all rows: bool `[count]`, a step each.
+    def all_replaced(
+        self, carry: Any, first: jax.Array, count: int, matters: Callable[[Any], bool]
+    ) -> jax.Array:
+        """Whether a reset replaces the carry of all rows, at each of some steps: bool `[count]`.
 
-        The steps are first, …, first + count − 1; beyond the stream, its last one. Rows that are
-        split over devices are all seen: this is a collective, so call it outside of loops.
+        Leaves for which `matters` is False need no initial value. The steps are first, …,
+        first + count − 1; beyond the stream, its last one. Where rows are split over devices, this
+        is a sum over them, so call it outside of loops.
         """
-        lasts = jax.tree.structure(carry) != jax.tree.structure(self.initial_carry)
-        if self.stream.resets is None or lasts:
-            return jnp.zeros(count, bool)
-        resets = _tree.gather(
-            jnp.asarray(self.stream.resets, bool), first + jnp.arange(count, dtype=jnp.int32)
+        kept = jax.tree.map(
+            lambda new, old: jax.tree.leaves(old) if new is None else [],
+            self.initial_carry,
+            carry,
+            is_leaf=lambda new: new is None,
         )
+        if self.stream.resets is None or any(map(matters, jax.tree.leaves(kept))):
+            return jnp.zeros(count, bool)
+        steps = first + jnp.arange(count, dtype=jnp.int32)
+        resets = _tree.gather(jnp.asarray(self.stream.resets), steps).astype(bool)
         of_device = jnp.all(resets.reshape(count, -1), axis=1)
         if not self.axes:
             return of_device

@@ -1,4 +1,4 @@
-"""Twenty ways to train for long dependencies on four tasks, at equal work.
+"""Nineteen ways to train for long dependencies on four tasks, at equal work.
 
     python -m experiments.long_memory --config configs/long_memory/default.py --workdir DIR
 

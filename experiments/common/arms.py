@@ -421,68 +421,69 @@ def uoro(length: int) -> Arm:
 
 
 @_estimator
-def truncated_es(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
-    """Evolution strategies on unrolls of `length` steps, each with new perturbations."""
-    return _strategy("truncated_es", "ES", length, num_pairs, scale)
-
-
-@_estimator
-def pes(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
-    """Persistent evolution strategies on unrolls of `length` steps."""
-    return _strategy("pes", "PES", length, num_pairs, scale)
-
-
-@_estimator
-def gpes(length: int, draw_every: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
-    """PES with new perturbations every `draw_every` steps, on unrolls of `length` steps."""
-    make = functools.partial(estimators.gpes, truncation_length=length, draw_every=draw_every)
-    return _strategy("gpes", f"GPES {draw_every}, unrolls of", length, num_pairs, scale, make)
-
-
-@_estimator
-def nres(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
-    """PES with one perturbation for a whole sequence, on unrolls of `length` steps."""
-    return _strategy("nres", "NRES", length, num_pairs, scale)
-
-
-@_estimator
 def forward_gradient(length: int, num_directions: int = 1) -> Arm:
-    """The derivative along random directions, carried forward; an update every `length` steps.
-
-    Each step is run, its loss is differentiated, and the derivatives of the carry are updated.
-    """
-    make = functools.partial(
+    """The derivative along random directions, carried forward; an update every `length` steps."""
+    make: Callable[..., GradientEstimator] = functools.partial(
         estimators.forward_gradient, update_every=length, num_directions=num_directions
     )
-    directions = "1 direction" if num_directions == 1 else f"{num_directions} directions"
+    make(None, None)  # refuses bad options
     return _arm(
         "forward_gradient",
         length,
         make=make,
-        label=f"forward gradient, {directions}",
+        label=f"forward gradient, {_count(num_directions, 'direction')}",
         color=_GREEN,
         evaluations=2 + num_directions,
     )
 
 
+@_estimator
+def truncated_es(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
+    """Evolution strategies on unrolls of `length` steps, each with new perturbations."""
+    return _strategy("truncated_es", f"ES {length}", length, num_pairs, scale)
+
+
+@_estimator
+def pes(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
+    """Persistent evolution strategies on unrolls of `length` steps."""
+    return _strategy("pes", f"PES {length}", length, num_pairs, scale)
+
+
+@_estimator
+def gpes(length: int, draw_every: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
+    """PES with new perturbations every `draw_every` steps, on unrolls of `length` steps."""
+    words = f"GPES {draw_every}, unrolls of {length}"
+    return _strategy("gpes", words, length, num_pairs, scale, draw_every=draw_every)
+
+
+@_estimator
+def nres(length: int, num_pairs: int = 8, scale: float = 0.01) -> Arm:
+    """PES with one perturbation for a whole sequence, on unrolls of `length` steps."""
+    return _strategy("nres", f"NRES {length}", length, num_pairs, scale)
+
+
 def _strategy(
-    name: str,
-    words: str,
-    length: int,
-    num_pairs: int,
-    scale: float,
-    make: Callable[..., GradientEstimator] | None = None,
+    name: str, words: str, length: int, num_pairs: int, scale: float, **options: Any
 ) -> Arm:
     """Every particle and the unperturbed system run forward; no derivative is taken."""
-    pairs = "1 pair" if num_pairs == 1 else f"{num_pairs} pairs"
-    make = make or functools.partial(REGISTRY[name].build, mean_length=length)
-    make = functools.partial(make, num_pairs=num_pairs, scale=scale)
+    make = functools.partial(
+        getattr(estimators, name),
+        truncation_length=length,
+        num_pairs=num_pairs,
+        scale=scale,
+        **options,
+    )
+    make(None, None)  # refuses bad options
     return _arm(
         name,
         length,
         make=make,
-        label=f"{words} {length}, {pairs}",
+        label=f"{words}, {_count(num_pairs, 'pair')}",
         color=_PINK,
         evaluations=2 * num_pairs + 1,
         chain=1,
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)

@@ -24,6 +24,8 @@ BLUE, GREEN, SKY, VERMILLION, ORANGE, PINK, BLACK, GREY = COLOURS
 HAZARD = 0.5  # of the look-backs
 STORED_CARRIES = 12  # beyond, a look-back runs windows again: 0.02 for each estimate
 PENALTY = 10.0  # λ of target propagation
+# `experiments.common.arms` counts the derivative of a step's loss once; here it counts as the
+# backward step that it is, 2.
 UORO = 6  # forward, backward through the step of a loss (2), a forward product, a backward one (2)
 FORWARD_GRADIENT = 4  # forward, backward through the step of a loss (2), a forward product
 DIAGONAL_RTRL = 6  # forward, backward through the step of a loss (2), and the influences (3)
@@ -143,7 +145,6 @@ def arms(window: int) -> dict[str, Arm]:
         "forward_gradient": of(
             f"forward_gradient({window})", "forward gradient", SKY, "none", work=FORWARD_GRADIENT
         ),
-        "pes": of(f"pes({window}, num_pairs=1)", f"PES {window}", GREY, "none"),
         "gpes": of(
             f"gpes({window}, {2 * window}, num_pairs=1)", f"GPES {2 * window}", GREY, "none"
         ),

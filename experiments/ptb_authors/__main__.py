@@ -11,6 +11,8 @@ with each arm at its better rate.
 Every run is a process with its own folder in --workdir/runs, or a job with --executor slurm (see
 `experiments.common.slurm`). The same command again resumes what is unfinished. --arms says which
 arms are run, and in which order; --jobs 0 runs nothing and writes the report of what is there.
+--rows names the `rows.jsonl` of other folders, such as one from another machine: their runs join
+the report.
 """
 
 import json
@@ -35,6 +37,7 @@ from experiments.ptb_study.study import Study, finished_rows, run_study
 from experiments.report.folder import write_html
 
 SEEDS = (0, 1)
+_ROWS = flags.DEFINE_list("rows", [], "rows.jsonl of other folders, whose runs join the report.")
 
 
 def _cost(config: Any) -> list[str]:
@@ -56,8 +59,11 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
         run_arguments=given_flags.for_runs(),
     )
 
+    others = rows.read(_ROWS.value, study.config().model.hidden_size, study.config().num_epochs)
+
     def write(finished: Sequence[Row]) -> None:
         found = rows.collect(study, study.runs(finished))
+        found = rows.joined(found, others)
         lines = "".join(json.dumps(row) + "\n" for row in found)
         write_atomically(study.folder / "rows.jsonl", lines)
         failed = [f"{run_of(row).name}: {row['failure']}" for row in finished if row["failure"]]
@@ -89,7 +95,7 @@ def _description(study: Study) -> str:
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS):
+    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS, _ROWS):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb_authors", "cost": _cost, "needs": ptb_flags.NEEDS}
     cli.run(_main, default_config(), **own)

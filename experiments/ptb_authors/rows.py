@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.errors import ConfigError
 from experiments.common.metrics import read_metrics
 from experiments.common.report import Row
 from experiments.common.workdir import write_atomically
 from experiments.ptb_authors import since_zero
+from experiments.ptb_authors.arms import ARMS
 from experiments.ptb_study.report import Run
 from experiments.ptb_study.study import Study
 
@@ -60,6 +62,59 @@ def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
             row |= {"scores": _scores(folder, study.data_dir)}
         rows.append(row)
     return rows
+
+
+def read(paths: Sequence[str], units: int, num_epochs: int) -> list[Row]:
+    """The rows in these files, of other folders of a study.
+
+    ConfigError for a file that cannot be read, or a row of another model or another training.
+    """
+    rows = []
+    for path in paths:
+        try:
+            text = pathlib.Path(path).read_text(encoding="utf-8")
+            found = [json.loads(line) for line in text.splitlines()]
+            sorted(found, key=_run)
+            strange = [
+                row
+                for row in found
+                if row["units"] != units
+                or len(row["valid_bpc"]) > num_epochs
+                or (row["results"] and len(row["valid_bpc"]) != num_epochs)
+            ]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"--rows: cannot read {path}: {error!r}. Expected a rows.jsonl of this study."
+            ) from error
+        for row in strange:
+            raise ConfigError(
+                f"--rows: {path} has a run with {row['units']} units and {len(row['valid_bpc'])} "
+                f"epochs. Expected runs with {units} units and {num_epochs} epochs, as those of "
+                "this study: their numbers are compared."
+            )
+        rows += found
+    return rows
+
+
+def joined(found: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """All rows, one for each arm, rate and seed: the one that has come farthest."""
+    if not others:
+        return list(found)
+    by_run: dict[tuple[int, float, int], Row] = {}
+    for row in (*found, *others):
+        known = by_run.setdefault(_run(row), row)
+        if _progress(row) > _progress(known):
+            by_run[_run(row)] = row
+    return [by_run[run] for run in sorted(by_run)]
+
+
+def _run(row: Row) -> tuple[int, float, int]:
+    """What tells a run from others, in the order of a table."""
+    return list(ARMS).index(row["arm"]), -row["learning_rate"], row["seed"]
+
+
+def _progress(row: Row) -> tuple[bool, int]:
+    return row["results"] is not None, len(row["valid_bpc"])
 
 
 def _scores(folder: pathlib.Path, data_dir: str | None) -> Any:

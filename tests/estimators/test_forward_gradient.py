@@ -127,25 +127,30 @@ def test_directions_are_drawn_where_a_sequence_begins(problem, rows, draw_at, up
     np.testing.assert_allclose(total, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize("lasts", [False, True])
-def test_a_carry_that_lasts_keeps_its_direction(problem, lasts):
+@pytest.mark.parametrize(
+    ("initial", "num_drawn"),
+    [({}, NUM_STEPS - 1), ({"count": None}, NUM_STEPS - 1), ({"mean": None}, 1)],
+)
+def test_a_number_that_lasts_keeps_the_direction(problem, initial, num_drawn):
     """What no reset replaces depends on the params along the direction that was drawn before."""
-    carry = {"hidden": problem.carry, "mean": jnp.zeros((2, 2))}
+    carry = {"hidden": problem.carry, "mean": jnp.zeros((2, 2)), "count": jnp.zeros((), jnp.int32)}
 
     def cell(params, carry, x):
         hidden, y = problem.cell(params, carry["hidden"], x)
-        return {"hidden": hidden, "mean": 0.5 * (carry["mean"] + hidden)}, y
+        mean = 0.5 * (carry["mean"] + hidden)
+        return {"hidden": hidden, "mean": mean, "count": carry["count"] + 1}, y
 
+    # A scalar has no rows, which a reset could replace one by one.
+    carry = carry if "count" in initial else {**carry, "count": jnp.zeros((2,), jnp.int32)}
     stream = dataclasses.replace(problem.stream, resets=np.ones((NUM_STEPS, 2), bool))
     estimator = artbp.forward_gradient(cell, problem.loss_fn)
-    initial = carry | {"mean": None} if lasts else carry
     key = jax.random.key(0)
-    state = estimator.init(problem.params, carry, rng_key=key, initial_carry=initial)
+    state = estimator.init(problem.params, carry, rng_key=key, initial_carry=carry | initial)
     seen = []
     for _ in range(NUM_STEPS - 1):
         _, state, _ = estimator.estimate(problem.params, state, stream)
         seen.append(np.asarray(ravel_pytree(state.inner_state.params)[0]))
-    assert np.unique(seen, axis=0).shape[0] == (1 if lasts else NUM_STEPS - 1)
+    assert np.unique(seen, axis=0).shape[0] == num_drawn
 
 
 def test_bad_number_of_directions(problem):

@@ -119,43 +119,62 @@ def test_the_mean_over_all_signs_is_bptt_on_a_quadratic(monkeypatch, make, num_d
 @pytest.mark.parametrize(
     ("step", "rows"),
     # In all rows where an unroll begins; in one row; in all rows, within an unroll.
-    [(2 * UNROLL, slice(None)), (2 * UNROLL, 0), (2 * UNROLL + 1, slice(None))],
+    [(UNROLL, slice(None)), (UNROLL, 0), (UNROLL + 1, slice(None))],
 )
 def test_the_mean_is_bptt_with_resets(monkeypatch, make, step, rows):
     """An offered draw that must not be used is that of another unroll, as above."""
-    begins = step % UNROLL == 0 and rows != 0
     draws = {artbp.pes: [0, 1, 2, 3], gpes_2: [0, 1, 1, 0], artbp.nres: [0, 1, 1, 1]}[make]
-    if make is artbp.nres and begins:
-        draws = [0, 1, 1, 0]
+    if step == UNROLL and rows != 0:
+        # Both begin again at the second unroll; gpes_2 draws next at the fourth.
+        draws = {artbp.pes: draws, gpes_2: [0, 1, 0, 2], artbp.nres: [0, 1, 0, 0]}[make]
     mean, expected = over_all_signs(monkeypatch, make, max(draws) + 1, draws, resets_at(step, rows))
     assert relative_error(mean, expected) < 1e-12
 
 
+def two_unrolls(make, problem, initial_carry=None):
+    """(ξ, ε; for PES ξ alone) of one pair, after the first and after the second unroll."""
+    estimator = make(
+        problem.cell, problem.loss_fn, truncation_length=UNROLL, num_pairs=1, scale=0.1
+    )
+    state = estimator.init(
+        problem.params, problem.carry, rng_key=jax.random.key(0), initial_carry=initial_carry
+    )
+    seen = []
+    for _ in range(2):
+        _, state, _ = estimator.estimate(problem.params, state, problem.stream)
+        particles = state.inner_state.accumulated, state.inner_state.perturbations
+        seen.append([np.asarray(leaf) for leaf in jax.tree.leaves(particles)])
+    return seen
+
+
 @pytest.mark.parametrize("make", [artbp.pes, gpes_2, artbp.nres])
-def test_perturbations_begin_with_a_sequence(make):
-    """Only at a reset of the whole carry, in all rows, at the first step of an unroll."""
+def test_perturbations_begin_again_at_a_reset(make):
+    """Of the whole carry, in all rows, at the first step of an unroll."""
+    plain = two_unrolls(make, quadratic_problem())
+    first, second = two_unrolls(make, quadratic_problem(resets_at(UNROLL)))
+    np.testing.assert_array_equal(first, plain[0])
+    assert not np.array_equal(first, second)
+    # What has been drawn at the reset is all that ξ holds.
+    drawn = plain[1][0] - plain[0][0] if make is artbp.pes else second[1]
+    np.testing.assert_allclose(second[0], drawn, rtol=1e-12)
+    for resets in (resets_at(UNROLL, 0), resets_at(UNROLL + 1)):
+        np.testing.assert_array_equal(two_unrolls(make, quadratic_problem(resets)), plain)
 
-    def after_three_unrolls(resets):
-        problem = quadratic_problem(resets)
-        estimator = make(
-            problem.cell, problem.loss_fn, truncation_length=UNROLL, num_pairs=1, scale=0.1
-        )
-        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
-        accumulated = []
-        for _ in range(3):
-            _, state, _ = estimator.estimate(problem.params, state, problem.stream)
-            accumulated.append(state.inner_state.accumulated["theta"])
-        return accumulated
 
-    without = after_three_unrolls(None)
-    begun = after_three_unrolls(resets_at(2 * UNROLL))
-    assert not np.array_equal(begun[1], begun[2])
-    np.testing.assert_array_equal(begun[:2], without[:2])
-    if make is not artbp.nres:
-        # What the third unroll draws is all that is accumulated.
-        np.testing.assert_allclose(begun[2], without[2] - without[1], rtol=1e-12)
-    for other in (resets_at(2 * UNROLL, 0), resets_at(2 * UNROLL + 1)):
-        np.testing.assert_array_equal(after_three_unrolls(other), without)
+@pytest.mark.parametrize("make", [artbp.pes, artbp.nres])
+@pytest.mark.parametrize("last", [jax.random.key, lambda seed: jnp.full((), seed)])
+def test_a_leaf_that_lasts_keeps_the_perturbations_unless_it_is_a_key(make, last):
+    problem = quadratic_problem(resets_at(UNROLL))
+
+    def cell(params, carry, x):
+        new, y = problem.cell(params, carry[0], x)
+        return (new, carry[1]), y
+
+    lasting = problem._replace(cell=cell, carry=(problem.carry, last(3)))
+    _, second = two_unrolls(make, lasting, (jnp.zeros((2, 3)), None))
+    begins_again = jnp.issubdtype(last(3).dtype, jax.dtypes.prng_key)
+    like = problem if begins_again else quadratic_problem()
+    np.testing.assert_array_equal(second, two_unrolls(make, like)[1])
 
 
 def test_truncated_es_is_biased_over_all_signs(monkeypatch):

@@ -1,5 +1,6 @@
 """A sequence in chunks gives the same numbers, bit for bit, as the sequence in one array."""
 
+import dataclasses
 import sys
 
 import jax
@@ -30,11 +31,18 @@ WITH_RANDOM_NUMBERS = {
     "pes": lambda problem: artbp.pes(
         problem.cell, problem.loss_fn, truncation_length=5, num_pairs=2
     ),
+    "forward_gradient": lambda problem: artbp.forward_gradient(
+        problem.cell, problem.loss_fn, update_every=4
+    ),
 }
 
 
 def make(num_steps=NUM_STEPS):
-    return make_problem("gru", num_steps, resets=True, mask=True)
+    """Some resets are of both rows, where also the perturbations of PES begin again."""
+    problem = make_problem("gru", num_steps, resets=True, mask=True)
+    resets = np.array(problem.stream.resets)
+    resets[::25] = True
+    return problem._replace(stream=dataclasses.replace(problem.stream, resets=resets))
 
 
 def train(estimator, problem, state, streams):

@@ -193,7 +193,7 @@ COUNTED = {
     "artbp": 0.1,
     "tbptt_critic": 0,
     "target_propagation": 0,
-    "pes": 0,
+    "nres": 0,
 }
 
 

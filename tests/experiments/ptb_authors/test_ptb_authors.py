@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.common.arms import parse
+from experiments.common.errors import ConfigError
 from experiments.ptb.model import bits_per_character, character_model
 from experiments.ptb_authors import figure, report, rows, since_zero
 from experiments.ptb_authors.arms import ARMS, PAIRS
@@ -72,6 +73,30 @@ def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path)
     [row] = rows.collect(other, [run])
     assert row["results"] is None and row["scores"] is None
     assert row["valid_bpc"] == collected[0]["valid_bpc"][:1]
+
+
+def test_rows_of_another_folder_join(collected, tmp_path):
+    [first, second] = collected
+    file, units = tmp_path / "rows.jsonl", first["units"]
+    other_seed = second | {"seed": 0}
+    not_finished = first | {"results": None, "valid_bpc": [9.0]}
+    rows_of_file = [second | {"train_bits": [9.0]}, other_seed, not_finished]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows_of_file))
+    others = rows.read([str(file)], units, num_epochs=2)
+    assert others == rows_of_file
+    # Of two rows of a run the one that has come farther counts; if both have, the own one.
+    assert rows.joined([second, first], others) == [first, other_seed, second]
+    assert rows.joined([not_finished], [first]) == [first]
+    assert rows.joined([second, first], []) == [second, first]
+
+    with pytest.raises(ConfigError, match=rf"{units} units and 2 epochs. Expected .* 9 units"):
+        rows.read([str(file)], 9, num_epochs=2)
+    with pytest.raises(ConfigError, match=r"2 epochs. Expected .* 20 epochs"):
+        rows.read([str(file)], units, num_epochs=20)
+    file.write_text(json.dumps(second | {"arm": "tbptt-none"}) + "\n")
+    for path in (file, tmp_path / "none.jsonl"):
+        with pytest.raises(ConfigError, match=rf"{path.name}.*Expected a rows.jsonl"):
+            rows.read([str(path)], units, num_epochs=2)
 
 
 def test_table_and_figure(collected):
