@@ -100,7 +100,8 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
         "Which tool for which dependency",
         f"Score on new data: median, smallest and largest of {config.num_seeds} seeds, at equal "
         "work and each at its best learning rate. Right is better.\n"
-        "Dashed: the best guess without memory. Dotted: the best possible.",
+        "Dashed: the best guess without memory. Dotted: the best possible. ◂: further left than "
+        "drawn.",
         [
             (0.215 + 1.12 * width * i, 0.6 / height, width, 1 - 1.8 / height)
             for i in range(len(problems))
@@ -114,6 +115,7 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
         axes.set_yticks(range(len(names)), labels)
         axes.tick_params(axis="y", length=0)
         grid(axes)
+        medians = []
         for place, name in enumerate(names):
             for row in select(rows, task=task, arm=name):
                 scores, color = np.array(row["scores"], float), table[name].color
@@ -124,15 +126,19 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
                     ends, middle = [finite.min(), finite.max()], np.median(finite)
                     axes.plot(ends, [place] * 2, color=color, linewidth=2, alpha=0.5)
                     axes.plot(middle, place, "o", color=color, markersize=6)
+                    medians.append((middle, place, color))
         if problem.unit == "squared error":
             axes.set_xscale("log")
             axes.set_xlim(0.4, 3e-5)
             plain_ticks(axes.xaxis, [1e-1, 1e-2, 1e-3, 1e-4])
         elif not problem.best > problem.chance:
-            # A training that ends far above chance is cut off at the left.
             axes.set_xlim(1.5 * problem.chance, 0)
         else:
             axes.set_xlim(0, 1.03 * problem.best)
+        left, right = axes.get_xlim()
+        for middle, place, color in medians:
+            if left > right and middle > left:  # far worse than a guess
+                axes.plot(left, place, "<", color=color, markersize=6, clip_on=False)
         axes.axvline(problem.chance, color="0.45", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         axes.axvline(problem.best, color="0.45", linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     return figure

@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -53,6 +52,7 @@ class Program:
             )
         # Runs side by side, each with a rate, first params, a stream and a key.
         self.train = OverRuns(jax.vmap(self._train_one), in_axes=(0, 0, 0, 0))
+        self._outputs = jax.jit(self._run)
 
     def _optimizer(self, rate: Any) -> optax.GradientTransformation:
         """The critic has a rate of its own."""
@@ -89,13 +89,17 @@ class Program:
         )
         return outcome.loss, outcome.params
 
-    def score(self, problem: Problem, params: Any, test: artbp.Stream) -> jax.Array:
+    def _run(self, params: Any, xs: jax.Array) -> jax.Array:
+        """Returns the outputs of the model, `[T, B, ...]`."""
+        carry = self.cell.initial_carry(params["cell"], xs.shape[1])
+        _, ys = artbp.unroll(self.cell.apply, params, carry, xs)
+        return losses.readout(params, ys)
+
+    def score(self, problem: Problem, params: Any, test: artbp.Stream) -> float:
         """Returns the score; NaN for params that are not finite."""
-        rows = test.xs.shape[1]
-        carry = self.cell.initial_carry(params["cell"], rows)
-        _, ys = artbp.unroll(self.cell.apply, params, carry, test.xs)
-        score = problem.score(losses.readout(params, ys), test)
-        return jnp.where(all_finite(params), score, jnp.nan)
+        if not all_finite(params):
+            return np.nan
+        return float(problem.score(self._outputs(params, test.xs), test))
 
     def row(self, problem: Problem, streams: artbp.Stream) -> Row:
         """Returns the result on a task: the rate, losses and scores.
@@ -121,8 +125,7 @@ class Program:
         choice = choose_rate(config.learning_rates, tuned)
         loss, trained = train(np.full(len(reported), choice.rate, np.float32), reported)
         test = problem.test(config.test_rows)
-        score = jax.jit(lambda params: self.score(problem, params, test))
-        scores = [float(score(_take(trained, n))) for n in range(len(reported))]
+        scores = [self.score(problem, _take(trained, n), test) for n in range(len(reported))]
         return {
             "learning_rate": choice.rate,
             "rate_at_edge": choice.at_edge,

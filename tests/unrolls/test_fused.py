@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -327,3 +328,21 @@ def test_bad_input():
 
     with pytest.raises(ValueError, match="closes over a traced array"):
         jax.grad(loss)(1.0)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_can_be_exported(dtype):
+    """Those of bfloat16 on a CPU cannot: see the known limits."""
+    params, carry, xs, _, _ = problem(cells.lstm, 3, dtype)
+
+    def loss(params):
+        return jnp.sum(artbp.fused_unroll(cells.lstm, params, carry, xs)[1].astype(jnp.float32))
+
+    gradient = jax.jit(jax.grad(loss))
+    if dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+        with pytest.raises(ValueError, match="LayoutConstraint"):
+            jax.export.export(gradient)(params)
+        return
+    exported = jax.export.export(gradient)(params)
+    jax.tree.map(np.testing.assert_array_equal, exported.call(params), gradient(params))
