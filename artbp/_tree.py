@@ -142,6 +142,15 @@ def replace(flags: jax.Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(of_leaf, new, old, is_leaf=_is_none)
 
 
+def kept(new: PyTree, old: PyTree) -> list[Any]:
+    """The leaves of `old` that `replace` leaves as they are, because `new` is None there."""
+
+    def of_leaf(new: Any, old: Any) -> list[Any]:
+        return jax.tree.leaves(old) if new is None else []
+
+    return jax.tree.leaves(jax.tree.map(of_leaf, new, old, is_leaf=_is_none))
+
+
 def _select_leaf(flags: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
     return yes if flags.ndim > yes.ndim else jnp.where(align(flags, yes), yes, no)
 

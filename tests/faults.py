@@ -1371,7 +1371,7 @@ LIBRARY_FAULTS = [
     Fault(
         "lasting-leaves-are-forgotten",
         "artbp/estimators/stepwise.py",
-        "any(map(matters, jax.tree.leaves(kept)))",
+        "any(map(matters, _tree.kept(self.initial_carry, carry)))",
         "False",
         [
             f"{FORWARD}test_a_number_that_lasts_keeps_the_direction",

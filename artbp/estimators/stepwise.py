@@ -80,13 +80,7 @@ class Steps(NamedTuple):
         first + count − 1; beyond the stream, its last one. Where rows are split over devices, this
         is a sum over them, so call it outside of loops.
         """
-        kept = jax.tree.map(
-            lambda new, old: jax.tree.leaves(old) if new is None else [],
-            self.initial_carry,
-            carry,
-            is_leaf=lambda new: new is None,
-        )
-        if self.stream.resets is None or any(map(matters, jax.tree.leaves(kept))):
+        if self.stream.resets is None or any(map(matters, _tree.kept(self.initial_carry, carry))):
             return jnp.zeros(count, bool)
         steps = first + jnp.arange(count, dtype=jnp.int32)
         resets = _tree.gather(jnp.asarray(self.stream.resets), steps).astype(bool)

@@ -74,24 +74,18 @@ def read(paths: Sequence[str], units: int, num_epochs: int) -> list[Row]:
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8")
             found = [json.loads(line) for line in text.splitlines()]
-            sorted(found, key=_run)
-            strange = [
-                row
-                for row in found
-                if row["units"] != units
-                or len(row["valid_bpc"]) > num_epochs
-                or (row["results"] and len(row["valid_bpc"]) != num_epochs)
-            ]
+            sizes = {_run(row): (row["units"], *_progress(row)) for row in found}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"--rows: cannot read {path}: {error!r}. Expected a rows.jsonl of this study."
             ) from error
-        for row in strange:
-            raise ConfigError(
-                f"--rows: {path} has a run with {row['units']} units and {len(row['valid_bpc'])} "
-                f"epochs. Expected runs with {units} units and {num_epochs} epochs, as those of "
-                "this study: their numbers are compared."
-            )
+        for of_row, is_finished, epochs in sizes.values():
+            if of_row != units or epochs > num_epochs or (is_finished and epochs < num_epochs):
+                raise ConfigError(
+                    f"--rows: {path} has a run with {of_row} units and {epochs} epochs. Expected "
+                    f"runs with {units} units and {num_epochs} epochs, as those of this study: "
+                    "their numbers are compared."
+                )
         rows += found
     return rows
 

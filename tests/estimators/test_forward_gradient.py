@@ -134,15 +134,13 @@ def test_directions_are_drawn_where_a_sequence_begins(problem, rows, draw_at, up
 )
 def test_a_number_that_lasts_keeps_the_direction(problem, initial, num_drawn):
     """What no reset replaces depends on the params along the direction that was drawn before."""
-    carry = {"hidden": problem.carry, "mean": jnp.zeros((2, 2)), "count": jnp.zeros((), jnp.int32)}
+    carry = {"hidden": problem.carry, "mean": jnp.zeros((2, 2)), "count": jnp.zeros(2, jnp.int32)}
 
     def cell(params, carry, x):
         hidden, y = problem.cell(params, carry["hidden"], x)
         mean = 0.5 * (carry["mean"] + hidden)
         return {"hidden": hidden, "mean": mean, "count": carry["count"] + 1}, y
 
-    # A scalar has no rows, which a reset could replace one by one.
-    carry = carry if "count" in initial else {**carry, "count": jnp.zeros((2,), jnp.int32)}
     stream = dataclasses.replace(problem.stream, resets=np.ones((NUM_STEPS, 2), bool))
     estimator = artbp.forward_gradient(cell, problem.loss_fn)
     key = jax.random.key(0)
