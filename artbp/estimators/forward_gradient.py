@@ -94,9 +94,14 @@ def forward_gradient(
                 return random_signs(rng_key, t, like)
             return draw_directions(rng_key, like)
 
-        # A branch, so that other steps draw nothing. (Under a vmap over streams all steps draw.)
-        keep = directions.are_drawn & ~derivatives.all_replaced
-        params = jax.lax.cond(keep, lambda like: like, draw, directions.params)
+        # A loop of one round or none. Other steps draw nothing, also under a vmap over streams,
+        # where both sides of `lax.cond` would run.
+        is_new = ~directions.are_drawn | derivatives.all_replaced
+        _, params = jax.lax.while_loop(
+            lambda loop: loop[0],
+            lambda loop: (jnp.zeros((), bool), draw(loop[1])),
+            (is_new, directions.params),
+        )
         state = jax.vmap(derivatives.jvp)(params, directions.state)
         return Directions(params, state, jnp.ones((), bool))
 

@@ -152,6 +152,33 @@ def test_a_number_that_lasts_keeps_the_direction(problem, initial, num_drawn):
     assert np.unique(seen, axis=0).shape[0] == num_drawn
 
 
+def test_streams_side_by_side_draw_where_one_of_them_begins(problem):
+    """Under `jax.vmap`, the steps between draws draw nothing."""
+    resets = np.zeros((2, NUM_STEPS), bool)
+    resets[0, [0, 3]] = True
+    resets[1, 0] = True
+    zeros = jnp.zeros_like(problem.carry)
+    draws = []
+
+    def draw(rng_key, like):
+        jax.debug.callback(lambda key: draws.append(1), jax.random.key_data(rng_key))
+        return jax.tree.map(jnp.ones_like, like)
+
+    estimator = artbp.forward_gradient(
+        problem.cell, problem.loss_fn, draw_directions=draw, update_every=NUM_STEPS
+    )
+
+    def estimate(resets, rng_key):
+        stream = dataclasses.replace(problem.stream, resets=resets, mask=None)
+        state = estimator.init(problem.params, zeros, rng_key=rng_key)
+        return estimator.estimate(problem.params, state, stream)[0]
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    jax.block_until_ready(jax.jit(jax.vmap(estimate))(jnp.asarray(resets), keys))
+    jax.effects_barrier()
+    assert len(draws) == 2 * 2  # at steps 0 and 3, for both streams; not at all 6 steps
+
+
 def test_bad_number_of_directions(problem):
     with pytest.raises(ValueError, match="num_directions=0"):
         artbp.forward_gradient(problem.cell, problem.loss_fn, num_directions=0)
