@@ -2,7 +2,7 @@
 
     python -m experiments.long_memory --config configs/long_memory/default.py --workdir DIR
 
-Expected time: 23 minutes on 2 CPU cores, a third of it compilation.
+Expected time: 17 minutes on 2 CPU cores, a third of it compilation.
 Expected result: experiments/results/long_memory/table.md; the LRU recalls all symbols and names
 about 90 % of the digits, more than any training of an LSTM.
 """

@@ -28,7 +28,7 @@ FIELDS = {
     "hidden_size": Field(32, "units of the cell", at_least(1)),
     "forget_bias": Field(4.0, "of the first params, where a cell has a forget gate"),
     "batch": Field(16, "rows side by side", at_least(1)),
-    "num_sequences": Field(600, "of a training of TBPTT, in each row", at_least(1)),
+    "num_sequences": Field(450, "of a training of TBPTT, in each row", at_least(1)),
     "num_points": Field(25, "of the losses in training", at_least(4)),
     "test_rows": Field(500, "sequences of a test", at_least(1)),
     "learning_rates": Field(RATES, "each arm gets the best on each task", positive),
