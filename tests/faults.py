@@ -1336,18 +1336,28 @@ LIBRARY_FAULTS = [
     Fault(
         "forward-gradient-draws-at-every-step",
         "artbp/estimators/forward_gradient.py",
-        "jax.lax.cond(keep, lambda like: like, draw, directions.params)",
-        "draw(directions.params)",
+        "(is_new, directions.params),",
+        "(jnp.ones((), bool), directions.params),",
         [f"{FORWARD}test_directions_are_drawn_once_a_pass_without_resets"],
         "The carry's derivative along one direction is multiplied with another.",
     ),
     Fault(
         "forward-gradient-keeps-its-direction-at-a-reset",
         "artbp/estimators/forward_gradient.py",
-        "keep = directions.are_drawn & ~derivatives.all_replaced",
-        "keep = directions.are_drawn",
+        "is_new = ~directions.are_drawn | derivatives.all_replaced",
+        "is_new = ~directions.are_drawn",
         [f"{FORWARD}test_directions_are_drawn_where_a_sequence_begins"],
         "A long stream of sequences is trained along one direction.",
+    ),
+    Fault(
+        "forward-gradient-draws-at-every-step-under-vmap",
+        "artbp/estimators/forward_gradient.py",
+        "_, params = jax.lax.while_loop(\n            lambda loop: loop[0],\n"
+        "            lambda loop: (jnp.zeros_like(loop[0]), draw(loop[1])),\n"
+        "            (is_new, directions.params),\n        )",
+        "params = jax.lax.cond(is_new, draw, lambda like: like, directions.params)",
+        [f"{FORWARD}test_streams_side_by_side_draw_where_one_of_them_begins"],
+        "Runs side by side spend their time on random numbers that nobody uses.",
     ),
     Fault(
         "a-reset-of-any-row-counts-for-all",

@@ -94,12 +94,13 @@ def forward_gradient(
                 return random_signs(rng_key, t, like)
             return draw_directions(rng_key, like)
 
-        # A loop of one round or none. Other steps draw nothing, also under a vmap over streams,
-        # where both sides of `lax.cond` would run.
+        # The loop runs once or not at all, so steps that keep their directions draw nothing. This
+        # also holds under `jax.vmap`, where `lax.cond` would run both branches: there, all streams
+        # draw where one of them begins, and the others keep what they have.
         is_new = ~directions.are_drawn | derivatives.all_replaced
         _, params = jax.lax.while_loop(
             lambda loop: loop[0],
-            lambda loop: (jnp.zeros((), bool), draw(loop[1])),
+            lambda loop: (jnp.zeros_like(loop[0]), draw(loop[1])),
             (is_new, directions.params),
         )
         state = jax.vmap(derivatives.jvp)(params, directions.state)

@@ -153,7 +153,7 @@ def test_a_number_that_lasts_keeps_the_direction(problem, initial, num_drawn):
 
 
 def test_streams_side_by_side_draw_where_one_of_them_begins(problem):
-    """Under `jax.vmap`, the steps between draws draw nothing."""
+    """Under `jax.vmap` the other steps draw nothing, and each stream keeps its own directions."""
     resets = np.zeros((2, NUM_STEPS), bool)
     resets[0, [0, 3]] = True
     resets[1, 0] = True
@@ -162,7 +162,7 @@ def test_streams_side_by_side_draw_where_one_of_them_begins(problem):
 
     def draw(rng_key, like):
         jax.debug.callback(lambda key: draws.append(1), jax.random.key_data(rng_key))
-        return jax.tree.map(jnp.ones_like, like)
+        return jax.tree.map(lambda leaf: jax.random.normal(rng_key, leaf.shape, leaf.dtype), like)
 
     estimator = artbp.forward_gradient(
         problem.cell, problem.loss_fn, draw_directions=draw, update_every=NUM_STEPS
@@ -174,9 +174,15 @@ def test_streams_side_by_side_draw_where_one_of_them_begins(problem):
         return estimator.estimate(problem.params, state, stream)[0]
 
     keys = jax.random.split(jax.random.key(0), 2)
-    jax.block_until_ready(jax.jit(jax.vmap(estimate))(jnp.asarray(resets), keys))
+    together = jax.block_until_ready(jax.jit(jax.vmap(estimate))(jnp.asarray(resets), keys))
     jax.effects_barrier()
-    assert len(draws) == 2 * 2  # at steps 0 and 3, for both streams; not at all 6 steps
+    # At steps 0 and 3, for each of the two streams that a callback runs for under vmap. A draw at
+    # every step would give 12.
+    assert len(draws) == 4
+    for i in range(2):
+        alone = estimate(jnp.asarray(resets[i]), keys[i])
+        of_stream = jax.tree.map(lambda leaf, i=i: leaf[i], together)
+        assert relative_error(of_stream, alone) < 1e-12
 
 
 def test_bad_number_of_directions(problem):
