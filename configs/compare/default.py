@@ -2,7 +2,7 @@
 
     python -m experiments.compare --config configs/compare/default.py --workdir results/compare
 
-Expected time: 7 min 49 s on 2 x86-64 cores.
+Expected time: 22 minutes on 2 x86-64 cores, compilation included.
 Expected result: experiments/results/compare/table.md; ARTBP 16 and RTRL get to the optimum of
 influence balancing, TBPTT with 8 to 61 steps does not.
 """

@@ -25,8 +25,11 @@ ARMS = (
     "rtrl(16)",
     "snap1(16)",
     "uoro(16)",
+    "forward_gradient(16)",
     "truncated_es(16)",
     "pes(16)",
+    "gpes(16, 64)",
+    "nres(16)",
 )
 
 FIELDS = {
