@@ -2,7 +2,7 @@
 
 All sequences have 64 steps, but passages of text 256; its longest dependencies are about 20
 characters. The tasks with symbols share an alphabet, most of which some of them never use, so that
-one compiled program trains on all of them: compiling takes a third of the time of the experiment.
+one compiled program trains on all of them.
 """
 
 import dataclasses

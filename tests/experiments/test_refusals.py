@@ -120,7 +120,7 @@ BAD = {
         ("arms=('rtrl',)", "'rtrl' is unknown"),
         (
             "num_points=1001",
-            "num_points is 1001: expected at most 138, the sequences .* of target_propagation",
+            "num_points is 1001: expected at most 103, the sequences .* of target_propagation",
         ),
         ("window=24", "window is 24: expected a number that divides 64"),
     ],
