@@ -74,12 +74,12 @@ def read(paths: Sequence[str], units: int, num_epochs: int) -> list[Row]:
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8")
             found = [json.loads(line) for line in text.splitlines()]
-            sizes = {_run(row): (row["units"], *_progress(row)) for row in found}
+            sizes = dict.fromkeys((_run(row), row["units"], *_progress(row)) for row in found)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"--rows: cannot read {path}: {error!r}. Expected a rows.jsonl of this study."
             ) from error
-        for of_row, is_finished, epochs in sizes.values():
+        for _, of_row, is_finished, epochs in sizes:
             if of_row != units or epochs > num_epochs or (is_finished and epochs < num_epochs):
                 raise ConfigError(
                     f"--rows: {path} has a run with {of_row} units and {epochs} epochs. Expected "

@@ -93,6 +93,10 @@ def test_rows_of_another_folder_join(collected, tmp_path):
         rows.read([str(file)], 9, num_epochs=2)
     with pytest.raises(ConfigError, match=r"2 epochs. Expected .* 20 epochs"):
         rows.read([str(file)], units, num_epochs=20)
+    # Every row is checked, not only the last one of a run.
+    file.write_text("".join(json.dumps(row) + "\n" for row in (first | {"units": 9}, first)))
+    with pytest.raises(ConfigError, match="9 units and 2 epochs"):
+        rows.read([str(file)], units, num_epochs=2)
     file.write_text(json.dumps(second | {"arm": "tbptt-none"}) + "\n")
     for path in (file, tmp_path / "none.jsonl"):
         with pytest.raises(ConfigError, match=rf"{path.name}.*Expected a rows.jsonl"):
