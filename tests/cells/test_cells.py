@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from problems import CELLS
 
+import artbp
 from artbp import cells
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -83,3 +84,27 @@ def test_recurrent_blocks_start_orthogonal(name):
     _, params, _, _ = start(name)
     for block in np.split(np.asarray(params["recurrent"]), params["recurrent"].shape[1] // 3, 1):
         np.testing.assert_allclose(block.T @ block, np.eye(3), atol=1e-12)
+
+
+@pytest.mark.parametrize("hidden_size", [160, 161, 512])
+def test_the_backward_product_at_sizes_that_take_it_differently(hidden_size):
+    """See `artbp.cells.affine_recurrence`: several products, one with a copy, one with a view."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = {"input": (5, 4 * hidden_size), "recurrent": (hidden_size, 4 * hidden_size)}
+    params = {
+        name: 0.1 * jax.random.normal(key, shape)
+        for (name, shape), key in zip(shapes.items(), keys[:2], strict=True)
+    }
+    params["bias"] = jnp.zeros(4 * hidden_size)
+    carry, symbols = cells.lstm.initial_carry(params, 2), jnp.array([[1, 2], [0, 4], [3, 3]])
+    cotangents = jax.random.normal(keys[2], (3, 2, hidden_size))
+
+    def gradient(unroll):
+        def total(params):
+            return jnp.sum(unroll(cells.lstm, params, carry, symbols)[1] * cotangents)
+
+        return jax.jit(jax.grad(total))(params)
+
+    expected = gradient(artbp.unroll)
+    for name, leaf in gradient(artbp.fused_unroll).items():
+        np.testing.assert_allclose(leaf, expected[name], rtol=1e-9, atol=1e-9, err_msg=name)
