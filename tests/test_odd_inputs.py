@@ -478,7 +478,7 @@ def of_rows():
             ValueError,
             r"4 losses a step, but y has \[2\] rows; expected one loss for each row",
         ),
-        "a mean over the rows": (
+        "y averaged over the rows": (
             lambda p, y, t: jnp.mean(y, 0),
             ValueError,
             r"4 losses a step, but y has \[2\] rows; expected one loss for each row",
