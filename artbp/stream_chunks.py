@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from artbp._checks import check_positive
 from artbp.estimators.base import (
@@ -239,7 +240,12 @@ def _segments(
 ) -> Iterator[Stream]:
     """Streams of whole segments, padded to `num_steps` with steps that are not run."""
     limit = max(_LONGEST, num_steps + 1)
-    draw = jax.jit(jax.vmap(lambda n: length_of(rng_key, n, limit)))
+
+    @jax.jit
+    def draw(segments: jax.Array) -> jax.Array:
+        # One by one: under `jax.vmap` keys of some implementations give other numbers.
+        return lax.map(lambda n: length_of(rng_key, n, limit), segments)
+
     n, lengths = first, collections.deque[int]()
     while True:
         total = last = 0

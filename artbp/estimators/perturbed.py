@@ -103,6 +103,7 @@ def evolution_strategy(
         pairs = jax.tree.map(lambda leaf: jnp.concatenate([leaf, -leaf]), perturbations)
         # The unperturbed system runs beside them, in the same loop.
         everything = _append((pairs, particles.carries), (_tree.zeros_like(params), state.carry))
+        _check_keys(state.carry)
         unrolls = jax.vmap(run)(*everything)
         positive, negative = jnp.split(unrolls.loss_sum[:-1], 2)
         weights = (positive - negative) / (2 * num_pairs * scale**2)
@@ -125,6 +126,19 @@ def evolution_strategy(
 def _append(trees: Any, one: Any) -> Any:
     """`[M + 1, ...]`, from leaves `[M, ...]` and `[...]`."""
     return jax.tree.map(lambda many, leaf: jnp.concatenate([many, leaf[None]]), trees, one)
+
+
+def _check_keys(carry: Any) -> None:
+    """Raises ValueError if a key of the carry would draw other numbers for each particle."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
+        if _tree.is_key(leaf) and str(jax.random.key_impl(leaf)) != "threefry2x32":
+            raise ValueError(
+                f"carry{jax.tree_util.keystr(path)} has keys of {jax.random.key_impl(leaf)}; "
+                "expected keys of threefry2x32. The particles run side by side under jax.vmap, "
+                "where other keys draw different numbers for each of them, so the noise of θ + ε "
+                "and θ − ε would not cancel. Use jax.random.key(seed, impl='threefry2x32'), or "
+                "draw outside the cell: artbp.with_keys."
+            )
 
 
 def _draw_perturbations(rng_key: jax.Array, params: Any, num_pairs: int, scale: float) -> Any:

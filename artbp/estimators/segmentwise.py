@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from artbp import _devices, _tree
 from artbp._checks import check_function, check_positive
@@ -124,6 +125,13 @@ def segmentwise(
     def host_kernel(policy: Policy) -> Callable[..., SegmentResult]:
         return static_lengths.segment_kernel(functions, static_lengths.PIECES[policy], block_size)
 
+    @jax.jit
+    def draw(rng_key: jax.Array, first: Any, at_start: Any, limit: Any) -> jax.Array:
+        # One by one, as `estimate_dynamic` draws: under `jax.vmap` keys of some implementations
+        # give other numbers.
+        segments = first + jnp.arange(_PLAN, dtype=jnp.int32)
+        return lax.map(lambda n: next_length(rng_key, n, at_start, limit), segments)
+
     @functools.lru_cache(maxsize=4)
     def lengths_ahead(
         key_bytes: bytes, key_like: Any, first: int, at_start: bool, limit: int
@@ -135,9 +143,7 @@ def segmentwise(
             rng_key = jnp.asarray(data)
             if impl is not None:
                 rng_key = jax.random.wrap_key_data(rng_key, impl=impl)
-            segments = jnp.arange(first, first + _PLAN, dtype=jnp.int32)
-            draw = jax.vmap(next_length, in_axes=(None, 0, None, None))
-            return np.asarray(draw(rng_key, segments, jnp.asarray(at_start), limit))
+            return np.asarray(draw(rng_key, np.int32(first), at_start, np.int32(limit)))
 
     def from_host(policy: Policy, params: Any, state: EstimatorState, stream: Stream) -> Result:
         # Position and counts stay NumPy scalars: reading them never waits for the device.
@@ -158,6 +164,7 @@ def segmentwise(
                 "state."
             )
         carries, kernel = (state.carry, state.initial_carry), host_kernel(policy)
+        stream = jax.device_put(stream)  # NumPy arrays: once, and not for each piece of the segment
         start = stream.history + int(position)
         result = kernel(params, *carries, state.scratch, stream, start, length)
         of_stream = stream.ends, np.int32(num_steps)

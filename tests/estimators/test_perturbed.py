@@ -297,6 +297,19 @@ def test_bad_options(make, options, word):
         make(problem.cell, problem.loss_fn, **options)
 
 
+def test_keys_whose_noise_would_not_cancel_are_refused():
+    def cell(params, carry, x):
+        key, noise_key = jax.random.split(carry)
+        return key, params * jax.random.normal(noise_key)
+
+    estimator = artbp.pes(cell, lambda params, y, target: y, truncation_length=2)
+    stream = artbp.Stream(None, num_steps=4)
+    options = {"rng_key": jax.random.key(0)}
+    state = estimator.init(jnp.ones(()), jax.random.key(1, impl="rbg"), **options)
+    with pytest.raises(ValueError, match="carry has keys of rbg; expected keys of threefry2x32"):
+        estimator.estimate(jnp.ones(()), state, stream)
+
+
 def test_gpes_draws_where_an_unroll_begins():
     problem = make_problem()
     with pytest.raises(ValueError, match="draw_every=5 is not a multiple of truncation_length=2"):
