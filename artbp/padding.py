@@ -70,18 +70,38 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
                 f"{np.shape(leaf)}, with lengths of shape {shape}; expected [T, B, ...] with B = "
                 f"{shape[0]}."
             )
-        first = leaf[:1]
-        if not _tree.is_key(leaf):  # a row without steps has no real input
-            is_empty = xp.reshape(lengths == 0, (1, -1, *(1,) * (leaf.ndim - 2)))
-            first = xp.where(is_empty, xp.zeros_like(first), first)
+        first = of_real_steps(leaf[0], lengths, xp)
         flags = xp.reshape(exists, exists.shape + (1,) * (leaf.ndim - 2))
-        return xp.where(flags, leaf, first)
+        return xp.where(flags, leaf, first[None])
 
     return {
         **jax.tree_util.tree_map_with_path(replaced, {"xs": stream.xs, "targets": stream.targets}),
         "resets": ~exists if stream.resets is None else by_row(stream.resets, xp.ones_like),
         "mask": exists if stream.mask is None else by_row(stream.mask, xp.zeros_like),
     }
+
+
+def of_real_steps(first: Any, lengths: Any, xp: Any = jnp) -> Any:
+    """Replaces, in entries `[B, ...]` of each row's first step, those of rows without any step.
+
+    These get the entry of the longest row, a real one; or zeros, if all rows are without steps.
+    Keys stay: no key is harmful.
+
+    Args:
+      lengths: int `[B]`.
+      xp: `jax.numpy` or NumPy.
+    """
+    if _tree.is_key(first):
+        return first
+    first = xp.asarray(first)
+    shape = (-1, *(1,) * (first.ndim - 1))
+    has_steps = xp.reshape(lengths > 0, shape)
+    rows = xp.arange(lengths.shape[0], dtype=np.int32)
+    is_longest = xp.reshape(rows == xp.argmax(lengths).astype(np.int32), shape) & has_steps
+    # A sum picks the row, because rows may be split over devices.
+    picked = xp.where(is_longest, first, xp.zeros_like(first))
+    picked = xp.sum(picked, axis=0, keepdims=True, dtype=first.dtype)
+    return xp.where(has_steps, first, picked)
 
 
 def without_unused_rows(xs: Any, mask: Any) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.padding import check_lengths_of_rows
+from artbp.padding import check_lengths_of_rows, of_real_steps
 from artbp.unrolls.checks import Cell, check_cell, check_flags, check_raw_keys
 
 
@@ -115,17 +115,20 @@ def first_step(
     xs: Any,
     resets: jax.Array | None,
     initial_carry: Any,
-    steps: jax.Array | None = None,
+    lengths: jax.Array | None,
+    reverse: bool = False,
 ) -> Any:
     """(the carry that enters the first step, its x), which nothing flows back to.
 
     A row is given these at the steps beyond its length. Such steps still pass through the
     derivative of the cell, where 0 · NaN is NaN; on a carry and an input of a real step the cell is
-    finite.
+    finite. A row without steps is given an input of the longest row.
 
     Args:
-      steps: int `[B]`, the index of the first step of each row; None: 0 for all.
+      lengths: int `[B]`, the number of steps of each row; None: T for all.
+      reverse: whether the first step of a row is its step lengths[b] − 1, and not step 0.
     """
+    steps = jnp.maximum(lengths - 1, 0) if reverse and lengths is not None else None
 
     def at_first(leaf: Any) -> Any:
         if steps is None:
@@ -133,11 +136,14 @@ def first_step(
         leaf = jnp.asarray(leaf)
         return leaf[steps] if leaf.ndim == 1 else leaf[steps, jnp.arange(steps.shape[0])]
 
+    def first_x(leaf: Any) -> Any:
+        if jnp.ndim(leaf) == 1:  # shared by all rows
+            return _tree.index(leaf, 0)
+        return at_first(leaf) if lengths is None else of_real_steps(at_first(leaf), lengths)
+
     if resets is not None:
         carry = _tree.replace(at_first(resets), initial_carry, carry)
-    is_shared = lambda leaf: jnp.ndim(leaf) == 1  # noqa: E731  # by all rows
-    x = jax.tree.map(lambda leaf: _tree.index(leaf, 0) if is_shared(leaf) else at_first(leaf), xs)
-    return lax.stop_gradient((carry, x))
+    return lax.stop_gradient((carry, jax.tree.map(first_x, xs)))
 
 
 def _num_steps(xs: Any, gates: jax.Array | None, resets: jax.Array | None) -> int:

@@ -124,7 +124,7 @@ def _fused(cell: Cell, arguments: Arguments) -> tuple[Any, Any]:
 def _forward(cell: Cell, arguments: Arguments) -> tuple[tuple[Any, Any], Any]:
     """((final carry, ys), (arguments, residuals of the full pieces, residuals of the rest))."""
     carry, initial_carry, lengths = arguments.carry, arguments.initial_carry, arguments.lengths
-    first, _ = first_step(carry, arguments.xs, arguments.resets, initial_carry)
+    first, _ = first_step(carry, arguments.xs, arguments.resets, initial_carry, lengths)
     recurrence, full, rest = _split_steps(cell, arguments)
 
     def run_step(carry: Any, inputs: tuple[Any, ...]) -> tuple[Any, tuple[Any, Any]]:
@@ -173,7 +173,7 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Argu
                 reset = piece.resets[j] if taken is None else piece.resets[j] & taken[j]
                 fresh = _tree.where_given(to_initial, entering)
                 fresh = _tree.select(reset, fresh, _tree.zeros_like(fresh))
-                to_initial = jax.tree.map(jnp.add, to_initial, fresh)
+                to_initial = _tree.accumulate(to_initial, fresh)
             return recursion.store(deltas, j, delta, entering), to_initial
 
         delta = jax.eval_shape(lambda: pull_back(0, flow)[0])
@@ -195,7 +195,8 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Argu
             x_gradient = _within(lengths, piece.t, x_gradient, _tree.zeros_like(x_gradient))
         return (flow, to_initial, sums), x_gradient
 
-    to_initial = _tree.zeros_like(_tree.partition(arguments.initial_carry)[0])
+    initial = _tree.partition(arguments.initial_carry)[0]
+    to_initial = _tree.zero_sums(initial)
     state = (flow, to_initial, recurrence.zero_sums())
     full_y, rest_y = _split(y_cotangents)
     state, last_x_gradient = piece_backward(state, (rest, of_rest, rest_y))
@@ -208,7 +209,7 @@ def _backward(cell: Cell, saved: Any, cotangents: tuple[Any, Any]) -> tuple[Argu
         xs=_join(x_gradient, last_x_gradient),
         gates=None,
         resets=None,
-        initial_carry=None if arguments.resets is None else to_initial,
+        initial_carry=None if arguments.resets is None else _tree.astype(to_initial, initial),
         lengths=None,
     )
     return (gradient,)
@@ -223,6 +224,7 @@ def _split_steps(cell: Cell, arguments: Arguments) -> tuple[Recurrence, _Steps, 
     recurrence = recurrence_of(cell, arguments.params, arguments.carry, first_x)
     t = jnp.arange(jax.tree.leaves(xs)[0].shape[0], dtype=jnp.int32)
     if arguments.lengths is not None:  # beyond them the first input, see `arguments.first_step`
+        _, first_x = first_step((), xs, None, None, arguments.lengths)
         xs = _within(arguments.lengths, t, xs, jax.tree.map(lambda x: x[None], first_x))
     return recurrence, *_split(_Steps(t, xs, arguments.gates, arguments.resets))
 

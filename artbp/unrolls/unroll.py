@@ -8,7 +8,6 @@ segment, and are tested against it.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.unrolls.arguments import Arguments, check_arguments, first_step
@@ -74,8 +73,8 @@ def unroll(
       lengths: int `[B]`. Row b stops after lengths[b] steps: its carry stays, its later ys are
         zero, its later gates and resets are ignored, and gates[lengths[b]−1, b] acts on its
         returned carry. The values of `xs` beyond a row's length have no influence: there the cell
-        is given the row's first carry and input. Every array of `xs` is then
-        `[T, B, ...]`, or `[T]` when all rows share it.
+        is given the row's first carry and input (if it has no step, an input of the longest row).
+        Every array of `xs` is then `[T, B, ...]`, or `[T]` when all rows share it.
       reverse: run from step T − 1 down to step 0, as in `jax.lax.scan`. t remains the index into
         all arrays. resets[t] acts on the carry that enters step t, which comes from step t + 1.
         gates[t] acts on the carry that step t returns, which goes to step t − 1; gates[0] acts on
@@ -114,8 +113,7 @@ def unroll(
     first = until_end = None
     if lengths is not None and num_steps:
         until_end = lengths - (num_steps - 1) if reverse else lengths
-        steps = jnp.maximum(lengths - 1, 0) if reverse else None
-        first = first_step(carry, xs, resets, narrow_initial, steps)
+        first = first_step(carry, xs, resets, narrow_initial, lengths, reverse)
 
     def step(state: Any, inputs: Any) -> tuple[Any, Any]:
         carry, until_end = state

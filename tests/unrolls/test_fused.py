@@ -346,3 +346,16 @@ def test_gradients_can_be_exported(dtype):
         return
     exported = jax.export.export(gradient)(params)
     jax.tree.map(np.testing.assert_array_equal, exported.call(params), gradient(params))
+
+
+@pytest.mark.parametrize("unroll", [artbp.unroll, artbp.fused_unroll])
+def test_the_gradient_of_a_narrow_initial_carry_is_summed_in_float32(unroll):
+    """In bfloat16, 1 + … + 1 stays at 256."""
+
+    def total(initial_carry):
+        options = {"resets": jnp.ones(600, bool), "initial_carry": initial_carry}
+        carry, xs = jnp.zeros((), jnp.bfloat16), jnp.zeros(600)
+        _, ys = unroll(lambda params, carry, x: (carry, carry), (), carry, xs, **options)
+        return jnp.sum(ys.astype(jnp.float32))
+
+    assert jax.grad(total)(jnp.ones((), jnp.bfloat16)) == 600

@@ -281,17 +281,20 @@ def test_a_cell_that_changes_its_carry():
         artbp.unroll(lambda p, s, x: s, None, jnp.zeros(2), jnp.zeros((3, 2)))
 
 
-def test_harmless_padding_stays_harmless():
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("unroll", [artbp.unroll, artbp.fused_unroll])
+def test_harmless_padding_stays_harmless(unroll, reverse):
     """A cell that takes the logarithm of its input: zeros in place of the padding would be −∞."""
 
     def total(p, padding):
-        xs = jnp.full((4, 3), 2.0).at[2:, 1].set(padding)
+        xs = jnp.full((4, 3), 2.0).at[2:, 1].set(padding).at[:, 2].set(padding)
 
         def cell(p, s, x):
             s = jnp.tanh(s + p * jnp.log(x))
             return s, s
 
-        carry, ys = artbp.unroll(cell, p, jnp.zeros(3), xs, lengths=jnp.array([4, 2, 0]))
+        lengths = jnp.array([4, 2, 0])
+        carry, ys = unroll(cell, p, jnp.zeros(3), xs, lengths=lengths, reverse=reverse)
         return jnp.sum(ys) + jnp.sum(carry)
 
     for padding in (2.0, 0.0, -1.0, jnp.nan):
