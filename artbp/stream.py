@@ -12,7 +12,33 @@ from artbp._checks import is_integer
 from artbp.padding import without_padding, without_unused_rows
 
 
-@jax.tree_util.register_dataclass
+def _register(cls: Any) -> Any:
+    """Registers a dataclass as a pytree that JAX rebuilds without the checks of its constructor.
+
+    A check of values would wait for arrays on a device, or in every call of a jitted function.
+    """
+    fields = dataclasses.fields(cls)
+    data = [field.name for field in fields if not field.metadata.get("static")]
+    static = [field.name for field in fields if field.metadata.get("static")]
+
+    def flatten_with_keys(node: Any) -> tuple[Any, Any]:
+        keys = map(jax.tree_util.GetAttrKey, data)
+        return list(zip(keys, flatten(node)[0], strict=True)), flatten(node)[1]
+
+    def flatten(node: Any) -> tuple[Any, Any]:
+        return [getattr(node, name) for name in data], tuple(getattr(node, name) for name in static)
+
+    def unflatten(values: Any, leaves: Any) -> Any:
+        node = object.__new__(cls)
+        for name, value in zip([*data, *static], [*leaves, *values], strict=True):
+            object.__setattr__(node, name, value)
+        return node
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
+
+
+@_register
 @dataclasses.dataclass(frozen=True)
 class Stream:
     """A sequence of T time steps: inputs, targets, resets and mask.
@@ -82,7 +108,7 @@ class Stream:
     def __post_init__(self, lengths: Any):
         leaves = jax.tree.leaves((self.xs, self.targets, self.resets, self.mask))
         if not all(hasattr(leaf, "shape") for leaf in leaves):
-            return  # A tree of axes or of shardings, made by a JAX transformation.
+            return  # A tree of axes for `jax.vmap`, or of shardings.
         if self.num_steps is None:
             if not jax.tree.leaves(self.xs):
                 raise ValueError("Stream got no xs. Pass num_steps=T, the number of time steps.")
@@ -125,8 +151,8 @@ class Stream:
     def check_lengths(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.
 
-        Called by `checks.check_stream`, not on construction: under `jax.vmap` JAX rebuilds this
-        dataclass around arrays that carry one more axis.
+        Called by `checks.check_stream`, not on construction: for `jax.vmap`, arrays have one more
+        axis.
         """
         for name in ("xs", "targets", "resets", "mask"):
             for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(self, name)):
@@ -150,7 +176,7 @@ class Stream:
             )
 
 
-@jax.tree_util.register_dataclass
+@_register
 @dataclasses.dataclass(frozen=True)
 class RowsOfDevice(Stream):
     """Some rows of a stream whose rows are split over devices, see `artbp.data_parallel`.

@@ -16,7 +16,7 @@ from artbp import _tree
 from artbp._checks import check_flag, check_positive
 from artbp.contrib.block_schedule import RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
-from artbp.estimators.base import EstimatorState, check_position, clip_position
+from artbp.estimators.base import EstimatorState, check_chunk, check_position, clip_position
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.arguments import complete_initial_carry
@@ -139,6 +139,7 @@ def independent_runs(
     ) -> tuple[Any, Any, EstimatorState]:
         check_params(params)
         check_arrays(stream)
+        check_chunk(stream, None)
         params, aux = _tree.as_arrays((params, aux))
 
         def check(params: Any, carry: Any, initial_carry: Any, stream: Stream) -> None:

@@ -139,6 +139,13 @@ class ChunkedEstimator(GradientEstimator):
         estimator.plan = plan
         return estimator
 
+    def _replace(self, /, *, plan: Any = None, **changed: Any) -> "ChunkedEstimator":
+        functions = GradientEstimator(*self)._replace(**changed)
+        return ChunkedEstimator(*functions, self.plan if plan is None else plan)
+
+    def __getnewargs__(self) -> tuple[Any, ...]:  # for copy and pickle
+        return *self, self.plan
+
 
 def make_estimator(init: Any, estimate: Any, plan: Plan | None) -> GradientEstimator:
     """Returns a `ChunkedEstimator`, or a `GradientEstimator` if there is no plan."""

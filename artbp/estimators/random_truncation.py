@@ -31,7 +31,8 @@ def random_truncation(
       options: of `artbp.artbp`.
 
     Raises:
-      ValueError: a probability outside (0, 1]; a certain cut at 0 cannot be compensated.
+      ValueError: a probability outside (0, 1], or so small that 1 − π rounds to 1; a certain cut
+        cannot be compensated.
 
     Source: Zhang, Lipton, Li & Smola, "Dive into Deep Learning", section on backpropagation through
     time, after Tallec & Ollivier, arXiv 1705.08209.
@@ -39,7 +40,7 @@ def random_truncation(
     expected = "probabilities in (0, 1]"
     given = np.atleast_1d(real_array("keep_probability", keep_probability, expected))
     probabilities = given.ravel().tolist()
-    if given.ndim > 1 or not probabilities or not all(0 < p <= 1 for p in probabilities):
+    if given.ndim > 1 or not probabilities or not all(0 <= 1 - p < 1 for p in probabilities):
         raise ValueError(
             f"keep_probability={keep_probability!r}; expected {expected}, one or [n]. A certain "
             "cut, at 0, cannot be compensated. For a fixed truncation use artbp.tbptt."

@@ -93,6 +93,8 @@ def to_matrix(influence: Any) -> jax.Array:
 
 def influence_gradient(params: Any, influence: Any, cotangent: Any) -> Any:
     """Computes Jᵀ ∂ℓ/∂s, like params."""
+    if not jax.tree.leaves(influence):  # the carry has no differentiable leaf
+        return _tree.zeros_like(params)
     flat_params, to_params = ravel(params)
     matrix = to_matrix(influence)
     flat = matrix @ ravel(cotangent)[0].astype(matrix.dtype)
@@ -101,6 +103,8 @@ def influence_gradient(params: Any, influence: Any, cotangent: Any) -> Any:
 
 def influence_terms(influence: Any, derivatives: StepDerivatives) -> tuple[Any, Any]:
     """Computes (∂F/∂s) J and ∂F/∂θ, both like J."""
+    if not jax.tree.leaves(influence):
+        return influence, influence
     flat_carry, to_carry = ravel(derivatives.floats)
     flat_column, to_column = ravel(_tree.index(influence, 0))
 

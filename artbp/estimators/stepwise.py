@@ -200,9 +200,10 @@ def stepwise(
         check_step(cell, loss_fn, params, state.carry, x, target)
         warn_of_unused_params(cell, loss_fn, params, state.carry, x, target, critic)
         count = update_every(state.inner_state) if callable(update_every) else update_every
-        position, is_beyond = clip_position(state.position, stream.num_new)
+        num_new = jnp.asarray(stream.num_new, jnp.int32)
+        position, is_beyond = clip_position(state.position, num_new)
         state = state._replace(position=stream.history + position)
-        last = stream.history + stream.num_new
+        last = stream.history + num_new
         end = jnp.minimum(state.position + count, last)
         steps = Steps(cell, loss_fn, stream, state.initial_carry, given, axes)
         key = jax.random.fold_in(state.rng_key, state.num_estimates)

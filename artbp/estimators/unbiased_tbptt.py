@@ -1,7 +1,6 @@
 """Unbiased truncated BPTT: an update every K steps, backpropagated over a random distance."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,7 +15,7 @@ from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.deterministic import check_length
 from artbp.unrolls.batching import lockstep
 from artbp.unrolls.checks import Cell
-from artbp.unrolls.closure import hoist_functions
+from artbp.unrolls.closure import hoist_functions, hoist_gates
 from artbp.unrolls.functions import Functions
 from artbp.unrolls.look_back import (
     Sizes,
@@ -124,7 +123,7 @@ def unbiased_tbptt(
       mode: see above.
       stored_windows: in mode "stored", the number of older windows whose residuals are stored.
         Default: the smallest number that a look-back exceeds with probability at most 1/64, but
-        not above 16.
+        not above 16. Not for mode "reforward".
       stored_carries: the number of older windows of which the carry that entered them is stored,
         rounded up to an even number. Twice as many carries are stored: those of the last windows,
         and others further back. Default: the smallest number that a look-back exceeds with
@@ -151,6 +150,11 @@ def unbiased_tbptt(
         raise ValueError(f"mode={mode!r}; expected one of {', '.join(get_args(Mode))}.")
     if stored_windows is None:
         stored_windows = default_stored_windows(law)
+    elif mode != "stored":
+        raise ValueError(
+            f"stored_windows={stored_windows!r} with mode={mode!r}, which stores no residuals; "
+            "leave it out, or use mode='stored'."
+        )
     if stored_carries is None:
         stored_carries = max(2, _rarely_exceeded(law, _VERY_RARE, _MOST_CARRIES))
     check_positive(stored_windows=stored_windows, stored_carries=stored_carries, integer=True)
@@ -172,10 +176,16 @@ def unbiased_tbptt(
         look_back = jnp.minimum(look_back, most)  # whatever a law does with the limit
         x, target = _tree.index((stream.xs, stream.targets), 0)
         functions_of, constants = hoist_functions(functions, params, state.carry, x, target)
-        kernel = partial(look_back_gradient, functions_of, law.compensation, sizes)
+        gates_of, gate_constants = hoist_gates(law.compensation)
+
+        def kernel(gate_constants: Any, *arguments: Any, **options: Any) -> Any:
+            gate_at = gates_of(gate_constants)
+            return look_back_gradient(functions_of, gate_at, sizes, *arguments, **options)
+
         carries = state.carry, state.initial_carry
         place = stream, position, end - position, look_back
-        result, critique = lockstep(kernel)(constants, params, *carries, stored, *place)
+        arguments = gate_constants, constants, params, *carries, stored, *place
+        result, critique = lockstep(kernel)(*arguments)
         grads, counted = result.grads, result.counted
         if critic is not None:
             is_edge = stored.num_windows > 0

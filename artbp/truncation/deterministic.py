@@ -16,6 +16,9 @@ class Fixed(InvertibleLaw):
 
     length: int
 
+    def __post_init__(self):
+        object.__setattr__(self, "length", check_length(self.length, "length"))
+
     def hazard(self, k: Any) -> Any:
         k = as_ages(k)
         return (k >= self.length).astype(k.dtype)
@@ -46,7 +49,7 @@ def fixed(length: int) -> Fixed:
     Raises:
       ValueError: not an integer ≥ 1.
     """
-    return Fixed(check_length(length, "length"))
+    return Fixed(length)
 
 
 def never() -> Never:

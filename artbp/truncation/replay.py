@@ -17,7 +17,19 @@ class Replay(TruncationLaw):
     """Segment i has length lengths[i mod n]. Build with `replay`."""
 
     lengths: Any
-    law: TruncationLaw | None
+    law: TruncationLaw | None = None
+
+    def __post_init__(self):
+        if self.law is not None:
+            check_law(self.law)
+        if isinstance(self.lengths, jax.core.Tracer):
+            return
+        given = real_array("lengths", self.lengths, "one or more integers, [n]")
+        if given.ndim != 1 or not given.size or (given != np.floor(given)).any():
+            raise ValueError(f"lengths={self.lengths!r}; expected one or more integers, [n].")
+        if given.min() < 1 or given.max() >= 2**31:
+            raise ValueError(f"lengths={self.lengths!r}; expected every length in 1, …, 2³¹ − 1.")
+        object.__setattr__(self, "lengths", given.astype(np.int64))
 
     def hazard(self, k: Any) -> Any:
         return 0 * as_ages(k) if self.law is None else self.law.hazard(k)
@@ -48,13 +60,4 @@ def replay(lengths: Sequence[int] | jax.Array, law: TruncationLaw | None = None)
       TypeError: law is not a `TruncationLaw`.
       ValueError: no lengths, or lengths that are not integers ≥ 1.
     """
-    if law is not None:
-        check_law(law)
-    if isinstance(lengths, jax.core.Tracer):
-        return Replay(lengths, law)
-    given = real_array("lengths", lengths, "one or more integers, [n]")
-    if given.ndim != 1 or not given.size or (given != np.floor(given)).any():
-        raise ValueError(f"lengths={lengths!r}; expected one or more integers, [n].")
-    if given.min() < 1 or given.max() >= 2**31:
-        raise ValueError(f"lengths={lengths!r}; expected every length in 1, …, 2³¹ − 1.")
-    return Replay(given.astype(np.int64), law)
+    return Replay(lengths, law)

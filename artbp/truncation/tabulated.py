@@ -18,6 +18,23 @@ class Tabulated(InvertibleLaw):
 
     hazards: tuple[float, ...]
 
+    def __post_init__(self):
+        expected = "c(1), …, c(n), numbers from 0 to 1"
+        table = real_array("hazards", self.hazards, expected)
+        if table.ndim != 1 or not table.size:
+            raise ValueError(
+                f"hazards={self.hazards!r}; expected {expected}, [n] with n ≥ 1. Pass a list of "
+                "one number for a constant hazard."
+            )
+        given = tuple(table.tolist())
+        for k, hazard in enumerate(given, start=1):
+            if not 0 <= hazard <= 1 or (hazard == 1 and k < len(given)):
+                raise ValueError(
+                    f"hazards: c({k}) = {hazard}; expected a number in [0, 1), or 1 at the last "
+                    "age."
+                )
+        object.__setattr__(self, "hazards", given)
+
     def hazard(self, k: Any) -> Any:
         return _at_ages(np.array(self.hazards), k)
 
@@ -59,17 +76,4 @@ def tabulated(hazards: Sequence[float]) -> Tabulated:
     Raises:
       ValueError: no hazards, or one that is out of range.
     """
-    expected = "c(1), …, c(n), numbers from 0 to 1"
-    table = real_array("hazards", hazards, expected)
-    if table.ndim != 1 or not table.size:
-        raise ValueError(
-            f"hazards={hazards!r}; expected {expected}, [n] with n ≥ 1. Pass a list of one number "
-            "for a constant hazard."
-        )
-    given = tuple(table.tolist())
-    for k, hazard in enumerate(given, start=1):
-        if not 0 <= hazard <= 1 or (hazard == 1 and k < len(given)):
-            raise ValueError(
-                f"hazards: c({k}) = {hazard}; expected a number in [0, 1), or 1 at the last age."
-            )
-    return Tabulated(given)
+    return Tabulated(hazards)  # type: ignore  # which makes it a tuple

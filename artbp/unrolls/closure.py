@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from artbp.unrolls.first_step import check_step
@@ -29,16 +30,20 @@ def hoist_functions(
     critic, critic_constants = None, []
     if functions.critic is not None:
         critic, critic_constants = hoist(functions.critic, params, carry)
+    gates_of, gate_constants = None, []
+    if functions.compensation is not None:
+        gates_of, gate_constants = hoist_gates(functions.compensation)
 
     def functions_of(constants: Any) -> Functions:
-        cell_constants, loss_constants, critic_constants = constants
+        cell_constants, loss_constants, gate_constants, critic_constants = constants
         loss_of_constants: Any = functools.partial(loss_fn, loss_constants)
         loss_of_constants.of_any_shape = functions.loss_fn  # for `replace_uncounted`
         own_critic = critic and functools.partial(critic, critic_constants)
         functions_now = functions._replace(cell=cell_of(cell_constants), critic=own_critic)
-        return functions_now._replace(loss_fn=loss_of_constants)
+        compensation = gates_of and gates_of(gate_constants)
+        return functions_now._replace(loss_fn=loss_of_constants, compensation=compensation)
 
-    return functions_of, (cell_constants, loss_constants, critic_constants)
+    return functions_of, (cell_constants, loss_constants, gate_constants, critic_constants)
 
 
 def hoist(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:
@@ -58,6 +63,20 @@ def hoist(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., A
         return treedef.unflatten(jaxpr_as_fun(closed)(*jax.tree.leaves(arguments)))
 
     return pure, jaxpr.consts
+
+
+def hoist_gates(
+    gate_at: Callable[[Any], Any],
+) -> tuple[Callable[[list[Any]], Callable[[Any], Any]], list[Any]]:
+    """As `hoist`, for a gate by age: (a function from the constants to it, the constants).
+
+    Unless it closes over traced arrays, such as the hazard of a sweep, it stays as it is: it then
+    takes NumPy arrays too, and computes on the host what is known there.
+    """
+    pure, constants = hoist(gate_at, jnp.ones((), jnp.int32))
+    if any(isinstance(constant, jax.core.Tracer) for constant in constants):
+        return lambda given: jnp.vectorize(functools.partial(pure, given)), constants
+    return lambda _: gate_at, []
 
 
 def hoist_cell(

@@ -1,5 +1,7 @@
 """Independent rows against the loop that they stand for, row by row."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -306,6 +308,12 @@ def test_errors_say_what_to_do():
     short = artbp.Stream(problem.stream.xs, problem.stream.targets[:20])
     with pytest.raises(ValueError, match="num_steps"):
         good.run(params, aux, good.init(problem.carry, keys), short)
+    for part in (
+        dataclasses.replace(problem.stream, ends=False),
+        dataclasses.replace(problem.stream, history=4),
+    ):
+        with pytest.raises(ValueError, match="needs the whole sequence"):
+            good.run(params, aux, good.init(problem.carry, keys), part)
     integers = jax.tree.map(lambda p: p.astype(jnp.int32), params)
     with pytest.raises(TypeError, match="float parameters"):
         good.run(integers, aux, good.init(problem.carry, keys), problem.stream)

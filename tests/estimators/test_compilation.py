@@ -249,6 +249,40 @@ def test_vmap_over_what_the_cell_and_the_loss_close_over(jit, float64):
         assert relative_error(jax.tree.map(lambda g, i=i: g[i], rows), alone) < 1e-13
 
 
+@pytest.mark.parametrize("looks_back", [False, True])
+def test_vmap_over_the_hazard_of_a_law(looks_back, float64):
+    problem = make_problem("rnn", 12)
+
+    def run_with(hazard):
+        class Constant(truncation.TruncationLaw):
+            def hazard(self, k):
+                return hazard + jnp.zeros(jnp.shape(k))
+
+        if looks_back:
+            estimator = artbp.unbiased_tbptt(
+                problem.cell,
+                problem.loss_fn,
+                Constant(),
+                truncation_length=2,
+                stored_windows=2,
+                stored_carries=6,
+            )
+        else:
+            estimator = artbp.artbp(problem.cell, problem.loss_fn, Constant(), block_size=3)
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(3))
+        total = jax.tree.map(jnp.zeros_like, problem.params)
+        for _ in range(4):
+            grads, state, _ = estimator.estimate(problem.params, state, problem.stream)
+            total = jax.tree.map(jnp.add, total, grads)
+        return total
+
+    hazards = jnp.array([0.3, 0.6])
+    rows = jax.vmap(run_with)(hazards)
+    for i in range(2):
+        alone = run_with(hazards[i])
+        assert relative_error(jax.tree.map(lambda g, i=i: g[i], rows), alone) < 1e-13
+
+
 def make_second_segment(cell, loss_fn):
     """Returns `lengths -> gradient` of the second of two segments, of a stream of four steps."""
 

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import CELLS, bptt_gradient, make_problem, one_pass, relative_error, run_python
+from problems import (
+    CELLS,
+    SmallProblem,
+    bptt_gradient,
+    make_problem,
+    one_pass,
+    relative_error,
+    run_python,
+)
 
 import artbp
 from artbp import cells
@@ -42,6 +50,17 @@ def test_rtrl_with_fewer_parameters_than_states():
     total, _, state = one_pass(artbp.rtrl(few.cell, few.loss_fn), few)
     assert state.inner_state.shape == (1, 2, 4)  # [P, B, H]
     assert relative_error(total, bptt_gradient(few)) < 1e-12
+
+
+@pytest.mark.parametrize("make", [artbp.rtrl, artbp.snap1])
+def test_a_carry_without_floats_has_no_influence(make):
+    def cell(params, count, x):
+        return count + 1, params * x * count.astype(jnp.float32)
+
+    estimator = make(cell, lambda params, y, target: y)
+    params, stream = jnp.float32(2.0), artbp.Stream(np.ones(4, np.float32))
+    problem = SmallProblem(cell, lambda params, y, target: y, params, jnp.int32(0), stream)
+    assert one_pass(estimator, problem)[0] == 0 + 1 + 2 + 3
 
 
 def test_rtrl_mixes_weights_of_different_times_under_updates():

@@ -1,5 +1,6 @@
 """A sequence in chunks gives the same numbers, bit for bit, as the sequence in one array."""
 
+import copy
 import dataclasses
 import sys
 
@@ -190,6 +191,73 @@ def test_streams_of_another_state_are_not_a_gradient():
         else:
             _, params, _ = train(estimator, problem, other, streams)
             assert jnp.isnan(params["readout"]).all()
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_lengths_drawn_ahead_are_those_that_are_run(impl):
+    """Under `jax.vmap`, keys of some implementations would give other numbers."""
+
+    def cell(params, carry, x):
+        carry = params * carry + x
+        return carry, carry
+
+    def build(policy):
+        law = truncation.geometric(8)
+        return artbp.artbp(cell, lambda params, y, target: y, law, policy=policy)
+
+    def lengths_of(estimator, streams):
+        state, lengths = start, []
+        for stream in streams(estimator):
+            is_over = False
+            while not is_over:
+                grads, state, info = estimator.estimate(params, state, stream)
+                assert np.isfinite(grads)
+                is_over = bool(info.end_of_stream)
+                lengths.append(int(info.length))
+        return lengths
+
+    params, xs = jnp.float32(0.5), np.ones(150, np.float32)
+    start = build("dynamic").init(params, jnp.zeros(()), rng_key=jax.random.key(0, impl=impl))
+    expected = lengths_of(build("dynamic"), lambda _: [artbp.Stream(xs)])
+
+    def in_chunks(estimator):
+        return artbp.stream_chunks(
+            [(xs[:70], None), (xs[70:], None)], estimator, start, num_steps=60
+        )
+
+    assert lengths_of(build("dynamic"), in_chunks) == expected
+    assert lengths_of(build("pow2"), lambda _: [artbp.Stream(xs)]) == expected
+
+
+def test_a_stream_on_the_device_is_rebuilt_without_reading_it(monkeypatch):
+    """Else a stream that is put on the device ahead of use would wait for its transfer."""
+    stream = artbp.Stream(np.ones((4, 2)), mask=np.ones((4, 2), np.float32))
+
+    def refuse(mask):
+        raise AssertionError("The mask is read.")
+
+    monkeypatch.setattr("artbp.stream._check_weights", refuse)
+    moved = jax.device_put(stream)
+    assert isinstance(moved, artbp.Stream) and isinstance(moved.mask, jax.Array)
+    assert moved.num_steps == 4 and moved.ends
+
+
+@pytest.mark.parametrize("name", ["tbptt", "rtrl"])
+def test_the_state_stays_int32_whatever_the_integers_of_the_stream(name, float64):
+    problem = make(12)
+    stream = dataclasses.replace(problem.stream, stop=np.int64(11))
+    estimator = ESTIMATORS[name](problem)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    _, state, _ = estimator.estimate(problem.params, state, stream)
+    assert state.position.dtype == state.num_steps.dtype == np.int32
+
+
+def test_an_estimator_is_copied_with_its_plan():
+    problem = make(12)
+    estimator = ESTIMATORS["artbp"](problem)
+    for other in (estimator._replace(estimate=jax.jit(estimator.estimate)), copy.copy(estimator)):
+        assert isinstance(other, artbp.ChunkedEstimator) and other.plan is estimator.plan
+        assert other.init is estimator.init
 
 
 def test_chunks_that_are_cut_anywhere_would_not_do():

@@ -206,6 +206,12 @@ def test_other_arguments_that_are_refused():
     for bad in ([], [0, 1], [1.5], [[1]], [2**31]):
         with pytest.raises(ValueError, match="lengths"):
             truncation.replay(bad)
+    with pytest.raises(ValueError, match="length"):
+        truncation.Fixed(0)
+    with pytest.raises(ValueError, match="hazards"):
+        truncation.Tabulated((2.0,))
+    with pytest.raises(ValueError, match="lengths"):
+        truncation.Replay([0])
     with pytest.raises(ValueError, match="k = 1"):
         truncation.geometric(3).hazard(0)
     with pytest.raises(ValueError, match="ages"):
