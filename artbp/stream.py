@@ -45,7 +45,8 @@ class Stream:
 
     A frozen dataclass and a pytree: arrays may be NumPy or JAX, `num_steps` is static. Pass it to
     your jitted function as an argument. A function that closes over it copies its arrays into the
-    compiled program.
+    compiled program. NumPy arrays are copied to the device in each call; where there is room, call
+    `jax.device_put(stream)` once.
 
     Attributes:
       xs: inputs of the cell, any pytree of arrays `[T, ...]` (`[T, B, ...]` with a batch), or
