@@ -16,10 +16,11 @@ FORWARD = (
     "truncated_es, pes, gpes and nres need no derivative."
 )
 REVERSE = (
-    "rtrl, snap1, uoro and forward_gradient differentiate the cell and loss_fn in reverse mode "
-    "(jax.vjp), and JAX cannot do this here. A jax.lax.while_loop, or a fori_loop of a length that "
-    "is traced, has no derivative in reverse mode: use jax.lax.scan, or a fori_loop of a fixed "
-    "length. The only estimators that need no derivative are truncated_es, pes, gpes and nres."
+    "rtrl, diagonal_rtrl, snap1, uoro and forward_gradient differentiate the cell and loss_fn in "
+    "reverse mode (jax.vjp), and JAX cannot do this here. A jax.lax.while_loop, or a fori_loop of "
+    "a length that is traced, has no derivative in reverse mode: use jax.lax.scan, or a fori_loop "
+    "of a fixed length. The only estimators that need no derivative are truncated_es, pes, gpes "
+    "and nres."
 )
 
 

@@ -147,4 +147,7 @@ REGISTRY: dict[str, EstimatorSpec] = {
     ),
     "nres": EstimatorSpec(_every(nres, "truncation_length"), "smoothing", black_box=True),
 }
-"""Maps the name of every estimator to its `EstimatorSpec`. The shared tests run over it."""
+"""Maps the name of every estimator that takes any cell, all but `diagonal_rtrl`, to its spec.
+
+The shared tests run over it.
+"""
