@@ -1675,6 +1675,26 @@ LIBRARY_FAULTS = [
         "One of T − 1 steps is sampled.",
     ),
     Fault(
+        "products-of-real-parts-alone",
+        "artbp/diagnostics/lag_gradients.py",
+        "product -= a.imag.astype(dtype) * b.imag.astype(dtype)",
+        "pass",
+        [
+            f"{DIAGNOSTICS}test_complex_numbers.py::test_the_covariance_has_two_rows_for_each_complex_number"
+        ],
+        "A cotangent times a tangent is Re(a · b).",
+    ),
+    Fault(
+        "direction-not-conjugated",
+        "artbp/diagnostics/variance.py",
+        "direction = jax.tree.map(jnp.conj, direction)",
+        "direction = jax.tree.map(jnp.asarray, direction)",
+        [
+            f"{DIAGNOSTICS}test_complex_numbers.py::test_the_covariance_has_two_rows_for_each_complex_number"
+        ],
+        "The inner product conjugates the gradient; a derivative along z does not.",
+    ),
+    Fault(
         "streaming-variance-without-survivors",
         "artbp/truncation/streaming.py",
         "return np.exp(log_survival[:-1]) * hazard / (1 - hazard) * norms",

@@ -9,6 +9,7 @@ from jax import lax
 from artbp import _tree
 from artbp.contrib.couplings import Coupling, check_coupling, sample_row_gates
 from artbp.diagnostics.gate_gradients import gradients_of_gates
+from artbp.estimators.real_parts import to_parts
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw
 from artbp.truncation.deterministic import check_length
@@ -134,7 +135,7 @@ def coupling_variance(
             draws = jnp.reshape(leaf, (*gates.shape[:2], -1))
             return jnp.sum((jnp.mean(draws, axis=1) - jnp.reshape(mean, (1, -1))) ** 2, axis=1)
 
-        return jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, gradients, exact))
+        return jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, *map(to_parts, (gradients, exact))))
 
     num_batches = -(-num_samples // batch_size)
     keys = jax.random.split(rng_key, (num_batches, batch_size))

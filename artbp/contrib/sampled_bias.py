@@ -19,6 +19,7 @@ from jax import lax
 from artbp._checks import check_positive
 from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.interval import check_confidence
+from artbp.diagnostics.real_coordinates import inner_product
 from artbp.diagnostics.variance import variance_along
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw, check_law
@@ -144,6 +145,6 @@ def _mean_product(
         gates = jax.vmap(lambda key: rule(key, stream.num_steps))(keys)
         found = gradients_of_gates(cell, loss_fn, params, carry, stream, gates, **options)
         errors = jax.tree.map(lambda leaf, whole: leaf - whole[None], found, gradient)
-        return jnp.asarray(jax.vmap(lambda error: optax.tree.vdot(error, gradient))(errors))
+        return jax.vmap(lambda error: inner_product(error, gradient))(errors)
 
     return jnp.mean(lax.map(batch, keys))

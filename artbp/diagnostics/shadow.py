@@ -12,6 +12,7 @@ from jax import lax
 from artbp import _tree
 from artbp._checks import check_integer, check_positive
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
+from artbp.diagnostics.real_coordinates import inner_product
 from artbp.estimators.base import EstimatorState
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
@@ -95,7 +96,7 @@ def shadow(
         norm = optax.tree.norm(whole)
         errors = jax.tree.map(lambda leaf, one: leaf - one[None], found, whole)
         norms = jax.vmap(optax.tree.norm)(errors) / norm
-        along = jax.vmap(lambda error: optax.tree.vdot(error, whole))(errors) / norm**2
+        along = jax.vmap(lambda error: inner_product(error, whole))(errors) / norm**2
         metrics = {"gradient_norm": norm}
         for i, length in enumerate(truncation_lengths, start=1):
             metrics |= {f"bias_{length}": norms[i], f"projection_{length}": along[i]}

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from artbp._checks import check_integer, check_key
@@ -25,6 +26,7 @@ from artbp.diagnostics.lag_gradients import (
     random_signs,
     unroll_window,
 )
+from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.diagnostics.renewal import renewal_weights, root_variances
 from artbp.stream import Stream
 from artbp.truncation.base import TruncationLaw
@@ -81,7 +83,9 @@ def truncation_covariance(
       initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
     Returns:
-      NumPy float64 `[P, P]`, in the order of `jax.flatten_util.ravel_pytree(params)`.
+      NumPy float64 `[P, P]`, in the order of `jax.flatten_util.ravel_pytree(params)`. A complex
+      leaf has two rows for each of its numbers: in its place, all real parts of the gradient come
+      first, then all imaginary parts.
 
     Raises:
       TypeError: law is not a `TruncationLaw`; params that are not floats.
@@ -93,7 +97,7 @@ def truncation_covariance(
     check_stream(stream)
     weights = renewal_weights(law, stream.num_steps)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
-    size = sum(leaf.size for leaf in jax.tree.leaves(window.params))
+    size = ravel_real(window.params)[0].size
     covariance = np.zeros((size, size))
     for u in np.arange(1, stream.num_steps, dtype=np.int32):  # the steps with a gate behind them
         found = lag_gradients(window, u, stream.num_steps - 1, per_row)
@@ -188,7 +192,8 @@ def variance_along(
 
     Args:
       laws: one law, or several.
-      direction: z, like params.
+      direction: z, like params. Of complex numbers, ⟨g, z⟩ is Re Σ conj(g)·z: the sum of the
+        products of their real and of their imaginary parts.
       The others: as for `truncation_covariance`.
 
     Returns:
@@ -199,6 +204,7 @@ def variance_along(
     """
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
+    direction = jax.tree.map(jnp.conj, direction)  # `lag_projections` takes no conjugate
     totals = [0.0] * len(all_weights)
     for u in np.arange(1, stream.num_steps, dtype=np.int32):
         products = lag_projections(window, u, direction, stream.num_steps - 1)
