@@ -1836,6 +1836,22 @@ LIBRARY_FAULTS = [
         "The step before the one whose loss it is comes first.",
     ),
     Fault(
+        "shadow-begins-at-the-history",
+        "artbp/diagnostics/shadow.py",
+        "first = position + np.int32(stream.history)",
+        "first = position",
+        [f"{DIAGNOSTICS}test_shadow.py::test_a_stream_from_a_loader_gives_the_same_window"],
+        "The position counts from the end of the history.",
+    ),
+    Fault(
+        "shadow-counts-padding",
+        "artbp/diagnostics/shadow.py",
+        "end = jnp.asarray(stream.history + stream.num_new, jnp.int32)",
+        "end = jnp.asarray(stream.num_steps, jnp.int32)",
+        [f"{DIAGNOSTICS}test_shadow.py::test_a_stream_from_a_loader_gives_the_same_window"],
+        "Beyond `stop` there is padding.",
+    ),
+    Fault(
         "shadow-counts-steps-beyond-the-end",
         "artbp/diagnostics/shadow.py",
         "mask = exists if mask is None else masked(mask, exists)",

@@ -12,7 +12,7 @@ from artbp._checks import check_positive
 from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.run_pass import run_pass
-from artbp.stream import Stream
+from artbp.stream import Stream, steps_to_run
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.replay import replay
 from artbp.unrolls.checks import check_params, check_stream
@@ -65,13 +65,14 @@ def exact_expectation(
         must be "dynamic" or None. With `truncation.never()` as law, any estimator is run once.
       law: the law of the boundaries, shared by the rows. A fixed law has one pattern.
       params: float64 or complex128.
-      carry: at the beginning of the stream.
-      stream: at most 16 steps. Its end is no cut and belongs to no pattern.
+      carry: the carry that enters the first step to run (that after `stream.history`).
+      stream: at most 16 steps to run. Its end is no cut and belongs to no pattern.
       batch_size: patterns that run in parallel. It changes memory and time, not the result.
 
     Raises:
       TypeError: law is not a `TruncationLaw`; params that are not floats.
-      ValueError: more than 16 steps; JAX or the params are not in float64; a bad batch_size.
+      ValueError: more than 16 steps; a stream with `ends=False`; JAX or the params are not in
+        float64; a bad batch_size.
 
     Source: the probability of a pattern: arXiv 1705.08209, §4.
     """
@@ -91,6 +92,12 @@ def exact_expectation(
             "x: x.astype(float), params)."
         )
     check_stream(stream)
+    if not stream.ends:
+        raise ValueError(
+            "The stream goes on in another one (ends=False), so its last segment has no end; "
+            "expected a whole sequence. Pass artbp.Stream(xs, targets) of these steps alone."
+        )
+    stream = steps_to_run(stream)
     if stream.num_steps > _LONGEST:
         raise ValueError(
             f"The stream has {stream.num_steps} steps, hence 2^{stream.num_steps - 1} patterns; "

@@ -28,7 +28,7 @@ from artbp.diagnostics.lag_gradients import (
 )
 from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.diagnostics.renewal import renewal_weights, root_variances
-from artbp.stream import Stream
+from artbp.stream import Stream, steps_to_run
 from artbp.truncation.base import TruncationLaw
 from artbp.unrolls.checks import Cell, check_stream
 from artbp.unrolls.readout import LossFn
@@ -75,8 +75,9 @@ def truncation_covariance(
     Cost: T²/2 backward steps. Memory: T gradients and `[P, P]`. With per_row, B times both.
 
     Args:
-      cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`.
-        Results are as exact as the dtype of the params.
+      cell, loss_fn, params: as for `artbp.artbp`. Results are as exact as the dtype of the params.
+      carry: the carry that enters the first step to run (that after `stream.history`).
+      stream: the steps to run.
       law: any law with c(k) < 1 within the stream.
       per_row: False: all rows share their boundaries, as in `artbp.artbp`. True: each row has its
         own, independent boundaries. Danger: rows must then not interact in the cell.
@@ -95,6 +96,7 @@ def truncation_covariance(
     Source: derived in the project; checked against enumeration.
     """
     check_stream(stream)
+    stream = steps_to_run(stream)
     weights = renewal_weights(law, stream.num_steps)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     size = ravel_real(window.params)[0].size
@@ -153,6 +155,8 @@ def truncation_variance(
     check_key(rng_key)
     check_integer(2, num_samples=num_samples)
     check_confidence(confidence)
+    check_stream(stream)
+    stream = steps_to_run(stream)
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     treedef = jax.tree.structure(window.params)
@@ -202,6 +206,8 @@ def variance_along(
     Raises:
       TypeError, ValueError: as `truncation_covariance`.
     """
+    check_stream(stream)
+    stream = steps_to_run(stream)
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
     direction = jax.tree.map(jnp.conj, direction)  # `lag_projections` takes no conjugate
@@ -215,7 +221,6 @@ def variance_along(
 
 
 def _all_weights(laws: TruncationLaw | Sequence[TruncationLaw], stream: Stream) -> list[Any]:
-    check_stream(stream)
     laws = laws if isinstance(laws, Sequence) else [laws]
     return [renewal_weights(law, stream.num_steps) for law in laws]
 
