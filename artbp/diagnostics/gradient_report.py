@@ -114,7 +114,7 @@ def gradient_report(
     lengths = np.array(truncation_lengths, np.int32)
     spread = np.linspace(0, num_windows - 1, min(num_variance_windows, num_windows)).astype(int)
     offset_key, sample_key = jax.random.split(rng_key)
-    options = {"num_samples": max(num_samples, 2), "confidence": confidence}
+    options: dict[str, Any] = {"num_samples": max(num_samples, 2), "confidence": confidence}
     options |= {"initial_carry": initial_carry}
 
     sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
