@@ -209,5 +209,22 @@ def new_steps(stream: Stream, first: int, count: int) -> Stream:
     """
     steps = slice(stream.history + first, stream.history + first + count)
     fields = (stream.xs, stream.targets, stream.resets, stream.mask)
-    ends = stream.ends and steps.stop == stream.num_steps
+    ends = stream.ends and first + count == int(stream.num_new)
     return Stream(*jax.tree.map(lambda leaf: leaf[steps], fields), num_steps=count, ends=ends)
+
+
+def steps_to_run(stream: Stream) -> Stream:
+    """The steps after the history and before the padding, as a stream of their own.
+
+    Raises:
+      ValueError: a `stop` that JAX traces, on which shapes would depend.
+    """
+    if not stream.history and stream.stop is None:
+        return stream
+    if isinstance(stream.stop, jax.core.Tracer):
+        raise ValueError(
+            "Stream.stop is traced by JAX; expected a number, because the number of steps to run "
+            "gives shapes of arrays. Call this outside of jax.jit, or pass a stream of these steps "
+            "alone, without stop."
+        )
+    return new_steps(stream, 0, int(stream.num_new))

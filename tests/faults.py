@@ -1699,6 +1699,26 @@ LIBRARY_FAULTS = [
         "One of T − 1 steps is sampled.",
     ),
     Fault(
+        "products-of-real-parts-alone",
+        "artbp/diagnostics/lag_gradients.py",
+        "product -= a.imag.astype(dtype) * b.imag.astype(dtype)",
+        "pass",
+        [
+            f"{DIAGNOSTICS}test_complex_numbers.py::test_the_covariance_has_two_rows_for_each_complex_number"
+        ],
+        "A cotangent times a tangent is Re(a · b).",
+    ),
+    Fault(
+        "direction-not-conjugated",
+        "artbp/diagnostics/variance.py",
+        "direction = jax.tree.map(jnp.conj, direction)",
+        "direction = jax.tree.map(jnp.asarray, direction)",
+        [
+            f"{DIAGNOSTICS}test_complex_numbers.py::test_the_covariance_has_two_rows_for_each_complex_number"
+        ],
+        "The inner product conjugates the gradient; a derivative along z does not.",
+    ),
+    Fault(
         "streaming-variance-without-survivors",
         "artbp/truncation/streaming.py",
         "return np.exp(log_survival[:-1]) * hazard / (1 - hazard) * norms",
@@ -1838,6 +1858,22 @@ LIBRARY_FAULTS = [
         "    lags = jnp.arange(num_lags, dtype=jnp.int32)\n",
         [f"{DIAGNOSTICS}test_lag_profile.py::test_rates_that_change_from_step_to_step"],
         "The step before the one whose loss it is comes first.",
+    ),
+    Fault(
+        "shadow-begins-at-the-history",
+        "artbp/diagnostics/shadow.py",
+        "first = position + np.int32(stream.history)",
+        "first = position",
+        [f"{DIAGNOSTICS}test_shadow.py::test_a_stream_from_a_loader_gives_the_same_window"],
+        "The position counts from the end of the history.",
+    ),
+    Fault(
+        "shadow-counts-padding",
+        "artbp/diagnostics/shadow.py",
+        "end = jnp.asarray(stream.history + stream.num_new, jnp.int32)",
+        "end = jnp.asarray(stream.num_steps, jnp.int32)",
+        [f"{DIAGNOSTICS}test_shadow.py::test_a_stream_from_a_loader_gives_the_same_window"],
+        "Beyond `stop` there is padding.",
     ),
     Fault(
         "shadow-counts-steps-beyond-the-end",

@@ -16,6 +16,7 @@ from jax import lax
 from artbp import _tree
 from artbp.diagnostics.interval import jackknife_error
 from artbp.estimators.base import EstimatorInfo, GradientEstimator, check_estimator
+from artbp.estimators.real_parts import to_parts
 from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_params, check_stream
@@ -207,8 +208,9 @@ def _clip(max_norm: float | None = None, max_value: float | None = None) -> Call
 
 
 def _flat(tree: Any, rows: int) -> np.ndarray:
-    """Concatenates all leaves to float64 `[rows, P]`."""
-    leaves = [np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in jax.tree.leaves(tree)]
+    """Concatenates all leaves, and both parts of complex ones, to float64 `[rows, P]`."""
+    leaves = jax.tree.leaves(to_parts(tree))
+    leaves = [np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in leaves]
     return np.concatenate(leaves, axis=1)
 
 

@@ -9,7 +9,8 @@ from jax import lax
 from artbp import _tree
 from artbp.contrib.couplings import Coupling, check_coupling, sample_row_gates
 from artbp.diagnostics.gate_gradients import gradients_of_gates
-from artbp.stream import Stream
+from artbp.estimators.real_parts import to_parts
+from artbp.stream import Stream, steps_to_run
 from artbp.truncation.base import TruncationLaw
 from artbp.truncation.deterministic import check_length
 from artbp.unrolls.checks import Cell, check_stream
@@ -49,8 +50,9 @@ def multi_draw_gradient(
     memory see `gradients_of_gates`.
 
     Args:
-      cell, loss_fn, law, params, carry: as for `artbp.artbp`.
-      stream: the window, starting from `carry`; its end is no cut.
+      cell, loss_fn, law, params: as for `artbp.artbp`.
+      carry: the carry that enters the first step to run (that after `stream.history`).
+      stream: the window; its steps to run. Its end is no cut.
       rng_key: consumed.
       num_draws: the number D. The rows of a batch share the boundaries of a draw.
       coupling: of the draws; see `artbp.contrib.sample_row_gates`.
@@ -62,6 +64,7 @@ def multi_draw_gradient(
       TypeError, ValueError: as `gradients_of_gates` and `sample_row_gates`.
     """
     check_stream(stream)
+    stream = steps_to_run(stream)
     gates = sample_row_gates(law, rng_key, stream.num_steps, num_draws, coupling).T
     gradients = gradients_of_gates(cell, loss_fn, params, carry, stream, gates)
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
@@ -106,6 +109,7 @@ def coupling_variance(
     if num_samples < 2:
         raise ValueError("num_samples=1; expected 2 or more: one sample has no spread.")
     check_stream(stream)
+    stream = steps_to_run(stream)
     data = params, carry, stream
     ones = jnp.ones((1, stream.num_steps), jnp.result_type(float))
     exact = gradients_of_gates(cell, loss_fn, *data, ones)
@@ -134,7 +138,7 @@ def coupling_variance(
             draws = jnp.reshape(leaf, (*gates.shape[:2], -1))
             return jnp.sum((jnp.mean(draws, axis=1) - jnp.reshape(mean, (1, -1))) ** 2, axis=1)
 
-        return jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, gradients, exact))
+        return jax.tree.reduce(jnp.add, jax.tree.map(of_leaf, *map(to_parts, (gradients, exact))))
 
     num_batches = -(-num_samples // batch_size)
     keys = jax.random.split(rng_key, (num_batches, batch_size))

@@ -19,8 +19,9 @@ from jax import lax
 from artbp._checks import check_positive
 from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.interval import check_confidence
+from artbp.diagnostics.real_coordinates import inner_product
 from artbp.diagnostics.variance import variance_along
-from artbp.stream import Stream
+from artbp.stream import Stream, steps_to_run
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.unrolls.checks import Cell, check_stream
 from artbp.unrolls.readout import LossFn
@@ -78,7 +79,7 @@ def sampled_bias(
     Cost: a forward pass per `batch_size` draws, a backward pass per draw, one `variance_along`.
 
     Args:
-      cell, loss_fn, params, carry, stream: as for `artbp.artbp`; one window.
+      cell, loss_fn, params, carry, stream: as for `artbp.diagnostics.truncation_covariance`.
       laws: one law, or several, each with its own draws.
       rng_key: consumed.
       num_draws: draws of boundaries, shared by the rows of a batch; rounded up to whole batches.
@@ -103,6 +104,7 @@ def sampled_bias(
     if half_width is not None:
         check_positive(half_width=half_width)
     check_stream(stream)
+    stream = steps_to_run(stream)
     data, options = (params, carry, stream), {"initial_carry": initial_carry}
     found = _gradients(cell, loss_fn, *data, jnp.ones((1, stream.num_steps)), **options)
     gradient = jax.tree.map(lambda leaf: leaf[0], found)
@@ -144,6 +146,6 @@ def _mean_product(
         gates = jax.vmap(lambda key: rule(key, stream.num_steps))(keys)
         found = gradients_of_gates(cell, loss_fn, params, carry, stream, gates, **options)
         errors = jax.tree.map(lambda leaf, whole: leaf - whole[None], found, gradient)
-        return jnp.asarray(jax.vmap(lambda error: optax.tree.vdot(error, gradient))(errors))
+        return jax.vmap(lambda error: inner_product(error, gradient))(errors)
 
     return jnp.mean(lax.map(batch, keys))

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import flatten_util, lax
+from jax import lax
 
 from artbp._checks import check_positive
+from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.estimators.base import GradientEstimator
 from artbp.estimators.run_pass import run_pass
-from artbp.stream import Stream
+from artbp.stream import Stream, steps_to_run
 from artbp.truncation.base import TruncationLaw, check_law
 from artbp.truncation.replay import replay
 from artbp.unrolls.checks import check_params, check_stream
@@ -24,9 +25,9 @@ class ExactExpectation(NamedTuple):
     """The result of `exact_expectation`.
 
     Attributes:
-      mean: E[g], like params, float64.
+      mean: E[g], like params.
       covariance: E[(g − E g)(g − E g)ᵀ], NumPy float64 `[P, P]`, in the order of
-        `jax.flatten_util.ravel_pytree(params)`.
+        `truncation_covariance`.
       total_probability: of the patterns that were run; it must be 1 to round-off.
       num_patterns: number of patterns with a probability above 0, which were run.
     """
@@ -63,14 +64,15 @@ def exact_expectation(
         `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so its policy
         must be "dynamic" or None. With `truncation.never()` as law, any estimator is run once.
       law: the law of the boundaries, shared by the rows. A fixed law has one pattern.
-      params: float64.
-      carry: at the beginning of the stream.
-      stream: at most 16 steps. Its end is no cut and belongs to no pattern.
+      params: float64 or complex128.
+      carry: the carry that enters the first step to run (that after `stream.history`).
+      stream: at most 16 steps to run. Its end is no cut and belongs to no pattern.
       batch_size: patterns that run in parallel. It changes memory and time, not the result.
 
     Raises:
       TypeError: law is not a `TruncationLaw`; params that are not floats.
-      ValueError: more than 16 steps; JAX or the params are not in float64; a bad batch_size.
+      ValueError: more than 16 steps; a stream with `ends=False`; JAX or the params are not in
+        float64; a bad batch_size.
 
     Source: the probability of a pattern: arXiv 1705.08209, §4.
     """
@@ -83,24 +85,31 @@ def exact_expectation(
             "creation of its arrays inside `with jax.enable_x64(True):`."
         )
     dtypes = {str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)}
-    if not dtypes <= {"float64"}:
+    if not dtypes <= {"float64", "complex128"}:
         raise ValueError(
-            f"params have dtypes {sorted(dtypes)}; expected float64. Cast params, carry and "
-            "stream, for example with jax.tree.map(lambda x: x.astype(float), params)."
+            f"params have dtypes {sorted(dtypes)}; expected float64 or complex128. Cast "
+            "params, carry and stream; where they are real, for example with jax.tree.map(lambda "
+            "x: x.astype(float), params)."
         )
     check_stream(stream)
+    if not stream.ends:
+        raise ValueError(
+            "The stream goes on in another one (ends=False), so its last segment has no end; "
+            "expected a whole sequence. Pass artbp.Stream(xs, targets) of these steps alone."
+        )
+    stream = steps_to_run(stream)
     if stream.num_steps > _LONGEST:
         raise ValueError(
             f"The stream has {stream.num_steps} steps, hence 2^{stream.num_steps - 1} patterns; "
             f"expected at most {_LONGEST} steps. truncation_covariance needs no enumeration."
         )
     lengths, probabilities = _patterns(law, stream.num_steps)
-    _, to_tree = flatten_util.ravel_pytree(params)
+    _, to_tree = ravel_real(params)
 
     def gradient(row: jax.Array) -> jax.Array:
         estimator = make_estimator(replay(row, law))
         state = estimator.init(params, carry, rng_key=jax.random.key(0))
-        return flatten_util.ravel_pytree(run_pass(estimator, params, state, stream)[0])[0]
+        return ravel_real(run_pass(estimator, params, state, stream)[0])[0]
 
     batch_size = min(batch_size, len(lengths))
     # Whole batches: a smaller one at the end would be compiled once more.

@@ -9,7 +9,7 @@ import numpy as np
 
 from artbp import _tree
 from artbp._checks import check_function, check_integer, is_integer
-from artbp.stream import Stream
+from artbp.stream import Stream, steps_to_run
 from artbp.unrolls.arguments import as_carry, as_gates, complete_initial_carry
 from artbp.unrolls.checks import Cell, check_params, check_stream
 from artbp.unrolls.first_step import check_step
@@ -37,8 +37,9 @@ def gradients_of_gates(
     forward twice. Memory: the residuals of T steps, and D cotangents of params and carry.
 
     Args:
-      cell, loss_fn, params, carry: as for `artbp.artbp`.
-      stream: used as a whole, starting from `carry`.
+      cell, loss_fn, params: as for `artbp.artbp`.
+      carry: the carry that enters the first step to run (that after `stream.history`).
+      stream: T steps to run. Their number must be known: under jit, no `stop`.
       gates: float `[D, T]`, or `[D, T, B]` for gates by row, as for `artbp.unroll`.
       initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
@@ -54,6 +55,7 @@ def gradients_of_gates(
     params, carry = _tree.as_arrays(params), as_carry(carry)
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_stream(stream)
+    stream = steps_to_run(stream)
     check_step(cell, loss_fn, params, carry, *_tree.index((stream.xs, stream.targets), 0))
     gates = jnp.asarray(as_gates(gates))
     num_steps = stream.num_steps

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import flatten_util
 
 from artbp import _tree
 from artbp._checks import check_function, check_key, check_positive
@@ -15,6 +14,7 @@ from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, 
 from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.lag_gradients import flows_through_carry, unroll_window
 from artbp.diagnostics.look_back_profile import summed_remainders
+from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.diagnostics.report import GradientReport
 from artbp.diagnostics.report_statistics import GradientSums, summarise
 from artbp.diagnostics.variance import truncation_variance
@@ -114,7 +114,8 @@ def gradient_report(
     lengths = np.array(truncation_lengths, np.int32)
     spread = np.linspace(0, num_windows - 1, min(num_variance_windows, num_windows)).astype(int)
     offset_key, sample_key = jax.random.split(rng_key)
-    options = {"num_samples": max(num_samples, 2), "initial_carry": initial_carry}
+    options: dict[str, Any] = {"num_samples": max(num_samples, 2), "confidence": confidence}
+    options |= {"initial_carry": initial_carry}
 
     sums = GradientSums(min(_MOST_GROUPS, num_windows), num_windows)
     traces, profiles, flows = [], [], []
@@ -157,5 +158,5 @@ def _gradients(
     options = {"initial_carry": initial_carry}
     found = gradients_of_gates(cell, loss_fn, params, carry, window, gates, **options)
     final_carry, _ = unroll(cell, params, carry, window.xs, resets=window.resets, **options)
-    flat = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])(found)
+    flat = jax.vmap(lambda tree: ravel_real(tree)[0])(found)
     return flat.astype(jnp.result_type(float)), final_carry

@@ -17,11 +17,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import flatten_util, lax
+from jax import lax
 
 from artbp import _tree
 from artbp._checks import check_function
+from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.estimators.carry_ring import run_backward
+from artbp.estimators.real_parts import from_parts, to_parts
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
 from artbp.unrolls.arguments import as_carry, complete_initial_carry
@@ -206,7 +208,7 @@ def lag_gradients(
       per_row: one gradient per row, in B times the time. False: the sum over rows.
 
     Returns:
-      `[num_lags, R, P]`, R = B or 1, in the order of `ravel_pytree`.
+      `[num_lags, R, P]`, R = B or 1, in the order of `ravel_real`.
     """
     cotangent = _tree.index(window.cotangents, u)
     cotangents = _tree.repeat(cotangent, 1)
@@ -219,10 +221,10 @@ def lag_gradients(
         step, floats = step_at(window, u - 1 - m)
         _, vjp = jax.vjp(step, window.params, floats)
         grads, cotangents = jax.vmap(vjp)(cotangents)
-        flat = jax.vmap(lambda tree: flatten_util.ravel_pytree(tree)[0])(grads)
+        flat = jax.vmap(lambda tree: ravel_real(tree)[0])(grads)
         return cotangents, found.at[m].set(flat)
 
-    flat_params = flatten_util.ravel_pytree(window.params)[0]
+    flat_params = ravel_real(window.params)[0]
     num_rows = (window.num_rows if per_row else None) or 1
     found = jnp.zeros((num_lags, num_rows, flat_params.size), flat_params.dtype)
     return lax.fori_loop(0, jnp.minimum(u, num_lags), body, (cotangents, found))[1]
@@ -235,6 +237,9 @@ def lag_projections(
     """Computes G_{u,m} · z for a direction z like params, leaf by leaf, without storing G.
 
         τ_t = (∂F_t/∂θ) z,    G_{u,m} · z = b_u (∂s_u/∂s_{u−m}) τ_{u−m}
+
+    This is the derivative when params move along z. Of complex leaves it is Re Σ G·z, without a
+    conjugate.
 
     τ takes one JVP of the cell per leaf, vmapped over the lags. The other factor takes one
     backward pass over u steps without weight gradients. Memory: z, and one carry per leaf and lag.
@@ -275,13 +280,25 @@ def lag_projections(
 
 
 def random_signs(rng_key: jax.Array, params: Any) -> Any:
-    """Draws a direction z of independent signs ±1, like params: E[(G · z)²] = ‖G‖²."""
-    return optax.tree.random_like(rng_key, params, jax.random.rademacher)
+    """Draws a direction z of independent signs ±1, like params: E[(G · z)²] = ‖G‖².
+
+    A complex number has a sign for each of its parts, ±1 ± i.
+    """
+    return from_parts(optax.tree.random_like(rng_key, to_parts(params), jax.random.rademacher))
 
 
 def row_products(cotangent: Any, tangent: Any, num_rows: int) -> jax.Array:
-    """Inner products row by row, `[R]`, in JAX's default float dtype."""
+    """Re Σ cotangent · tangent row by row, `[R]`, in JAX's default float dtype.
+
+    JAX pairs cotangents with tangents without a conjugate.
+    """
     dtype = jnp.result_type(float)
-    pairs = zip(jax.tree.leaves(cotangent), jax.tree.leaves(tangent), strict=True)
-    products = [jnp.reshape(a.astype(dtype) * b.astype(dtype), (num_rows, -1)) for a, b in pairs]
-    return jnp.sum(jnp.concatenate(products, axis=1), axis=1)
+
+    def products(a: jax.Array, b: jax.Array) -> jax.Array:
+        product = a.real.astype(dtype) * b.real.astype(dtype)
+        if jnp.iscomplexobj(a):
+            product -= a.imag.astype(dtype) * b.imag.astype(dtype)
+        return jnp.reshape(product, (num_rows, -1))
+
+    leaves = jax.tree.leaves(jax.tree.map(products, cotangent, tangent))
+    return jnp.sum(jnp.concatenate(leaves, axis=1), axis=1)

@@ -22,7 +22,7 @@ from artbp.diagnostics.lag_gradients import (
 )
 from artbp.estimators.adaptive import bias_bound, fitted_decay_rate
 from artbp.estimators.stepwise import Steps
-from artbp.stream import Stream
+from artbp.stream import Stream, steps_to_run
 from artbp.unrolls.checks import Cell, check_finite, check_params, check_stream
 from artbp.unrolls.readout import LossFn
 
@@ -89,7 +89,9 @@ def lag_profile(
     and, if num_probes is None, R gradients.
 
     Args:
-      cell, loss_fn, params, carry, stream: as for `artbp.artbp`; the stream is the window.
+      cell, loss_fn, params: as for `artbp.artbp`.
+      carry: the carry that enters the first step to run (that after `stream.history`).
+      stream: the window; its steps to run.
       num_lags: R ≥ 3.
       rng_key: draws the steps, the probes and the perturbation; consumed.
       num_samples: number of t and of u, drawn without replacement. None: all.
@@ -119,6 +121,7 @@ def lag_profile(
             f"{num_lags=}, {fitted_from=}; a slope needs three lags: num_lags ≥ fitted_from + 2."
         )
     check_stream(stream)
+    stream = steps_to_run(stream)
     if stream.num_steps < 2 * num_lags:
         raise ValueError(
             f"The stream has {stream.num_steps} steps and num_lags={num_lags}; expected "

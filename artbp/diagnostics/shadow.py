@@ -12,6 +12,7 @@ from jax import lax
 from artbp import _tree
 from artbp._checks import check_integer, check_positive
 from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
+from artbp.diagnostics.real_coordinates import inner_product
 from artbp.estimators.base import EstimatorState
 from artbp.estimators.stepwise import Steps
 from artbp.stream import Stream
@@ -47,7 +48,8 @@ def shadow(
 
     `carry_error` is the effect of a carry that older params computed: g' starts from a carry that
     the present params compute over the `history_length` steps before the window. At the end of the
-    stream the window has fewer steps. Average over calls; `gradient_report` gives intervals.
+    stream the window has fewer steps, also where the sequence goes on in the next stream of
+    `artbp.stream_chunks`. Average over calls; `gradient_report` gives intervals.
 
     Cost: one forward and 1 + (truncation lengths) + num_draws backward passes over the window. A
     history adds a forward pass over it, and a forward and a backward pass over the window. Memory:
@@ -60,12 +62,14 @@ def shadow(
       law: of ARTBP; None omits its noise.
       num_draws: draws of boundaries, on one forward pass.
       history_length: steps over which the carry is recomputed, from the first carry of a pass; 0
-        omits `carry_error`. Choose several times the memory of the model.
+        omits `carry_error`. Choose several times the memory of the model. Other lengths than 0 need
+        the whole sequence in one stream.
       num_rows: use the first rows of the batch only, to save time. Every array of xs and targets
         must then be `[T, B, ...]`, and every leaf of the carry `[B, ...]`.
 
     Raises:
-      TypeError, ValueError: bad options; from `measure`: as `artbp.unroll`.
+      TypeError, ValueError: bad options; from `measure`: as `artbp.unroll`, and a history_length
+        above 0 with a stream of `artbp.stream_chunks`.
     """
     check_positive(integer=True, window_length=window_length, num_draws=num_draws)
     if num_rows is not None:
@@ -79,10 +83,13 @@ def shadow(
         params: Any, state: EstimatorState, stream: Stream, rng_key: jax.Array
     ) -> dict[str, jax.Array]:
         check_stream(stream)
+        if history_length:
+            _check_whole(stream, history_length)
         carries = state.carry, state.first_carry, state.initial_carry
         carry, first_carry, initial_carry = _first_rows(carries, num_rows, axis=0)
         position = jnp.asarray(state.position)
-        window = _window(stream, position, window_length, num_rows)
+        first = position + np.int32(stream.history)
+        window = _window(stream, first, window_length, num_rows)
         gates = jnp.asarray(tbptt_gates(truncation_lengths, window_length))
         if law is not None:
             keys = jax.random.split(rng_key, num_draws)
@@ -95,7 +102,7 @@ def shadow(
         norm = optax.tree.norm(whole)
         errors = jax.tree.map(lambda leaf, one: leaf - one[None], found, whole)
         norms = jax.vmap(optax.tree.norm)(errors) / norm
-        along = jax.vmap(lambda error: optax.tree.vdot(error, whole))(errors) / norm**2
+        along = jax.vmap(lambda error: inner_product(error, whole))(errors) / norm**2
         metrics = {"gradient_norm": norm}
         for i, length in enumerate(truncation_lengths, start=1):
             metrics |= {f"bias_{length}": norms[i], f"projection_{length}": along[i]}
@@ -114,6 +121,17 @@ def shadow(
         return metrics
 
     return measure
+
+
+def _check_whole(stream: Stream, history_length: int) -> None:
+    """Raises ValueError if the sequence may have begun before the stream."""
+    if not stream.ends or stream.history or stream.stop is not None:
+        raise ValueError(
+            f"{history_length=} with a stream that may begin within a sequence (history="
+            f"{stream.history}, ends={stream.ends}, stop {'not ' * (stream.stop is None)}given); "
+            "expected the whole sequence in one stream, because the carry is computed again from "
+            "older steps. With the streams of artbp.stream_chunks, pass history_length=0."
+        )
 
 
 def _recomputed_carry(
@@ -137,10 +155,14 @@ def _recomputed_carry(
 
 
 def _window(stream: Stream, start: jax.Array, length: int, num_rows: int | None) -> Stream:
-    """Takes steps start, …, start + length − 1; losses of steps that do not exist are masked."""
+    """Takes steps start, …, start + length − 1 of the arrays.
+
+    Losses of steps before the arrays or beyond the steps to run are masked.
+    """
     steps = start + jnp.arange(length, dtype=jnp.int32)
-    exists = (steps >= 0) & (steps < stream.num_steps)
-    index = jnp.clip(steps, 0, stream.num_steps - 1)
+    end = jnp.asarray(stream.history + stream.num_new, jnp.int32)
+    exists = (steps >= 0) & (steps < end)
+    index = jnp.clip(steps, 0, end - 1)
     fields = (stream.xs, stream.targets, stream.resets, stream.mask)
     fields = _tree.as_arrays(_first_rows(fields, num_rows, axis=1))
     xs, targets, resets, mask = _tree.gather(fields, index)

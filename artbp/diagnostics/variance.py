@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from artbp._checks import check_integer, check_key
@@ -25,8 +26,9 @@ from artbp.diagnostics.lag_gradients import (
     random_signs,
     unroll_window,
 )
+from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.diagnostics.renewal import renewal_weights, root_variances
-from artbp.stream import Stream
+from artbp.stream import Stream, steps_to_run
 from artbp.truncation.base import TruncationLaw
 from artbp.unrolls.checks import Cell, check_stream
 from artbp.unrolls.readout import LossFn
@@ -73,15 +75,18 @@ def truncation_covariance(
     Cost: T²/2 backward steps. Memory: T gradients and `[P, P]`. With per_row, B times both.
 
     Args:
-      cell, loss_fn, params, carry, stream: as for `artbp.artbp` and its `init` and `estimate`.
-        Results are as exact as the dtype of the params.
+      cell, loss_fn, params: as for `artbp.artbp`. Results are as exact as the dtype of the params.
+      carry: the carry that enters the first step to run (that after `stream.history`).
+      stream: the steps to run.
       law: any law with c(k) < 1 within the stream.
       per_row: False: all rows share their boundaries, as in `artbp.artbp`. True: each row has its
         own, independent boundaries. Danger: rows must then not interact in the cell.
       initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
     Returns:
-      NumPy float64 `[P, P]`, in the order of `jax.flatten_util.ravel_pytree(params)`.
+      NumPy float64 `[P, P]`, in the order of `jax.flatten_util.ravel_pytree(params)`. A complex
+      leaf has two rows for each of its numbers: in its place, all real parts of the gradient come
+      first, then all imaginary parts.
 
     Raises:
       TypeError: law is not a `TruncationLaw`; params that are not floats.
@@ -91,9 +96,10 @@ def truncation_covariance(
     Source: derived in the project; checked against enumeration.
     """
     check_stream(stream)
+    stream = steps_to_run(stream)
     weights = renewal_weights(law, stream.num_steps)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
-    size = sum(leaf.size for leaf in jax.tree.leaves(window.params))
+    size = ravel_real(window.params)[0].size
     covariance = np.zeros((size, size))
     for u in np.arange(1, stream.num_steps, dtype=np.int32):  # the steps with a gate behind them
         found = lag_gradients(window, u, stream.num_steps - 1, per_row)
@@ -149,6 +155,8 @@ def truncation_variance(
     check_key(rng_key)
     check_integer(2, num_samples=num_samples)
     check_confidence(confidence)
+    check_stream(stream)
+    stream = steps_to_run(stream)
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     treedef = jax.tree.structure(window.params)
@@ -188,7 +196,8 @@ def variance_along(
 
     Args:
       laws: one law, or several.
-      direction: z, like params.
+      direction: z, like params. Of complex numbers, ⟨g, z⟩ is Re Σ conj(g)·z: the sum of the
+        products of their real and of their imaginary parts.
       The others: as for `truncation_covariance`.
 
     Returns:
@@ -197,8 +206,11 @@ def variance_along(
     Raises:
       TypeError, ValueError: as `truncation_covariance`.
     """
+    check_stream(stream)
+    stream = steps_to_run(stream)
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
+    direction = jax.tree.map(jnp.conj, direction)  # `lag_projections` takes no conjugate
     totals = [0.0] * len(all_weights)
     for u in np.arange(1, stream.num_steps, dtype=np.int32):
         products = lag_projections(window, u, direction, stream.num_steps - 1)
@@ -209,7 +221,6 @@ def variance_along(
 
 
 def _all_weights(laws: TruncationLaw | Sequence[TruncationLaw], stream: Stream) -> list[Any]:
-    check_stream(stream)
     laws = laws if isinstance(laws, Sequence) else [laws]
     return [renewal_weights(law, stream.num_steps) for law in laws]
 

@@ -16,6 +16,7 @@ from artbp.diagnostics import (
     report_table,
     truncation_covariance,
 )
+from artbp.diagnostics.interval import student_t_quantile
 from artbp.diagnostics.report_statistics import GradientSums, summarise
 
 WINDOW, WINDOWS = 12, 9
@@ -218,6 +219,24 @@ def test_noise_is_the_trace_of_the_exact_covariance(problem, float64):
     # E[L²] = L0 + 2 L0 (L0 − 1)(α − 2)/(α − 3) = 52
     np.testing.assert_allclose(noise.mean_memory, 13, rtol=1e-3)
     assert "ARTBP with" in describe(found)
+
+
+def test_the_noise_of_a_single_window_has_an_interval_of_the_level_asked_for(problem, float64):
+    """Its squared width, in logarithms, is that of the gradient plus that of the trace.
+
+    Each grows with the quantile of its own Student's t. Two levels give both; the third is checked.
+    """
+    levels, options = np.array([0.5, 0.95, 0.99]), {"truncation_lengths": (), "laws": (LAW,)}
+    squares = []
+    for level in levels.tolist():
+        found = report(problem, num_variance_windows=1, num_samples=3, confidence=level, **options)
+        low, high = found.noises[0].interval
+        squares.append(np.log(high / low) ** 2)
+    quantiles = [[student_t_quantile(level, n - 1) ** 2 for n in (WINDOWS, 3)] for level in levels]
+    of_gradient, of_trace = np.linalg.solve(quantiles[:2], squares[:2])
+    assert of_gradient > 0 and of_trace > 0
+    expected = np.dot(quantiles[2], [of_gradient, of_trace])
+    np.testing.assert_allclose(squares[2], expected, rtol=1e-9)
 
 
 def look_back_variances(problem, carry, steps, law, length):

@@ -1,5 +1,7 @@
 """The live monitor equals plain gradients and does not change a training."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +138,56 @@ def test_equals_plain_gradients(position, float64):
         "projection_5",
         "artbp_noise",
     }
+
+
+def chunk_of(stream, first, last, *, history, padding=0, **options):
+    """Steps first − history, …, last − 1 of a stream and padding, as from a loader."""
+    fields = stream.xs, stream.targets, stream.resets, stream.mask
+    steps = slice(first - history, last + padding)
+    return artbp.Stream(*(leaf[steps] for leaf in fields), history=history, **options)
+
+
+def test_a_stream_from_a_loader_gives_the_same_window(float64):
+    """The window begins after the history, and ends where the steps to run end."""
+    problem = make()
+    whole = problem.stream
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    options = {"window_length": WINDOW, "truncation_lengths": (3,)}
+    measure = jax.jit(shadow(problem.cell, problem.loss_fn, **options))
+
+    def found(stream, position):
+        moved = state._replace(position=jnp.int32(position))
+        return measure(problem.params, moved, stream, jax.random.key(1))
+
+    expected = found(whole, 23)
+    for name, value in found(chunk_of(whole, 20, 50, history=8, ends=False), 3).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12)
+    control = found(whole, 15)  # the window without the history added
+    assert abs(control["gradient_norm"] / expected["gradient_norm"] - 1) > 0.01
+
+    # Four steps before the end of the steps to run: a shorter window, whatever the padding holds.
+    counts = whole.mask & (jnp.arange(NUM_STEPS) < 27)[:, None]
+    expected = found(dataclasses.replace(whole, mask=counts), 23)
+    padded = chunk_of(whole, 20, 27, history=8, padding=9, ends=False, stop=np.int32(15))
+    for name, value in found(padded, 3).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("part", ["goes on", "has a history", "has a stop"])
+def test_a_carry_cannot_be_computed_again_from_a_part_of_a_sequence(part):
+    problem = make()
+    options = {
+        "goes on": {"history": 0, "ends": False},
+        "has a history": {"history": 8},
+        "has a stop": {"history": 0, "stop": np.int32(20)},
+    }[part]
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    measure = shadow(problem.cell, problem.loss_fn, window_length=8, history_length=4)
+    chunk = chunk_of(problem.stream, 20, 60, **options)
+    with pytest.raises(ValueError, match=r"history_length=4 with a stream .*history_length=0"):
+        jax.eval_shape(measure, problem.params, state, chunk, jax.random.key(1))
 
 
 @pytest.mark.parametrize(
