@@ -1174,8 +1174,8 @@ LIBRARY_FAULTS = [
     Fault(
         "window-beyond-the-last-update",
         "artbp/estimators/tbptt_k1_k2.py",
-        "first if k2 <= k1 else jnp.zeros_like(first))",
-        "jnp.zeros_like(first))",
+        "first if k2 <= k1 else end - num_steps)",
+        "end - num_steps)",
         [f"{K1_K2}test_k1_equal_to_k2_is_tbptt"],
         "At the end of the stream, too, windows that do not overlap begin behind the last update.",
     ),
@@ -2446,6 +2446,17 @@ EXPERIMENT_FAULTS = [
         "carry, inner_state = as_it_is()",
         [f"{COMMON}test_divergence.py::test_skip_leaves_out_one_update_and_begins_anew"],
         "A carry of NaN makes every later segment a bad one.",
+    ),
+    Fault(
+        "loop-skip-looks-back-behind-the-new-sequence",
+        "artbp/estimators/carry_ring.py",
+        "return jnp.minimum(num_steps + (end - first), end)",
+        "return end",
+        [
+            f"{COMMON}test_divergence.py::test_the_gradients_after_a_skip_are_those_of_a_new_sequence[{name}]"
+            for name in ("tbptt_stored", "adaptive_tbptt")
+        ],
+        "After a skip the ring holds copies of one carry, which no step has run from.",
     ),
     Fault(
         "loop-rolls-back-with-the-same-key",
