@@ -2836,6 +2836,16 @@ EXPERIMENT_FAULTS = [
         "Every block but the last runs again.",
     ),
     Fault(
+        "arms-from-zero-without-bias",
+        "experiments/common/arms.py",
+        'if segment_start == "initial":',
+        "if False:",
+        [
+            f"{COMMON}test_arms.py::test_compensation_makes_no_arm_from_zero_unbiased[law='geometric']"
+        ],
+        "The compensated gradient of segments from the zero state is that of no loss.",
+    ),
+    Fault(
         "long-memory-does-not-count-windows-that-run-again",
         "experiments/common/arms.py",
         "forward = 1 + extra if again else 1.0",
