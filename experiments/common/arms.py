@@ -253,7 +253,9 @@ def tbptt_1_rmsprop() -> Arm:
 @_estimator
 def tbptt_k1_k2(k1: int, k2: int, mode: Mode = "stored", losses: Losses = "new") -> Arm:
     """Truncated BPTT with an update every `k1` steps, through the last `k2` steps."""
-    make = functools.partial(estimators.tbptt_k1_k2, k1=k1, k2=k2, mode=mode, losses=losses)
+    make: Callable[..., GradientEstimator] = functools.partial(
+        estimators.tbptt_k1_k2, k1=k1, k2=k2, mode=mode, losses=losses
+    )
     make(None, None)  # refuses bad options
     words = f", {_MODE_WORDS[mode]}" if k2 > k1 else ""
     claims = f"tbptt_{mode}"

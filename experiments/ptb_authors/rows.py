@@ -3,7 +3,7 @@
 import csv
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ def _training_beside(path: pathlib.Path) -> dict[str, Any] | None:
     return training_of(workdir.read_config()["study_of"])
 
 
-def _refuse_other_training(path: str, training: Mapping[str, Any], config: Any) -> None:
+def _refuse_other_training(path: str, training: dict[str, Any], config: Any) -> None:
     there, given = training_of(default_config()) | training, training_of(config)
     differing = [
         f"{name} ({there.get(name, 'absent')!r} there, {given.get(name, 'absent')!r} here)"

@@ -51,10 +51,14 @@ def test_a_study_writes_its_report(folder):
 def test_files_are_written_whole_or_not_at_all(folder, tmp_path, monkeypatch):
     """An error in the middle of a file leaves the file of an earlier run as it was."""
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    report = draw(None, None)
+
+    def contents():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    before, report = contents(), draw(None, None)
     with pytest.raises(TypeError):
-        report._replace(rows=[*report.rows, {"name": object()}]).write(tmp_path, "toy")
+        report._replace(rows=[{"name": "other"}, {"name": object()}]).write(tmp_path, "toy")
+    assert contents() == before
 
     def stops_half_way(self, file, **options):
         write = file.write if hasattr(file, "write") else file.write_bytes
@@ -64,7 +68,7 @@ def test_files_are_written_whole_or_not_at_all(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", stops_half_way)
     with pytest.raises(OSError):
         report.write(tmp_path, "toy")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert contents() == before
 
 
 def test_the_command_writes_the_same_page_elsewhere(folder, tmp_path, monkeypatch, capsys):
