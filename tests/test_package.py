@@ -244,6 +244,15 @@ def test_the_files_that_a_page_names_exist(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_an_experiment_that_lists_its_modules_lists_all_of_them():
+    for path in sorted(ROOT.glob("experiments/*/__init__.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        heads = re.findall(r"^(\w+(?:, \w+)*) {2,}", text, re.MULTILINE)  # "data, generated  the…"
+        listed = {name for head in heads for name in head.split(", ")}
+        modules = {module.stem for module in path.parent.glob("[!_]*.py")}
+        assert modules <= listed or not modules & listed, (path, modules - listed)
+
+
 @pytest.mark.skipif(
     not ((ROOT / ".git").exists() and shutil.which("git")), reason="needs a git clone"
 )

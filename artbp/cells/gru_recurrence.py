@@ -59,11 +59,11 @@ class GRURecurrence(AffineRecurrence):
         n = lax.optimization_barrier(jnp.tanh(candidate_x + r * a))
         new_hidden = ((1 - z) * n + z * carry.astype(z.dtype)).astype(carry.dtype)
         new_hidden = lax.optimization_barrier(new_hidden)
-        r, z, n, a = (leaf.astype(self._dtype) for leaf in (r, z, n, a))
+        r, z, n, a = (leaf.astype(self._stored) for leaf in (r, z, n, a))
         return new_hidden, new_hidden, _Residuals(r, z, n, a, new_hidden)
 
     def residuals_like(self, carry: jax.Array) -> _Residuals:
-        gate = carry.astype(self._dtype)
+        gate = carry.astype(self._stored)
         return _Residuals(gate, gate, gate, gate, carry)
 
     def linearize(self, chunk: Chunk) -> tuple[jax.Array, _Local]:
@@ -104,6 +104,6 @@ class GRURecurrence(AffineRecurrence):
         return of_hidden, jnp.concatenate([reset, update, candidate], axis=-1)
 
     def _parts(self, local: _Local, delta: jax.Array) -> list[jax.Array]:
-        """δ_r, δ_z, δ_n, δ_a in the dtype of the weights."""
+        """δ_r, δ_z, δ_n, δ_a."""
         factors = (local.reset, local.update, local.candidate, local.from_hidden)
-        return [(factor * delta).astype(self._dtype) for factor in factors]
+        return [(factor * delta).astype(self._stored) for factor in factors]

@@ -10,7 +10,7 @@ from jax import lax
 from artbp import _tree
 from artbp._checks import check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator
-from artbp.estimators.carry_ring import run_backward, run_forward
+from artbp.estimators.carry_ring import run_backward, run_forward, steps_so_far
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
@@ -22,7 +22,8 @@ _MEMORY = 0.9
 class AdaptiveState(NamedTuple):
     """The running sums of `adaptive_tbptt`, and the K that it chose from them."""
 
-    carries: Any  # that entered the last steps, a ring buffer, see `window`
+    carries: Any  # that entered the last steps, a ring buffer, see `carry_ring`
+    num_steps: jax.Array  # int32, of the present sequence so far: no window is longer
     truncation_length: jax.Array  # int32, K of the next estimate
     lag_norms: jax.Array  # `[R]`, running sums of γ_1, …, γ_R
     weight: jax.Array  # the running sum of ones
@@ -104,6 +105,7 @@ def adaptive_tbptt(
         number = jnp.zeros((), jnp.result_type(float))
         return AdaptiveState(
             carries=_tree.repeat(carry, ring_size),
+            num_steps=jnp.zeros((), jnp.int32),
             truncation_length=jnp.asarray(first_length, jnp.int32),
             lag_norms=jnp.zeros((measured_lags,), number.dtype),
             weight=jnp.copy(number),
@@ -122,20 +124,21 @@ def adaptive_tbptt(
         result = run_forward(
             steps, params, state.carry, ring, first, end, length, size=ring_size, new=first
         )
-        ring = result.inner_state
+        ring, num_steps = result.inner_state, steps_so_far(adaptive.num_steps, first, end)
         grads = run_backward(
             steps,
             lambda t: params,
             ring,
-            jnp.maximum(end - 2 * length, 0),
+            end - jnp.minimum(2 * length, num_steps),
             end,
             result.grads,
             size=ring_size,
             weight=lambda t: jnp.where(t >= first, 1.0, 0.0),
         )
-        adaptive = _add_gradient(adaptive._replace(carries=ring), grads, end - first)
+        adaptive = adaptive._replace(carries=ring, num_steps=num_steps)
+        adaptive = _add_gradient(adaptive, grads, end - first)
         # A measurement needs R steps before the step whose loss it follows.
-        is_due = ((state.num_estimates + 1) % measure_every == 0) & (end > measured_lags)
+        is_due = ((state.num_estimates + 1) % measure_every == 0) & (num_steps > measured_lags)
         adaptive = lax.cond(
             is_due, lambda old: choose(measure(steps, params, old, end)), lambda old: old, adaptive
         )

@@ -15,6 +15,16 @@ from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps
 from artbp.unrolls.recursion import Collect, add, backpropagate
 
 
+def steps_so_far(num_steps: jax.Array, first: jax.Array, end: jax.Array) -> jax.Array:
+    """Returns how many steps the present sequence has after the steps first, …, end − 1, int32.
+
+    `num_steps` is their number before, 0 in a new ring. A sequence begins with each pass of the
+    stream, and where the inner state is made anew in the middle of a pass. A window must not go
+    back further: the older carries of the ring do not lead to the present ones.
+    """
+    return jnp.minimum(num_steps + (end - first), end)
+
+
 def run_forward(
     steps: Steps,
     params: Any,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from artbp import _devices, _tree
 from artbp._checks import check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator
-from artbp.estimators.carry_ring import run_backward, run_forward
+from artbp.estimators.carry_ring import run_backward, run_forward, steps_so_far
 from artbp.estimators.stepwise import Advance, Steps, stepwise
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.readout import LossFn
@@ -22,6 +22,7 @@ class Window(NamedTuple):
 
     carries: Any  # `[k2, ...]`, that of step t in slot t mod k2
     versions: Any  # `[n, ...]`, that of step t in slot (t // k1) mod n; () but for "past_weights"
+    num_steps: jax.Array  # int32, of the present sequence so far: no window is longer
 
 
 def tbptt_k1_k2(
@@ -91,16 +92,17 @@ def tbptt_k1_k2(
 
     def begin(params: Any, carry: Any) -> Window:
         versions = _tree.repeat(params, num_versions) if mode == "past_weights" else ()
-        return Window(_tree.repeat(carry, k2), versions)
+        return Window(_tree.repeat(carry, k2), versions, jnp.zeros((), jnp.int32))
 
     def advance(
         steps: Steps, params: Any, state: EstimatorState, end: jax.Array, rng_key: jax.Array
     ) -> Advance:
         del rng_key
         first, carry = jnp.asarray(state.position), state.carry
-        ring, versions = state.inner_state
+        ring, versions, num_steps = state.inner_state
+        num_steps = steps_so_far(num_steps, first, end)
         # Where windows do not overlap, the last one stays behind the last update as well.
-        start = jnp.maximum(end - k2, first if k2 <= k1 else jnp.zeros_like(first))
+        start = jnp.maximum(end - k2, first if k2 <= k1 else end - num_steps)
         params_at: Any = lambda t: params  # noqa: E731
         if mode == "past_weights":
             versions = _tree.update(versions, steps.given_params, (first // k1) % num_versions)
@@ -127,7 +129,7 @@ def tbptt_k1_k2(
         grads = run_backward(
             steps, params_at, ring, start, end, sums, size=k2, weight=weight, count=count
         )
-        return result._replace(grads=grads, inner_state=Window(ring, versions))
+        return result._replace(grads=grads, inner_state=Window(ring, versions, num_steps))
 
-    # A window never reaches back beyond the beginning of the stream.
+    # The ring need not be made anew at the end of a stream: `num_steps` begins again.
     return stepwise(cell, loss_fn, k1, begin, advance, normalizer, resets_at_end=False)

@@ -54,7 +54,7 @@ class Arm:
         name: its entry in the table.
         arguments: the arguments of that entry by name, defaults included.
         make: `make(cell, loss_fn, **options) -> GradientEstimator`.
-        claims: the entry of `artbp.REGISTRY` whose claims hold for it: bias, randomness.
+        claims: what holds for it, as an entry of `artbp.REGISTRY` says it: bias, randomness.
         label: for tables and figures.
         color: of its family; a figure with several arms of a family uses `figures.colors`.
         length: time steps between updates, on average; None for one update per stream.
@@ -253,9 +253,10 @@ def tbptt_1_rmsprop() -> Arm:
 @_estimator
 def tbptt_k1_k2(k1: int, k2: int, mode: Mode = "stored", losses: Losses = "new") -> Arm:
     """Truncated BPTT with an update every `k1` steps, through the last `k2` steps."""
-    truncation.fixed(k2)  # refuses what is no number of steps
-    if mode not in _MODE_WORDS:
-        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(_MODE_WORDS)}")
+    make: Callable[..., GradientEstimator] = functools.partial(
+        estimators.tbptt_k1_k2, k1=k1, k2=k2, mode=mode, losses=losses
+    )
+    make(None, None)  # refuses bad options
     words = f", {_MODE_WORDS[mode]}" if k2 > k1 else ""
     claims = f"tbptt_{mode}"
     if losses == "window":
@@ -268,7 +269,7 @@ def tbptt_k1_k2(k1: int, k2: int, mode: Mode = "stored", losses: Losses = "new")
     return _arm(
         claims,
         k1,
-        make=functools.partial(estimators.tbptt_k1_k2, k1=k1, k2=k2, mode=mode, losses=losses),
+        make=make,
         label=f"TBPTT({k1}, {k2}){words}",
         color=_VERMILLION,
         evaluations=cost,
@@ -282,6 +283,7 @@ def adaptive_tbptt(length: int) -> Arm:
 
     Every fourth estimate is measured, 4 lengths back.
     """
+    truncation.fixed(length)  # refuses what is no number of steps
     cost = 1 + 2 * _BACKWARD + _BACKWARD * (4 * length + 1) / (4 * length)
     words = "TBPTT, length adapted"
     return _arm(
@@ -312,7 +314,7 @@ def artbp(
             f"alpha={alpha!r} and law={law!r} were given: expected alpha, for the polynomial law, "
             "or law='geometric'"
         )
-    return _arm(
+    arm = _arm(
         "artbp_geometric" if law else "artbp_polynomial_4",
         length,
         make=functools.partial(estimators.artbp, law=lengths, segment_start=segment_start),
@@ -320,6 +322,9 @@ def artbp(
         color=_SKY if law else _BLUE,
         law=lengths,
     )
+    if segment_start == "initial":  # the gradient of no loss, see `artbp.artbp`
+        return replace(arm, claims=arm.claims._replace(bias="truncation"))
+    return arm
 
 
 @_estimator
@@ -354,6 +359,8 @@ def unbiased_tbptt(
     by the polynomial law with `alpha`.
     """
     if hazard is not None and windows is None and alpha is None:
+        if not 0 < hazard < 1:
+            raise ValueError(f"hazard={hazard!r}, expected a number between 0 and 1")
         law, words = truncation.geometric(1 / hazard), f"c = {hazard:g}"
     elif hazard is None and windows is not None and alpha is not None:
         law, words = truncation.polynomial(windows, alpha), f"{windows:g} windows, α = {alpha:g}"
@@ -365,9 +372,10 @@ def unbiased_tbptt(
     again = ", run again" if mode == "reforward" else ""
     extra = truncation.look_back_work(law)
     forward = 1 + extra if again else 1.0
-    make = functools.partial(
+    make: Callable[..., GradientEstimator] = functools.partial(
         estimators.unbiased_tbptt, law=law, truncation_length=length, mode=mode
     )
+    make(None, None)  # refuses bad options
     return _arm(
         "unbiased_tbptt",
         length,

@@ -143,8 +143,10 @@ def from_the_start(
 
     Gives the folder and `say(line)`, which prints a line of progress with the seconds so far, or
     nothing with --noprogress_bar. Prints the total time at the end. The same configuration may run
-    again in the same folder: a line then says that it starts from the beginning. Nothing is written
-    where an ExperimentError is raised.
+    again in the same folder: a line then says that it starts from the beginning.
+
+    Nothing is written where this raises an ExperimentError itself. An error of the experiment
+    leaves config.json behind, with which the same command can run again.
     """
     if command_line.tensorboard:
         raise ExperimentError(

@@ -4,6 +4,7 @@ Colours are those of Okabe & Ito, which readers with any colour vision can tell 
 the colour of its family in every figure; see `colors`.
 """
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from scipy.optimize import isotonic_regression
+
+from experiments.common.workdir import write_atomically
 
 COLOURS = ("#0072B2", "#009E73", "#56B4E9", "#D55E00", "#E69F00", "#CC79A7", "#000000", "#7F7F7F")
 
@@ -50,10 +53,13 @@ def new_figure(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes `path` with the endings .png and .svg."""
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(path.with_suffix(".png"), dpi=160)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    """Writes `path` with the endings .png and .svg, each whole or not at all."""
+    options: dict[str, Any] = {"png": {"dpi": 160}, "svg": {"metadata": {"Date": None}}}
+    for form, of_form in options.items():
+        buffer = io.BytesIO()
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format=form, **of_form)
+        write_atomically(path.with_suffix(f".{form}"), buffer.getvalue())
 
 
 def colors(arms: Sequence[Any]) -> dict[Any, str]:

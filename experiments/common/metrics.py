@@ -156,10 +156,10 @@ class MetricsWriter:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Appends a row; with TensorBoard, its numbers become scalars "kind/name" at "update"."""
-        line = json.dumps(without_nonfinite(row), allow_nan=False)
-        self._file.write(line.encode() + b"\n")
+        line = as_line(row).encode()
+        self._file.write(line)
         self._file.flush()
-        self._hash.update(line.encode() + b"\n")
+        self._hash.update(line)
         if self._tensorboard is not None:
             for name, value in {**row, **row.get("time", {})}.items():
                 if isinstance(value, int | float) and name != "update":
@@ -174,6 +174,11 @@ class MetricsWriter:
     def hash(self) -> str:
         """SHA-256 of the bytes written so far, earlier sessions included."""
         return self._hash.hexdigest()
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    """The line of a metrics file that holds the row."""
+    return json.dumps(without_nonfinite(row), allow_nan=False) + "\n"
 
 
 def check_rows(path: Path, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from artbp.diagnostics.interval import student_t_quantile
 from experiments.common import figures
-from experiments.common.metrics import MetricsWriter, without_nonfinite
+from experiments.common.metrics import as_line, without_nonfinite
 from experiments.common.workdir import write_atomically
 
 Row = dict[str, Any]
@@ -42,9 +42,8 @@ class Report(NamedTuple):
 
     def write(self, folder: Path, name: str) -> str:
         """Writes all files of the experiment `name`, and returns the text of `table.md`."""
-        with MetricsWriter(folder / "metrics.jsonl") as writer:
-            for row in (*self.curves, *({"kind": "result"} | row for row in self.rows)):
-                writer.write(row)
+        metrics = (*self.curves, *({"kind": "result"} | row for row in self.rows))
+        write_atomically(folder / "metrics.jsonl", "".join(map(as_line, metrics)))
         for file_name, figure in self.figures.items():
             figures.save(figure, folder / f"{file_name}.png")
         command = f"`{self.environment}python -m experiments.{name}`"

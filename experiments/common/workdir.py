@@ -131,12 +131,15 @@ def refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
         )
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes the file whole or not at all, also when the process is killed half-way."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes the file whole or not at all, also when the process is killed half-way.
+
+    A text is written as UTF-8.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -5,11 +5,11 @@ meta loss is counted at every step, and the params are the rates at the start an
 schedule. All in float64. Source of the question: Wu, Ren, Liao & Grosse, "Understanding
 Short-Horizon Bias in Stochastic Meta-Optimization" (arXiv 1803.02021).
 
-problems   a noisy quadratic and a small network as cells, and their loss over both rates
-signs      (1) the sign of the meta-gradient along a range of rates
-look_backs (1) for unbiased TBPTT
-training   (2) learning the schedule with each arm
-report     the tables
-figure     both parts, for both problems
-config     the fields
+problems    a noisy quadratic and a small network as cells, and their loss over both rates
+signs       (1) the sign of the meta-gradient along a range of rates
+look_backs  (1) for unbiased TBPTT
+training    (2) learning the schedule with each arm
+report      the tables
+figure      both parts, for both problems
+config      the fields
 """

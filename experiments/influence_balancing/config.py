@@ -60,5 +60,7 @@ def check(config: Any) -> None:
         given = f"arms holds {arm.text}"
         if arm.name not in NAMES or arm.arguments.get("draw_offset"):
             raise ConfigError(f"{given}: expected {', '.join(NAMES)}.")
+        if arm.arguments.get("segment_start", "carried") != "carried":
+            raise ConfigError(f"{given}: expected segments that start with the carry before them.")
         if at_unroll_end and arm.length % 1 != 0:
             raise ConfigError(f"{given}: with loss_at='unroll end', expected an integer length.")

@@ -1,5 +1,6 @@
 """Compares tools for long dependencies on four tasks, at equal work.
 
+config    the fields
 arms      the table of arms: an estimator, a cell and an optimiser each, with their costs
 model     the cells, the readout, the critic
 problems  copy memory, the adding problem, digits pixel by pixel, a character text

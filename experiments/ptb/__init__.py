@@ -11,4 +11,7 @@ model               one recurrent layer, a readout, cross-entropy; bits per char
 config              every field of a configuration; the estimator and the measurements it names
 trained             the params of a run
 run                 one run, from a configuration to results.json
+cost                what a run costs, for --dry_run
+command_line        the flags of commands that read Penn Treebank
+figure              the curve of one run
 """

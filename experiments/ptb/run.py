@@ -106,8 +106,8 @@ def run(
 ) -> dict[str, Any]:
     """Trains, evaluates, and writes all results into the workdir.
 
-    These are `results.json`, `vocabulary.json`, the curve of the losses (`curve.png` and `.svg`)
-    and the report (`report.html`).
+    These are `vocabulary.json`, the curve of the losses (`curve.png` and `.svg`), the report
+    (`report.html`) and, last, `results.json`.
 
     The best params are those with the fewest bits per character on the validation text, evaluated
     after each epoch in `config.columns` columns. At the end both texts are scored with these, as
@@ -159,7 +159,7 @@ def _begin(config: Any, command_line: CommandLine, prepared: Prepared) -> None:
 def _finish(
     config: Any, workdir: Workdir, prepared: Prepared, result: TrainResult
 ) -> dict[str, Any]:
-    """Scores the best params, writes the results, the curve and the report."""
+    """Scores the best params, writes the curve, the report and, last, the results."""
     corpus, counts = prepared.corpus, prepared.corpus.counts()
     score = _make_score(prepared)
     identity = {"config": workdir.config_hash()}
@@ -182,10 +182,11 @@ def _finish(
     results |= {"characters": counts, "steps_per_epoch": len(prepared.xs)}
     results |= {"left_over_symbols": prepared.left_over, "config": config.to_dict()}
     results["time"] = {"elapsed_seconds": result.progress.elapsed_seconds}
-    write_atomically(workdir.path / "results.json", json.dumps(results, indent=2) + "\n")
     curve = figure.draw(read_metrics(workdir.metrics_path), config)
     figures.save(curve, workdir.path / "curve.png")
-    write_html(workdir.path)
+    write_html(workdir.path, results=results)
+    # Last: a study takes a run with this file for finished, and does not start it again.
+    write_atomically(workdir.path / "results.json", json.dumps(results, indent=2) + "\n")
     line = (
         "{arm}, seed {seed}, learning rate {learning_rate:g}: valid {valid_bpc:.4f}, test "
         "{test_bpc:.4f} bits per character (best of {num_epochs} epochs: {best_epoch})"

@@ -12,7 +12,7 @@ Every run is a process with its own folder in --workdir/runs, or a job with --ex
 `experiments.common.slurm`). The same command again resumes what is unfinished. --arms says which
 arms are run, and in which order; --jobs 0 runs nothing and writes the report of what is there.
 --rows names the `rows.jsonl` of other folders, such as one from another machine: their runs join
-the report.
+the report. Runs of another training than this study's are refused.
 """
 
 import json
@@ -23,6 +23,7 @@ from typing import Any
 from absl import flags
 
 from experiments.common import cli, figures, slurm
+from experiments.common.errors import ConfigError
 from experiments.common.report import Row
 from experiments.common.workdir import write_atomically
 from experiments.ptb import command_line as ptb_flags
@@ -40,13 +41,24 @@ SEEDS = (0, 1)
 _ROWS = flags.DEFINE_list("rows", [], "rows.jsonl of other folders, whose runs join the report.")
 
 
+def check(config: Any) -> None:
+    """Raises ConfigError for a configuration that this study does not run with."""
+    if config.shadow.every:
+        raise ConfigError(
+            f"shadow.every is {config.shadow.every}: experiments.ptb_authors does not measure its "
+            "runs, so expected 0. Leave the field out, or measure one run with experiments.ptb."
+        )
+
+
 def _cost(config: Any) -> list[str]:
+    check(config)
     arms, seeds, _ = command_line.read(ARMS, SEEDS)
     study = Study(arms, tuning_seeds=seeds, seeds=(), folder=pathlib.Path())
     return [study.describe_runs(), *cost(config)]
 
 
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
+    check(config)
     arms, seeds, jobs = command_line.read(ARMS, SEEDS)
     study = Study(
         arms,
@@ -59,7 +71,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
         run_arguments=given_flags.for_runs(),
     )
 
-    others = rows.read(_ROWS.value, study.config().model.hidden_size, study.config().num_epochs)
+    others = rows.read(_ROWS.value, config)
 
     def write(finished: Sequence[Row]) -> None:
         found = rows.collect(study, study.runs(finished))

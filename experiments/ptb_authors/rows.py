@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.common.config import flatten
 from experiments.common.errors import ConfigError
 from experiments.common.metrics import read_metrics
 from experiments.common.report import Row
-from experiments.common.workdir import write_atomically
+from experiments.common.workdir import Workdir, as_json, write_atomically
+from experiments.ptb.config import default_config
 from experiments.ptb_authors import since_zero
 from experiments.ptb_authors.arms import ARMS
 from experiments.ptb_study.report import Run
@@ -21,6 +23,9 @@ from experiments.ptb_study.study import Study
 # character after each of 20 epochs, 6 runs of each method with 1000 units. (There are 7 files of
 # each, and one is a copy.) Run 1 of ARTBP and run 2 of TBPTT have a forget bias of 2.
 _AUTHORS = pathlib.Path(__file__).parents[1] / "results" / "ptb_authors" / "authors_curves.csv"
+
+# Fields in which the runs of a study differ, and fields that change no number but by rounding.
+_NOT_COMPARED = ("arm", "seed", "optimizer.learning_rate", "driver", "shadow.")
 
 
 def authors_curves() -> dict[str, dict[str, np.ndarray]]:
@@ -40,9 +45,10 @@ def authors_curves() -> dict[str, dict[str, np.ndarray]]:
 def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
     """The rows of these runs, without those that have finished no epoch.
 
-    A row has the fields of `Run`, "train_bits" and "valid_bpc" for each finished epoch and, if the
-    run is finished, "scores" (see `since_zero.scores`), "results" (bits at batch 1 and in columns)
-    and the number of characters of each text; otherwise these are None.
+    A row has the fields of `Run`, "training" (see `training_of`), "train_bits" and "valid_bpc" for
+    each finished epoch and, if the run is finished, "scores" (see `since_zero.scores`), "results"
+    (bits at batch 1 and in columns) and the number of characters of each text; otherwise these are
+    None.
     """
     rows = []
     for run in dict.fromkeys(runs):
@@ -52,7 +58,8 @@ def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
         epochs = [line for line in lines if line["kind"] == "evaluation"]
         if not epochs:
             continue
-        row = run._asdict() | {"units": study.config(run).model.hidden_size}
+        config = study.config(run)
+        row = run._asdict() | {"units": config.model.hidden_size, "training": training_of(config)}
         row |= {name: [epoch[name] for epoch in epochs] for name in ("train_bits", "valid_bpc")}
         row |= {"results": None, "scores": None}
         if study.finished(run) is not None:
@@ -64,22 +71,40 @@ def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def read(paths: Sequence[str], units: int, num_epochs: int) -> list[Row]:
-    """The rows in these files, of other folders of a study.
+def training_of(config: Any) -> dict[str, Any]:
+    """{"section.field": value} of a configuration: the fields in which compared runs must agree.
 
-    ConfigError for a file that cannot be read, or a row of another model or another training.
+    A field that the configuration does not have was added later, and has its default.
     """
+    fields = flatten(as_json(default_config())) | flatten(as_json(config))
+    return {name: value for name, value in fields.items() if not name.startswith(_NOT_COMPARED)}
+
+
+def read(paths: Sequence[str], config: Any) -> list[Row]:
+    """The rows in these files, of other folders of a study with the configuration `config`.
+
+    ConfigError for a file that cannot be read, or a row of another training. Rows of earlier
+    versions do not hold their training. For these it is that of the config.json beside the file. If
+    there is none, only the units and the number of epochs are compared.
+    """
+    units, num_epochs = config.model.hidden_size, config.num_epochs
     rows = []
     for path in paths:
         try:
+            beside = _training_beside(pathlib.Path(path))
             text = pathlib.Path(path).read_text(encoding="utf-8")
             found = [json.loads(line) for line in text.splitlines()]
-            sizes = dict.fromkeys((_run(row), row["units"], *_progress(row)) for row in found)
+            known = [
+                (_run(row), row["units"], *_progress(row), row.get("training", beside))
+                for row in found
+            ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"--rows: cannot read {path}: {error!r}. Expected a rows.jsonl of this study."
             ) from error
-        for _, of_row, is_finished, epochs in sizes:
+        for _, of_row, is_finished, epochs, training in known:
+            if training is not None:
+                _refuse_other_training(path, training, config)
             if of_row != units or epochs > num_epochs or (is_finished and epochs < num_epochs):
                 raise ConfigError(
                     f"--rows: {path} has a run with {of_row} units and {epochs} epochs. Expected "
@@ -88,6 +113,28 @@ def read(paths: Sequence[str], units: int, num_epochs: int) -> list[Row]:
                 )
         rows += found
     return rows
+
+
+def _training_beside(path: pathlib.Path) -> dict[str, Any] | None:
+    """That of the study in whose folder the file lies; None if there is no config.json."""
+    workdir = Workdir(path.parent)
+    if not workdir.config_path.is_file():
+        return None
+    return training_of(workdir.read_config()["study_of"])
+
+
+def _refuse_other_training(path: str, training: dict[str, Any], config: Any) -> None:
+    there, given = training_of(default_config()) | training, training_of(config)
+    differing = [
+        f"{name} ({there.get(name, 'absent')!r} there, {given.get(name, 'absent')!r} here)"
+        for name in sorted(there.keys() | given.keys())
+        if there.get(name) != given.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"--rows: {path} has a run of another training than this study's. These fields differ: "
+            f"{', '.join(differing)}. Expected the same training: the numbers are compared."
+        )
 
 
 def joined(found: Sequence[Row], others: Sequence[Row]) -> list[Row]:

@@ -17,7 +17,7 @@ from experiments.common.errors import WorkdirError, run_guarded
 from experiments.common.metrics import read_metrics
 from experiments.common.report import Column, Row, interval, markdown_table
 from experiments.common.workdir import read_workdir
-from experiments.ptb_study.report import run_of, select
+from experiments.ptb_study.report import run_of, runs_of_arm
 
 
 def measurements(
@@ -27,7 +27,7 @@ def measurements(
     found = {
         arm: [
             row
-            for run in map(run_of, select(rows, "compare", arm, finished=True))
+            for run in map(run_of, runs_of_arm(rows, "compare", arm, finished=True))
             for row in read_metrics(folder / "runs" / run.name / "metrics.jsonl")
             if row["kind"] == "measurement"
         ]

@@ -57,7 +57,9 @@ def diverged(row: Row) -> bool:
     return (row["failure"] or "").startswith("diverged")
 
 
-def select(rows: Sequence[Row], purpose: str, arm: str, *, finished: bool = False) -> list[Row]:
+def runs_of_arm(
+    rows: Sequence[Row], purpose: str, arm: str, *, finished: bool = False
+) -> list[Row]:
     """The rows of an arm's runs of that purpose, by rate and seed; `finished`: without failures."""
     chosen = [row for row in rows if (row["purpose"], row["arm"]) == (purpose, arm)]
     chosen = [row for row in chosen if not (finished and row["failure"])]
@@ -69,7 +71,7 @@ def choose_rate(rows: Sequence[Row], arm: str) -> tuning.Choice | None:
 
     A rate at which one of them has failed, or is missing, is never chosen.
     """
-    tuned = select(rows, "tune", arm)
+    tuned = runs_of_arm(rows, "tune", arm)
     valid = {(r["seed"], r["learning_rate"]): r["valid_bpc"] for r in tuned if not r["failure"]}
     seeds, rates = (sorted({row[field] for row in tuned}) for field in ("seed", "learning_rate"))
     losses = [[valid.get((seed, rate), math.inf) for rate in rates] for seed in seeds]
@@ -81,7 +83,7 @@ def paired_differences(
 ) -> list[float]:
     """`number` ("valid_bpc" or "test_bpc"), `arm` minus `reference`, for each common seed."""
     ours, theirs = (
-        {row["seed"]: row[number] for row in select(rows, "compare", name, finished=True)}
+        {row["seed"]: row[number] for row in runs_of_arm(rows, "compare", name, finished=True)}
         for name in (arm, reference)
     )
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs)]
@@ -97,7 +99,7 @@ def unfinished(rows: Sequence[Row], arm: str, reference: str, seeds: Sequence[in
     """The runs without which the two cannot be compared on all of `seeds`: one item per run."""
     missing = []
     for name in (arm, reference):
-        found = {row["seed"]: row for row in select(rows, "compare", name)}
+        found = {row["seed"]: row for row in runs_of_arm(rows, "compare", name)}
         for seed in seeds:
             if seed not in found:
                 missing.append(f"{name} has not finished on seed {seed}")
@@ -145,7 +147,7 @@ def markdown(
     if paired:
         sections.append(_comparison(rows, paired, seeds))
     compared, tuned = (
-        [row for name in references for row in select(rows, purpose, name)]
+        [row for name in references for row in runs_of_arm(rows, purpose, name)]
         for purpose in ("compare", "tune")
     )
     columns: list[Column] = [
@@ -177,7 +179,7 @@ def _comparison(rows: Sequence[Row], paired: Mapping[str, str], seeds: Sequence[
     headings = ("arm", "test bpc", "reference", "paired seeds", "difference, valid", "test")
     lines, verdicts = [], []
     for name in dict.fromkeys([*paired.values(), *paired]):
-        bits = [row["test_bpc"] for row in select(rows, "compare", name, finished=True)]
+        bits = [row["test_bpc"] for row in runs_of_arm(rows, "compare", name, finished=True)]
         cells = [name, f"{statistics.fmean(bits):.4f}" if bits else ""]
         if reference := paired.get(name):
             valid, test = (

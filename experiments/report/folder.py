@@ -43,15 +43,16 @@ _OF_RUNS = (
 )
 
 
-def write_html(folder: str | Path, path: Path | None = None) -> Path:
+def write_html(folder: str | Path, path: Path | None = None, *, results: Any = None) -> Path:
     """Writes the report of a folder to `path`, or to report.html in it, and returns the path.
 
-    Raises WorkdirError for a folder that holds no run.
+    `results`: of a training whose results.json is not written yet. Raises WorkdirError for a folder
+    that holds no run.
     """
     workdir, config = read_workdir(folder)
     rows = read_metrics(workdir.metrics_path) if workdir.metrics_path.is_file() else []
     if any(row["kind"] == "train" for row in rows):
-        page = _training(workdir, config, rows)
+        page = _training(workdir, config, rows, results or _results(workdir))
     elif "study_of" in config:
         page = _study(workdir, config["study_of"])
     else:
@@ -61,8 +62,10 @@ def write_html(folder: str | Path, path: Path | None = None) -> Path:
     return path
 
 
-def _training(workdir: Workdir, config: Mapping[str, Any], rows: Sequence[Row]) -> Page:
-    arm, results = _arm(config.get("arm")), _results(workdir)
+def _training(
+    workdir: Workdir, config: Mapping[str, Any], rows: Sequence[Row], results: Any
+) -> Page:
+    arm = _arm(config.get("arm"))
     page = Page(arm.label if arm else workdir.path.name, f"One training, {workdir.path.name}")
     train = [row for row in rows if row["kind"] == "train"]
     last, speed = train[-1], _median_speed(train)

@@ -88,10 +88,11 @@ class Sweep:
         return {run: self._outcome(run, running) for run in self.runs}
 
     def _outcome(self, run: Run, running: Set[Run]) -> Outcome:
-        if (found := self._read_results(run)) is not None:
-            return Outcome("finished", results=found)
-        if run in self._failures:
+        found = self._read_results(run)
+        if run in self._failures:  # also where it failed after it had written its results
             return Outcome("failed", self._failures[run])
+        if found is not None:
+            return Outcome("finished", results=found)
         return Outcome("running" if run in running else "not finished")
 
     def _read_results(self, run: Run) -> Any:

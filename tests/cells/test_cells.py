@@ -79,6 +79,22 @@ def test_dtypes_are_kept(name, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves((params, carry, y))} == {jnp.dtype(dtype)}
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_what_a_loop_stores_is_not_bfloat16_on_a_cpu(name):
+    """Weights are bfloat16 and the carry is not, as for `model.products=bfloat16` of Penn Treebank.
+
+    XLA on a CPU would convert the whole buffer of residuals at every step.
+    """
+    cell = getattr(cells, name)
+    params = cell.init(jax.random.key(0), 5, 3, dtype=jnp.bfloat16)
+    carry = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), cell.initial_carry(params, 2))
+    recurrence = cell.recurrence(params)
+    *_, residuals = recurrence.step(carry, recurrence.project(jnp.ones((2, 5), jnp.bfloat16)))
+    stored = jax.tree.leaves((residuals, recurrence.residuals_like(carry)))
+    is_cpu = jax.default_backend() == "cpu"
+    assert all(leaf.dtype == jnp.float32 for leaf in stored) or not is_cpu
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_recurrent_blocks_start_orthogonal(name):
     _, params, _, _ = start(name)

@@ -83,6 +83,10 @@ BAD = {
         ("arms=('tbptt',)", "'length'"),
         ("arms=('artbp(1, alpha=4)',)", "mean_length"),
         ("arms=('rtrl(16)',)", "expected tbptt, artbp, uncompensated, unbiased_tbptt"),
+        (
+            """arms=('artbp(16, alpha=4, segment_start="initial")',)""",
+            "expected segments that start with the carry before them",
+        ),
         ("arms=()", "arms is empty"),
         ("schedule=steps", "expected one of time steps, updates, constant"),
         ("grid_schedules=('constant',)", "grid_schedules: 'constant' is unknown"),

@@ -59,6 +59,13 @@ def test_texts_with_one_meaning_are_one_arm():
         ("artbp(16)", "expected alpha"),
         ("artbp(16, alpha=4, law='geometric')", "expected alpha, for the polynomial law, or"),
         ("tbptt_k1_k2(4, 8, mode='new')", "past_weights"),
+        ("tbptt_k1_k2(4, 8, losses='old')", "losses='old'; expected one of new, window"),
+        ("tbptt_k1_k2(0, 5)", "k1=0"),
+        ("tbptt_k1_k2(5, 0)", "k2=0"),
+        ("adaptive_tbptt(0)", "length=0"),
+        ("unbiased_tbptt(50, hazard=0)", "hazard=0, expected a number between 0 and 1"),
+        ("unbiased_tbptt(50, hazard=1.5)", r"hazard=1\.5, expected a number between 0 and 1"),
+        ("unbiased_tbptt(50, hazard=0.5, mode='new')", "mode='new'; expected one of stored"),
         ("gpes(16, 24)", "draw_every=24 is not a multiple"),
         ("pes(16, num_pairs=0)", "num_pairs=0"),
         ("forward_gradient(4, num_directions=0)", "num_directions=0"),
@@ -71,6 +78,15 @@ def test_texts_with_one_meaning_are_one_arm():
 def test_what_is_no_arm_is_refused_with_what_there_is(text, words):
     with pytest.raises(ConfigError, match=words):
         parse(text)
+
+
+@pytest.mark.parametrize("law", ["alpha=4", "law='geometric'"])
+def test_compensation_makes_no_arm_from_zero_unbiased(law):
+    assert parse(f"artbp(4, {law})").claims.bias == "none"
+    from_zero = parse(f"artbp(4, {law}, segment_start='initial')").claims
+    assert (from_zero.bias, from_zero.unbiased, from_zero.random) == ("truncation", False, True)
+    for text in ("uncompensated(4, alpha=4, {})", "tbptt(4, {})", "tbptt(4, draw_offset=True, {})"):
+        assert not parse(text.format("segment_start='initial'")).claims.unbiased
 
 
 def test_an_experiment_may_have_arms_of_its_own():

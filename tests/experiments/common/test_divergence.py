@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from problems import make_problem
 
 import artbp
 from experiments.common import divergence
@@ -126,6 +127,47 @@ def test_skip_leaves_out_one_update_and_begins_anew(driver, tmp_path):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row.get("skipped", 0) for row in rows] == [0, 0, 1, 0, 0, 0]
     assert all(row["loss"] is not None for row in rows[:5])
+
+
+# One for each kind of inner state; the others with `-m ''`.
+BEGIN_ANEW = ("tbptt_stored", "tbptt_reforward", "adaptive_tbptt", "unbiased_tbptt", "uoro", "pes")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in BEGIN_ANEW else [pytest.mark.slow])
+        for name, row in artbp.REGISTRY.items()
+        if not row.segmentwise  # these have no inner state
+    ],
+)
+def test_the_gradients_after_a_skip_are_those_of_a_new_sequence(name):
+    """Also where a window is longer than the new sequence, and where a measurement is due."""
+    num_before, num_after = 5, 5
+    problem = make_problem("rnn", 60)
+    estimator = artbp.REGISTRY[name].build(problem.cell, problem.loss_fn, 2)
+    estimate = jax.jit(estimator.estimate)
+
+    def gradients(state, stream, number):
+        found = []
+        for _ in range(number):
+            grads, state, _ = estimate(problem.params, state, stream)
+            found.append(grads)
+        return found, state
+
+    start = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    _, state = gradients(start, problem.stream, num_before)
+    anew = divergence.begin_anew(estimator, problem.params, state, jnp.asarray(True))
+    found, _ = gradients(anew, problem.stream, num_after)
+    # The same draws, on a stream that begins where the other one stands.
+    start = start._replace(num_estimates=state.num_estimates)
+    rest = jax.tree.map(lambda leaf: jnp.roll(leaf, -int(state.position), axis=0), problem.stream)
+    expected, _ = gradients(start, rest, num_after)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
+    )
+    going_on, _ = gradients(state, problem.stream, 1)
+    assert not np.allclose(going_on[0]["readout"], expected[0]["readout"], rtol=1e-2)
 
 
 def test_skip_stops_where_every_segment_is_bad(tmp_path, monkeypatch):

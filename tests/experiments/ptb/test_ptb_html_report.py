@@ -51,6 +51,22 @@ def test_a_run_has_its_curve_and_a_report_of_all_that_it_measured(watched):
     assert "optimizer.learning_rate" in reader.cells and "0.01" in reader.cells
 
 
+def test_the_results_of_a_run_are_written_last(watched, tmp_path, monkeypatch):
+    """A study takes a run with results.json for finished, and does not start it again."""
+    folder, written = tmp_path / "run", ("results.json", "report.html", "curve.*")
+    shutil.copytree(watched, folder, ignore=shutil.ignore_patterns(*written))
+
+    def write(*args, **kwargs):
+        assert (folder / "curve.svg").exists() and not (folder / "results.json").exists()
+        return write_html(*args, **kwargs)
+
+    monkeypatch.setattr("experiments.ptb.run.write_html", write)
+    config = load_config(default_config(), overrides=OVERRIDES)
+    run(config, tiny_ptb.command_line(folder, resume=True))
+    assert (folder / "results.json").exists()
+    assert "<dd>finished</dd>" in (folder / "report.html").read_text()
+
+
 def test_an_unfinished_run_has_a_report(watched, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(watched, folder, ignore=shutil.ignore_patterns("checkpoints", "results.json"))

@@ -1,7 +1,9 @@
 """The study of the authors' protocol: one small study as processes, its rows, table and figure."""
 
+import importlib
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +11,15 @@ import numpy as np
 import pytest
 
 from experiments.common.arms import parse
+from experiments.common.config import load_config
 from experiments.common.errors import ConfigError
+from experiments.ptb.config import default_config
 from experiments.ptb.model import bits_per_character, character_model
 from experiments.ptb_authors import figure, report, rows, since_zero
 from experiments.ptb_authors.arms import ARMS, PAIRS
 from experiments.ptb_study.study import Study, chosen_arms, finished_rows, run_study
 
+ROOT = Path(__file__).parents[3]
 NEWLINE = 0
 SYMBOLS = np.random.default_rng(1).integers(0, 6, 47).astype(np.int32)
 
@@ -75,32 +80,103 @@ def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path)
     assert row["valid_bpc"] == collected[0]["valid_bpc"][:1]
 
 
-def test_rows_of_another_folder_join(collected, tmp_path):
+def with_fields(config, *overrides):
+    return load_config(config, overrides=overrides)
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def without_training(row):
+    """As earlier versions wrote it."""
+    return {name: value for name, value in row.items() if name != "training"}
+
+
+def test_rows_of_another_folder_join(study, collected, tmp_path):
     [first, second] = collected
-    file, units = tmp_path / "rows.jsonl", first["units"]
+    file, config = tmp_path / "rows.jsonl", study.config()
     other_seed = second | {"seed": 0}
     not_finished = first | {"results": None, "valid_bpc": [9.0]}
     rows_of_file = [second | {"train_bits": [9.0]}, other_seed, not_finished]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows_of_file))
-    others = rows.read([str(file)], units, num_epochs=2)
+    others = rows.read([write_rows(file, rows_of_file)], config)
     assert others == rows_of_file
     # Of two rows of a run the one that has come farther counts; if both have, the own one.
     assert rows.joined([second, first], others) == [first, other_seed, second]
     assert rows.joined([not_finished], [first]) == [first]
     assert rows.joined([second, first], []) == [second, first]
 
-    with pytest.raises(ConfigError, match=rf"{units} units and 2 epochs. Expected .* 9 units"):
-        rows.read([str(file)], 9, num_epochs=2)
-    with pytest.raises(ConfigError, match=r"2 epochs. Expected .* 20 epochs"):
-        rows.read([str(file)], units, num_epochs=20)
-    # Every row is checked, not only the last one of a run.
-    file.write_text("".join(json.dumps(row) + "\n" for row in (first | {"units": 9}, first)))
-    with pytest.raises(ConfigError, match="9 units and 2 epochs"):
-        rows.read([str(file)], units, num_epochs=2)
-    file.write_text(json.dumps(second | {"arm": "tbptt-none"}) + "\n")
+    with pytest.raises(ConfigError, match="has a run with 8 units and 3 epochs"):
+        write_rows(file, [first | {"valid_bpc": [9.0] * 3}])
+        rows.read([str(file)], config)
+    write_rows(file, [second | {"arm": "tbptt-none"}])
     for path in (file, tmp_path / "none.jsonl"):
         with pytest.raises(ConfigError, match=rf"{path.name}.*Expected a rows.jsonl"):
-            rows.read([str(path)], units, num_epochs=2)
+            rows.read([str(path)], config)
+
+
+def test_rows_of_another_training_do_not_join(study, collected, tmp_path):
+    [first, second] = collected
+    file, config = tmp_path / "rows.jsonl", study.config()
+    write_rows(file, collected)
+    for override, words in (
+        ("batch=8", r"differ: batch \(4 there, 8 here\)\. Expected"),
+        ("model.cell=lstm", r"model\.cell \('authors_lstm' there, 'lstm' here\)"),
+        ("data.keep_line_spaces=False", "data.keep_line_spaces"),
+        ("optimizer.options.eps=1e-3", r"optimizer.options.eps \('absent' there, 0\.001 here\)"),
+        ("optimizer.clip_norm=1.0", "optimizer.clip_norm"),
+        ("num_epochs=3", "num_epochs"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            rows.read([str(file)], with_fields(config, override))
+    # The arm, the rate, the seed and the driver of a run are its own.
+    same = with_fields(
+        config, "arm=tbptt(2)", "optimizer.learning_rate=1.0", "seed=7", "driver=host"
+    )
+    assert rows.read([str(file)], same) == collected
+    # Every row is checked, not only the last one of a run; a field that it lacks was added later.
+    other = first["training"] | {"batch": 8}
+    write_rows(file, [first | {"training": other}, first])
+    with pytest.raises(ConfigError, match="8 there, 4 here"):
+        rows.read([str(file)], config)
+    del other["on_divergence"], other["model.products"]
+    write_rows(file, [second | {"training": other | {"batch": 4}}])
+    rows.read([str(file)], config)
+
+
+def test_rows_that_do_not_hold_their_training_have_that_of_the_folder(study, collected, tmp_path):
+    file, config = tmp_path / "rows.jsonl", study.config()
+    write_rows(file, map(without_training, collected))
+    other_batch = with_fields(config, "batch=8")
+    assert len(rows.read([str(file)], other_batch)) == 2  # nothing says that it is another one
+    with pytest.raises(ConfigError, match=r"8 units and 2 epochs. Expected .* 9 units"):
+        rows.read([str(file)], with_fields(config, "model.hidden_size=9"))
+    with pytest.raises(ConfigError, match=r"2 epochs. Expected .* 20 epochs"):
+        rows.read([str(file)], with_fields(config, "num_epochs=20"))
+    (tmp_path / "config.json").write_text(json.dumps({"study_of": config.to_dict()}))
+    assert len(rows.read([str(file)], config)) == 2
+    with pytest.raises(ConfigError, match="4 there, 8 here"):
+        rows.read([str(file)], other_batch)
+
+
+def test_the_rows_of_the_repository_can_be_read():
+    """They are of a version that did not write the training, and has fewer fields."""
+    config = load_config(default_config(), ROOT / "configs" / "ptb" / "authors.py")
+    path = str(ROOT / "experiments" / "results" / "ptb_authors" / "units256" / "rows.jsonl")
+    assert len(rows.read([path], with_fields(config, "model.hidden_size=256"))) >= 10
+    with pytest.raises(ConfigError, match=r"model\.hidden_size"):
+        rows.read([path], config)
+
+
+def test_measurements_are_refused():
+    """They were left out silently: every run here is one of a kind that is not measured."""
+    main = importlib.import_module("experiments.ptb_authors.__main__")
+    config = load_config(default_config(), overrides=["shadow.every=100"])
+    with pytest.raises(ConfigError, match=r"shadow\.every is 100: .* expected 0") as caught:
+        main.check(config)
+    assert "\n" not in str(caught.value)
+    main.check(default_config())
 
 
 def test_table_and_figure(collected):

@@ -1,10 +1,12 @@
 """The report of an experiment of minutes, and of the results in the repository."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import html_pages
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.common import figures
 from experiments.common.cli import CommandLine
@@ -44,6 +46,29 @@ def test_a_study_writes_its_report(folder):
     [figure] = reader.figures
     assert (figure["title"], figure["alt"]) == ("A <toy>", "A <toy>. Two & two.")
     assert reader.cells == ["<b>", "1.5\u00a0±\u00a00.1", "seed", "0", "words", '"<i>"']
+
+
+def test_files_are_written_whole_or_not_at_all(folder, tmp_path, monkeypatch):
+    """An error in the middle of a file leaves the file of an earlier run as it was."""
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+
+    def contents():
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    before, report = contents(), draw(None, None)
+    with pytest.raises(TypeError):
+        report._replace(rows=[{"name": "other"}, {"name": object()}]).write(tmp_path, "toy")
+    assert contents() == before
+
+    def stops_half_way(self, file, **options):
+        write = file.write if hasattr(file, "write") else file.write_bytes
+        write(b"half")
+        raise OSError
+
+    monkeypatch.setattr(Figure, "savefig", stops_half_way)
+    with pytest.raises(OSError):
+        report.write(tmp_path, "toy")
+    assert contents() == before
 
 
 def test_the_command_writes_the_same_page_elsewhere(folder, tmp_path, monkeypatch, capsys):

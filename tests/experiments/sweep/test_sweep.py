@@ -253,27 +253,27 @@ def test_ctrl_c_stops_the_runs_and_the_table_says_which_are_left(load, tmp_path,
 
 
 def test_a_sweep_on_slurm_has_the_same_rows(load, tmp_path):
-    """The jobs of the fake cluster end at once: one with results, one without."""
+    """The jobs of the fake cluster end at once. The last one fails after it has written results."""
     folder = tmp_path / "sweep"
-    sweep = Sweep(balancing(load, 0.1, 0.2), folder)
+    sweep = Sweep(balancing(load, 0.1, 0.2, 0.4), folder)
 
     class Cluster(Executor):
         def submit(self, command):
             job = super().submit(command)
-            if job.outcome == 0:
-                workdir = sweep.run_folder(sweep.runs[0])
+            run = sweep.runs[len(cluster.commands) - 1]
+            if job.outcome != 2:
+                workdir = sweep.run_folder(run)
                 workdir.mkdir(parents=True)
                 (workdir / "results.json").write_text('[{"loss": null}]')
-            else:
-                log = folder / "logs" / f"{sweep.runs[1].name}.log"
-                log.write_text("ConfigError: no such file\n")
+            if job.outcome != 0:
+                (folder / "logs" / f"{run.name}.log").write_text("ConfigError: no such file\n")
             return job
 
-    cluster = Cluster(Job(1, 0), Job(2, 2))
+    cluster = Cluster(Job(1, 0), Job(2, 2), Job(3, 1))
     sweep.run_missing(SubmittedJobs(1, cluster, poll_seconds=0.01))
-    assert [row["state"] for row in read_rows(folder)] == ["finished", "failed"]
-    assert "failed: ConfigError: no such file" in (folder / "table.md").read_text()
-    assert len(cluster.commands) == 2
+    assert [row["state"] for row in read_rows(folder)] == ["finished", "failed", "failed"]
+    assert (folder / "table.md").read_text().count("failed: ConfigError: no such file") == 2
+    assert len(cluster.commands) == 3
 
 
 def test_the_bits_of_a_training_are_in_the_table(load, tmp_path):
