@@ -123,7 +123,7 @@ def unbiased_tbptt(
       mode: see above.
       stored_windows: in mode "stored", the number of older windows whose residuals are stored.
         Default: the smallest number that a look-back exceeds with probability at most 1/64, but
-        not above 16. Not for mode "reforward".
+        not above 16. In mode "reforward" it has no effect.
       stored_carries: the number of older windows of which the carry that entered them is stored,
         rounded up to an even number. Twice as many carries are stored: those of the last windows,
         and others further back. Default: the smallest number that a look-back exceeds with
@@ -150,11 +150,6 @@ def unbiased_tbptt(
         raise ValueError(f"mode={mode!r}; expected one of {', '.join(get_args(Mode))}.")
     if stored_windows is None:
         stored_windows = default_stored_windows(law)
-    elif mode != "stored":
-        raise ValueError(
-            f"stored_windows={stored_windows!r} with mode={mode!r}, which stores no residuals; "
-            "leave it out, or use mode='stored'."
-        )
     if stored_carries is None:
         stored_carries = max(2, _rarely_exceeded(law, _VERY_RARE, _MOST_CARRIES))
     check_positive(stored_windows=stored_windows, stored_carries=stored_carries, integer=True)

@@ -80,7 +80,7 @@ class Training:
             truncation_length=config.truncation_length,
             mode=mode,
             normalizer=float(config.truncation_length * config.batch),
-            stored_windows=config.older_windows if mode == "stored" else None,
+            stored_windows=config.older_windows,
             stored_carries=config.older_windows,
         )
 

@@ -291,7 +291,6 @@ def test_vmap_over_keys_is_a_loop_over_keys():
         ({"truncation_length": 0}, "truncation_length=0"),
         ({"mode": "fast"}, "'stored', 'reforward'|stored, reforward"),
         ({"stored_windows": 0}, "stored_windows=0"),
-        ({"mode": "reforward", "stored_windows": 3}, "stores no residuals"),
         ({"stored_carries": 1.5}, "stored_carries=1.5"),
     ],
 )
