@@ -1712,7 +1712,7 @@ LIBRARY_FAULTS = [
         "product -= a.imag.astype(dtype) * b.imag.astype(dtype)",
         "pass",
         [
-            f"{DIAGNOSTICS}test_complex_numbers.py::test_the_covariance_has_two_rows_for_each_complex_number"
+            f"{DIAGNOSTICS}test_complex_gradients.py::test_the_covariance_has_two_rows_for_each_complex_number"
         ],
         "A cotangent times a tangent is Re(a · b).",
     ),
@@ -1722,7 +1722,7 @@ LIBRARY_FAULTS = [
         "direction = jax.tree.map(jnp.conj, direction)",
         "direction = jax.tree.map(jnp.asarray, direction)",
         [
-            f"{DIAGNOSTICS}test_complex_numbers.py::test_the_covariance_has_two_rows_for_each_complex_number"
+            f"{DIAGNOSTICS}test_complex_gradients.py::test_the_covariance_has_two_rows_for_each_complex_number"
         ],
         "The inner product conjugates the gradient; a derivative along z does not.",
     ),
