@@ -91,7 +91,7 @@ def of_real_steps(first: Any, lengths: Any, xp: Any = jnp) -> Any:
       lengths: int `[B]`.
       xp: `jax.numpy` or NumPy.
     """
-    if _tree.is_key(first):
+    if _tree.is_key(first) or not lengths.shape[0]:
         return first
     first = xp.asarray(first)
     shape = (-1, *(1,) * (first.ndim - 1))

@@ -158,3 +158,12 @@ def test_integers_keys_and_shared_inputs():
 def test_lengths_that_do_not_fit(lengths, message):
     with pytest.raises(ValueError, match=message):
         artbp.Stream(np.ones((4, 2, 1)), lengths=np.array(lengths))
+
+
+def test_a_batch_without_rows():
+    stream = artbp.Stream(np.zeros((3, 0, 2)), lengths=np.zeros(0, np.int32))
+    assert stream.num_steps == 3 and stream.xs.shape == (3, 0, 2)
+    cell = lambda params, carry, x: (params * carry + x, carry)  # noqa: E731
+    xs, lengths = jnp.zeros((3, 0, 2)), jnp.zeros(0, jnp.int32)
+    _, ys = artbp.unroll(cell, jnp.float32(0.5), jnp.zeros((0, 2)), xs, lengths=lengths)
+    assert ys.shape == (3, 0, 2)
