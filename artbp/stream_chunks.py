@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from artbp._checks import check_positive
 from artbp.estimators.base import (
@@ -22,6 +21,7 @@ from artbp.estimators.base import (
     Plan,
     check_estimator,
     check_state,
+    draw_ahead,
 )
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_stream
@@ -242,17 +242,15 @@ def _segments(
     limit = max(_LONGEST, num_steps + 1)
 
     @jax.jit
-    def draw(segments: jax.Array) -> jax.Array:
-        # One by one: under `jax.vmap` keys of some implementations give other numbers.
-        return lax.map(lambda n: length_of(rng_key, n, limit), segments)
+    def draw(first: Any) -> jax.Array:
+        return draw_ahead(lambda n: length_of(rng_key, n, limit), first, _AHEAD)
 
     n, lengths = first, collections.deque[int]()
     while True:
         total = last = 0
         while True:  # as many whole segments as fit; at least one
             if not lengths:
-                drawn = draw(jnp.arange(n, n + _AHEAD, dtype=jnp.int32))
-                lengths.extend(np.asarray(drawn).tolist())
+                lengths.extend(np.asarray(draw(np.int32(n))).tolist())
                 n += _AHEAD
             if total and total + lengths[0] > num_steps:
                 break

@@ -974,10 +974,10 @@ LIBRARY_FAULTS = [
         "All cells of a stack would have the same dropout mask.",
     ),
     Fault(
-        "lengths-of-a-chunked-sequence-drawn-under-vmap",
-        "artbp/stream_chunks.py",
-        "return lax.map(lambda n: length_of(rng_key, n, limit), segments)",
-        "return jax.vmap(lambda n: length_of(rng_key, n, limit))(segments)",
+        "lengths-drawn-ahead-under-vmap",
+        "artbp/estimators/base.py",
+        "return lax.map(length_of, first + jnp.arange(count, dtype=jnp.int32))",
+        "return jax.vmap(length_of)(first + jnp.arange(count, dtype=jnp.int32))",
         [f"{CHUNKS}test_lengths_drawn_ahead_are_those_that_are_run[rbg]"],
         "Under vmap, keys of rbg draw other lengths than the estimate does.",
     ),
@@ -2914,8 +2914,8 @@ EXPERIMENT_FAULTS = [
     Fault(
         "ptb-authors-joins-rows-of-another-training",
         "experiments/ptb_authors/rows.py",
-        "if there.get(name) != given.get(name)",
-        "if False",
+        "                _refuse_other_training(path, training, config)\n",
+        "                pass\n",
         [
             "tests/experiments/ptb_authors/test_ptb_authors.py"
             "::test_rows_of_another_training_do_not_join"

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from artbp import _tree
 from artbp._checks import check_key
@@ -95,6 +96,15 @@ class Plan(NamedTuple):
 
     lengths: int | Callable[[jax.Array, jax.Array, Any], jax.Array]
     history: int = 0
+
+
+def draw_ahead(length_of: Callable[[jax.Array], jax.Array], first: Any, count: int) -> jax.Array:
+    """The lengths `length_of(n)` of the estimates n = first, …, first + count − 1, int32 `[count]`.
+
+    They are drawn one by one, as each estimate draws its own: under `jax.vmap`, keys of some
+    implementations give other numbers.
+    """
+    return lax.map(length_of, first + jnp.arange(count, dtype=jnp.int32))
 
 
 Result = tuple[Any, EstimatorState, EstimatorInfo]

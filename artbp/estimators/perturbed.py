@@ -131,7 +131,7 @@ def _append(trees: Any, one: Any) -> Any:
 def _check_keys(carry: Any) -> None:
     """Raises ValueError if a key of the carry would draw other numbers for each particle."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if _tree.is_key(leaf) and str(jax.random.key_impl(leaf)) != "threefry2x32":
+        if _tree.is_key(leaf) and not _tree.draws_alike_under_vmap(leaf):
             raise ValueError(
                 f"carry{jax.tree_util.keystr(path)} has keys of {jax.random.key_impl(leaf)}; "
                 "expected keys of threefry2x32. The particles run side by side under jax.vmap, "

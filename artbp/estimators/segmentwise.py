@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from artbp import _devices, _tree
 from artbp._checks import check_function, check_positive
@@ -26,6 +25,7 @@ from artbp.estimators.base import (
     check_position,
     check_state,
     clip_position,
+    draw_ahead,
     make_estimator,
     start,
 )
@@ -127,10 +127,7 @@ def segmentwise(
 
     @jax.jit
     def draw(rng_key: jax.Array, first: Any, at_start: Any, limit: Any) -> jax.Array:
-        # One by one, as `estimate_dynamic` draws: under `jax.vmap` keys of some implementations
-        # give other numbers.
-        segments = first + jnp.arange(_PLAN, dtype=jnp.int32)
-        return lax.map(lambda n: next_length(rng_key, n, at_start, limit), segments)
+        return draw_ahead(lambda n: next_length(rng_key, n, at_start, limit), first, _PLAN)
 
     @functools.lru_cache(maxsize=4)
     def lengths_ahead(

@@ -161,13 +161,10 @@ def _outputs_that_vary(closed: ClosedJaxpr) -> list[bool]:
 def _vmap_changes_draws(closed: ClosedJaxpr, *arguments: Any) -> bool:
     """Whether a program may draw random numbers in a way that `jax.vmap` changes.
 
-    Under `vmap`, keys of every implementation but threefry draw other bits than one by one, so the
-    backward pass would not see the noise of the forward pass. Keys that the program makes itself
-    are taken to be of JAX's default implementation.
+    The backward pass would then not see the noise of the forward pass. Keys that the program makes
+    itself are taken to be of JAX's default implementation.
     """
     if "random_bits" not in str(closed.jaxpr):  # the primitive by which `jax.random` draws
         return False
     keys = [leaf for leaf in jax.tree.leaves((closed.consts, arguments)) if _tree.is_key(leaf)]
-    implementations = {str(jax.random.key_impl(key)) for key in keys}
-    implementations.add(str(jax.random.key_impl(jax.random.key(0))))
-    return implementations != {"threefry2x32"}
+    return not all(map(_tree.draws_alike_under_vmap, [*keys, jax.random.key(0)]))

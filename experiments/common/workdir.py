@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +119,24 @@ def refuse_other_run(workdir: Workdir, new: dict[str, Any]) -> None:
         {name: json.dumps(value) for name, value in flatten(config).items()}
         for config in (workdir.read_config(), new)
     )
-    differing = [
-        f"  {name}: {there.get(name, 'absent')} there, {given.get(name, 'absent')} given"
-        for name in sorted(there.keys() | given.keys())
-        if there.get(name) != given.get(name)
-    ]
+    differing = [f"  {name}: {a} there, {b} given" for name, a, b in differing_fields(there, given)]
     if differing:
         raise WorkdirError(
             f"{workdir.path} holds another run. These fields differ:\n"
             + "\n".join(differing)
             + "\nGive another --workdir, or the configuration of the run that is there."
         )
+
+
+def differing_fields(
+    there: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """The fields that differ: (name, value there, value given); "absent" for a missing one."""
+    return [
+        (name, there.get(name, "absent"), given.get(name, "absent"))
+        for name in sorted(there.keys() | given.keys())
+        if there.get(name) != given.get(name)
+    ]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

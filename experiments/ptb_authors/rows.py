@@ -12,7 +12,7 @@ from experiments.common.config import flatten
 from experiments.common.errors import ConfigError
 from experiments.common.metrics import read_metrics
 from experiments.common.report import Row
-from experiments.common.workdir import Workdir, as_json, write_atomically
+from experiments.common.workdir import Workdir, as_json, differing_fields, write_atomically
 from experiments.ptb.config import default_config
 from experiments.ptb_authors import since_zero
 from experiments.ptb_authors.arms import ARMS
@@ -124,12 +124,9 @@ def _training_beside(path: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _refuse_other_training(path: str, training: dict[str, Any], config: Any) -> None:
-    there, given = training_of(default_config()) | training, training_of(config)
-    differing = [
-        f"{name} ({there.get(name, 'absent')!r} there, {given.get(name, 'absent')!r} here)"
-        for name in sorted(there.keys() | given.keys())
-        if there.get(name) != given.get(name)
-    ]
+    there = training_of(default_config()) | training
+    fields = differing_fields(there, training_of(config))
+    differing = [f"{name} ({a!r} there, {b!r} here)" for name, a, b in fields]
     if differing:
         raise ConfigError(
             f"--rows: {path} has a run of another training than this study's. These fields differ: "
