@@ -22,9 +22,7 @@ from artbp.unrolls.recurrence import Chunk
 # Up to this size, XLA on a CPU is faster at four products [B, H] × [H, H] and their sum than at
 # one [B, 4 H] × [4 H, H]; above it, slower. (Measured for the LSTM; the GRU, with three, follows.)
 _SMALL = 160
-# From this size on, it is faster at one product with U itself, read as Uᵀ, than with a copy of Uᵀ:
-# with 1000 units, a gradient of the LSTM takes 0.8 times as long. At 256 units the product takes a
-# tenth longer.
+# From this size on, it is faster at (U δzᵀ)ᵀ than at δz times a copy of Uᵀ.
 _LARGE = 512
 
 
@@ -53,8 +51,8 @@ class AffineRecurrence:
         self._blocks = None
         hidden_size, columns = params["recurrent"].shape
         num_blocks = columns // hidden_size if hidden_size <= _SMALL else 1
-        is_narrow = self._dtype != self._wide  # and would be converted first, see `transpose`
-        if is_cpu and (hidden_size < _LARGE or is_narrow):
+        self._is_large = is_cpu and hidden_size >= _LARGE
+        if is_cpu and not self._is_large:
             # The barrier keeps slices and copies out of the loops, where XLA would make them at
             # each step.
             transposed = transpose(params["recurrent"])
@@ -130,8 +128,16 @@ class AffineRecurrence:
 
     def _back(self, parts: list[jax.Array], delta: jax.Array) -> jax.Array:
         """δz Uᵀ, from δz in K parts and in one."""
+        recurrent = self._params["recurrent"]
+        if self._is_large:
+            # The barrier keeps XLA from turning this into δz Uᵀ, for which it reads U in columns.
+            # (Of a product with an explicit δzᵀ, it would convert bfloat16 operands to float32.)
+            operands = recurrent, delta.astype(self._dtype)
+            columns = (((1,), (1,)), ((), ()))
+            back = lax.dot_general(*operands, columns, preferred_element_type=self._wide)
+            return lax.optimization_barrier(back).T
         if self._blocks is None:
-            return product(delta, self._params["recurrent"].T)
+            return product(delta, recurrent.T)
         first, *rest = map(product, parts if len(self._blocks) > 1 else [delta], self._blocks)
         return sum(rest, start=first)
 
