@@ -10,7 +10,8 @@ with each arm at its better rate.
 
 Every run is a process with its own folder in --workdir/runs, or a job with --executor slurm (see
 `experiments.common.slurm`). The same command again resumes what is unfinished. --arms says which
-arms are run, and in which order; --jobs 0 runs nothing and writes the report of what is there.
+arms are run, and in which order; --jobs 0 runs nothing and writes the report of what is there, and
+with --score_unfinished scores the runs that are not finished, too, with their best params so far.
 --rows names the `rows.jsonl` of other folders, such as one from another machine: their runs join
 the report. Runs of another training than this study's are refused.
 """
@@ -39,6 +40,9 @@ from experiments.report.folder import write_html
 
 SEEDS = (0, 1)
 _ROWS = flags.DEFINE_list("rows", [], "rows.jsonl of other folders, whose runs join the report.")
+_SCORE_UNFINISHED = flags.DEFINE_boolean(
+    "score_unfinished", False, "With --jobs 0: score unfinished runs, too, by their best params."
+)
 
 
 def check(config: Any) -> None:
@@ -60,6 +64,11 @@ def _cost(config: Any) -> list[str]:
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
     check(config)
     arms, seeds, jobs = command_line.read(ARMS, SEEDS)
+    if _SCORE_UNFINISHED.value and jobs != 0:
+        raise ConfigError(
+            f"--score_unfinished with --jobs {jobs}: expected --jobs 0, which runs nothing. "
+            "Stop the runs first, or leave the flag out."
+        )
     study = Study(
         arms,
         tuning_seeds=seeds,  # every rate with every seed, and no comparison after it
@@ -74,7 +83,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
     others = rows.read(_ROWS.value, config)
 
     def write(finished: Sequence[Row]) -> None:
-        found = rows.collect(study, study.runs(finished))
+        found = rows.collect(study, study.runs(finished), _SCORE_UNFINISHED.value)
         found = rows.joined(found, others)
         lines = "".join(json.dumps(row) + "\n" for row in found)
         write_atomically(study.folder / "rows.jsonl", lines)
@@ -107,7 +116,7 @@ def _description(study: Study) -> str:
 
 def start() -> None:
     """Parses the flags and runs; exits with an error code."""
-    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS, _ROWS):
+    for flag in (*ptb_flags.FLAGS, *command_line.FLAGS, _ROWS, _SCORE_UNFINISHED):
         flags.declare_key_flag(flag.name)
     own = {"experiment": "ptb_authors", "cost": _cost, "needs": ptb_flags.NEEDS}
     cli.run(_main, default_config(), **own)

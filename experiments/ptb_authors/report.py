@@ -87,7 +87,7 @@ def markdown(rows: Sequence[Row], description: str, failed: Sequence[str] = ()) 
     parts.append(
         "valid and test at batch 1; our counting: the same bits divided by the characters without "
         "the spaces at line ends; in columns: after the best epoch, as the authors scored, in 64 "
-        "columns."
+        "columns. A run that is not finished has the last two, if any, from its best params so far."
     )
     if failed:
         parts.append(f"Not finished: {'; '.join(failed)}.")
@@ -108,8 +108,8 @@ def _paired(rows: Sequence[Row], first: str, second: str, meaning: str) -> list[
     return [line | {"crossing epoch": ", ".join(str(epoch or "–") for epoch in epochs)}]
 
 
-def _number(form: Callable[[Row], float]) -> Callable[[Row], str]:
-    return lambda row: f"{form(row):.4f}" if row["results"] else ""
+def _number(form: Callable[[Row], float], needs: str = "results") -> Callable[[Row], str]:
+    return lambda row: f"{form(row):.4f}" if row[needs] else ""
 
 
 def _last(field: str) -> Callable[[Row], str]:
@@ -126,6 +126,6 @@ _COLUMNS: list[Column] = [
     ("valid", _number(NUMBERS["valid"])),
     ("our counting", _number(lambda r: NUMBERS["valid"](r) * r["scores"]["valid"]["counting"])),
     ("test", _number(lambda row: row["results"]["test_bpc"])),
-    ("reset every 50", _number(NUMBERS["reset every 50"])),
-    ("train, carried", _number(NUMBERS["training text"])),
+    ("reset every 50", _number(NUMBERS["reset every 50"], needs="scores")),
+    ("train, carried", _number(NUMBERS["training text"], needs="scores")),
 ]

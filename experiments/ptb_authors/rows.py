@@ -42,13 +42,14 @@ def authors_curves() -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
+def collect(study: Study, runs: Sequence[Run], score_unfinished: bool = False) -> list[Row]:
     """The rows of these runs, without those that have finished no epoch.
 
     A row has the fields of `Run`, "training" (see `training_of`), "train_bits" and "valid_bpc" for
-    each finished epoch and, if the run is finished, "scores" (see `since_zero.scores`), "results"
-    (bits at batch 1 and in columns) and the number of characters of each text; otherwise these are
-    None.
+    each finished epoch and, if the run is finished, "results" (bits at batch 1 and in columns, and
+    the number of characters of each text) and "scores" (see `since_zero.scores`); otherwise these
+    are None. With `score_unfinished`, a run that is not finished has "scores", too: those of its
+    best params so far.
     """
     rows = []
     for run in dict.fromkeys(runs):
@@ -67,6 +68,8 @@ def collect(study: Study, runs: Sequence[Run]) -> list[Row]:
             names = ("valid_bpc", "test_bpc", "in_columns", "best_epoch", "characters")
             row |= {"results": {name: results.get(name) for name in names}}
             row |= {"scores": _scores(folder, study.data_dir)}
+        elif score_unfinished:
+            row |= {"scores": since_zero.scores(folder, study.data_dir)}
         rows.append(row)
     return rows
 

@@ -25,7 +25,7 @@ _STRIDE = 500  # symbols between the beginnings of two parts of the text, which 
 
 
 def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
-    """Scores the best params of a finished run on both texts.
+    """Scores the best params of a run, which may still be going on, on both texts.
 
     Returns:
         {"train" and "valid": {"carried": bits, "reset": bits with the state set to zero every

@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import shutil
 from pathlib import Path
 
 import jax
@@ -78,6 +79,24 @@ def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path)
     [row] = rows.collect(other, [run])
     assert row["results"] is None and row["scores"] is None
     assert row["valid_bpc"] == collected[0]["valid_bpc"][:1]
+
+
+def test_a_run_that_has_not_finished_is_scored_by_its_best_params_so_far(
+    study, collected, tmp_path
+):
+    [run, _] = study.runs(finished_rows(study))
+    folder = tmp_path / "runs" / run.name
+    shutil.copytree(study.folder / "runs" / run.name, folder)
+    for name in ("results.json", "since_zero.json"):
+        (folder / name).unlink()
+    other = Study(study.arms, [1], [], tmp_path, study.config_path, study.overrides)
+    [row] = rows.collect(other, [run], score_unfinished=True)
+    assert row["results"] is None and row["scores"] == collected[0]["scores"]
+    # They are stored nowhere: the run may go on.
+    assert not (folder / "since_zero.json").exists()
+    *_, line, _, _ = report.markdown([row], "tiny").splitlines()
+    reset, carried = row["scores"]["valid"]["reset"], row["scores"]["train"]["carried"]
+    assert line.endswith(f"|  |  |  | {reset:.4f} | {carried:.4f} |")
 
 
 def with_fields(config, *overrides):
