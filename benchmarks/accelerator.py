@@ -50,6 +50,7 @@ from benchmarks.model import (
 )
 from benchmarks.peers import Contender, autodiff, one_hot, peers
 from benchmarks.walks import Walk, scan
+from experiments.common import provenance
 
 BATCH = 64
 # Float32 products on a GPU are rounded to TF32, which has as many digits as float16.
@@ -274,7 +275,8 @@ def run(names: list[str], sizes: Sizes, budget: float, path: pathlib.Path) -> No
     A part that fails is noted in the file with its error, and the others still run.
     """
     start = time.perf_counter()
-    content: dict[str, Any] = {"sizes": sizes._asdict(), "machine": common.machine(), "parts": {}}
+    machine = provenance.machine()
+    content: dict[str, Any] = {"sizes": sizes._asdict(), "machine": machine, "parts": {}}
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         same = ("sizes", "machine")

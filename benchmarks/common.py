@@ -2,11 +2,8 @@
 
 import argparse
 import importlib
-import importlib.metadata
 import json
 import os
-import platform
-import shlex
 import statistics
 import subprocess
 import sys
@@ -16,7 +13,8 @@ from typing import Any
 
 import jax
 
-_PACKAGES = ("artbp", "jax", "jaxlib", "numpy", "flax", "torch", "dm-haiku", "equinox")
+from experiments.common import provenance
+
 # Between two contenders: the idle threads of the last one stop spinning.
 _PAUSE_SECONDS = 0.01
 
@@ -144,39 +142,10 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -
 def write_results(rows: Sequence[Mapping[str, Any]], results: str | None) -> None:
     """Writes the rows, the machine and the command to the file `results`, if one is named."""
     if results:
-        content = {"command": _command(), "machine": machine(), "rows": list(rows)}
+        content = {"command": _command(), "machine": provenance.machine(), "rows": list(rows)}
         with open(results, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)
             file.write("\n")
-
-
-def machine() -> dict[str, Any]:
-    """What the times depend on."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "versions": {"python": platform.python_version()} | _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def _cpu_model() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            models = [line.partition(":")[2].strip() for line in file if "model name" in line]
-    except OSError:  # not Linux
-        models = []
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _command() -> str:
@@ -186,9 +155,7 @@ def _command() -> str:
         index = words.index("--results")
         del words[index : index + 2]
     words = [word for word in words if not word.startswith("--results=")]
-    module = sys.modules["__main__"].__spec__
-    assert module is not None, "run with python -m"
-    return shlex.join(["python", "-m", module.name, *words])
+    return provenance.command(words)
 
 
 def _show(value: Any) -> str:

@@ -155,6 +155,7 @@ def from_the_start(
         )
     is_again = (command_line.workdir / "config.json").exists()
     workdir = open_workdir(command_line.workdir, config, resume=True)
+    workdir.record_start(anew=True)
     if is_again:
         print(
             f"{workdir.path} holds this configuration already. The experiment has no checkpoints: "

@@ -1,11 +1,14 @@
 """A workdir is a folder that holds exactly one run.
 
 config.json      the configuration of the run, by which the folder is recognised
+starts.jsonl     a row each time it is started or resumed: command, commit, machine, versions
 metrics.jsonl    one row per chunk, measurement and evaluation
 checkpoints/     latest/ (everything, to resume) and best/ (params only)
 tensorboard/     on request
 """
 
+import contextlib
+import datetime
 import fcntl
 import hashlib
 import json
@@ -14,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.common import provenance
 from experiments.common.config import flatten
 from experiments.common.errors import ConfigError, WorkdirError
 
@@ -22,12 +26,16 @@ from experiments.common.errors import ConfigError, WorkdirError
 _LOCKS: dict[tuple[int, int], int] = {}
 
 
+_START_FIELDS = {"time", "command", "commit", "cpu", "cores", "device", "versions"}
+
+
 class Workdir:
     """The paths of one run. Made by `open_workdir` (to train) or `read_workdir` (to look)."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).expanduser().absolute()
         self.config_path = self.path / "config.json"
+        self.starts_path = self.path / "starts.jsonl"
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoints_path = self.path / "checkpoints"
         self.tensorboard_path = self.path / "tensorboard"
@@ -41,6 +49,32 @@ class Workdir:
         if not isinstance(config, dict):
             raise WorkdirError(f"{self.config_path} holds {config!r}: expected a JSON object.")
         return config
+
+    def record_start(self, *, anew: bool = False) -> None:
+        """Adds a row to starts.jsonl, or begins it `anew`; WorkdirError where it cannot be written.
+
+        Only for the process that computes: asking JAX for a device may reserve the memory of a GPU.
+        """
+        row = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
+        row |= {"command": provenance.command(), "commit": provenance.commit()}
+        row |= provenance.machine()
+        try:
+            is_first = anew or not self.starts_path.exists()
+            before = [] if is_first else self.starts_path.read_bytes().splitlines()
+            lines = [*before, json.dumps(row).encode()]
+            write_atomically(self.starts_path, b"\n".join(lines) + b"\n")
+        except OSError as error:
+            raise WorkdirError(f"{self.starts_path} cannot be written: {error}.") from error
+
+    def read_starts(self) -> list[dict[str, Any]]:
+        """The rows of starts.jsonl, without lines that are damaged; [] where there is no file."""
+        if not self.starts_path.is_file():
+            return []
+        rows = []
+        for line in self.starts_path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                rows.append(json.loads(line))
+        return [row for row in rows if isinstance(row, dict) and row.keys() >= _START_FIELDS]
 
     def config_hash(self) -> str:
         """By which a checkpoint is recognised as one of this run."""

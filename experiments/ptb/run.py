@@ -144,6 +144,7 @@ def run(
 def _begin(config: Any, command_line: CommandLine, prepared: Prepared) -> None:
     """Opens the workdir, and prints what the run trains on."""
     workdir = open_workdir(command_line.workdir, config, resume=command_line.resume)
+    workdir.record_start()
     vocabulary = json.dumps(dataclasses.asdict(prepared.corpus.vocabulary)) + "\n"
     write_atomically(workdir.path / data.VOCABULARY_FILE, vocabulary)
     counts = prepared.corpus.counts()

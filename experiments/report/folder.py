@@ -87,6 +87,7 @@ def _training(
     page.heading("Training")
     page.charts([*charts.of_training(rows), *_law(arm)])
     _add_samples(page, workdir)
+    _add_starts(page, workdir)
     _add_config(page, config)
     return page
 
@@ -99,6 +100,7 @@ def _experiment(workdir: Workdir, config: Mapping[str, Any]) -> Page:
     state = "" if _results(workdir) else " Not finished."
     page = Page(name, catalogue.experiments().get(name, "Results of an experiment.") + state)
     _add_results(page, workdir)
+    _add_starts(page, workdir)
     _add_config(page, config)
     return page
 
@@ -177,6 +179,27 @@ def _add_samples(page: Page, workdir: Workdir) -> None:
             page.preformatted(f"Temperature {temperature:g}", _SAMPLE["prompt"] + text)
     except ExperimentError as error:
         page.note(f"None: {error}")
+
+
+def _add_starts(page: Page, workdir: Workdir) -> None:
+    """A table of the calls that computed these numbers; nothing in a folder of earlier versions."""
+    starts = workdir.read_starts()
+    if not starts:
+        return
+    page.heading("Computed by")
+    headings = ["time", "command", "commit", "processor", "device", "versions"]
+    cells = [
+        [
+            start["time"],
+            start["command"],
+            start["commit"] or "–",
+            f"{start['cpu']}, {start['cores']} cores",
+            start["device"],
+            ", ".join(f"{name} {version}" for name, version in start["versions"].items()),
+        ]
+        for start in starts
+    ]
+    page.table(headings, cells)
 
 
 def _add_config(page: Page, config: Mapping[str, Any]) -> None:

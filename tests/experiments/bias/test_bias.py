@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import workdirs
 
 import artbp
 from artbp import truncation
@@ -44,8 +45,7 @@ def run(workdir, *overrides):
 def test_writes_its_files(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(measure, "enumeration_error", lambda system, law, gradient: 0.0)
     run(tmp_path)
-    files = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
-    files |= {"bias.png", "bias.svg"}
+    files = workdirs.FILES | {"bias.png", "bias.svg"}
     assert {path.name for path in tmp_path.iterdir()} == files
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     names = [row["estimator"] for row in rows]

@@ -108,6 +108,7 @@ def test_an_experiment_from_the_start(progress_bar, tmp_path, capsys, monkeypatc
     for is_again in (False, True):
         with cli.from_the_start(config, command_line) as (workdir, say):
             assert workdir.config_path.is_file()
+            assert len(workdir.read_starts()) == 1  # the numbers are those of the last one
             now += 7.2
             say("half of it is done")
             now += 7.4

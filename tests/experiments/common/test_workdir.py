@@ -1,13 +1,16 @@
 import errno
+import importlib.machinery
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import ml_collections
 import pytest
 
+from experiments.common import provenance
 from experiments.common.errors import ConfigError, WorkdirError
 from experiments.common.workdir import open_workdir, read_workdir, write_atomically
 
@@ -25,6 +28,37 @@ def test_new_folder_holds_the_config(tmp_path):
     assert [p.name for p in workdir.path.iterdir()] == ["config.json"]
     again, config = read_workdir(tmp_path / "a" / "b")
     assert (again.path, config) == (workdir.path, json.loads(json.dumps(CONFIG)))
+
+
+def test_each_start_is_recorded_beside_the_numbers(tmp_path, monkeypatch):
+    program = importlib.machinery.ModuleSpec("experiments.toy.__main__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", program)
+    monkeypatch.setattr(sys, "argv", ["program.py", "--set", "name=two words"])
+    workdir = open_workdir(tmp_path / "run", CONFIG)
+    assert workdir.read_starts() == []
+    workdir.record_start()
+    before = workdir.starts_path.read_bytes()
+    # Half a line, as a full disk leaves it, costs that line only.
+    workdir.starts_path.write_bytes(before + b'{"time": "2026-')
+    workdir.record_start()
+    first, second = workdir.read_starts()
+    assert [first] == [json.loads(before)]
+    assert second["command"] == "python -m experiments.toy --set 'name=two words'"
+    assert second["versions"]["jax"] == jax.__version__
+    assert second["device"] == jax.devices()[0].device_kind
+    workdir.starts_path.unlink()
+    workdir.starts_path.mkdir()
+    with pytest.raises(WorkdirError, match="cannot be written"):
+        workdir.record_start()
+
+
+def test_the_commit_is_that_of_the_checkout():
+    head = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    expected = None
+    if (ROOT / ".git").exists():
+        expected = subprocess.run(head, capture_output=True, text=True).stdout.strip() or None
+    found = provenance.commit()
+    assert (found and found.removesuffix("-dirty")) == expected
 
 
 @pytest.mark.parametrize("as_config", [ml_collections.ConfigDict, ml_collections.FrozenConfigDict])

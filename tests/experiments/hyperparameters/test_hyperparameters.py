@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import workdirs
 
 import artbp
 from artbp import truncation
@@ -354,8 +355,7 @@ def test_it_writes_its_files(tmp_path, capsys):
     config = tiny_config("problems=('quadratic',)", f"arms={tuple(arms)}")
     STUDY.main(config, CommandLine(tmp_path, False, False, False))
     names = {path.name for path in tmp_path.iterdir()}
-    expected = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
-    assert names == expected | {"hyperparameters.png", "hyperparameters.svg"}
+    assert names == workdirs.FILES | {"hyperparameters.png", "hyperparameters.svg"}
     rows = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     counts = {"landscape": 1, "signs": 2 * 3 * 4, "training": 5}
     assert {name: len(select(rows, part=name)) for name in counts} == counts

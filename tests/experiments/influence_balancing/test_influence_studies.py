@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import workdirs
 
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
@@ -22,7 +23,6 @@ ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs" / "influence_balancing"
 ARMS = ("artbp(16, alpha=4)", "tbptt(10)")
 TINY = ("num_keys=3", "num_steps=300", "num_unrolls=12", f"arms={ARMS}")
-COMMON_FILES = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
 
 
 def run(config_name, workdir, *overrides):
@@ -42,7 +42,7 @@ def run(config_name, workdir, *overrides):
 def test_a_study_writes_its_files(config_name, figure, num_rows, tmp_path, capsys):
     run(config_name, tmp_path / "run", "grid_eta_0=(1e-3, 1e9)")
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == COMMON_FILES | {f"{figure}.png", f"{figure}.svg"}
+    assert files == workdirs.FILES | {f"{figure}.png", f"{figure}.svg"}
 
     rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     table = (tmp_path / "run" / "table.md").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import workdirs
 from scipy import stats
 
 from experiments.common.arms import tbptt_k1_k2
@@ -77,8 +78,7 @@ def finished(tmp_path_factory):
 
 
 def test_writes_its_files(finished):
-    files = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
-    files |= {"k1k2.png", "k1k2.svg"}
+    files = workdirs.FILES | {"k1k2.png", "k1k2.svg"}
     assert {path.name for path in finished.iterdir()} == files
     rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))
     found = [tbptt_k1_k2(row["k1"], row["k2"], row["mode"]) for row in rows]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import workdirs
 
 import artbp
 from experiments.common.arms import parse
@@ -60,8 +61,7 @@ def test_writes_its_files(tmp_path, capsys):
     # Each arm is a program to compile, which is most of this test's time: two are enough.
     run(tmp_path / "run", "arms=('tbptt(4)', 'artbp(3, alpha=4)')")
     labels = [labels[1], labels[3]]
-    files = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
-    files |= {"memory.png", "memory.svg"}
+    files = workdirs.FILES | {"memory.png", "memory.svg"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert [row["label"] for row in rows] == labels

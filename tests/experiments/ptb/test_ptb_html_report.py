@@ -4,6 +4,7 @@ import json
 import shutil
 
 import html_pages
+import jax
 import pytest
 import tiny_ptb
 
@@ -43,7 +44,8 @@ def test_a_run_has_its_curve_and_a_report_of_all_that_it_measured(watched):
     assert {"curve.png", "curve.svg", "report.html"} <= {path.name for path in watched.iterdir()}
     reader = html_pages.read(watched / "report.html")
     headings = ["unbiased TBPTT 20, c = 0.5", "Training", "Samples", "Temperature 0.5"]
-    assert reader.headings == [*headings, "Temperature 1", "Configuration"]
+    assert reader.headings == [*headings, "Temperature 1", "Computed by", "Configuration"]
+    assert any(f"jax {jax.__version__}" in cell for cell in reader.cells)
     assert [figure["title"] for figure in reader.figures] == CHARTS
     monitor = reader.figures[CHARTS.index("Bias monitor")]
     assert all(word in monitor["svg"] for word in ("TBPTT 10", "TBPTT 20", "noise of ARTBP"))

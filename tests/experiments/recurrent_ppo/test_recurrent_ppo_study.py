@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import workdirs
 
 import artbp
 from experiments.common.arms import parse
@@ -40,8 +41,7 @@ def load(*overrides):
 
 def test_writes_its_files(tmp_path, capsys):
     STUDY.main(load(), CommandLine(tmp_path / "run", False, False, None))
-    files = {"config.json", "metrics.jsonl", "results.json", "table.md"}
-    files |= {"recurrent_ppo.png", "recurrent_ppo.svg", "report.html"}
+    files = workdirs.FILES | {"recurrent_ppo.png", "recurrent_ppo.svg"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == files
     rows = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
     assert read_metrics(tmp_path / "run" / "metrics.jsonl") == [{"kind": "result"} | rows[0]]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import workdirs
 from matplotlib.figure import Figure
 
 from experiments.common.arms import parse
@@ -56,8 +57,7 @@ def run(workdir, *overrides):
 def test_it_writes_its_files(tmp_path, capsys):
     run(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    expected = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
-    assert names == expected | {"stability.png", "stability.svg"}
+    assert names == workdirs.FILES | {"stability.png", "stability.svg"}
     text = (tmp_path / "results.json").read_text(encoding="utf-8")
     rows = json.loads(text)
     assert "NaN" not in text

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import workdirs
 
 from experiments.common.cli import CommandLine
 from experiments.common.config import load_config
@@ -38,8 +39,7 @@ def run(workdir, *overrides):
 def test_it_writes_its_files_and_the_same_numbers_again(tmp_path, capsys):
     run(tmp_path / "one")
     names = {path.name for path in (tmp_path / "one").iterdir()}
-    expected = {"config.json", "metrics.jsonl", "report.html", "results.json", "table.md"}
-    assert names == expected | {"errors.png", "errors.svg"}
+    assert names == workdirs.FILES | {"errors.png", "errors.svg"}
     rows = json.loads((tmp_path / "one" / "results.json").read_text(encoding="utf-8"))
     assert [(row["arm"], row.get("free_steps")) for row in rows] == [
         ("tbptt(20)", 0),
