@@ -22,6 +22,7 @@ divergence (numbers that are not finite), interrupts, devices (rows split over d
 (several of one run), slurm (many runs as jobs of a cluster).
 
 Both: cli (flags), dry_run (what --dry_run prints), catalogue (the list of experiments), config
-(files and --set), workdir (a folder for one run), metrics (JSON Lines and progress bars),
-optimizers (by name), errors. The HTML report of a folder is in `experiments.report`.
+(files and --set), workdir (a folder for one run), provenance (command, commit, machine, versions),
+metrics (JSON Lines and progress bars), optimizers (by name), errors. The HTML report of a folder is
+in `experiments.report`.
 """
