@@ -22,7 +22,8 @@ from artbp.unrolls.recurrence import Chunk
 # Up to this size, XLA on a CPU is faster at four products [B, H] × [H, H] and their sum than at
 # one [B, 4 H] × [4 H, H]; above it, slower. (Measured for the LSTM; the GRU, with three, follows.)
 _SMALL = 160
-# From this size on, it is faster at (U δzᵀ)ᵀ than at δz times a copy of Uᵀ.
+# From this size on, it is faster at (U δzᵀ)ᵀ than at δz times a copy of Uᵀ: 0.6 times as long in
+# float32 and 0.4 times in bfloat16, for 1000 units and 64 rows with AVX-512. Below, it is level.
 _LARGE = 512
 
 
@@ -133,8 +134,8 @@ class AffineRecurrence:
             # The barrier keeps XLA from turning this into δz Uᵀ, for which it reads U in columns.
             # (Of a product with an explicit δzᵀ, it would convert bfloat16 operands to float32.)
             operands = recurrent, delta.astype(self._dtype)
-            columns = (((1,), (1,)), ((), ()))
-            back = lax.dot_general(*operands, columns, preferred_element_type=self._wide)
+            dimensions = (((1,), (1,)), ((), ()))
+            back = lax.dot_general(*operands, dimensions, preferred_element_type=self._wide)
             return lax.optimization_barrier(back).T
         if self._blocks is None:
             return product(delta, recurrent.T)

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 _PACKAGES = ("artbp", "jax", "jaxlib", "numpy", "flax", "optax", "torch", "dm-haiku", "equinox")
+_ROOT = Path(__file__).parents[2]
 
 
 def machine() -> dict[str, Any]:
@@ -29,26 +30,34 @@ def command(arguments: Sequence[str] | None = None) -> str:
     """The command line of this process, or that of its program with other `arguments`."""
     words = sys.argv[1:] if arguments is None else arguments
     module = sys.modules["__main__"].__spec__
-    program = ["python", sys.argv[0]] if module is None else ["python", "-m", module.name]
-    return shlex.join([*program, *words]).replace(".__main__ ", " ").removesuffix(".__main__")
+    name = None if module is None else module.name.removesuffix(".__main__")
+    text = shlex.join(["python", *(["-m", name] if name else [sys.argv[0]]), *words])
+    return os.fsencode(text).decode(errors="replace")  # an argument may not be UTF-8
 
 
-def commit() -> str | None:
-    """The commit of this checkout, with "-dirty" after it if files have changed; None without git.
+def commit(root: Path = _ROOT) -> str | None:
+    """The commit of the checkout in `root`; None without a checkout or without git.
 
-    New files that git does not know do not count as a change.
+    "-dirty" follows where files have changed since, and "-unknown" where this was not found out in
+    time. New files that git does not know do not count as a change.
     """
-    root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
-    describe = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10}
-    try:
-        # Without tags: a name such as v1.0-3-g… says no more.
-        found = subprocess.run([*describe, "--exclude=*"], **options, check=True)
-    except (OSError, subprocess.SubprocessError):
+    # A checkout of another user is one, too. No locks: another git may be at work.
+    git = ["git", "--no-optional-locks", "-c", f"safe.directory={root}", "-C", str(root)]
+    head = _output([*git, "rev-parse", "HEAD"])
+    if not head:
         return None
-    return found.stdout.strip() or None
+    changed = _output([*git, "status", "--porcelain", "--untracked-files=no"])
+    return head + ("-unknown" if changed is None else "-dirty" if changed else "")
+
+
+def _output(command_line: Sequence[str]) -> str | None:
+    try:
+        options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10}
+        return subprocess.run(command_line, check=True, **options).stdout.strip()
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 def _versions() -> dict[str, str]:

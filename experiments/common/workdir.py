@@ -1,7 +1,8 @@
 """A workdir is a folder that holds exactly one run.
 
 config.json      the configuration of the run, by which the folder is recognised
-starts.jsonl     a row each time it is started or resumed: command, commit, machine, versions
+starts.jsonl     command, commit, machine and versions: a row for each start, or for the last one
+                 where a run starts from the beginning each time
 metrics.jsonl    one row per chunk, measurement and evaluation
 checkpoints/     latest/ (everything, to resume) and best/ (params only)
 tensorboard/     on request
@@ -26,9 +27,6 @@ from experiments.common.errors import ConfigError, WorkdirError
 _LOCKS: dict[tuple[int, int], int] = {}
 
 
-_START_FIELDS = {"time", "command", "commit", "cpu", "cores", "device", "versions"}
-
-
 class Workdir:
     """The paths of one run. Made by `open_workdir` (to train) or `read_workdir` (to look)."""
 
@@ -51,20 +49,17 @@ class Workdir:
         return config
 
     def record_start(self, *, anew: bool = False) -> None:
-        """Adds a row to starts.jsonl, or begins it `anew`; WorkdirError where it cannot be written.
+        """Adds a row to starts.jsonl, or begins it `anew`.
 
         Only for the process that computes: asking JAX for a device may reserve the memory of a GPU.
         """
         row = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}
         row |= {"command": provenance.command(), "commit": provenance.commit()}
         row |= provenance.machine()
-        try:
-            is_first = anew or not self.starts_path.exists()
-            before = [] if is_first else self.starts_path.read_bytes().splitlines()
-            lines = [*before, json.dumps(row).encode()]
-            write_atomically(self.starts_path, b"\n".join(lines) + b"\n")
-        except OSError as error:
-            raise WorkdirError(f"{self.starts_path} cannot be written: {error}.") from error
+        is_first = anew or not self.starts_path.is_file()
+        before = [] if is_first else self.starts_path.read_bytes().splitlines()
+        lines = [*before, json.dumps(row).encode()]
+        write_atomically(self.starts_path, b"\n".join(lines) + b"\n")
 
     def read_starts(self) -> list[dict[str, Any]]:
         """The rows of starts.jsonl, without lines that are damaged; [] where there is no file."""
@@ -74,7 +69,7 @@ class Workdir:
         for line in self.starts_path.read_bytes().splitlines():
             with contextlib.suppress(ValueError, RecursionError):
                 rows.append(json.loads(line))
-        return [row for row in rows if isinstance(row, dict) and row.keys() >= _START_FIELDS]
+        return [row for row in rows if _is_start(row)]
 
     def config_hash(self) -> str:
         """By which a checkpoint is recognised as one of this run."""
@@ -198,6 +193,14 @@ def hash_of_json(value: Any) -> str:
 def config_text(values: dict[str, Any]) -> str:
     """Returns the text of config.json, from what `as_json` returns."""
     return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _is_start(row: Any) -> bool:
+    kinds = {"time": str, "command": str, "commit": str | None, "cpu": str, "cores": int | None}
+    kinds |= {"device": str, "versions": dict}
+    return isinstance(row, dict) and all(
+        name in row and isinstance(row[name], kind) for name, kind in kinds.items()
+    )
 
 
 def _lock(path: Path) -> None:

@@ -54,21 +54,26 @@ def check(config: Any) -> None:
         )
 
 
+def _read_flags() -> command_line.Chosen:
+    chosen = command_line.read(ARMS, SEEDS)
+    if _SCORE_UNFINISHED.value and chosen.jobs != 0:
+        raise ConfigError(
+            f"--score_unfinished with --jobs {chosen.jobs}: expected --jobs 0, which runs nothing. "
+            "Stop the runs first, or leave the flag out."
+        )
+    return chosen
+
+
 def _cost(config: Any) -> list[str]:
     check(config)
-    arms, seeds, _ = command_line.read(ARMS, SEEDS)
+    arms, seeds, _ = _read_flags()
     study = Study(arms, tuning_seeds=seeds, seeds=(), folder=pathlib.Path())
     return [study.describe_runs(), *cost(config)]
 
 
 def _main(config: Any, given_flags: cli.CommandLine) -> None:
     check(config)
-    arms, seeds, jobs = command_line.read(ARMS, SEEDS)
-    if _SCORE_UNFINISHED.value and jobs != 0:
-        raise ConfigError(
-            f"--score_unfinished with --jobs {jobs}: expected --jobs 0, which runs nothing. "
-            "Stop the runs first, or leave the flag out."
-        )
+    arms, seeds, jobs = _read_flags()
     study = Study(
         arms,
         tuning_seeds=seeds,  # every rate with every seed, and no comparison after it
@@ -83,7 +88,7 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
     others = rows.read(_ROWS.value, config)
 
     def write(finished: Sequence[Row]) -> None:
-        found = rows.collect(study, study.runs(finished), _SCORE_UNFINISHED.value)
+        found = rows.collect(study, study.runs(finished), score_unfinished=_SCORE_UNFINISHED.value)
         found = rows.joined(found, others)
         lines = "".join(json.dumps(row) + "\n" for row in found)
         write_atomically(study.folder / "rows.jsonl", lines)

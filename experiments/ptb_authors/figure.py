@@ -29,6 +29,8 @@ _ARMS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def draw(rows: Sequence[Row], description: str) -> Figure:
     """Four panels of the runs in one setting, see `report.settings`."""
+    if any(row["scores"] and not row["results"] for row in rows):
+        description += " Lower panels: of a run that is not finished, its best params so far."
     figure, axes = figures.new_figure(
         (13, 9.4),
         "Penn Treebank characters as the authors of ARTBP trained",

@@ -50,7 +50,8 @@ def crossing(ours: Sequence[float], theirs: Sequence[float]) -> int | None:
     return epoch
 
 
-# A heading, and how the number is taken from a row that is finished.
+# A heading, and how the number is taken from a row: valid from its results, the others from its
+# scores.
 NUMBERS: dict[str, Callable[[Row], float]] = {
     "valid": lambda row: row["results"]["valid_bpc"],
     "reset every 50": lambda row: row["scores"]["valid"]["reset"],

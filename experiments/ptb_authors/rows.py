@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common.config import flatten
-from experiments.common.errors import ConfigError
+from experiments.common.errors import CheckpointError, ConfigError, warn
 from experiments.common.metrics import read_metrics
 from experiments.common.report import Row
 from experiments.common.workdir import Workdir, as_json, differing_fields, write_atomically
@@ -42,14 +42,14 @@ def authors_curves() -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def collect(study: Study, runs: Sequence[Run], score_unfinished: bool = False) -> list[Row]:
+def collect(study: Study, runs: Sequence[Run], *, score_unfinished: bool = False) -> list[Row]:
     """The rows of these runs, without those that have finished no epoch.
 
     A row has the fields of `Run`, "training" (see `training_of`), "train_bits" and "valid_bpc" for
     each finished epoch and, if the run is finished, "results" (bits at batch 1 and in columns, and
     the number of characters of each text) and "scores" (see `since_zero.scores`); otherwise these
     are None. With `score_unfinished`, a run that is not finished has "scores", too: those of its
-    best params so far.
+    best params so far. A run whose params cannot be read is named, and has none.
     """
     rows = []
     for run in dict.fromkeys(runs):
@@ -69,7 +69,10 @@ def collect(study: Study, runs: Sequence[Run], score_unfinished: bool = False) -
             row |= {"results": {name: results.get(name) for name in names}}
             row |= {"scores": _scores(folder, study.data_dir)}
         elif score_unfinished:
-            row |= {"scores": since_zero.scores(folder, study.data_dir)}
+            try:
+                row |= {"scores": since_zero.scores(folder, study.data_dir)}
+            except CheckpointError as error:
+                warn(f"{run.name} is not scored: {error}")
         rows.append(row)
     return rows
 

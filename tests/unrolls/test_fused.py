@@ -11,6 +11,7 @@ from problems import CELLS
 
 import artbp
 from artbp import cells
+from artbp.cells import affine_recurrence
 
 LENGTHS = [1, 2, 3, 17, 64, 257]
 DERIVED = {
@@ -332,8 +333,10 @@ def test_bad_input():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradients_can_be_exported(dtype):
+@pytest.mark.parametrize("large", [affine_recurrence._LARGE, 3])
+def test_gradients_can_be_exported(dtype, large, monkeypatch):
     """Those of bfloat16 on a CPU cannot: see the known limits."""
+    monkeypatch.setattr(affine_recurrence, "_LARGE", large)
     params, carry, xs, _, _ = problem(cells.lstm, 3, dtype)
 
     def loss(params):
