@@ -180,12 +180,17 @@ def test_rows_that_do_not_hold_their_training_have_that_of_the_folder(study, col
 
 
 def test_the_rows_of_the_repository_can_be_read():
-    """They are of a version that did not write the training, and has fewer fields."""
+    """Some are of a version that did not write the training, and has fewer fields."""
     config = load_config(default_config(), ROOT / "configs" / "ptb" / "authors.py")
-    path = str(ROOT / "experiments" / "results" / "ptb_authors" / "units256" / "rows.jsonl")
+    results = ROOT / "experiments" / "results" / "ptb_authors"
+    path = str(results / "units256" / "rows.jsonl")
     assert len(rows.read([path], with_fields(config, "model.hidden_size=256"))) >= 10
     with pytest.raises(ConfigError, match=r"model\.hidden_size"):
         rows.read([path], config)
+    path = str(results / "units1000" / "rows.jsonl")
+    found = rows.read([path], with_fields(config, "model.products=bfloat16"))
+    assert [row["arm"] for row in found] == ["tbptt-zero", "artbp-zero"]
+    assert all(len(row["scores"]["valid"]["since_zero"]) == 17 for row in found)
 
 
 def test_measurements_are_refused():
