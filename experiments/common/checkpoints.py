@@ -21,7 +21,6 @@ files mostly gives other arrays.
 import contextlib
 import errno
 import hashlib
-import importlib.metadata
 import json
 import re
 import shutil
@@ -41,6 +40,7 @@ from experiments.common.errors import (
     one_line,
     warn,
 )
+from experiments.common.provenance import versions
 from experiments.common.workdir import hash_of_json, write_atomically
 
 _MANIFEST = "manifest.json"
@@ -266,7 +266,7 @@ class _Series:
             "number": number,
             "record": record,
             "identity": self._identity,
-            "versions": _versions(),
+            "versions": versions(_PACKAGES),
             "leaves": _describe(tree),
             "files": {
                 str(path.relative_to(folder)): [path.stat().st_size, _hash_of_file(path)]
@@ -363,12 +363,8 @@ def _hash_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _versions() -> dict[str, str]:
-    return {package: importlib.metadata.version(package) for package in _PACKAGES}
-
-
 def _compare_versions(manifest: dict[str, Any]) -> None:
-    then, now = manifest["versions"], _versions()
+    then, now = manifest["versions"], versions(_PACKAGES)
     differing = [
         f"{name} {then.get(name)}, now {now[name]}" for name in now if then.get(name) != now[name]
     ]

@@ -1,5 +1,6 @@
 """What numbers depend on besides a configuration: command, commit, processor, device, versions."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -22,8 +23,17 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | versions(_PACKAGES),
     }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def command(arguments: Sequence[str] | None = None) -> str:
@@ -58,16 +68,6 @@ def _output(command_line: Sequence[str]) -> str | None:
         return subprocess.run(command_line, check=True, **options).stdout.strip()
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _cpu_model() -> str:

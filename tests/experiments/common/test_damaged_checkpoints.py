@@ -20,6 +20,7 @@ from experiments.common import checkpoints as module
 from experiments.common.checkpoints import Checkpoints, hash_of_arrays
 from experiments.common.errors import CheckpointError, DamagedCheckpointError
 from experiments.common.loop import _Session
+from experiments.common.provenance import versions
 from experiments.common.workdir import hash_of_json
 
 IDENTITY = {"config": "a", "data": "b"}
@@ -154,7 +155,9 @@ def test_what_a_caller_refuses_is_passed_over_too(saved):
 
 
 def test_other_versions_of_packages_are_named(saved, capsys):
-    edit_manifest(saved / "latest" / "9", True, versions={**module._versions(), "jax": "0.1"})
+    edit_manifest(
+        saved / "latest" / "9", True, versions={**versions(module._PACKAGES), "jax": "0.1"}
+    )
     assert restored(saved) == {"updates": 9}
     assert "saved with jax 0.1, now " in capsys.readouterr().err
 

@@ -51,10 +51,8 @@ def load(*overrides):
 def test_writes_its_files(tmp_path):
     workdir = tmp_path / "run"
     STUDY.main(load(), CommandLine(workdir, False, False, None))
-    assert {path.name for path in workdir.iterdir()} == workdirs.FILES | {
-        "look_back.png",
-        "look_back.svg",
-    }
+    files = workdirs.FILES | {"look_back.png", "look_back.svg"}
+    assert {path.name for path in workdir.iterdir()} == files
     rows = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     found = [(row["part"], row["updates"], row.get("extra_work")) for row in rows]
     of_model = [("rows", None)] + [("laws", 0.5)] * 3 + [("laws", 1.0)] * 3
