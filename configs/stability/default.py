@@ -3,7 +3,7 @@
     python -m experiments.stability --config configs/stability/default.py \
         --workdir results/stability
 
-Expected time: about 5 minutes on 2 x86-64 cores.
+Expected time: 2 min 23 s on 2 x86-64 cores.
 Expected result: experiments/results/stability/table.md; the bound holds at all 1,500
 steps of the clipped runs, and TBPTT ends with the lowest loss from each of the five.
 """
