@@ -29,11 +29,6 @@ def is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def draws_alike_under_vmap(key: Any) -> bool:
-    """Whether typed keys draw under `jax.vmap` what they draw one by one; only threefry does."""
-    return str(jax.random.key_impl(key)) == "threefry2x32"
-
-
 def raw_key_shape() -> tuple[int, ...]:
     """The shape of one raw key, uint32: (2,), or (4,) where JAX's default implementation is rbg."""
     return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape

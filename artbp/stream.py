@@ -163,14 +163,19 @@ class Stream:
                         f"Stream.{name}{jax.tree_util.keystr(path)} has shape {shape}; expected "
                         f"[T, ...], time first, with T = num_steps = {self.num_steps}."
                     )
-        if self.stop is None or isinstance(self.stop, jax.core.Tracer):
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raises ValueError unless `stop` is None or one integer, in range where it is known."""
+        if self.stop is None:
             return
-        if not is_integer(self.stop):
+        is_traced = isinstance(self.stop, jax.core.Tracer)
+        if np.ndim(self.stop) or not (is_traced or is_integer(self.stop)):
             raise ValueError(
                 f"Stream.stop is {self.stop!r}; expected an integer, history < stop ≤ num_steps, "
                 "or None for all steps."
             )
-        if not self.history < int(self.stop) <= self.num_steps:
+        if not is_traced and not self.history < int(self.stop) <= self.num_steps:
             raise ValueError(
                 f"Stream.stop is {self.stop}; expected history = {self.history} < stop ≤ num_steps "
                 f"= {self.num_steps}."

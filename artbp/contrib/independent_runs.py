@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from artbp import _tree
 from artbp._checks import check_flag, check_positive
+from artbp._draws import draws_alike_under_vmap, vmap_changes_draws
 from artbp.contrib.block_schedule import RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
 from artbp.estimators.base import EstimatorState, check_chunk, check_position, clip_position
@@ -104,7 +104,8 @@ def independent_runs(
       block_size: steps that all runs take before they wait for each other: the mean length or a
         little less. It also sets the memory: 9 · block_size carries of every run.
       stream_axes: the axes of the stream over runs as in `jax.vmap`'s `in_axes`, for example
-        `Stream(0, num_steps=T)` for inputs `[R, T, ...]`. None: all runs share the stream.
+        `Stream(0, num_steps=T)` for inputs `[R, T, ...]`. None: all runs share the stream. They
+        share `stop` in any case.
 
     Returns:
       An `IndependentRuns`. Danger! Under `jax.vmap`, `run` selects over its buffers in every
@@ -112,8 +113,9 @@ def independent_runs(
 
     Raises:
       TypeError: law is not a `TruncationLaw`; from `run`: params that are not floats.
-      ValueError: a bad option; from `run`: as `estimate` of `artbp.artbp`. If `run` is jitted, the
-        params of a run that stands beyond the stream are NaN.
+      ValueError: a bad option; from `run`: as `estimate` of `artbp.artbp`; a cell that draws from
+        keys other than threefry's. If `run` is jitted, the params of a run that stands beyond the
+        stream are NaN.
 
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
@@ -140,14 +142,22 @@ def independent_runs(
         check_params(params)
         check_arrays(stream)
         check_chunk(stream, None)
+        stream.check_stop()
         params, aux = _tree.as_arrays((params, aux))
 
         def check(params: Any, carry: Any, initial_carry: Any, stream: Stream) -> None:
             """The checks of `estimate`, on the shapes of one run."""
             check_stream(stream)
             check_resets(initial_carry, stream.resets)
-            of_step = _tree.index((stream.xs, stream.targets), 0)
-            check_step(cell, loss_fn, params, carry, *of_step)
+            x, target = _tree.index((stream.xs, stream.targets), 0)
+            check_step(cell, loss_fn, params, carry, x, target)
+            if vmap_changes_draws(jax.make_jaxpr(cell)(params, carry, x)):
+                raise ValueError(
+                    "The cell draws random numbers from keys that are not threefry's. The runs go "
+                    "side by side under jax.vmap, where such keys draw other numbers in the "
+                    "backward pass than in the forward pass. Use jax.random.key(seed, "
+                    "impl='threefry2x32'), or put the noise itself into Stream.xs."
+                )
             extra = nothing_counted(cell, loss_fn, params, carry, stream).extra
             if extra:
                 raise ValueError(
@@ -157,19 +167,26 @@ def independent_runs(
 
         carries = state.carry, state.initial_carry
         jax.eval_shape(jax.vmap(check, (0, 0, 0, stream_axes)), params, *carries, stream)
-        num_steps = stream.num_steps
+        num_steps = stream.num_new
         check_position(state, stream)
         position, is_beyond = clip_position(state.position, num_steps)
         state, params = state._replace(position=position), _tree.nan_where(is_beyond, params)
 
         def draw(state: EstimatorState) -> tuple[jax.Array, jax.Array]:
             """Draws (first `[R]`, lengths `[n, R]` of segments first, …) as `artbp.artbp` does."""
+
+            def length_of(given: tuple[jax.Array, jax.Array]) -> jax.Array:
+                return law.length_of(*given, num_steps)
+
             first = jnp.asarray(state.num_estimates)
             segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
             # One axis: XLA's loops over two are slower.
             keys = jnp.concatenate([state.rng_key] * _PLAN)
-            length_of = jax.vmap(law.length_of, in_axes=(0, 0, None))
-            lengths = length_of(keys, jnp.ravel(segments), num_steps)
+            drawn_for = keys, jnp.ravel(segments)
+            if draws_alike_under_vmap(keys):
+                lengths = jax.vmap(length_of)(drawn_for)
+            else:
+                lengths = lax.map(length_of, drawn_for)
             return first, jnp.reshape(lengths, segments.shape)
 
         def begin_next(params: Any, state: EstimatorState, plan: Any) -> RunsSegment:
@@ -189,7 +206,7 @@ def independent_runs(
             start = jnp.asarray(state.position)
             block = RunsBlock(functions, *data, block_size, start, segment.info.length)
             segment, finished, ring = advance(block, segment, state.carry, active, ring)
-            position = (state.position + segment.info.length) % np.int32(num_steps)
+            position = (state.position + segment.info.length) % jnp.asarray(num_steps, jnp.int32)
             end_of_stream = position == 0
             info = segment.info._replace(end_of_stream=end_of_stream)
             grads = jax.tree.map(normalize, segment.grads, params)

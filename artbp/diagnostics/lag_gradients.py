@@ -21,6 +21,7 @@ from jax import lax
 
 from artbp import _tree
 from artbp._checks import check_function
+from artbp._draws import vmap_changes_draws
 from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.estimators.carry_ring import run_backward
 from artbp.estimators.real_parts import from_parts, to_parts
@@ -241,7 +242,7 @@ def lag_projections(
     This is the derivative when params move along z. Of complex leaves it is Re Σ G·z, without a
     conjugate.
 
-    τ takes one JVP of the cell per leaf, vmapped over the lags. The other factor takes one
+    τ takes one JVP of the cell per leaf, for all lags together. The other factor takes one
     backward pass over u steps without weight gradients. Memory: z, and one carry per leaf and lag.
 
     Args:
@@ -265,7 +266,10 @@ def lag_projections(
 
         return [tangent(i) for i in range(len(leaves))]
 
-    tangents = jax.vmap(tangents_at)(jnp.arange(num_lags, dtype=jnp.int32))
+    # One lag after another where the cell would draw other noise than in the forward pass.
+    one_by_one = vmap_changes_draws(jax.make_jaxpr(tangents_at)(jnp.int32(0)))
+    map_lags = partial(lax.map, tangents_at) if one_by_one else jax.vmap(tangents_at)
+    tangents = map_lags(jnp.arange(num_lags, dtype=jnp.int32))
 
     def body(m: jax.Array, loop: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
         cotangent, products = loop

@@ -8,6 +8,7 @@ import optax
 
 from artbp import _tree
 from artbp._checks import check_positive
+from artbp._draws import draws_alike_under_vmap
 from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, before_steps, for_steps, stepwise
 from artbp.unrolls.checks import Cell
@@ -131,7 +132,7 @@ def _append(trees: Any, one: Any) -> Any:
 def _check_keys(carry: Any) -> None:
     """Raises ValueError if a key of the carry would draw other numbers for each particle."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if _tree.is_key(leaf) and not _tree.draws_alike_under_vmap(leaf):
+        if _tree.is_key(leaf) and not draws_alike_under_vmap(leaf):
             raise ValueError(
                 f"carry{jax.tree_util.keystr(path)} has keys of {jax.random.key_impl(leaf)}; "
                 "expected keys of threefry2x32. The particles run side by side under jax.vmap, "

@@ -18,6 +18,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from artbp import _tree
+from artbp._draws import vmap_changes_draws
 from artbp.unrolls.checks import Cell
 from artbp.unrolls.recurrence import Chunk, Recurrence
 
@@ -61,7 +62,7 @@ class AutodiffRecurrence:
         self._num_ys = len(jax.tree.leaves(shapes[0]))
         self._y_treedef, self._pullback_treedef = map(jax.tree.structure, shapes)
         self._linearize = jaxpr_as_fun(closed)
-        self._batches = not _vmap_changes_draws(closed, carry, x)
+        self._batches = not vmap_changes_draws(closed)
         # What the pullbacks of all steps share, such as the weights, is taken out of them here.
         self._varies = _outputs_that_vary(closed)[self._num_ys :]
         residuals = self._linearize(*jax.tree.leaves((carry, x)))[self._num_ys :]
@@ -156,15 +157,3 @@ def _outputs_that_vary(closed: ClosedJaxpr) -> list[bool]:
         if any(varies(atom) for atom in equation.invars):
             varying.update(equation.outvars)
     return [varies(atom) for atom in closed.jaxpr.outvars]
-
-
-def _vmap_changes_draws(closed: ClosedJaxpr, *arguments: Any) -> bool:
-    """Whether a program may draw random numbers in a way that `jax.vmap` changes.
-
-    The backward pass would then not see the noise of the forward pass. Keys that the program makes
-    itself are taken to be of JAX's default implementation.
-    """
-    if "random_bits" not in str(closed.jaxpr):  # the primitive by which `jax.random` draws
-        return False
-    keys = [leaf for leaf in jax.tree.leaves((closed.consts, arguments)) if _tree.is_key(leaf)]
-    return not all(map(_tree.draws_alike_under_vmap, [*keys, jax.random.key(0)]))

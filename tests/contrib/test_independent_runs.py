@@ -173,6 +173,35 @@ def test_a_stream_for_each_row():
         assert_equal_rows(found, expected, row)
 
 
+def test_steps_behind_the_stop_are_not_run():
+    problem = make_problem("rnn", 25)
+    stream = dataclasses.replace(problem.stream, stop=np.int32(19))
+    found = run_rows(problem, LAW, stream=stream, block_size=4)
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
+    ((_, expected),) = loops(estimator, problem, [2], stream)
+    assert_equal_rows(found, expected, 2)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_lengths_do_not_depend_on_the_other_rows(impl):
+    """Under `jax.vmap`, these keys draw numbers that depend on the first row."""
+    problem = make_problem("rnn", 25)
+    rows = contrib.independent_runs(
+        problem.cell, problem.loss_fn, LAW, contrib.by_run(update), running, block_size=4
+    )
+    params, aux, _ = starts(problem)
+    keys = jax.random.split(jax.random.key(4, impl=impl), NUM_ROWS)
+    estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
+    _, _, state = jax.jit(rows.run)(params, aux, rows.init(problem.carry, keys), problem.stream)
+    for row in (0, 2):
+        own = estimator.init(row_of(params, row), problem.carry, rng_key=keys[row])
+        steps = jax.jit(estimator.estimate)
+        while own.num_steps < NUM_STEPS:
+            own = steps(row_of(params, row), own, problem.stream)[1]
+        counted = own.num_estimates, own.num_steps
+        assert (state.num_estimates[row], state.num_steps[row]) == counted
+
+
 def test_missing_observations_are_masked():
     """NaN targets where the mask is False, and a loss that is not finite at y = 0."""
     problem = make_problem("rnn", 25, mask=True)
@@ -314,6 +343,22 @@ def test_errors_say_what_to_do():
     ):
         with pytest.raises(ValueError, match="needs the whole sequence"):
             good.run(params, aux, good.init(problem.carry, keys), part)
+    for stop, message in ((26, "stop is 26"), (np.array([3, 4]), "stop is .* expected an integer")):
+        part = dataclasses.replace(problem.stream, stop=stop)
+        with pytest.raises(ValueError, match=message):
+            good.run(params, aux, good.init(problem.carry, keys), part)
+
+    def noisy(params, carry, rng_key):
+        carry = jax.tree.map(lambda s: s + jax.random.normal(rng_key, s.shape, s.dtype), carry)
+        return carry, carry
+
+    alike, other = (jax.random.split(jax.random.key(0, impl=i), 25) for i in (None, "rbg"))
+    alone = rows(cell=noisy)
+    with pytest.raises(ValueError, match="keys that are not threefry's"):
+        stream = artbp.Stream(other, problem.stream.targets)
+        alone.run(params, aux, alone.init(problem.carry, keys), stream)
+    stream = artbp.Stream(alike, problem.stream.targets)
+    jax.eval_shape(alone.run, params, aux, alone.init(problem.carry, keys), stream)
     integers = jax.tree.map(lambda p: p.astype(jnp.int32), params)
     with pytest.raises(TypeError, match="float parameters"):
         good.run(integers, aux, good.init(problem.carry, keys), problem.stream)

@@ -18,7 +18,7 @@ from problems import (
 
 import artbp
 from artbp import cells, truncation
-from artbp.diagnostics import truncation_covariance, truncation_variance
+from artbp.diagnostics import truncation_covariance, truncation_variance, variance_along
 from artbp.diagnostics.interval import student_t_quantile
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -95,6 +95,28 @@ def test_a_carry_with_integers_and_no_batch():
     assert distance(covariance(problem), moments(problem, LAW)) < 1e-10
     with pytest.raises(ValueError, match="per_row=True needs losses of shape"):
         covariance(problem, per_row=True)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_a_cell_with_noise(impl):
+    """Some kinds of keys draw other numbers under `jax.vmap`, for all lags together."""
+    problem = make_problem("rnn", 8)
+    inner = problem.cell
+
+    def cell(params, carry, x):
+        x, rng_key = x
+        return inner(params, carry * (1 + jax.random.normal(rng_key, carry.shape)), x)
+
+    rng_keys = jax.random.split(jax.random.key(5, impl=impl), 8)
+    stream = artbp.Stream((problem.stream.xs, rng_keys), problem.stream.targets)
+    problem = problem._replace(cell=cell, stream=stream)
+    expected = moments(problem, LAW)
+    assert distance(covariance(problem), expected) < 1e-10
+    flat, to_tree = ravel_pytree(problem.params)
+    direction = jax.random.normal(jax.random.key(6), flat.shape)
+    parts = problem.params, problem.carry, problem.stream
+    along = variance_along(cell, problem.loss_fn, LAW, *parts, to_tree(direction))
+    np.testing.assert_allclose(along, direction @ expected @ direction, rtol=1e-10)
 
 
 def test_laws_with_certain_cuts_are_refused():
