@@ -29,7 +29,8 @@ class ReferenceCell:
     Attributes:
       apply: `apply(params, carry, x) -> (carry, y)`; x is `[B, input_size]` floats, or `[B]`
         integers in [0, input_size), which pick rows of the input weights as one-hot vectors
-        would; y is `[B, hidden_size]`, the hidden state after the step.
+        would (other integers pick none, such as -1 for no symbol); y is `[B, hidden_size]`, the
+        hidden state after the step.
       init: `init(rng_key, input_size, hidden_size, ...) -> params`.
       initial_carry: `initial_carry(params, batch_size) -> carry`, zeros.
       make_recurrence: `make_recurrence(params, to_params) -> Recurrence`, the cell's hand-written
@@ -87,9 +88,13 @@ def product(x: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def input_product(weights: jax.Array, x: jax.Array) -> jax.Array:
-    """x @ weights for float x `[..., D]`; weights[x] for integer x `[...]`; float32 or wider."""
+    """x @ weights for float x `[..., D]`; weights[x] for integer x `[...]`; float32 or wider.
+
+    A symbol outside [0, D) has a row of zeros, as it has in `jax.nn.one_hot`.
+    """
     if jnp.issubdtype(x.dtype, jnp.integer):
-        return weights[x].astype(_tree.at_least_float32(weights.dtype))
+        rows = weights.at[x].get(mode="fill", fill_value=0, wrap_negative_indices=False)
+        return rows.astype(_tree.at_least_float32(weights.dtype))
     return product(x, weights)
 
 

@@ -420,12 +420,17 @@ def test_a_carry_never_meets_an_input_that_is_not_its_own(block_size, float64):
     np.testing.assert_allclose(grads, 40 * np.log(3), rtol=1e-12)
 
 
+def draw_gamma(rng_key, shape):
+    return jax.random.gamma(rng_key, 2.0, shape)
+
+
+@pytest.mark.parametrize("draw", [jax.random.normal, draw_gamma])
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
-def test_the_way_back_sees_the_noise_of_the_forward_pass(impl, float64):
+def test_the_way_back_sees_the_noise_of_the_forward_pass(impl, draw, float64):
     """Under `jax.vmap`, some kinds of keys draw other bits than one by one."""
 
     def cell(params, carry, rng_key):
-        noise = jax.jit(jax.random.normal, static_argnums=1)(rng_key, carry.shape)
+        noise = jax.jit(draw, static_argnums=1)(rng_key, carry.shape)
         carry = jnp.tanh(params * carry + noise)
         return carry, carry
 
@@ -449,14 +454,16 @@ def test_symbols_as_inputs_of_an_lstm_with_params_in_any_mapping(policy, num_sym
     cell = cells.lstm.with_params(lambda params: params["cell"])
     own = cells.lstm.init(jax.random.key(0), num_symbols, 8, dtype=jnp.float64)
     params = FrozenDict({"cell": own, "readout": jnp.ones(8)})
-    symbols = jax.random.randint(jax.random.key(1), (30, 2), 0, num_symbols)
+    # −1 and num_symbols are no symbols: as for `jax.nn.one_hot`, nothing is added.
+    symbols = jax.random.randint(jax.random.key(1), (30, 2), -1, num_symbols + 1)
     carry = cells.lstm.initial_carry(own, 2)
     estimator = artbp.bptt(cell, lambda params, y, target: y @ params["readout"], policy=policy)
     state = estimator.init(params, carry, rng_key=jax.random.key(0))
     grads, _, _ = estimator.estimate(params, state, artbp.Stream(symbols, symbols))
 
     def total(params):
-        return jnp.sum(artbp.unroll(cell, params, carry, symbols)[1] @ params["readout"])
+        xs = jax.nn.one_hot(symbols, num_symbols, dtype=float)
+        return jnp.sum(artbp.unroll(cell, params, carry, xs)[1] @ params["readout"])
 
     assert relative_error(grads, jax.grad(total)(params)) < 1e-12
 
