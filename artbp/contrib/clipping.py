@@ -85,6 +85,7 @@ def clipping_report(
     max_norm: float | None = None,
     max_value: float | None = None,
     reference: Any = None,
+    initial_carry: Any = None,
 ) -> ClippingReport:
     """Measures the bias of clipping, with frozen params over one pass of the stream for each key::
 
@@ -108,6 +109,7 @@ def clipping_report(
       max_value: clip each entry to ±max_value, as `optax.clip`. Give exactly one of the two.
       reference: a gradient like params to compare with, for instance the BPTT gradient of the
         stream, which one pass of `artbp.bptt(..., normalizer=)` gives.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
     Raises:
       ValueError: not exactly one threshold, or one that is not above 0; rng_keys without an axis
@@ -116,7 +118,7 @@ def clipping_report(
     """
     threshold = {"max_norm": max_norm, "max_value": max_value}
     given = estimator, params, carry, stream, rng_keys, [threshold]
-    return clipping_reports(*given, reference=reference)[0]
+    return clipping_reports(*given, reference=reference, initial_carry=initial_carry)[0]
 
 
 def clipping_reports(
@@ -128,6 +130,7 @@ def clipping_reports(
     thresholds: Sequence[Mapping[str, float | None]],
     *,
     reference: Any = None,
+    initial_carry: Any = None,
 ) -> list[ClippingReport]:
     """Makes a `clipping_report` for each threshold from the same gradients::
 
@@ -169,7 +172,8 @@ def clipping_reports(
         def one_pass(rng_key: jax.Array) -> tuple[Any, ...]:
             zeros, tally = _tree.zero_sums(params), jnp.zeros((stream.num_steps.bit_length(), 5))
             initial = zeros, [(zeros, tally)] * len(clips)
-            state = estimator.init(params, carry, rng_key=rng_key)
+            options = {"rng_key": rng_key, "initial_carry": initial_carry}
+            state = estimator.init(params, carry, **options)
             return run_pass(estimator, params, state, stream, fold=fold, initial=initial)[0]
 
         return lax.map(one_pass, rng_keys)

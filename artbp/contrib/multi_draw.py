@@ -40,6 +40,7 @@ def multi_draw_gradient(
     *,
     num_draws: int,
     coupling: Coupling = "independent",
+    initial_carry: Any = None,
 ) -> Any:
     """Computes the mean ARTBP gradient of D draws of boundaries on one forward pass.
 
@@ -56,6 +57,7 @@ def multi_draw_gradient(
       rng_key: consumed.
       num_draws: the number D. The rows of a batch share the boundaries of a draw.
       coupling: of the draws; see `artbp.contrib.sample_row_gates`.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
 
     Returns:
       The gradient of the summed losses, like params.
@@ -66,7 +68,8 @@ def multi_draw_gradient(
     check_stream(stream)
     stream = steps_to_run(stream)
     gates = sample_row_gates(law, rng_key, stream.num_steps, num_draws, coupling).T
-    gradients = gradients_of_gates(cell, loss_fn, params, carry, stream, gates)
+    options = {"initial_carry": initial_carry}
+    gradients = gradients_of_gates(cell, loss_fn, params, carry, stream, gates, **options)
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
 
 
@@ -82,6 +85,7 @@ def coupling_variance(
     coupling: Coupling,
     num_samples: int,
     num_draws: int | None = None,
+    initial_carry: Any = None,
     batch_size: int = 16,
 ) -> SampledTrace:
     """Samples the variance of the gradient under a coupling, as the mean of ‖ĝ − g‖².
@@ -110,9 +114,13 @@ def coupling_variance(
         raise ValueError("num_samples=1; expected 2 or more: one sample has no spread.")
     check_stream(stream)
     stream = steps_to_run(stream)
-    data = params, carry, stream
+
+    def gradients_of(gates: jax.Array) -> Any:
+        options = {"initial_carry": initial_carry}
+        return gradients_of_gates(cell, loss_fn, params, carry, stream, gates, **options)
+
     ones = jnp.ones((1, stream.num_steps), jnp.result_type(float))
-    exact = gradients_of_gates(cell, loss_fn, *data, ones)
+    exact = gradients_of(ones)
     num_columns = num_draws
     if num_columns is None:
         floats = jax.tree.leaves(_tree.partition(carry)[0])
@@ -132,7 +140,7 @@ def coupling_variance(
         """Computes ‖ĝ − g‖² for each key."""
         gates = jax.vmap(gates_of)(rng_keys)
         flat = jnp.reshape(gates, (-1, *gates.shape[2:]))
-        gradients = gradients_of_gates(cell, loss_fn, *data, flat)
+        gradients = gradients_of(flat)
 
         def of_leaf(leaf: jax.Array, mean: jax.Array) -> jax.Array:
             draws = jnp.reshape(leaf, (*gates.shape[:2], -1))

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from artbp import _tree
 from artbp._checks import check_positive
 from artbp.diagnostics.real_coordinates import ravel_real
-from artbp.estimators.base import GradientEstimator
+from artbp.estimators.base import EstimatorInfo, GradientEstimator
 from artbp.estimators.run_pass import run_pass
 from artbp.stream import Stream, steps_to_run
 from artbp.truncation.base import TruncationLaw, check_law
@@ -45,6 +46,7 @@ def exact_expectation(
     carry: Any,
     stream: Stream,
     *,
+    initial_carry: Any = None,
     batch_size: int = 256,
 ) -> ExactExpectation:
     """Computes mean and covariance of an estimator's gradient over one pass from all patterns.
@@ -62,17 +64,19 @@ def exact_expectation(
     Args:
       make_estimator: called with a `truncation.replay` whose lengths are traced; for example
         `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so its policy
-        must be "dynamic" or None. With `truncation.never()` as law, any estimator is run once.
+        must be "dynamic" or None. Its segments must have the lengths of this law, which the windows
+        of `unbiased_tbptt` have not. With `truncation.never()` as `law`, any estimator is run once.
       law: the law of the boundaries, shared by the rows. A fixed law has one pattern.
       params: float64 or complex128.
       carry: the carry that enters the first step to run (that after `stream.history`).
-      stream: at most 16 steps to run. Its end is no cut and belongs to no pattern.
+      stream: at most 16 steps to run. Its end is no boundary and belongs to no pattern.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
       batch_size: patterns that run in parallel. It changes memory and time, not the result.
 
     Raises:
       TypeError: law is not a `TruncationLaw`; params that are not floats.
       ValueError: more than 16 steps; a stream with `ends=False`; JAX or the params are not in
-        float64; a bad batch_size.
+        float64; segments with other lengths than those of the law; a bad batch_size.
 
     Source: the probability of a pattern: arXiv 1705.08209, §4.
     """
@@ -106,16 +110,35 @@ def exact_expectation(
     lengths, probabilities = _patterns(law, stream.num_steps)
     _, to_tree = ravel_real(params)
 
-    def gradient(row: jax.Array) -> jax.Array:
+    def gradient(row: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(the gradient of one pass, whether its segments had the lengths of `row`)."""
+
+        def fold(folded: Any, grads: Any, info: EstimatorInfo) -> Any:
+            total, n, follows = folded
+            follows &= info.length == row[jnp.minimum(n, len(row) - 1)]
+            return _tree.accumulate(total, grads), n + 1, follows
+
         estimator = make_estimator(replay(row, law))
-        state = estimator.init(params, carry, rng_key=jax.random.key(0))
-        return ravel_real(run_pass(estimator, params, state, stream)[0])[0]
+        options = {"rng_key": jax.random.key(0), "initial_carry": initial_carry}
+        state = estimator.init(params, carry, **options)
+        initial = _tree.zero_sums(_tree.as_arrays(params)), jnp.int32(0), jnp.ones((), bool)
+        folded, _ = run_pass(estimator, params, state, stream, fold=fold, initial=initial)
+        total, _, follows = folded
+        return ravel_real(total)[0], follows
 
     batch_size = min(batch_size, len(lengths))
     # Whole batches: a smaller one at the end would be compiled once more.
     padded = np.concatenate([lengths, np.repeat(lengths[:1], -len(lengths) % batch_size, axis=0)])
     run = jax.jit(lambda rows: lax.map(gradient, rows, batch_size=batch_size))
-    gradients = np.asarray(run(jnp.asarray(padded)))[: len(lengths)]
+    gradients, follows = jax.device_get(run(jnp.asarray(padded)))
+    if len(lengths) > 1 and not follows.all():
+        raise ValueError(
+            "The estimator does not end its segments where the law says, so the probabilities of "
+            "boundary patterns are not those of its gradients. Expected one whose segments have "
+            "the lengths of `law`, such as artbp.artbp(cell, loss_fn, law); or "
+            "truncation.never(), with which any estimator is run once."
+        )
+    gradients = gradients[: len(lengths)]
     mean = probabilities @ gradients
     offsets = gradients - mean
     covariance = offsets.T @ (probabilities[:, None] * offsets)

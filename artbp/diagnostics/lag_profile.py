@@ -69,6 +69,7 @@ def lag_profile(
     *,
     num_lags: int,
     rng_key: jax.Array,
+    initial_carry: Any = None,
     num_samples: int | None = None,
     num_probes: int | None = None,
     fitted_from: int | None = None,
@@ -94,6 +95,7 @@ def lag_profile(
       stream: the window; its steps to run.
       num_lags: R ≥ 3.
       rng_key: draws the steps, the probes and the perturbation; consumed.
+      initial_carry: the carry after a reset. Default: zeros, as in `artbp.unroll`.
       num_samples: number of t and of u, drawn without replacement. None: all.
       num_probes: number of random directions per step that estimate the Gram without bias and
         without storing R gradients. None: the exact Gram.
@@ -127,7 +129,7 @@ def lag_profile(
             f"The stream has {stream.num_steps} steps and num_lags={num_lags}; expected "
             "num_steps ≥ 2 · num_lags, so that every profile is complete."
         )
-    window = unroll_window(cell, loss_fn, params, carry, stream, per_row=per_row)
+    window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
     loss_key, gram_key, probe_key, growth_key = jax.random.split(rng_key, 4)
     loss_steps = _draw(loss_key, num_lags, stream.num_steps, num_samples)
     gram_steps = _draw(gram_key, num_lags, stream.num_steps - num_lags + 1, num_samples)

@@ -121,6 +121,20 @@ def test_sixteen_steps_of_a_scalar_cell():
     assert np.abs(found.covariance - other).max() > 0.01 * scale
 
 
+def test_an_estimator_with_other_segments_is_refused():
+    """Its look-backs would be taken for boundaries."""
+    problem = make_problem("rnn", 4)
+
+    def make(law):
+        return artbp.unbiased_tbptt(problem.cell, problem.loss_fn, law, truncation_length=2)
+
+    with pytest.raises(ValueError, match="does not end its segments where the law says"):
+        run(problem, make_estimator=make)
+    # A single pattern needs no probabilities.
+    exact = run(problem, truncation.never(), lambda law: make(truncation.never()))
+    assert relative_error(exact.mean, gated_gradient(problem, None)) < 1e-12
+
+
 def test_errors():
     problem = make_problem("rnn", 3)
     longer = problem._replace(stream=artbp.Stream(np.zeros((17, 2, 3))))
