@@ -157,6 +157,8 @@ def _gradients(
     """Returns the gradient for each pattern of gates, `[patterns, P]`, and the final carry."""
     options = {"initial_carry": initial_carry}
     found = gradients_of_gates(cell, loss_fn, params, carry, window, gates, **options)
-    final_carry, _ = unroll(cell, params, carry, window.xs, resets=window.resets, **options)
+    ones = jnp.ones(window.num_steps)  # a cell without inputs has no other number of steps
+    options |= {"gates": ones, "resets": window.resets}
+    final_carry, _ = unroll(cell, params, carry, window.xs, **options)
     flat = jax.vmap(lambda tree: ravel_real(tree)[0])(found)
     return flat.astype(jnp.result_type(float)), final_carry

@@ -82,15 +82,24 @@ class TruncationLaw(abc.ABC):
             raise ValueError(f"k={k}; survival takes whole ages, expected 0 ≤ k < 2³¹. Round them.")
         k = k.astype(np.int64)
         with np.errstate(divide="ignore"):  # log 0 = −∞: the survival after a sure boundary
-            log_steps = np.log1p(-self.hazard(np.arange(1, k.max() + 1)))
+            log_steps = np.log1p(-self._shaped_hazard(np.arange(1, k.max() + 1)))
         return np.exp(np.concatenate([[0.0], np.cumsum(log_steps)]))[k]
 
     def compensation(self, k: Any) -> Any:
         """1/(1 − c(k)), and 0 where c(k) = 1: a certain boundary blocks the gradient."""
-        hazard = self.hazard(k)
+        hazard = self._shaped_hazard(k)
         xp = jnp if isinstance(hazard, jax.Array) else np
         sure = hazard == 1
         return xp.where(sure, 0.0, 1 / (1 - xp.where(sure, 0.0, hazard)))
+
+    def _shaped_hazard(self, k: Any) -> Any:
+        hazard = self.hazard(k)
+        if np.shape(hazard) != np.shape(k):
+            raise ValueError(
+                f"{type(self).__name__}.hazard(k) has shape {np.shape(hazard)} for ages k of shape "
+                f"{np.shape(k)}; expected one hazard for each age. A constant one is 0.1 + 0.0 * k."
+            )
+        return hazard
 
     def sample_gates(self, rng_key: jax.Array, n: int) -> jax.Array:
         """Draws the gates (1 − X_t)/(1 − c_t) of n steps, boundaries (0) included.

@@ -102,7 +102,8 @@ def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
       A `tabulated` law.
 
     Raises:
-      ValueError: a profile that is not positive or does not fall; extra_work ≤ 0.
+      ValueError: a profile that is not positive or does not fall; extra_work ≤ 0, or more than
+        there are windows before the profile is negligible (1e-12 of its first entry).
     """
     profile = _check(profile)
     if len(profile) < 2 or profile.min() <= 0 or profile[-1] >= profile[0]:
@@ -110,7 +111,14 @@ def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
             f"profile={profile!r}; expected two or more positive numbers, the last below the first."
         )
     check_positive(extra_work=extra_work)
-    survival = best_survival(-np.diff(_continued(profile)), extra_work)
+    weights = -np.diff(_continued(profile))
+    if extra_work >= len(weights):
+        raise ValueError(
+            f"extra_work={extra_work}; expected less than {len(weights)}, the number of older "
+            "windows in which this profile, continued, is not negligible. truncation.never() looks "
+            "back to the beginning of the stream at every update."
+        )
+    survival = best_survival(weights, extra_work)
     hazards = 1 - survival / np.append(1.0, survival[:-1])
     return tabulated(np.clip(hazards, 0.0, 1.0).tolist())
 

@@ -72,6 +72,12 @@ def fused_unroll(
     flipped = _flip((arguments.xs, arguments.gates, arguments.resets), lengths)
     arguments = arguments._replace(xs=flipped[0], gates=flipped[1], resets=flipped[2])
     carry, ys = _fused(cell, arguments)
+    if lengths is not None and any(leaf.ndim == 1 for leaf in jax.tree.leaves(ys)):
+        raise ValueError(
+            "fused_unroll got reverse=True, lengths, and a cell with an output that all rows "
+            "share; expected outputs [B, ...], because the rows begin at different steps. Or use "
+            "artbp.unroll."
+        )
     return carry, _flip(ys, lengths)
 
 

@@ -306,6 +306,32 @@ def test_only_the_steps_to_run_are_measured(problem, float64):
     assert found.look_backs == expected.look_backs
 
 
+def test_a_cell_without_inputs(float64):
+    """The same report as with inputs of zero."""
+
+    def cell(params, carry, x):
+        carry = jnp.tanh(params * carry + (0.0 if x is None else x))
+        return carry, carry
+
+    def loss_fn(params, y, target):
+        return (y - target) ** 2
+
+    targets = jax.random.normal(jax.random.key(0), (80, 2))
+    found, expected = (
+        gradient_report(
+            *(cell, loss_fn, jnp.asarray(0.9), jnp.ones(2)),
+            artbp.Stream(xs, targets, num_steps=80),
+            window_length=10,
+            truncation_lengths=(2,),
+            laws=(LAW,),
+            rng_key=jax.random.key(1),
+        )
+        for xs in (None, jnp.zeros((80, 2)))
+    )
+    assert report_table(found) == report_table(expected)
+    assert found.biases[0].relative_bias > 0.01
+
+
 def test_no_bias_without_memory(float64):
     """If a cell has no memory, cuts do not change the gradient."""
     keys = jax.random.split(jax.random.key(0))

@@ -239,6 +239,17 @@ class HazardOnly(truncation.TruncationLaw):
         return self.hazard_of(k)
 
 
+def test_a_hazard_of_another_shape_than_the_ages_is_refused():
+    class Constant(truncation.TruncationLaw):
+        def hazard(self, k):
+            return 0.1
+
+    for measure in (Constant().survival, Constant().compensation):
+        with pytest.raises(ValueError, match=r"Constant.hazard\(k\) has shape \(\) for ages k"):
+            measure(np.arange(1, 4))
+    assert Constant().compensation(3) == pytest.approx(1 / 0.9)
+
+
 EVERY_LAW = {
     "polynomial": truncation.polynomial(3, 4),
     "geometric": truncation.geometric(3),

@@ -240,6 +240,9 @@ def test_reverse_with_lengths_needs_inputs_by_row():
     cell = lambda params, carry, x: (carry + x[0] + x[1], carry)  # noqa: E731
     with pytest.raises(ValueError, match="rows begin at different steps"):
         artbp.fused_unroll(cell, (), carry, xs, lengths=jnp.array([4, 2]), reverse=True)
+    shared = lambda params, carry, x: (carry + x, jnp.sum(carry))  # noqa: E731
+    with pytest.raises(ValueError, match="an output that all rows share"):
+        artbp.fused_unroll(shared, (), carry, xs[0], lengths=jnp.array([4, 2]), reverse=True)
 
 
 @pytest.mark.usefixtures("float64")
