@@ -1009,8 +1009,8 @@ LIBRARY_FAULTS = [
     Fault(
         "symbols-that-repeat-counted-once",
         "artbp/cells/affine_recurrence.py",
-        'from_input = sums["input"].at[xs].add(of_input.astype(self._wide))',
-        'from_input = sums["input"].at[xs].set(of_input.astype(self._wide))',
+        'from_input = sums["input"].at[xs].add(',
+        'from_input = sums["input"].at[xs].set(',
         [f"{FUSED}test_more_symbols_than_units[rnn]"],
         "The gradient of a row of the input weights is a sum over the steps that read it.",
     ),

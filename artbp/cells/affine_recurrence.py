@@ -75,8 +75,8 @@ class AffineRecurrence:
         is_symbols = jnp.issubdtype(xs.dtype, jnp.integer)
         if is_symbols and num_inputs > hidden_size:
             # With one-hot vectors, that product would be the largest.
-            rows, outside = sums["input"].at[xs], {"mode": "drop", "wrap_negative_indices": False}
-            from_input = rows.add(of_input.astype(self._wide), **outside)
+            outside = {"mode": "drop", "wrap_negative_indices": False}
+            from_input = sums["input"].at[xs].add(of_input.astype(self._wide), **outside)
             recurrent = sums["recurrent"] + self._summed_outer(hidden, of_hidden)
         else:
             xs = jax.nn.one_hot(xs, num_inputs, dtype=self._dtype) if is_symbols else xs
