@@ -170,7 +170,10 @@ class Stream:
         if self.stop is None:
             return
         is_traced = isinstance(self.stop, jax.core.Tracer)
-        if np.ndim(self.stop) or not (is_traced or is_integer(self.stop)):
+        is_whole = is_integer(self.stop)
+        if is_traced:
+            is_whole = jnp.issubdtype(self.stop.dtype, jnp.integer)
+        if np.ndim(self.stop) or not is_whole:
             raise ValueError(
                 f"Stream.stop is {self.stop!r}; expected an integer, history < stop ≤ num_steps, "
                 "or None for all steps."

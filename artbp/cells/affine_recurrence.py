@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp.cells.base import input_product, product, transpose
+from artbp.cells.base import as_symbols, input_product, product, transpose
 from artbp.unrolls.recurrence import Chunk
 
 # Up to this size, XLA on a CPU is faster at four products [B, H] × [H, H] and their sum than at
@@ -75,11 +75,12 @@ class AffineRecurrence:
         is_symbols = jnp.issubdtype(xs.dtype, jnp.integer)
         if is_symbols and num_inputs > hidden_size:
             # With one-hot vectors, that product would be the largest.
-            outside = {"mode": "drop", "wrap_negative_indices": False}
-            from_input = sums["input"].at[xs].add(of_input.astype(self._wide), **outside)
+            rows = sums["input"].at[as_symbols(xs, num_inputs)]  # adds nothing beyond the last
+            from_input = rows.add(of_input.astype(self._wide))
             recurrent = sums["recurrent"] + self._summed_outer(hidden, of_hidden)
         else:
-            xs = jax.nn.one_hot(xs, num_inputs, dtype=self._dtype) if is_symbols else xs
+            if is_symbols:  # int32: with 8 bits, `one_hot` would count its columns modulo 256
+                xs = jax.nn.one_hot(xs.astype(jnp.int32), num_inputs, dtype=self._dtype)
             hidden, xs = hidden.astype(self._dtype), xs.astype(self._dtype)
             if of_input is of_hidden:
                 # One product for both: a narrow one, as of few symbols, costs as much as a wide.

@@ -104,8 +104,8 @@ def independent_runs(
       block_size: steps that all runs take before they wait for each other: the mean length or a
         little less. It also sets the memory: 9 · block_size carries of every run.
       stream_axes: the axes of the stream over runs as in `jax.vmap`'s `in_axes`, for example
-        `Stream(0, num_steps=T)` for inputs `[R, T, ...]`. None: all runs share the stream. They
-        share `stop` in any case.
+        `Stream(0, num_steps=T)` for inputs `[R, T, ...]`. None: all runs share the stream. All
+        runs share `stop`.
 
     Returns:
       An `IndependentRuns`. Danger! Under `jax.vmap`, `run` selects over its buffers in every
@@ -113,9 +113,9 @@ def independent_runs(
 
     Raises:
       TypeError: law is not a `TruncationLaw`; from `run`: params that are not floats.
-      ValueError: a bad option; from `run`: as `estimate` of `artbp.artbp`; a cell that draws from
-        keys other than threefry's. If `run` is jitted, the params of a run that stands beyond the
-        stream are NaN.
+      ValueError: a bad option; from `run`: as `estimate` of `artbp.artbp`; a cell or loss that
+        draws from keys other than threefry's. If `run` is jitted, the params of a run that stands
+        beyond the stream are NaN.
 
     Source: Tallec & Ollivier, arXiv 1705.08209.
     """
@@ -150,11 +150,13 @@ def independent_runs(
             check_stream(stream)
             check_resets(initial_carry, stream.resets)
             x, target = _tree.index((stream.xs, stream.targets), 0)
-            check_step(cell, loss_fn, params, carry, x, target)
-            if vmap_changes_draws(jax.make_jaxpr(cell)(params, carry, x)):
+            y = check_step(cell, loss_fn, params, carry, x, target)
+            of_cell = jax.make_jaxpr(cell)(params, carry, x)
+            of_loss = jax.make_jaxpr(loss_fn)(params, y, target)
+            if vmap_changes_draws(of_cell) or vmap_changes_draws(of_loss):
                 raise ValueError(
-                    "The cell draws random numbers from keys that are not threefry's. The runs go "
-                    "side by side under jax.vmap, where such keys draw other numbers in the "
+                    "Cell or loss draws random numbers from keys that are not threefry's. The runs "
+                    "go side by side under jax.vmap, where such keys draw other numbers in the "
                     "backward pass than in the forward pass. Use jax.random.key(seed, "
                     "impl='threefry2x32'), or put the noise itself into Stream.xs."
                 )
@@ -167,7 +169,7 @@ def independent_runs(
 
         carries = state.carry, state.initial_carry
         jax.eval_shape(jax.vmap(check, (0, 0, 0, stream_axes)), params, *carries, stream)
-        num_steps = stream.num_new
+        num_steps = jnp.asarray(stream.num_new, jnp.int32)
         check_position(state, stream)
         position, is_beyond = clip_position(state.position, num_steps)
         state, params = state._replace(position=position), _tree.nan_where(is_beyond, params)
@@ -206,7 +208,7 @@ def independent_runs(
             start = jnp.asarray(state.position)
             block = RunsBlock(functions, *data, block_size, start, segment.info.length)
             segment, finished, ring = advance(block, segment, state.carry, active, ring)
-            position = (state.position + segment.info.length) % jnp.asarray(num_steps, jnp.int32)
+            position = (state.position + segment.info.length) % num_steps
             end_of_stream = position == 0
             info = segment.info._replace(end_of_stream=end_of_stream)
             grads = jax.tree.map(normalize, segment.grads, params)

@@ -62,10 +62,11 @@ def exact_expectation(
     and 0.1 GB for a scalar cell, 6 s and 0.2 GB for an RNN of 4 units and two rows.
 
     Args:
-      make_estimator: called with a `truncation.replay` whose lengths are traced; for example
+      make_estimator: called with a `truncation.replay` whose lengths are traced, for example
         `lambda law: artbp.artbp(cell, loss_fn, law)`. Its `estimate` is traced too, so its policy
-        must be "dynamic" or None. Its segments must have the lengths of this law, which the windows
-        of `unbiased_tbptt` have not. With `truncation.never()` as `law`, any estimator is run once.
+        must be "dynamic" or None. Its segments must have the lengths of this law: `unbiased_tbptt`
+        is refused, whose windows have a fixed length. A law with one pattern, such as
+        `truncation.never()`, is passed as it is, and any estimator is run once.
       law: the law of the boundaries, shared by the rows. A fixed law has one pattern.
       params: float64 or complex128.
       carry: the carry that enters the first step to run (that after `stream.history`).
@@ -118,7 +119,7 @@ def exact_expectation(
             follows &= info.length == row[jnp.minimum(n, len(row) - 1)]
             return _tree.accumulate(total, grads), n + 1, follows
 
-        estimator = make_estimator(replay(row, law))
+        estimator = make_estimator(law if len(lengths) == 1 else replay(row, law))
         options = {"rng_key": jax.random.key(0), "initial_carry": initial_carry}
         state = estimator.init(params, carry, **options)
         initial = _tree.zero_sums(_tree.as_arrays(params)), jnp.int32(0), jnp.ones((), bool)

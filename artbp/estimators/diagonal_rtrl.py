@@ -142,7 +142,7 @@ def _advance(layer: Any, own: Any, carry: Any, x: jax.Array, traces: Traces) -> 
 
     direct = jnp.stack(of_z, axis=2)  # [N, B, K, H]
     if jnp.issubdtype(x.dtype, jnp.integer):
-        x = jax.nn.one_hot(x, own["input"].shape[0], dtype=direct.dtype)
+        x = jax.nn.one_hot(x.astype(jnp.int32), own["input"].shape[0], dtype=direct.dtype)
     of_weights = direct[:, :, None] * x.astype(direct.dtype)[None, :, :, None, None]
     direct_units = jax.tree.unflatten(jax.tree.structure(own["units"]), of_units)
     new = Traces(

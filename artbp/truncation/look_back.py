@@ -102,8 +102,9 @@ def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
       A `tabulated` law.
 
     Raises:
-      ValueError: a profile that is not positive or does not fall; extra_work ≤ 0, or more than
-        there are windows before the profile is negligible (1e-12 of its first entry).
+      ValueError: a profile that is not positive or does not fall; extra_work ≤ 0, or not
+        clearly less than the number of windows before the profile is negligible (1e-12 of its
+        first entry).
     """
     profile = _check(profile)
     if len(profile) < 2 or profile.min() <= 0 or profile[-1] >= profile[0]:
@@ -112,15 +113,16 @@ def optimal_look_back(profile: Any, *, extra_work: float) -> Tabulated:
         )
     check_positive(extra_work=extra_work)
     weights = -np.diff(_continued(profile))
-    if extra_work >= len(weights):
-        raise ValueError(
-            f"extra_work={extra_work}; expected less than {len(weights)}, the number of older "
-            "windows in which this profile, continued, is not negligible. truncation.never() looks "
-            "back to the beginning of the stream at every update."
-        )
     survival = best_survival(weights, extra_work)
     hazards = 1 - survival / np.append(1.0, survival[:-1])
-    return tabulated(np.clip(hazards, 0.0, 1.0).tolist())
+    law = tabulated(np.clip(hazards, 0.0, 1.0).tolist())
+    if look_back_work(law) > 1.01 * extra_work:  # its last hazard, which goes on for ever, is small
+        raise ValueError(
+            f"extra_work={extra_work}; expected clearly less than {len(weights)}, the number of "
+            "older windows in which this profile, continued, is not negligible. truncation.never() "
+            "looks back to the beginning of the stream at every update."
+        )
+    return law
 
 
 def best_survival(weights: Any, work: float) -> np.ndarray:

@@ -44,7 +44,8 @@ def fused_unroll(
         written by hand. For any other cell one is derived (`artbp.unrolls.autodiff_recurrence`),
         which runs the forward pass twice and stores one carry a step.
       params, carry, xs, gates, resets, initial_carry, lengths, reverse: as for `artbp.unroll`. In
-        reverse, xs and ys are copied once.
+        reverse, xs and ys are copied once, with lengths row by row: what rows share must not have B
+        entries.
 
     Returns:
       (carry after the last step, ys `[T, ...]`).
@@ -64,20 +65,18 @@ def fused_unroll(
     if not reverse:
         return _fused(cell, arguments)
     lengths = arguments.lengths
-    if lengths is not None and any(leaf.ndim == 1 for leaf in jax.tree.leaves(xs)):
-        raise ValueError(
-            "fused_unroll got reverse=True, lengths, and an array of xs of shape [T]; expected "
-            "[T, B, ...], because the rows begin at different steps. Or use artbp.unroll."
-        )
+    if lengths is not None:
+        y = jax.eval_shape(cell, params, arguments.carry, _tree.index(arguments.xs, 0))[1]
+        of_step = jax.tree.map(lambda leaf: leaf[0], xs), y
+        if any(leaf.shape[:1] != lengths.shape for leaf in jax.tree.leaves(of_step)):
+            raise ValueError(
+                "fused_unroll got reverse=True, lengths, and an array without rows in xs or in the "
+                "output of the cell; expected [B, ...] at each step, because the rows begin at "
+                "different steps. Or use artbp.unroll."
+            )
     flipped = _flip((arguments.xs, arguments.gates, arguments.resets), lengths)
     arguments = arguments._replace(xs=flipped[0], gates=flipped[1], resets=flipped[2])
     carry, ys = _fused(cell, arguments)
-    if lengths is not None and any(leaf.ndim == 1 for leaf in jax.tree.leaves(ys)):
-        raise ValueError(
-            "fused_unroll got reverse=True, lengths, and a cell with an output that all rows "
-            "share; expected outputs [B, ...], because the rows begin at different steps. Or use "
-            "artbp.unroll."
-        )
     return carry, _flip(ys, lengths)
 
 

@@ -175,7 +175,10 @@ def test_a_stream_for_each_row():
 
 def test_steps_behind_the_stop_are_not_run():
     problem = make_problem("rnn", 25)
-    stream = dataclasses.replace(problem.stream, stop=np.int32(19))
+    xs, targets = (
+        leaf.at[19:].set(jnp.nan) for leaf in (problem.stream.xs, problem.stream.targets)
+    )
+    stream = artbp.Stream(xs, targets, stop=np.int64(19))
     found = run_rows(problem, LAW, stream=stream, block_size=4)
     estimator = artbp.artbp(problem.cell, problem.loss_fn, LAW)
     ((_, expected),) = loops(estimator, problem, [2], stream)
@@ -357,6 +360,16 @@ def test_errors_say_what_to_do():
     with pytest.raises(ValueError, match="keys that are not threefry's"):
         stream = artbp.Stream(other, problem.stream.targets)
         alone.run(params, aux, alone.init(problem.carry, keys), stream)
+    noise_of_loss = contrib.independent_runs(
+        lambda params, carry, x: problem.cell(params, carry, x[0]),
+        lambda params, y, target: jnp.sum(y, axis=-1) + jax.random.normal(target),
+        LAW,
+        contrib.by_run(update),
+        running,
+    )
+    with pytest.raises(ValueError, match="keys that are not threefry's"):
+        stream = artbp.Stream((problem.stream.xs,), other)
+        noise_of_loss.run(params, aux, noise_of_loss.init(problem.carry, keys), stream)
     stream = artbp.Stream(alike, problem.stream.targets)
     jax.eval_shape(alone.run, params, aux, alone.init(problem.carry, keys), stream)
     integers = jax.tree.map(lambda p: p.astype(jnp.int32), params)

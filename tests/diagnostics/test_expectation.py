@@ -9,6 +9,7 @@ from problems import (
     ages,
     gated_gradient,
     make_problem,
+    one_pass,
     patterns,
     probability,
     relative_error,
@@ -131,8 +132,10 @@ def test_an_estimator_with_other_segments_is_refused():
     with pytest.raises(ValueError, match="does not end its segments where the law says"):
         run(problem, make_estimator=make)
     # A single pattern needs no probabilities.
-    exact = run(problem, truncation.never(), lambda law: make(truncation.never()))
+    exact = run(problem, truncation.never(), make)
     assert relative_error(exact.mean, gated_gradient(problem, None)) < 1e-12
+    once, *_ = one_pass(make(truncation.fixed(2)), problem)
+    assert relative_error(run(problem, truncation.fixed(2), make).mean, once) < 1e-12
 
 
 def test_errors():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from problems import make_problem, relative_error
 
@@ -80,18 +81,25 @@ def test_gradients():
     assert report.against_reference.relative_bias < 1e-12
 
 
-def test_variances_and_profiles_change():
-    """Against the same measures with a carry of zeros after each reset."""
+def test_variances_and_profiles():
+    """Against the samples of the draws that they stand for, and the control of other carries."""
     problem = problem_with_a_counter()
     parts = problem.cell, problem.loss_fn
     data = problem.params, problem.carry, problem.stream
-    coupled = {"coupling": "independent", "num_samples": 2}
-    of_profile = {"num_lags": 3, "rng_key": jax.random.key(0)}
-    for measure in (
-        lambda **given: (
-            coupling_variance(*parts, LAW, *data, jax.random.key(0), **coupled, **given).trace
-        ),
-        lambda **given: lag_profile(*parts, *data, **of_profile, **given).gram,
-    ):
-        found, other = measure(initial_carry=initial(problem)), measure()
-        assert np.abs(found - other).max() > 1e-3 * np.abs(found).max()
+    options = {"initial_carry": initial(problem)}
+    rng_key = jax.random.key(0)
+    coupled = {"coupling": "independent", "num_samples": 3, "num_draws": 2, "batch_size": 3}
+    found = coupling_variance(*parts, LAW, *data, rng_key, **coupled, **options).trace
+    squares = []
+    for key in jax.random.split(rng_key, (1, 3))[0]:
+        drawn = multi_draw_gradient(*parts, LAW, *data, key, num_draws=2, **options)
+        error = jax.tree.map(jnp.subtract, drawn, by_hand(problem))
+        squares.append(optax.tree.norm(error, squared=True))
+    np.testing.assert_allclose(found, np.mean(squares), rtol=1e-10)
+
+    profile = {"num_lags": 3, "rng_key": rng_key}
+    gram = lag_profile(*parts, *data, **profile, **options).gram
+    zeros = jax.tree.map(jnp.zeros_like, problem.carry)
+    for other in (None, (initial(problem)[0], zeros[1]), (zeros[0], None)):
+        changed = lag_profile(*parts, *data, **profile, initial_carry=other).gram
+        assert np.abs(gram - changed).max() > 1e-3 * np.abs(gram).max()

@@ -151,7 +151,8 @@ def test_the_work_of_every_law():
     ("profile", "work"),
     [
         *[([1.0], 1), ([1.0, 2.0], 1), ([1.0, 0.0], 1), ([[1.0]], 1), ([2, 1.0], 0)],
-        *[([2, np.nan], 1), ([1.0, 0.01], 20)],  # negligible from the eighth window on
+        # Negligible from the eighth window on: the law would look back 1005 windows for 6.999.
+        *[([2, np.nan], 1), ([1.0, 0.01], 20), ([1.0, 0.01], 6.999)],
     ],
 )
 def test_bad_profiles_are_refused(profile, work):

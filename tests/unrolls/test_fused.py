@@ -240,9 +240,22 @@ def test_reverse_with_lengths_needs_inputs_by_row():
     cell = lambda params, carry, x: (carry + x[0] + x[1], carry)  # noqa: E731
     with pytest.raises(ValueError, match="rows begin at different steps"):
         artbp.fused_unroll(cell, (), carry, xs, lengths=jnp.array([4, 2]), reverse=True)
-    shared = lambda params, carry, x: (carry + x, jnp.sum(carry))  # noqa: E731
-    with pytest.raises(ValueError, match="an output that all rows share"):
-        artbp.fused_unroll(shared, (), carry, xs[0], lengths=jnp.array([4, 2]), reverse=True)
+    for shape in ((), (1,), (3,)):
+        shared = lambda params, carry, x, s=shape: (carry + x, jnp.ones(s) * jnp.sum(carry))  # noqa: E731
+        with pytest.raises(ValueError, match="without rows in xs or in the output"):
+            artbp.fused_unroll(shared, (), carry, xs[0], lengths=jnp.array([4, 2]), reverse=True)
+
+
+@pytest.mark.usefixtures("float64")
+def test_symbols_of_eight_bits():
+    """No symbol above 255 gets a gradient from one below."""
+    params = cells.rnn.init(jax.random.key(0), 300, 300, dtype=jnp.float64)
+    carry, xs = cells.rnn.initial_carry(params, 2), jnp.array([[0, 2], [44, 255]], jnp.uint8)
+
+    def gradient(unroll):
+        return jax.grad(lambda p: jnp.sum(unroll(cells.rnn, p, carry, xs)[1]))(params)
+
+    assert max(relative_errors(gradient(artbp.fused_unroll), gradient(artbp.unroll))) < 1e-12
 
 
 @pytest.mark.usefixtures("float64")
