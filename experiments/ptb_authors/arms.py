@@ -8,6 +8,8 @@ ARMS = {
     name: Compared(text, RATES, (), None)
     for name, text in {
         "tbptt-zero": "tbptt(50, segment_start='initial')",
+        # New boundaries in each epoch, as ARTBP has.
+        "tbptt-offset-zero": "tbptt(50, draw_offset=True, segment_start='initial')",
         "artbp-zero": "artbp(50, alpha=4, segment_start='initial')",
         "tbptt-carried": "tbptt(50)",
         "artbp-carried": "artbp(50, alpha=4)",
@@ -21,6 +23,7 @@ ARMS = {
 # What each difference between two arms says.
 PAIRS = (
     ("artbp-zero", "tbptt-zero", "the paper's comparison"),
+    ("tbptt-offset-zero", "tbptt-zero", "new boundaries in each epoch alone"),
     ("uncompensated-zero", "tbptt-zero", "random lengths alone"),
     ("artbp-zero", "uncompensated-zero", "compensation alone"),
     ("tbptt-carried", "tbptt-zero", "carrying the state in training"),

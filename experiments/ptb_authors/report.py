@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from experiments.common.report import Column, Row, markdown_table
 from experiments.ptb_authors.arms import ARMS, PAIRS
 from experiments.ptb_authors.rows import authors_curves
+from experiments.ptb_authors.since_zero import OFFSETS, SEGMENT
 from experiments.ptb_study.report import difference
 
 BEST = "Each arm at its better rate"
@@ -88,7 +89,10 @@ def markdown(rows: Sequence[Row], description: str, failed: Sequence[str] = ()) 
     parts.append(
         "valid and test at batch 1; our counting: the same bits divided by the characters without "
         "the spaces at line ends; in columns: after the best epoch, as the authors scored, in 64 "
-        "columns. A run that is not finished has the last two, if any, from its best params so far."
+        "columns. train, reset at …: rows of the training text, with the state set to zero at "
+        "these steps. In training, TBPTT from zero does so at the steps 0, 50, … of every epoch, "
+        "unless its offset is drawn. A run that is not finished has the last four, if any, from its"
+        " best params so far."
     )
     if failed:
         parts.append(f"Not finished: {'; '.join(failed)}.")
@@ -117,6 +121,16 @@ def _last(field: str) -> Callable[[Row], str]:
     return lambda row: f"{row[field][-1]:.4f}"
 
 
+def _at_offset(i: int) -> Callable[[Row], str]:
+    """Rows of earlier versions do not have it."""
+
+    def form(row: Row) -> str:
+        found = ((row["scores"] or {}).get("train") or {}).get("by_offset")
+        return f"{found[i]:.4f}" if found else ""
+
+    return form
+
+
 _COLUMNS: list[Column] = [
     ("arm", lambda row: f"{row['arm']}: `{ARMS[row['arm']].arm}`"),
     ("rate", "{learning_rate:g}"),
@@ -129,4 +143,5 @@ _COLUMNS: list[Column] = [
     ("test", _number(lambda row: row["results"]["test_bpc"])),
     ("reset every 50", _number(NUMBERS["reset every 50"], needs="scores")),
     ("train, carried", _number(NUMBERS["training text"], needs="scores")),
+    *((f"train, reset at {o}, {o + SEGMENT}, …", _at_offset(i)) for i, o in enumerate(OFFSETS)),
 ]

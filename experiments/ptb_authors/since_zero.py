@@ -17,6 +17,8 @@ from experiments.ptb.run import prepare
 from experiments.ptb.trained import best_params
 
 LENGTH, SEGMENT = 2000, 50
+# Where segments of a row begin, modulo SEGMENT: those of TBPTT in training, and half-way between.
+OFFSETS = (0, SEGMENT // 2)
 # Steps since the zero state, counted from 1: the bins (0, 1], (1, 2], (2, 5], …
 EDGES = (0, 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000, 2000)
 _SYMBOLS = 400_000  # of each text, from its beginning; the validation text has no more
@@ -30,7 +32,8 @@ def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
     Returns:
         {"train" and "valid": {"carried": bits, "reset": bits with the state set to zero every
         `SEGMENT` steps, "since_zero": [bits in each bin of `EDGES`], "counting": the factor from
-        bits per character to bits per character without the spaces at line ends}}
+        bits per character to bits per character without the spaces at line ends}, and for "train"
+        also "by_offset": see `bits_by_offset`}
     """
     workdir, values = read_workdir(folder)
     config = ml_collections.FrozenConfigDict(values)
@@ -54,7 +57,34 @@ def scores(folder: pathlib.Path, data_dir: str | None) -> dict[str, Any]:
             "since_zero": [float(value) for value in in_bins],
             "counting": len(symbols) / (len(symbols) - num_spaces),
         }
+    result["train"]["by_offset"] = bits_by_offset(model, params, prepared.xs, prepared.targets)
     return result
+
+
+def bits_by_offset(
+    model: CharacterModel, params: Any, xs: np.ndarray, targets: np.ndarray
+) -> list[float]:
+    """Mean bits of the rows of training, with the state set to zero every `SEGMENT` steps.
+
+    One number for each of `OFFSETS`, the first step of a row that is set to zero. Training by TBPTT
+    sets the steps 0, `SEGMENT`, … to zero in every epoch, and never those half-way between.
+
+    Args:
+      xs, targets: int `[T, B]`, T ≥ 1.5 · `SEGMENT`. All rows are scored, over about `_SYMBOLS`
+        symbols.
+    """
+    num_steps, num_rows = xs.shape
+    count = min((num_steps - max(OFFSETS)) // SEGMENT, -(-_SYMBOLS // (SEGMENT * num_rows)))
+
+    def segments(rows: np.ndarray, first: int) -> jax.Array:
+        steps = rows[first : first + count * SEGMENT].reshape(count, SEGMENT, num_rows)
+        return jnp.asarray(np.moveaxis(steps, 1, 0).reshape(SEGMENT, -1), jnp.int32)
+
+    found = []
+    for first in OFFSETS:
+        nats = _nats_by_step(model, params, segments(xs, first), segments(targets, first))
+        found.append(bits(float(np.mean(np.asarray(nats, np.float64)))))
+    return found
 
 
 def bits_by_step(

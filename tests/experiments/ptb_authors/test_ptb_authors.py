@@ -65,6 +65,7 @@ def test_a_row_has_the_curves_and_the_scores_of_a_run(study, collected):
         # Every line of the generated text lost two spaces to the usual counting.
         assert 1.0 < scores["valid"]["counting"] < 1.2
         assert scores["valid"]["reset"] != scores["valid"]["carried"]
+        assert len(scores["train"]["by_offset"]) == 2 and "by_offset" not in scores["valid"]
 
 
 def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path):
@@ -96,7 +97,12 @@ def test_a_run_that_has_not_finished_is_scored_by_its_best_params_so_far(
     assert not (folder / "since_zero.json").exists()
     *_, line, _, _ = report.markdown([row], "tiny").splitlines()
     reset, carried = row["scores"]["valid"]["reset"], row["scores"]["train"]["carried"]
-    assert line.endswith(f"|  |  |  | {reset:.4f} | {carried:.4f} |")
+    first, second = row["scores"]["train"]["by_offset"]
+    numbers = f"{reset:.4f} | {carried:.4f} | {first:.4f} | {second:.4f}"
+    assert line.endswith(f"|  |  |  | {numbers} |")
+    del row["scores"]["train"]["by_offset"]  # as in rows of earlier versions
+    *_, line, _, _ = report.markdown([row], "tiny").splitlines()
+    assert line.endswith(f"| {reset:.4f} | {carried:.4f} |  |  |")
 
 
 def with_fields(config, *overrides):
@@ -254,6 +260,24 @@ def test_the_authors_curves_say_what_the_paper_says():
         assert valid.shape == (6, 20)
         assert valid.mean(axis=0).min() == pytest.approx(best, abs=5e-4)
         assert valid[:, 2].mean() == pytest.approx(worse_at_3, abs=5e-4)
+
+
+def test_bits_by_offset_are_those_of_segments_read_from_zero(monkeypatch):
+    """Two rows of 130 steps: of each one segment from step 0 on, and one from step 25 on."""
+    model = character_model("authors_lstm", num_symbols=6, hidden_size=5)
+    params = model.init(jax.random.key(0))
+    symbols = np.random.default_rng(0).integers(0, 6, (131, 2))
+    monkeypatch.setattr(since_zero, "_SYMBOLS", 100)
+    found = since_zero.bits_by_offset(model, params, symbols[:-1], symbols[1:])
+    for first, bits in zip((0, 25), found, strict=True):
+        carry, nats = model.initial_carry(params, 2), 0.0
+        for t in range(first, first + 50):
+            carry, y = model.cell(params, carry, jnp.asarray(symbols[t]))
+            nats += float(model.loss_fn(params, y, jnp.asarray(symbols[t + 1])).mean()) / 50
+        assert bits == pytest.approx(nats / math.log(2), rel=1e-5)
+    assert found[0] != found[1]
+    monkeypatch.undo()  # as many segments as there are: one more at each
+    assert found != since_zero.bits_by_offset(model, params, symbols[:-1], symbols[1:])
 
 
 def test_bits_by_step_are_those_of_parts_read_from_zero():
