@@ -103,6 +103,8 @@ def run(
     command_line: CommandLine,
     data_dir: str | os.PathLike | None = None,
     num_devices: int = 1,
+    *,
+    initial_params: Any = None,
 ) -> dict[str, Any]:
     """Trains, evaluates, and writes all results into the workdir.
 
@@ -113,8 +115,9 @@ def run(
     after each epoch in `config.columns` columns. At the end both texts are scored with these, as
     one column and, where there are more, in these too ("in_columns" of the results). Two arms with
     the same seed start from the same params and read the same rows. Bad input leaves no workdir
-    behind. The rows of the batch are split over `num_devices` devices, of all processes together.
-    Every process reads the text; process 0 writes the results, and all return them.
+    behind. Training starts with `initial_params`; by default the seed draws them. The rows of the
+    batch are split over `num_devices` devices, of all processes together. Every process reads the
+    text; process 0 writes the results, and all return them.
     """
     devices.check(num_devices, config.batch, config.driver)
     prepared = processes.everywhere(lambda: prepare(config, data_dir))
@@ -124,7 +127,7 @@ def run(
     corpus, model, xs = prepared.corpus, prepared.model, prepared.xs
 
     init_key, boundary_key = jax.random.split(jax.random.key(config.seed))
-    params = model.init(init_key)
+    params = model.init(init_key) if initial_params is None else initial_params
     names = ("tensorboard", "progress_bar", "checkpoint_every_seconds")
     given = {name: getattr(command_line, name) for name in names}
     stream = artbp.Stream(jnp.asarray(xs), jnp.asarray(prepared.targets))
