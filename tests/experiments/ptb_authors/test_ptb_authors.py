@@ -8,15 +8,18 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
 from experiments.common.arms import parse
 from experiments.common.config import load_config
-from experiments.common.errors import ConfigError
+from experiments.common.errors import ConfigError, WorkdirError
+from experiments.common.workdir import Workdir, as_json
 from experiments.ptb.config import default_config
 from experiments.ptb.model import bits_per_character, character_model
-from experiments.ptb_authors import figure, report, rows, since_zero
+from experiments.ptb.run import run as ptb_run
+from experiments.ptb_authors import continued, figure, report, rows, since_zero
 from experiments.ptb_authors.arms import ARMS, PAIRS
 from experiments.ptb_study.study import Study, chosen_arms, finished_rows, run_study
 
@@ -260,6 +263,31 @@ def test_the_authors_curves_say_what_the_paper_says():
         assert valid.shape == (6, 20)
         assert valid.mean(axis=0).min() == pytest.approx(best, abs=5e-4)
         assert valid[:, 2].mean() == pytest.approx(worse_at_3, abs=5e-4)
+
+
+def test_a_run_goes_on_from_the_best_params_of_another(study, collected, tmp_path, monkeypatch):
+    [run, _] = study.runs(finished_rows(study))
+    folder = study.folder / "runs" / run.name
+    given = {}
+
+    def train(config, command_line, data_dir, initial_params):
+        """With a rate that changes nothing."""
+        given.update(config=config)
+        optimizer = {**config.optimizer, "learning_rate": 1e-12}
+        config = ml_collections.FrozenConfigDict({**config, "optimizer": optimizer})
+        return ptb_run(config, command_line, data_dir, initial_params=initial_params)
+
+    monkeypatch.setattr(continued, "run", train)
+    arm = "tbptt(50, draw_offset=True, segment_start='initial')"
+    arguments = ["--workdir", str(tmp_path / "run"), "--arm", arm]
+    results = continued.main([str(folder), *arguments])
+    best = min(collected[0]["valid_bpc"])
+    assert results["in_columns"]["valid_bpc"] == pytest.approx(best, abs=1e-5)
+    own = {"arm": arm, "num_epochs": 1, "continues": Workdir(folder).config_hash()}
+    there = Workdir(folder).read_config()
+    assert as_json(given["config"]) == there | own
+    with pytest.raises(WorkdirError, match="holds no run"):
+        continued.main([str(tmp_path), *arguments])
 
 
 def test_bits_by_offset_are_those_of_segments_read_from_zero(monkeypatch):
