@@ -36,7 +36,9 @@ def tbptt(
       cell, loss_fn, normalizer, policy, block_size: as for `artbp.artbp`.
       truncation_length: K, in time steps.
       draw_offset: if True, the first segment of each pass has a random length, uniform on 1, …, K,
-        and all boundaries of the pass are shifted with it. Otherwise every pass has the same ones.
+        and all boundaries of the pass are shifted with it. Otherwise every pass has the same ones,
+        and in many passes a large model may fit its segments instead of the data (see
+        "Penn Treebank characters" in the documentation).
       segment_start: "carried" starts a segment with the carry at the end of the one before it.
         "initial" starts each segment with the carry that `init` was given: segments are independent
         short sequences, and the gradient is exactly that of their losses. It is still not the
