@@ -11,12 +11,13 @@ zero state, Adam 1e-4, no clipping, no dropout, 20 epochs; lines with a space at
 validation text scored in 64 columns that carry their state. Their loss is not divided by the length
 50; with Adam this is the same as `eps` divided by 50. Differences that remain: their compensation
 takes the hazard of the age before, which makes weights up to 3.1 % too large; their readout starts
-from a uniform distribution, ours from LeCun's normal; our segments end with an epoch, theirs run on
-into the beginning of the text. One of their six runs of each method has a forget bias of 2; ours
-have 0.
+from a uniform distribution, ours from LeCun's normal; our last segment of an epoch ends with the
+text, theirs runs on into its beginning. Theirs and ours begin each epoch at the first step, so
+TBPTT has the same boundaries in all epochs. One of their six runs of each method has a forget bias
+of 2; ours have 0.
 
-Expected time: 3 hours on one core with AVX-512 and --set model.products=bfloat16; 256 units: 30 to
-75 minutes.
+Expected time: 3 to 4 hours on one core with AVX-512 and --set model.products=bfloat16; 256 units:
+30 to 75 minutes.
 Expected result: in their logs, validation bits after 20 epochs of 1.434 (ARTBP) and 1.472 (TBPTT),
 means of six runs.
 """

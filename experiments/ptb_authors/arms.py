@@ -24,11 +24,13 @@ ARMS = {
 PAIRS = (
     ("artbp-zero", "tbptt-zero", "the paper's comparison"),
     ("tbptt-offset-zero", "tbptt-zero", "new boundaries in each epoch alone"),
-    ("uncompensated-zero", "tbptt-zero", "random lengths alone"),
+    ("artbp-zero", "tbptt-offset-zero", "ARTBP, where both have new boundaries"),
+    ("uncompensated-zero", "tbptt-zero", "random lengths, new in each epoch"),
+    ("uncompensated-zero", "tbptt-offset-zero", "random lengths alone"),
     ("artbp-zero", "uncompensated-zero", "compensation alone"),
     ("tbptt-carried", "tbptt-zero", "carrying the state in training"),
     ("artbp-carried", "tbptt-carried", "the paper's comparison, state carried"),
-    ("uncompensated-carried", "tbptt-carried", "random lengths alone, state carried"),
+    ("uncompensated-carried", "tbptt-carried", "random lengths, new in each epoch, state carried"),
     ("artbp-carried", "uncompensated-carried", "compensation alone, state carried"),
     ("unbiased-carried", "tbptt-carried", "unbiased, on TBPTT's clock"),
 )

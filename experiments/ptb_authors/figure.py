@@ -18,7 +18,7 @@ _BLUE, _GREEN, _SKY, _VERMILLION, _ORANGE, _PINK, _BLACK, _GREY = COLOURS
 # Colour by estimator; solid from the zero state, dashed with a carried one.
 _ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "tbptt-zero": ("TBPTT 50, from zero", {"color": _VERMILLION, "linestyle": "-"}),
-    "tbptt-offset-zero": ("offset drawn, from zero", {"color": _PINK, "linestyle": "-"}),
+    "tbptt-offset-zero": ("offset drawn, from zero", {"color": _SKY, "linestyle": "-"}),
     "artbp-zero": ("ARTBP 50, from zero", {"color": _BLUE, "linestyle": "-"}),
     "uncompensated-zero": ("not compensated, from zero", {"color": _ORANGE, "linestyle": "-"}),
     "tbptt-carried": ("TBPTT 50, carried", {"color": _VERMILLION, "linestyle": "--"}),
