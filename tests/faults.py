@@ -1695,8 +1695,8 @@ LIBRARY_FAULTS = [
     Fault(
         "clipping-without-the-initial-carry",
         "artbp/contrib/clipping.py",
-        'options = {"rng_key": rng_key, "initial_carry": initial_carry}',
-        'options = {"rng_key": rng_key}',
+        "estimator.init(params, carry, rng_key=rng_key, initial_carry=initial_carry)",
+        "estimator.init(params, carry, rng_key=rng_key)",
         [f"{DIAGNOSTICS}test_initial_carry_of_measures.py::test_gradients"],
         "After a reset, the carry is the one that was given.",
     ),

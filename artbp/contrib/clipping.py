@@ -172,8 +172,7 @@ def clipping_reports(
         def one_pass(rng_key: jax.Array) -> tuple[Any, ...]:
             zeros, tally = _tree.zero_sums(params), jnp.zeros((stream.num_steps.bit_length(), 5))
             initial = zeros, [(zeros, tally)] * len(clips)
-            options = {"rng_key": rng_key, "initial_carry": initial_carry}
-            state = estimator.init(params, carry, **options)
+            state = estimator.init(params, carry, rng_key=rng_key, initial_carry=initial_carry)
             return run_pass(estimator, params, state, stream, fold=fold, initial=initial)[0]
 
         return lax.map(one_pass, rng_keys)

@@ -17,7 +17,8 @@ import ml_collections
 from experiments.common.cli import CommandLine
 from experiments.common.errors import ExperimentError
 from experiments.common.workdir import read_workdir
-from experiments.ptb.run import prepare, run
+from experiments.ptb.data import read_vocabulary
+from experiments.ptb.run import make_parts, run
 from experiments.ptb.trained import best_params
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     source, values = read_workdir(given.run)
     own = {"arm": given.arm, "num_epochs": given.num_epochs, "continues": source.config_hash()}
     config = ml_collections.FrozenConfigDict(values | own)
-    params = best_params(source, prepare(config, given.data_dir).model)
+    params = best_params(source, make_parts(config, len(read_vocabulary(source))).model)
     command_line = CommandLine(given.workdir, False, False, None)
     return run(config, command_line, given.data_dir, initial_params=params)
 

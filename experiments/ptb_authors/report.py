@@ -125,7 +125,7 @@ def _at_offset(i: int) -> Callable[[Row], str]:
     """Rows of earlier versions do not have it."""
 
     def form(row: Row) -> str:
-        found = ((row["scores"] or {}).get("train") or {}).get("by_offset")
+        found = row["scores"] and row["scores"]["train"].get("by_offset")
         return f"{found[i]:.4f}" if found else ""
 
     return form
