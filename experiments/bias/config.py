@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.bias.systems import SYSTEMS
-from experiments.common.arms import parse
+from experiments.common.arms import check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, between, each_once, one_of, positive
 from experiments.common.fields import seed as check_seed
@@ -47,6 +47,7 @@ def check(config: Any) -> None:
         if arm.name != "artbp" or not arm.length < config.window_length:
             short = f"a mean length below window_length = {config.window_length}"
             raise ConfigError(f"noisy_arms holds {arm.text}: expected artbp with {short}.")
+        check_plain_segments("noisy_arms", arm)
     if not set(tested) <= set(noisy) or len({arm.length for arm in tested}) != 1:
         given = f"tested_arms was given {config.tested_arms}"
         raise ConfigError(f"{given}: expected some of noisy_arms, of one mean length.")

@@ -86,6 +86,19 @@ class Arm:
         return self.make(cell, loss_fn, **options)
 
 
+def check_plain_segments(field: str, arm: Arm) -> None:
+    """Raises ConfigError for a drawn offset, and for segments that start with the first carry.
+
+    For experiments that draw lengths or gates from the law instead of calling `arm.build`.
+    """
+    for name, expected in (("draw_offset", False), ("segment_start", "carried")):
+        if arm.arguments.get(name, expected) != expected:
+            raise ConfigError(
+                f"{field} holds {arm.text}: this experiment draws segments from their law alone. "
+                f"Expected {name}={expected!r}."
+            )
+
+
 def named(entry: Callable[..., Arm]) -> Callable[..., Arm]:
     """Wraps a function that returns an arm: the arm then has its name, arguments and text."""
     signature = inspect.signature(entry)

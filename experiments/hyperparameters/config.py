@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.common import fields
-from experiments.common.arms import parse
+from experiments.common.arms import check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, each_once, one_of, positive, rising, seed
 from experiments.hyperparameters.problems import PROBLEMS
@@ -61,6 +61,7 @@ def check(config: Any) -> None:
     for arm in others:
         if arm.law is not None and arm.name not in ("tbptt", "artbp"):
             raise ConfigError(f"arms holds {arm.text}: with segments, expected tbptt or artbp.")
+        check_plain_segments("arms", arm)
         if arm.length is None or not arm.length < shortest:
             limit = f"min(quadratic_steps, network_steps) = {shortest}"
             raise ConfigError(f"arms holds {arm.text}: expected a length below {limit}.")

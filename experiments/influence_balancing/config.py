@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.common import fields
-from experiments.common.arms import parse
+from experiments.common.arms import check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, one_of, positive
 from experiments.influence_balancing.predictions import optimum
@@ -58,9 +58,8 @@ def check(config: Any) -> None:
         raise ConfigError(f"loss_at='unroll end' works with study='curves', not {study!r}.")
     for arm in map(parse, config.arms):
         given = f"arms holds {arm.text}"
-        if arm.name not in NAMES or arm.arguments.get("draw_offset"):
+        if arm.name not in NAMES:
             raise ConfigError(f"{given}: expected {', '.join(NAMES)}.")
-        if arm.arguments.get("segment_start", "carried") != "carried":
-            raise ConfigError(f"{given}: expected segments that start with the carry before them.")
+        check_plain_segments("arms", arm)
         if at_unroll_end and arm.length % 1 != 0:
             raise ConfigError(f"{given}: with loss_at='unroll end', expected an integer length.")

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.arms import matched_horizon, parse
+from experiments.common.arms import check_plain_segments, matched_horizon, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, positive, seed
 from experiments.phase.budget import KINDS
@@ -61,3 +61,4 @@ def check(config: Any) -> None:
         if arm.arguments.get("mode", "reforward") != "reforward":
             reason = "the memory is counted for mode='reforward' only"
             raise ConfigError(f"arms holds {arm.text}: {reason}.")
+        check_plain_segments("arms", arm)

@@ -7,7 +7,7 @@ import ml_collections
 
 import artbp
 from artbp.diagnostics import shadow
-from experiments.common.arms import parse
+from experiments.common.arms import check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.loop import Measure
 from experiments.ptb.model import CharacterModel
@@ -91,6 +91,7 @@ def make_measure(config: Any, model: CharacterModel) -> Measure | None:
         raise ConfigError(f"shadow.num_rows is {num_rows}: expected 1 to batch = {config.batch}.")
     if arm.name != "artbp":
         raise ConfigError(f"shadow.arm is {arm.text!r}: expected one such as 'artbp(50, alpha=4)'.")
+    check_plain_segments("shadow.arm", arm)
     try:
         watch = jax.jit(shadow(model.cell, model.loss_fn, law=arm.law, **given))
     except (TypeError, ValueError) as error:

@@ -167,6 +167,7 @@ def test_a_workdir_holds_one_run(finished_run):
         ("shadow.truncation_lengths=[300]", "shadow: truncation_lengths holds 300"),
         ("shadow.arm=artbp(50, alpha=2.0)", "alpha=2.0"),
         ("shadow.arm=tbptt(50)", "shadow.arm is .tbptt"),
+        ("shadow.arm=artbp(50, alpha=4, segment_start='initial')", "Expected segment_start"),
         ("driver=fast", "driver is 'fast'"),
         ("data.source=ptb", "no file .*ptb.train.txt"),
     ],
