@@ -2651,7 +2651,7 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "checkpoint-files-not-hashed",
-        "experiments/common/checkpoints.py",
+        "experiments/common/checkpoint_series.py",
         "if _hash_of_file(path) != sha256:",
         "if False:",
         [f"{COMMON}test_damaged_checkpoints.py::test_a_damaged_one_is_named_and_passed_over"],
@@ -2659,7 +2659,7 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "checkpoint-manifest-believed",
-        "experiments/common/checkpoints.py",
+        "experiments/common/checkpoint_series.py",
         'if manifest.pop("sha256", None) != hash_of_json(manifest):',
         'if manifest.pop("sha256", None) is None:',
         [f"{COMMON}test_damaged_checkpoints.py::test_a_damaged_one_is_named_and_passed_over"],
@@ -2667,7 +2667,7 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "checkpoint-of-another-run-used",
-        "experiments/common/checkpoints.py",
+        "experiments/common/checkpoint_series.py",
         'if manifest["identity"].get(name) != value:',
         "if False:",
         [f"{COMMON}test_damaged_checkpoints.py::test_a_damaged_one_is_named_and_passed_over"],
@@ -2675,8 +2675,8 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "checkpoint-not-read-back",
-        "experiments/common/checkpoints.py",
-        "if _bytes(self._read_tree(temporary, empty)) != _bytes(written):",
+        "experiments/common/checkpoint_series.py",
+        "if array_trees.leaf_bytes(read) != array_trees.leaf_bytes(written):",
         "if False:",
         [
             f"{COMMON}test_damaged_checkpoints.py::test_a_save_that_reads_back_as_something_else_replaces_nothing"
@@ -2685,7 +2685,7 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "checkpoint-odd-path-as-syntax",
-        "experiments/common/checkpoints.py",
+        "experiments/common/checkpoint_series.py",
         'if not re.search(r"[\\[\\]\\\\]", text) and text.isprintable():',
         "if True:",
         [f"{COMMON}test_damaged_checkpoints.py::test_odd_names_of_folders"],
@@ -2693,7 +2693,7 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "loop-counters-and-arrays-not-compared",
-        "experiments/common/loop.py",
+        "experiments/common/session.py",
         "if (epoch, time_steps) != (progress.epochs, progress.time_steps):",
         "if False:",
         [f"{COMMON}test_damaged_checkpoints.py::test_counters_that_disagree"],
@@ -2709,7 +2709,7 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "processes-each-stops-by-itself",
-        "experiments/common/loop.py",
+        "experiments/common/session.py",
         "processes.largest(signal.Signals[name] if name else 0, self.save_is_due)",
         "(signal.Signals[name] if name else 0, self.save_is_due)",
         [f"{COMMON}test_processes.py::test_a_signal_to_one_stops_all_after_one_save"],
@@ -2788,7 +2788,7 @@ EXPERIMENT_FAULTS = [
     ),
     Fault(
         "loop-rows-of-a-lost-run-wiped",
-        "experiments/common/loop.py",
+        "experiments/common/session.py",
         "                _refuse_rows(self.workdir)\n",
         "                pass\n",
         [f"{COMMON}test_damaged_checkpoints.py::test_what_is_gone"],

@@ -9,7 +9,7 @@ import artbp
 from artbp.diagnostics import shadow
 from experiments.common.arms import check_plain_segments, parse
 from experiments.common.errors import ConfigError
-from experiments.common.loop import Measure
+from experiments.common.session import Measure
 from experiments.ptb.model import CharacterModel
 
 

@@ -19,9 +19,11 @@ from experiments.common.checkpoints import Checkpoints
 from experiments.common.cli import CommandLine
 from experiments.common.config import check_seed
 from experiments.common.errors import ConfigError
-from experiments.common.loop import LoopOptions, Measure, TrainResult, train
+from experiments.common.loop import train
+from experiments.common.loop_options import LoopOptions
 from experiments.common.metrics import largest_weight, read_metrics
 from experiments.common.optimizers import make_optimizer
+from experiments.common.session import Measure, TrainResult
 from experiments.common.workdir import Workdir, open_workdir, write_atomically
 from experiments.ptb import data, figure
 from experiments.ptb.config import make_estimator, make_measure

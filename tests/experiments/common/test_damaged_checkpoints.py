@@ -16,11 +16,12 @@ import orbax.checkpoint as ocp
 import pytest
 import tiny_run
 
-from experiments.common import checkpoints as module
-from experiments.common.checkpoints import Checkpoints, hash_of_arrays
+from experiments.common import checkpoint_series as module
+from experiments.common.array_trees import hash_of_arrays
+from experiments.common.checkpoints import Checkpoints
 from experiments.common.errors import CheckpointError, DamagedCheckpointError
-from experiments.common.loop import _Session
 from experiments.common.provenance import versions
+from experiments.common.session import Session
 from experiments.common.workdir import hash_of_json
 
 IDENTITY = {"config": "a", "data": "b"}
@@ -292,7 +293,7 @@ def test_other_data(run):
 
 
 def test_no_progress_is_an_error_and_no_endless_loop(run, monkeypatch):
-    monkeypatch.setattr(_Session, "check", lambda self, state, record: None)
+    monkeypatch.setattr(Session, "check", lambda self, state, record: None)
     change_progress(latest(run)[-1], epochs=0, evaluated_epochs=0)
     with pytest.raises(CheckpointError, match="makes no progress"):
         tiny_run.run(run, resume=True, checkpoint_every_seconds=math.inf)

@@ -14,7 +14,8 @@ import artbp
 from experiments.common import divergence
 from experiments.common.chunks import SegmentRecord
 from experiments.common.errors import ExperimentError, TrainingDivergedError
-from experiments.common.loop import LoopOptions, train
+from experiments.common.loop import train
+from experiments.common.loop_options import LoopOptions
 from experiments.common.metrics import Progress, read_metrics
 from experiments.common.report import mean_and_deviation, median_and_range
 from experiments.common.workdir import open_workdir

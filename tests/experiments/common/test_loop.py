@@ -8,7 +8,7 @@ import tiny_run
 
 import artbp
 from experiments.common.errors import ExperimentError
-from experiments.common.loop import LoopOptions
+from experiments.common.loop_options import LoopOptions
 from experiments.common.metrics import read_metrics
 
 

@@ -23,7 +23,8 @@ import artbp
 from artbp.diagnostics import shadow
 from experiments.common import processes
 from experiments.common.checkpoints import Checkpoints
-from experiments.common.loop import LoopOptions, train
+from experiments.common.loop import train
+from experiments.common.loop_options import LoopOptions
 from experiments.common.metrics import MetricsWriter, read_metrics
 from experiments.common.optimizers import make_optimizer
 from experiments.common.workdir import open_workdir
