@@ -149,7 +149,8 @@ def run(config: Any, say: Say) -> list[Row]:
         return {"arm": name} | run_arm(ARMS[name], config, number, starts[job])
 
     def words(job: tuple[int, str], row: Row) -> str:
-        return f"{job[0]} symbols, {row['label']}: {median_and_range(row['accuracy'])} %"
+        recalled = median_and_range(row["accuracy"], worst=-np.inf)
+        return f"{job[0]} symbols, {row['label']}: {recalled} %"
 
     def expense(job: tuple[int, str]) -> tuple[bool, int]:
         return ARMS[job[1]].has_memory, job[0]

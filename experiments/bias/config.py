@@ -1,5 +1,6 @@
 """The fields of the experiment."""
 
+import os
 from typing import Any
 
 from experiments.bias.systems import SYSTEMS
@@ -7,6 +8,7 @@ from experiments.common.arms import check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, between, each_once, one_of, positive
 from experiments.common.fields import seed as check_seed
+from experiments.ptb.data import DATA_DIR_VARIABLE, penn_treebank
 
 NAMES = tuple(SYSTEMS)
 LAWS = ("law='geometric'", "alpha=4", "alpha=6")
@@ -51,3 +53,6 @@ def check(config: Any) -> None:
     if not set(tested) <= set(noisy) or len({arm.length for arm in tested}) != 1:
         given = f"tested_arms was given {config.tested_arms}"
         raise ConfigError(f"{given}: expected some of noisy_arms, of one mean length.")
+    folder = os.environ.get(DATA_DIR_VARIABLE)
+    if folder and "characters" in config.systems:
+        penn_treebank(folder)  # raises DataError for missing files before anything is measured

@@ -17,9 +17,10 @@ An experiment of minutes: study (the frame), fields (its configuration), arms (e
 devices (runs split over devices), report (table and rows), figures (style, colours, labels beside
 curves).
 
-A training of hours, with checkpoints: loop (start with its docstring), chunks, checkpoints,
-divergence (numbers that are not finite), interrupts, devices (rows split over devices), processes
-(several of one run), slurm (many runs as jobs of a cluster).
+A training of hours, with checkpoints: loop (start with its docstring), loop_options, session,
+chunks, checkpoints, checkpoint_series, array_trees, divergence (numbers that are not finite),
+interrupts, devices (rows split over devices), processes (several of one run), slurm (many runs as
+jobs of a cluster).
 
 Both: cli (flags), dry_run (what --dry_run prints), catalogue (the list of experiments), config
 (files and --set), workdir (a folder for one run), provenance (command, commit, machine, versions),

@@ -99,6 +99,21 @@ def check_plain_segments(field: str, arm: Arm) -> None:
             )
 
 
+def check_as_named(field: str, arm: Arm, sequence_length: int | None = None) -> None:
+    """Raises ConfigError for an arm that this experiment would not run as its name says.
+
+    For experiments with an optimiser of their own, on sequences of `sequence_length` steps; None
+    for one sequence.
+    """
+    reason = ""
+    if arm.optimizer is not optax.adam:
+        reason = "this experiment has an optimiser of its own"
+    elif arm.name == "bptt" and arm.length not in (None, sequence_length):
+        reason = f"full BPTT over {arm.length} steps needs sequences of as many"
+    if reason:
+        raise ConfigError(f"{field} holds {arm.text}: {reason}. Expected another arm.")
+
+
 def named(entry: Callable[..., Arm]) -> Callable[..., Arm]:
     """Wraps a function that returns an arm: the arm then has its name, arguments and text."""
     signature = inspect.signature(entry)

@@ -104,13 +104,16 @@ class Series:
         numbers come again. CheckpointError where all are damaged.
         """
         damaged: dict[int, str] = {}
-        for number in self.numbers():
+        # Listed again after each: a run that goes on may have saved another and deleted this one.
+        while left := [number for number in self.numbers() if number not in damaged]:
+            number = left[0]
             try:
                 result = read(number)
             except DamagedCheckpointError as error:
                 damaged[number] = str(error)
                 continue
-            for other, reason in damaged.items():
+            for other in damaged.keys() & set(self.numbers()):
+                reason = damaged[other]
                 warn(f"{self.path / str(other)} is not used: {reason}. {number} is used instead.")
                 if not self._read_only:
                     self._move_aside(other)

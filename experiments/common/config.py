@@ -140,7 +140,7 @@ def _merge(
             default = section.get(name)
             if not isinstance(default, ml_collections.ConfigDict):
                 with section.ignore_type():
-                    section[name] = _checked(value, default, full_name, where)
+                    section[name] = _checked(value, known.get(name, default), full_name, where)
             elif isinstance(value, Mapping):
                 merge(default, known.get(name, {}), value, f"{full_name}.")
             else:

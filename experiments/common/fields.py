@@ -120,6 +120,7 @@ def arms(own: Mapping[str, Callable] | None = None, finite_variance: bool = Fals
                 warnings.simplefilter("ignore", UserWarning)
             parsed = tuple(parse(text, own) for text in _each(name, value))
         each_once(name, parsed)
+        each_once(f"{name} (labels of tables)", tuple(arm.label for arm in parsed))
         for arm in parsed:
             alpha = getattr(arm.law, "alpha", None)
             if finite_variance and alpha is not None and not alpha > 3:

@@ -97,7 +97,7 @@ class Progress:
         number = len(records.length)
         return {
             "chunk": self.chunks,
-            **(losses(loss_sum, num_losses) if number else losses(math.nan, 1)),
+            **losses(loss_sum, num_losses),
             "segments": number,
             "mean_length": float(np.sum(records.length, dtype=np.float64) / max(number, 1)),
             "max_length": int(np.max(records.length, initial=0)),
@@ -110,8 +110,8 @@ class Progress:
 
 
 def losses(loss_sum: float, num_losses: int, prefix: str = "") -> dict[str, float]:
-    """Mean loss in nats and in bits."""
-    loss = loss_sum / max(num_losses, 1)
+    """Mean loss in nats and in bits; NaN without losses."""
+    loss = loss_sum / num_losses if num_losses else math.nan
     return {f"{prefix}loss": loss, f"{prefix}bits": loss / math.log(2)}
 
 

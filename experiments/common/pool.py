@@ -10,20 +10,31 @@ import itertools
 import os
 import pathlib
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, Self, TypeVar
+
+import jax
 
 from experiments.common.errors import ConfigError, TrainingInterruptedError
 from experiments.common.interrupts import catch_interrupts
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Made = TypeVar("Made")
 Cores = frozenset[int]
 
 _POLL_SECONDS = 0.5
+_ALONE = threading.Lock()
 START_LINE = "--- started\n"  # in a log, before what an attempt at a job prints
+
+
+def made_alone(make: Callable[..., Made], *arguments: Any) -> Made:
+    """Returns make(*arguments), waited for; one thread at a time. See `in_threads`."""
+    with _ALONE:
+        return jax.block_until_ready(make(*arguments))
 
 
 def in_threads(
@@ -41,8 +52,8 @@ def in_threads(
     program compiles or runs. A thread begins with JAX's defaults: a context such as
     `jax.enable_x64` belongs inside the function. Nothing starts before the first result is read.
 
-    Make orthogonal matrices before, and wait for them: in JAX 0.10 on two cores, two threads that
-    make them at the same time can wait for each other for ever.
+    Make orthogonal matrices before, and wait for them, or by `made_alone`: in JAX 0.10 on two
+    cores, two threads that make them at the same time can wait for each other for ever.
 
     Args:
         function: returns the result of a job.

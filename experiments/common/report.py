@@ -81,14 +81,18 @@ def mean_and_deviation(values: Any, form: str = "{:.3f}") -> str:
     return f"{form.format(np.mean(values))} ± {form.format(np.std(values, ddof=1))}"
 
 
-def median_and_range(values: Sequence[float], form: str = "{:.3g}") -> str:
+def median_and_range(
+    values: Sequence[float], form: str = "{:.3g}", *, worst: float = np.inf
+) -> str:
     """Formats median, smallest and largest, or the one value: `0.51 [0.48, 0.55]`.
 
-    NaN counts as infinity, which is formatted as ∞.
+    NaN counts as `worst`: ∞, or −∞ where larger values are better.
     """
-    ordered = np.where(np.isnan(values), np.inf, values)
+    ordered = np.where(np.isnan(values), worst, values)
     numbers = (np.median(ordered), min(ordered), max(ordered))
-    middle, low, high = (form.format(n) if np.isfinite(n) else "∞" for n in numbers)
+    middle, low, high = (
+        form.format(n) if np.isfinite(n) else ("−∞" if n < 0 else "∞") for n in numbers
+    )
     if len(values) == 1:
         return middle
     return f"{middle} [{low}, {high}]"

@@ -13,7 +13,7 @@ from experiments.common.report import Report, Row, table
 from experiments.common.study import Say, Study
 from experiments.common.tuning import rate_text
 from experiments.compare import report
-from experiments.compare.config import FIELDS
+from experiments.compare.config import FIELDS, check
 from experiments.compare.systems import System, systems
 from experiments.compare.training import train
 
@@ -41,7 +41,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"compare": report.figure(config, chosen_systems, rows)})
 
 
-STUDY = Study("compare", FIELDS, run, splits_runs=True)
+STUDY = Study("compare", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

@@ -1,6 +1,10 @@
 """Declares the fields of the comparison; `experiments/results/compare` has their defaults."""
 
-from experiments.common.arms import matched_horizon
+from typing import Any
+
+import optax
+
+from experiments.common.arms import check_as_named, matched_horizon, parse
 from experiments.common.fields import Field, arms, at_least, each_once, one_of, positive, share
 from experiments.compare.systems import NAMES
 
@@ -54,3 +58,11 @@ FIELDS = {
     "scored_part": Field(0.2, "the last part of a training, whose mean loss is scored", share),
     "num_threads": Field(2, "trainings at the same time", at_least(1)),
 }
+
+
+def check(config: Any) -> None:
+    """Raises ConfigError for an optimiser or a sequence that the systems do not have."""
+    for arm in map(parse, config.arms):
+        if arm.optimizer is not optax.adam and tuple(config.systems) == ("learning",):
+            continue  # the one system that is trained by Adam
+        check_as_named("arms", arm)

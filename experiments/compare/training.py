@@ -17,7 +17,9 @@ import optax
 import artbp
 from experiments.common.arms import Arm, kilobytes
 from experiments.common.devices import OverRuns
+from experiments.common.divergence import all_finite
 from experiments.common.optimizers import rate_by_time_step
+from experiments.common.pool import made_alone
 from experiments.common.report import Row, quartiles
 from experiments.common.tuning import choose_rate
 from experiments.common.whole_run import train_whole
@@ -59,7 +61,8 @@ def train(config: Any, system: System, arm: Arm) -> Row:
                 )
                 loss = outcome.loss[-1]
                 # A last part without the beginning of a segment has no losses of its own.
-                loss = jnp.where(jnp.isnan(loss), jnp.nanmean(outcome.loss), loss)
+                no_losses = jnp.isnan(loss) & all_finite(outcome.params)
+                loss = jnp.where(no_losses, jnp.nanmean(outcome.loss), loss)
                 return system.score(outcome.params, loss), outcome.num_updates
 
             return jax.vmap(at_rate)(rates)
@@ -68,7 +71,7 @@ def train(config: Any, system: System, arm: Arm) -> Row:
 
         def given(seed: int) -> Any:
             stream = jax.tree.map(jnp.asarray, system.stream(seed, num_steps))
-            return *system.start(seed), stream
+            return *made_alone(system.start, seed), stream
 
         is_random = arm.claims.random or system.always_random
         num_seeds = config.num_seeds if is_random else 1
@@ -77,7 +80,7 @@ def train(config: Any, system: System, arm: Arm) -> Row:
         for seed in range(num_seeds + num_tuning_runs):
             found, num_updates = run_rates(rates, *given(seed), jax.random.key(seed))
             scores.append(np.asarray(found, np.float64))
-            updates.append(int(np.max(num_updates)))
+            updates.append(np.asarray(num_updates))
         choice = choose_rate(system.rates, scores[num_seeds:] or scores)
         lower, median, upper = quartiles(np.stack(scores[:num_seeds])[:, choice.index])
         memory = kilobytes(estimator, *given(0))
@@ -91,7 +94,7 @@ def train(config: Any, system: System, arm: Arm) -> Row:
         "tuning_scores": choice.scores,
         "evaluations_per_time_step": arm.evaluations(system.size),
         "num_steps": num_steps,
-        "num_updates": max(updates[:num_seeds]),
+        "num_updates": int(np.stack(updates)[:num_seeds, choice.index].max()),
         "kilobytes": memory,
         "seconds": time.perf_counter() - started,
     }

@@ -16,16 +16,16 @@ from experiments.critic.training import ARMS, EARLY, LAST, POINTS
 def columns() -> list[Column]:
     """Of the table."""
 
-    def optional(field: str) -> Any:
-        return lambda row: "–" if row[field] is None else median_and_range(row[field])
+    def optional(field: str, **options: Any) -> Any:
+        return lambda row: "–" if row[field] is None else median_and_range(row[field], **options)
 
     return [
         ("system", lambda row: SYSTEMS[row["system"]]().label),
         ("estimator", "{label}"),
         ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
         ("last loss", lambda row: median_and_range(row["last_loss"])),
-        ("share of δ² that the critic explains: early", optional("explained_early")),
-        ("at the end", optional("explained_last")),
+        ("share of δ² that the critic explains: early", optional("explained_early", worst=-np.inf)),
+        ("at the end", optional("explained_last", worst=-np.inf)),
         ("variance of the look-back ÷ without critic: early", optional("variance_early")),
         ("at the end", optional("variance_last")),
     ]

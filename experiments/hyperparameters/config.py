@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.common import fields
-from experiments.common.arms import check_plain_segments, parse
+from experiments.common.arms import check_as_named, check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, each_once, one_of, positive, rising, seed
 from experiments.hyperparameters.problems import PROBLEMS
@@ -59,6 +59,7 @@ def check(config: Any) -> None:
         raise ConfigError(f"arms begins with {first.text}: expected bptt, to compare others with.")
     shortest = min(config.quadratic_steps, config.network_steps)
     for arm in others:
+        check_as_named("arms", arm)
         if arm.law is not None and arm.name not in ("tbptt", "artbp"):
             raise ConfigError(f"arms holds {arm.text}: with segments, expected tbptt or artbp.")
         check_plain_segments("arms", arm)

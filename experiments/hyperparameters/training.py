@@ -122,6 +122,8 @@ def train_arm(config: Any, problem: InnerTraining, arm: Arm, draw: Any) -> Row:
     row |= {"losses": loss[:, best].tolist(), "last_losses": last_loss[:, best].tolist()}
     row["losses_by_outer_rate"] = np.median(loss, axis=0).tolist()
     row |= {"rates": reported[:, -1].tolist(), "median_path": np.median(reported, axis=0).tolist()}
-    row["num_updates"] = int(np.median([num_updates[best] for _, num_updates in found]))
+    row["num_updates"] = int(np.median([num_updates[best] for _, num_updates in found[tuning:]]))
     row["inner_steps"] = config.num_trainings * problem.num_steps
-    return row | {"evaluations": arm.evaluations(Size(num_params=2, num_states=1))}
+    carry, _ = jax.eval_shape(problem.draw, jax.random.key(0))
+    floats = [x.size for x in jax.tree.leaves(carry) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return row | {"evaluations": arm.evaluations(Size(num_params=2, num_states=sum(floats)))}

@@ -33,7 +33,8 @@ def run(config: Any, say: Say) -> Report:
 def cost(config: Any) -> list[str]:
     """Returns the lines of --dry_run about parameters and steps."""
     arms = [parse(text) for text in config.arms]
-    keys = sum(config.num_keys if arm.claims.random else 1 for arm in arms)
+    always = config.drive_noise > 0
+    keys = sum(config.num_keys if always or arm.claims.random else 1 for arm in arms)
     of_key = len(config.grid_eta_0) * len(config.grid_schedules) if config.study == "rates" else 1
     steps = f"{config.num_steps:,} time steps"
     if config.loss_at == "unroll end":

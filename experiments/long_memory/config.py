@@ -15,6 +15,7 @@ from experiments.common.fields import (
 from experiments.long_memory.arms import arms
 from experiments.long_memory.problems import LENGTH, PROBLEMS
 from experiments.long_memory.training import num_steps
+from experiments.ptb.data import penn_treebank
 
 WINDOW = 16
 ARMS, TASKS, TEXTS = tuple(arms(WINDOW)), tuple(PROBLEMS), ("generated", "ptb")
@@ -50,6 +51,8 @@ def check(config: Any) -> None:
             f"window is {config.window}: expected less than {LENGTH} for target_propagation, which "
             "needs two windows in a sequence. Leave it out of arms."
         )
+    if config.text == "ptb" and "characters" in config.tasks:
+        penn_treebank()  # raises DataError for missing files before anything is trained
     table = arms(config.window)
     # The loss of a sequence comes at its end: a part of a training without one has no mean loss.
     sequences = {name: num_steps(table[name], config) // LENGTH for name in config.arms}

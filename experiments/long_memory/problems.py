@@ -7,7 +7,7 @@ one compiled program trains on all of them.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import artbp
+from experiments.common.report import median_and_range
 from experiments.ptb import generated
 from experiments.ptb.data import Corpus, batch_rows, penn_treebank
 from experiments.tasks import losses
@@ -56,6 +57,15 @@ class Problem(NamedTuple):
     chance: float
     best: float
     symbols: bool = True
+
+    @property
+    def worst(self) -> float:
+        """The score of a run that diverged: −∞ where larger scores are better, else ∞."""
+        return -math.inf if self.best > self.chance else math.inf
+
+    def words(self, scores: Sequence[float]) -> str:
+        """Formats median, smallest and largest of the scores of all runs."""
+        return median_and_range(scores, worst=self.worst)
 
 
 def _of_task(task: Task, **given: Any) -> Problem:

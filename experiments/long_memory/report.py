@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common.figures import grid, new_figure, plain_ticks
-from experiments.common.report import Column, Row, median_and_range, select
+from experiments.common.report import Column, Row, select
 from experiments.common.tuning import rate_text, rates_text
 from experiments.long_memory.arms import arms
 from experiments.long_memory.problems import LENGTH, PASSAGE, PROBLEMS, Problem
@@ -24,12 +24,13 @@ def problems_of(config: Any) -> dict[str, Problem]:
 def by_arm(config: Any, rows: Sequence[Row]) -> list[Row]:
     """Returns the rows of the table: one for each arm, then those of a guess and of the best."""
     found: list[Row] = []
+    problems = problems_of(config)
     for name in config.arms:
         arm = arms(config.window)[name]
         of_arm = {row["task"]: row for row in select(rows, arm=name)}
         if not of_arm:
             continue
-        texts = {task: median_and_range(row["scores"]) for task, row in of_arm.items()}
+        texts = {task: problems[task].words(row["scores"]) for task, row in of_arm.items()}
         rates = (
             rate_text(of_arm[task]["learning_rate"], of_arm[task]["rate_at_edge"])
             if task in of_arm
@@ -47,7 +48,6 @@ def by_arm(config: Any, rows: Sequence[Row]) -> list[Row]:
             }
             | {task: texts.get(task, NONE) for task in config.tasks}
         )
-    problems = problems_of(config)
     for label, field in (("*guess without memory*", "chance"), ("*best possible*", "best")):
         values = {task: getattr(problem, field) for task, problem in problems.items()}
         texts = {task: NONE if math.isnan(x) else f"{x:.3g}" for task, x in values.items()}
@@ -122,16 +122,18 @@ def make_figure(config: Any, rows: Sequence[Row]) -> Figure:
                 finite = scores[np.isfinite(scores)]
                 if len(finite) < len(scores):
                     axes.plot(problem.chance, place, "x", color=color, clip_on=False)
+                middle = np.median(np.where(np.isfinite(scores), scores, problem.worst))
                 if len(finite):
-                    ends, middle = [finite.min(), finite.max()], np.median(finite)
+                    ends = [finite.min(), finite.max()]
                     axes.plot(ends, [place] * 2, color=color, linewidth=2, alpha=0.5)
+                if np.isfinite(middle):
                     axes.plot(middle, place, "o", color=color, markersize=6)
                     medians.append((middle, place, color))
         if problem.unit == "squared error":
             axes.set_xscale("log")
             axes.set_xlim(0.4, 3e-5)
             plain_ticks(axes.xaxis, [1e-1, 1e-2, 1e-3, 1e-4])
-        elif not problem.best > problem.chance:
+        elif problem.worst > 0:
             axes.set_xlim(1.5 * problem.chance, 0)
         else:
             axes.set_xlim(0, 1.03 * problem.best)

@@ -1,7 +1,6 @@
 """Trains the arms on the tasks, several runs side by side, and scores them."""
 
 import dataclasses
-import threading
 from collections.abc import Hashable, Iterable
 from typing import Any
 
@@ -12,8 +11,8 @@ import optax
 import artbp
 from experiments.common.devices import OverRuns
 from experiments.common.divergence import all_finite
-from experiments.common.pool import in_threads
-from experiments.common.report import Row, median_and_range
+from experiments.common.pool import in_threads, made_alone
+from experiments.common.report import Row
 from experiments.common.study import Say
 from experiments.common.tuning import choose_rate, run_keys, split
 from experiments.common.whole_run import train_whole
@@ -23,8 +22,6 @@ from experiments.long_memory.problems import LENGTH, PROBLEMS, Problem
 from experiments.tasks import losses
 
 TBPTT_WORK = 3  # evaluations per time step: the unit of the budget
-# First params have orthogonal matrices: one thread at a time makes them, see `in_threads`.
-_LOCK = threading.Lock()
 
 
 def num_steps(arm: Arm, config: Any) -> int:
@@ -68,9 +65,8 @@ class Program:
 
     def init(self, problem: Problem, keys: jax.Array) -> Any:
         """Returns the first params of runs with these keys, side by side."""
-        with _LOCK:
-            each = [model.init(key, self.arm, self.cell, problem, self.config) for key in keys]
-            return jax.block_until_ready(_stack(each))
+        given = self.arm, self.cell, problem, self.config
+        return _stack([made_alone(model.init, key, *given) for key in keys])
 
     def _train_one(
         self, rate: Any, params: Any, stream: artbp.Stream, rng_key: jax.Array
@@ -170,9 +166,8 @@ def run(config: Any, say: Say) -> list[Row]:
         return rows
 
     def words(name: str, rows: list[Row]) -> str:
-        scores = (
-            f"{problems[row['task']].label} {median_and_range(row['scores'])}" for row in rows
-        )
+        named = ((problems[row["task"]], row["scores"]) for row in rows)
+        scores = (f"{problem.label} {problem.words(scores)}" for problem, scores in named)
         return f"{chosen[name].label}: {', '.join(scores)}"
 
     found = in_threads(rows_of_arm, list(chosen), config.num_threads, say=say, words=words)

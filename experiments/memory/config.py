@@ -9,7 +9,7 @@ from artbp import GradientEstimator
 from experiments.common import fields
 from experiments.common.arms import GREY, Arm, named, parse, tbptt
 from experiments.common.errors import ConfigError
-from experiments.common.fields import Field, at_least, positive, whole
+from experiments.common.fields import Field, at_least, positive, rising, whole
 
 
 @named
@@ -36,7 +36,9 @@ FIELDS = {
     "num_episodes": Field(768, "of a training; the last quarter chooses the rate", at_least(4)),
     "batch": Field(32, "rows read side by side", at_least(1)),
     "hidden_size": Field(32, "of the LSTM", at_least(1)),
-    "lags": Field((1, 8, 16, 24, 31), "with a training of their own, and in the tables", whole(1)),
+    "lags": Field(
+        (1, 8, 16, 24, 31), "with a training of their own, and in the tables", whole(1), rising
+    ),
     "learning_rates": Field(RATES, "of Adam, for each arm and training", positive),
     "test_episodes": Field(64, "of a seed, in each row", at_least(1)),
     "num_threads": Field(2, "arms trained at the same time", at_least(1)),

@@ -7,7 +7,7 @@ import ml_collections
 
 import artbp
 from artbp.diagnostics import shadow
-from experiments.common.arms import check_plain_segments, parse
+from experiments.common.arms import check_as_named, check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.session import Measure
 from experiments.ptb.model import CharacterModel
@@ -72,6 +72,7 @@ def make_estimator(config: Any, model: CharacterModel) -> artbp.GradientEstimato
     arm = parse(config.arm)
     if arm.length is None:
         raise ConfigError(f"arm is {config.arm!r}: expected one with a length, as 'tbptt(50)'.")
+    check_as_named("arm", arm)
     return arm.build(model.cell, model.loss_fn, normalizer=float(arm.length * config.batch))
 
 

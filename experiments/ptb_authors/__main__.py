@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 
 from experiments.common import cli, figures, slurm
-from experiments.common.errors import ConfigError
+from experiments.common.errors import ConfigError, WorkdirError
 from experiments.common.report import Row
 from experiments.common.workdir import write_atomically
 from experiments.ptb import command_line as ptb_flags
@@ -97,6 +97,10 @@ def _main(config: Any, given_flags: cli.CommandLine) -> None:
         write_atomically(study.folder / "table.md", text)
 
     if jobs == 0:
+        if not study.folder.is_dir():
+            raise WorkdirError(
+                f"{study.folder} does not exist: --jobs 0 reports a study that was run before."
+            )
         write(finished_rows(study))
     else:
         run_study(study, jobs=jobs, make_pool=slurm.make_pool, write_report=write)
@@ -115,7 +119,8 @@ def _description(study: Study) -> str:
     spaces = "with" if config.data.keep_line_spaces else "without"
     return (
         f"{text}, {spaces} the spaces at line ends; {config.model.cell} with "
-        f"{config.model.hidden_size} units, batch {config.batch}, {config.num_epochs} epochs, Adam."
+        f"{config.model.hidden_size} units, batch {config.batch}, {config.num_epochs} epochs, "
+        f"{config.optimizer.name}."
     )
 
 

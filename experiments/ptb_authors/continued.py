@@ -3,8 +3,9 @@
     ARTBP_DATA_DIR=FOLDER ./run python -m experiments.ptb_authors.continued RUN --workdir DIR
         --arm "tbptt(50, draw_offset=True, segment_start='initial')" --num_epochs 1
 
-RUN is the folder of a Penn Treebank run. Everything but the arm and the number of epochs is as
-there. The optimizer starts anew, so compare with a run that goes on with the arm of RUN.
+RUN is the folder of a Penn Treebank run. Everything but the arm, the number of epochs and the seed
+of the boundaries is as there. The optimizer starts anew, so compare with a run that goes on with
+the arm of RUN.
 """
 
 import argparse
@@ -29,13 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> dict:
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of the new run")
     parser.add_argument("--arm", required=True, help="as in experiments.common.arms")
     parser.add_argument("--num_epochs", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="of the boundaries; by default that of RUN plus 1")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR")
     parser.add_argument("--data_dir", help="of Penn Treebank; by default ARTBP_DATA_DIR")
     given = parser.parse_args(arguments)
     source, values = read_workdir(given.run)
     own = {"arm": given.arm, "num_epochs": given.num_epochs, "continues": source.config_hash()}
+    own["seed"] = values["seed"] + 1 if given.seed is None else given.seed
     config = ml_collections.FrozenConfigDict(values | own)
     params = best_params(source, make_parts(config, len(read_vocabulary(source))).model)
-    command_line = CommandLine(given.workdir, False, False, None)
+    command_line = CommandLine(given.workdir, given.resume, False, None)
     return run(config, command_line, given.data_dir, initial_params=params)
 
 
@@ -43,4 +47,5 @@ if __name__ == "__main__":
     try:
         main()
     except ExperimentError as error:
-        sys.exit(f"Error: {error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -12,7 +12,13 @@ from experiments.common.config import flatten
 from experiments.common.errors import CheckpointError, ConfigError, warn
 from experiments.common.metrics import read_metrics
 from experiments.common.report import Row
-from experiments.common.workdir import Workdir, as_json, differing_fields, write_atomically
+from experiments.common.workdir import (
+    Workdir,
+    as_json,
+    differing_fields,
+    refuse_other_run,
+    write_atomically,
+)
 from experiments.ptb.config import default_config
 from experiments.ptb_authors import since_zero
 from experiments.ptb_authors.arms import ARMS
@@ -60,6 +66,7 @@ def collect(study: Study, runs: Sequence[Run], *, score_unfinished: bool = False
         if not epochs:
             continue
         config = study.config(run)
+        refuse_other_run(Workdir(folder), as_json(config))
         row = run._asdict() | {"units": config.model.hidden_size, "training": training_of(config)}
         row |= {name: [epoch[name] for epoch in epochs] for name in ("train_bits", "valid_bpc")}
         row |= {"results": None, "scores": None}

@@ -1,5 +1,6 @@
 """Paired differences with intervals, and the bias and noise that the runs measured."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def _along_the_training(axes: Axes, rows: Sequence[Row]) -> None:
     biases = [name for name in measured.names(rows) if name.startswith("bias_")]
     lines = {
         name: (f"error of TBPTT {name.removeprefix('bias_')}", color)
-        for name, color in zip(biases, (COLOURS[4], COLOURS[3], COLOURS[5]), strict=False)
+        for name, color in zip(biases, itertools.cycle((COLOURS[4], COLOURS[3], COLOURS[5])))
     }
     lines["artbp_noise"] = "noise of ARTBP", COLOURS[0]
     lines["carry_error"] = "carry of older params", COLOURS[7]

@@ -59,12 +59,18 @@ def by_epoch(rows: Sequence[Row], name: str) -> dict[int, str]:
     return {epoch: f"{np.median(found):.3f}" for epoch, found in values.items()}
 
 
+def _line(rows: Sequence[Row], name: str) -> str:
+    """All epochs that were measured; – for one without a finite value."""
+    found = by_epoch(rows, name)
+    return " → ".join(found.get(epoch, "–") for epoch in sorted({row["epoch"] for row in rows}))
+
+
 def markdown(found: Mapping[str, Sequence[Row]]) -> str:
     """A table epoch by epoch, with an explanation; nothing where nothing was measured."""
     if not found:
         return ""
     rows = [
-        {"arm": arm} | {name: " → ".join(by_epoch(rows, name).values()) for name in names(rows)}
+        {"arm": arm} | {name: _line(rows, name) for name in names(rows)}
         for arm, rows in found.items()
     ]
     table = markdown_table(rows, [(name, f"{{{name}}}") for name in rows[0]])
@@ -78,7 +84,8 @@ the change of g if the carry came from the present parameters and not from older
 medians over seeds and windows. They are errors of single windows, so the spread from window to
 window is in them and does not average out. projection_K: ⟨ĝ(K) − g, g⟩ ÷ ‖g‖², the mean, with its
 95 % interval over windows, as if these were independent. It is the share of a window's own gradient
-that is lost, of its noise too. The boundaries of K = 200 are at step 200 of each window of 256.
+that is lost, of its noise too. The boundaries of each window are at the multiples of K, so its last
+segment may be shorter than K.
 Size and interval of the bias at the end are in limits.md. See `artbp.diagnostics.shadow`.
 
 {table}"""

@@ -17,6 +17,7 @@ episode that goes on from the rollout before gets no gradient from it, with full
 an episode begins, the carry is reset to zeros.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ from artbp.cells import gru
 from experiments.common import tuning
 from experiments.common.arms import Arm
 from experiments.common.devices import OverRuns
+from experiments.common.pool import made_alone
 from experiments.common.tuning import Choice, choose_rate
 from experiments.recurrent_ppo import maze, ppo
 
@@ -135,12 +137,23 @@ def make_estimator(config: Any, arm: Arm) -> artbp.GradientEstimator:
     return arm.build(CELL, loss_fn, **options)
 
 
-def train(config: Any, estimator: artbp.GradientEstimator, rate: Any, rng_key: jax.Array) -> Curves:
-    """Trains one run; may be vmapped over `rate` and `rng_key`."""
-    init_key, maze_key, run_key = jax.random.split(rng_key, 3)
+def first_params(config: Any, rng_key: jax.Array) -> Any:
+    """Makes the params that the run with this key begins with."""
+    return init_params(_keys(rng_key)[0], config.hidden_size)
+
+
+def _keys(rng_key: jax.Array) -> jax.Array:
+    """The keys of a run: of its first params, of its mazes, and of the rest."""
+    return jax.random.split(rng_key, 3)
+
+
+def train(
+    config: Any, estimator: artbp.GradientEstimator, params: Any, rate: Any, rng_key: jax.Array
+) -> Curves:
+    """Trains one run from its `first_params`; may be vmapped over these, `rate` and `rng_key`."""
+    _, maze_key, run_key = _keys(rng_key)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(rate, eps=1e-5))
     zeros = jnp.zeros((config.num_rows, config.hidden_size))
-    params = init_params(init_key, config.hidden_size)
 
     def iteration(loop: Any, key: jax.Array) -> tuple[Any, Curves]:
         learner, carry, at = loop
@@ -167,8 +180,8 @@ def train(config: Any, estimator: artbp.GradientEstimator, rate: Any, rng_key: j
         # A policy of NaN always takes the first action, which may even be rewarded.
         finite = jnp.all(jnp.isfinite(rollout.value))
         curves = Curves(*map(jnp.sum, rollout.outcome))
-        reward = jnp.where(finite, curves.reward, jnp.nan)
-        return (learner, new_carry, new_at), curves._replace(reward=reward)
+        reward, right = (jnp.where(finite, x, jnp.nan) for x in (curves.reward, curves.num_right))
+        return (learner, new_carry, new_at), curves._replace(reward=reward, num_right=right)
 
     start = (params, optimizer.init(params)), zeros, maze.begin(maze_key, config.num_rows)
     return jax.lax.scan(iteration, start, jax.random.split(run_key, config.num_iterations))[1]
@@ -198,14 +211,18 @@ def train_arm(config: Any, arm: Arm, train_runs: Callable | None = None) -> Resu
     """Chooses the learning rate on the tuning runs, and trains the others with it."""
     estimator = make_estimator(config, arm)
     train_runs = train_runs or OverRuns(
-        jax.vmap(lambda rate, key: train(config, estimator, rate, key)), in_axes=(0, 0)
+        jax.vmap(functools.partial(train, config, estimator)), in_axes=(0, 0, 0)
     )
+    make_params = jax.jit(jax.vmap(functools.partial(first_params, config)))
     keys, reported = tuning.split(tuning.run_keys(config), config)
     rates = np.array(config.learning_rates, np.float32)
     # All rates of all tuning runs in one program, [runs · rates].
     number = len(rates)
-    found = train_runs(np.tile(rates, len(keys)), jnp.repeat(keys, number))
+    of_tuning = jnp.repeat(keys, number)
+    params = made_alone(make_params, of_tuning)
+    found = train_runs(params, np.tile(rates, len(keys)), of_tuning)
     scores = -mean_return(found, last_quarter(config)).reshape(len(keys), number)
     choice = choose_rate(config.learning_rates, scores)
-    curves = train_runs(np.full(len(reported), choice.rate, np.float32), reported)
+    params = made_alone(make_params, reported)
+    curves = train_runs(params, np.full(len(reported), choice.rate, np.float32), reported)
     return Result(arm, choice, jax.tree.map(np.asarray, curves))

@@ -132,9 +132,9 @@ def _add_runs(page: Page, workdir: Workdir, found: Mapping[str, Sequence[Row]]) 
                 Link(name, f"runs/{name}/report.html") if report.is_file() else name,
                 "finished" if results else "not finished",
                 f"{rows[-1]['epoch']} of {config['num_epochs']}",
-                f"{min(valid):.4f}" if valid else "",
-                f"{results['test_bpc']:.4f}" if results else "",
-                f"{np.mean([row['mean_length'] for row in train]):.1f}",
+                _bits(results["valid_bpc"]) if results else _bits(*valid),
+                _bits(results["test_bpc"]) if results else "",
+                f"{train[-1]['time_step'] / max(train[-1]['update'], 1):.1f}",
                 f"{max(row['max_length'] for row in train):,}",
                 f"{largest_weight(train):.3g}",
                 f"{_median_speed(train):,.0f}",
@@ -152,6 +152,10 @@ def _add_runs(page: Page, workdir: Workdir, found: Mapping[str, Sequence[Row]]) 
     page.charts([chart for chart in shown if chart.lines])
     headings = ["run", "state", "epochs", "best validation bits", "test bits", "mean length"]
     page.table([*headings, "longest", "largest weight", "time steps per second"], table)
+
+
+def _bits(*values: float) -> str:
+    return f"{min(values):.4f}" if values else ""
 
 
 def _add_results(page: Page, workdir: Workdir) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.common.arms import Arm, check_plain_segments, parse
+from experiments.common.arms import Arm, check_as_named, check_plain_segments, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, each_once, positive, rising, seed
 
@@ -66,6 +66,7 @@ def check(config: Any) -> None:
             expected = f"a divisor of sequence_length = {length}, to cut all sequences alike"
         if expected:
             raise ConfigError(f"{arm.text} was given: expected {expected}.")
+        check_as_named("arms", arm, length)
     for arm in map(parse, config.arms):
         if arm.name not in ("bptt", "tbptt", "artbp"):
             raise ConfigError(f"arms holds {arm.text}: expected bptt, tbptt or artbp.")

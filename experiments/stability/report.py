@@ -107,7 +107,7 @@ def tables(config: Any, rows: Sequence[Row]) -> str:
             f"{config.num_sequences} sequences, median [smallest, largest] of {config.num_seeds} "
             "seeds.",
         ),
-        "(iv) The mean of the clipped ARTBP gradient": table(
+        f"(iv) The mean of the clipped gradient of {arm}": table(
             select(rows, part="bias"),
             BIAS_COLUMNS,
             f"Median [smallest, largest] of {config.num_seeds} draws of weights and sequence, at "

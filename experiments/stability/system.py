@@ -24,9 +24,15 @@ def init(rng_key: jax.Array, hidden_size: int, spectral_radius: Any) -> Any:
     cell_key, readout_key = jax.random.split(rng_key)
     dtype = jnp.result_type(float)
     params = core.init(cell_key, 1, hidden_size, dtype=dtype)
-    params["recurrent"] *= spectral_radius
     readout = losses.init_readout(readout_key, hidden_size, 1)
-    return {"cell": params, "readout": jax.tree.map(lambda leaf: leaf.astype(dtype), readout)}
+    readout = jax.tree.map(lambda leaf: leaf.astype(dtype), readout)
+    return with_radius({"cell": params, "readout": readout}, spectral_radius)
+
+
+def with_radius(params: Any, factor: Any) -> Any:
+    """The params with `factor` times their spectral radius."""
+    cell = params["cell"]
+    return params | {"cell": cell | {"recurrent": factor * cell["recurrent"]}}
 
 
 def sequences(config: Any, seed: int, number: int = 1, num_rows: int | None = None) -> artbp.Stream:

@@ -10,7 +10,7 @@ import numpy as np
 import artbp
 from experiments.common.arms import Arm, parse
 from experiments.common.devices import OverRuns
-from experiments.common.pool import in_threads
+from experiments.common.pool import in_threads, made_alone
 from experiments.common.report import Row
 from experiments.common.study import Say
 from experiments.common.tuning import choose_rate
@@ -104,21 +104,24 @@ def final_losses(config: Any, arm: Arm, cases: Sequence[Row]) -> np.ndarray:
     estimator = system.make_estimator(arm, config)
     edges = length * np.array([0, number - max(1, number // 10), number])
 
-    def train(radius: Any, rate: Any, bounds: Any, key: jax.Array, stream: artbp.Stream) -> Any:
-        init_key, boundary_key = jax.random.split(key)
-        params = system.init(init_key, config.hidden_size, radius)
+    def train(
+        radius: Any, rate: Any, bounds: Any, params: Any, key: jax.Array, stream: artbp.Stream
+    ) -> Any:
+        params = system.with_radius(params, radius)
         carry = system.core.initial_carry(params["cell"], config.num_rows)
         optimizer = functools.partial(system.clipped_sgd, bounds=bounds)
-        given = rate, params, carry, stream, boundary_key
+        given = rate, params, carry, stream, key
         return train_whole(estimator, optimizer, *given, edges=edges).loss[-1]
 
     # One key at a time: all cases of a program then cut at the same steps.
-    in_axes = (0, 0, 0, None, None)
+    in_axes = (0, 0, 0, None, None, None)
     compiled = OverRuns(jax.vmap(train, in_axes), in_axes)
     fields = ("spectral_radius", "learning_rate", *Clip._fields)
     radii, rates, *bounds = (np.array([case[field] for case in cases]) for field in fields)
     losses = []
     for seed in range(config.seed, config.seed + config.num_seeds + config.num_tuning_runs):
         stream = system.sequences(config, 2 * seed, number)
-        losses.append(compiled(radii, rates, Clip(*bounds), jax.random.key(seed), stream))
+        init_key, boundary_key = jax.random.split(jax.random.key(seed))
+        params = made_alone(system.init, init_key, config.hidden_size, 1.0)
+        losses.append(compiled(radii, rates, Clip(*bounds), params, boundary_key, stream))
     return np.array(losses)

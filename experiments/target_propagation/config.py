@@ -8,7 +8,7 @@ import optax
 import artbp
 from artbp.contrib.target_propagation import target_propagation as make_target_propagation
 from experiments.common import fields
-from experiments.common.arms import Arm, bptt, named, parse
+from experiments.common.arms import Arm, bptt, check_as_named, named, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, positive, whole
 from experiments.common.figures import COLOURS
@@ -87,3 +87,4 @@ def check(config: Any) -> None:
         if arm.length is None or length % arm.length:
             expected = f"expected updates after a number of steps that divides {length}"
             raise ConfigError(f"arms holds {arm.text}: {expected}.")
+        check_as_named("arms", arm, length)

@@ -8,7 +8,7 @@ from typing import Any
 from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
 from experiments.teacher_forcing import report, training
-from experiments.teacher_forcing.config import FIELDS
+from experiments.teacher_forcing.config import FIELDS, check
 
 
 def run(config: Any, say: Say) -> Report:
@@ -18,7 +18,7 @@ def run(config: Any, say: Say) -> Report:
     return Report(text, rows, {"errors": report.make_figure(config, rows)}, indent=None)
 
 
-STUDY = Study("teacher_forcing", FIELDS, run, splits_runs=True)
+STUDY = Study("teacher_forcing", FIELDS, run, check, splits_runs=True)
 
 if __name__ == "__main__":
     STUDY.start()

@@ -1,5 +1,9 @@
 """The fields of the experiment."""
 
+from typing import Any
+
+from experiments.common.arms import check_as_named, parse
+from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, each_once, positive, seed, whole
 
 ARMS = ("tbptt(20)", "artbp(20, alpha=4)")
@@ -23,3 +27,11 @@ FIELDS = {
     "threshold": Field(0.5, "a forecast with an error below this is accurate", positive),
     "num_threads": Field(2, "trainings at the same time", at_least(1)),
 }
+
+
+def check(config: Any) -> None:
+    """Raises ConfigError for arms without a length, or with an optimiser of their own."""
+    for arm in map(parse, config.arms):
+        check_as_named("arms", arm)
+        if arm.length is None:
+            raise ConfigError(f"arms holds {arm.text}: expected one with a length.")

@@ -14,7 +14,7 @@ import artbp
 from experiments.common.arms import Arm, parse
 from experiments.common.devices import OverRuns
 from experiments.common.optimizers import rate_by_time_step
-from experiments.common.pool import in_threads
+from experiments.common.pool import in_threads, made_alone
 from experiments.common.report import Row
 from experiments.common.study import Say
 from experiments.common.tuning import choose_rate
@@ -45,7 +45,7 @@ def run(config: Any, say: Say) -> list[Row]:
         """By rate: last loss, mean error on the validation windows, errors on the test windows."""
         arm, free_steps, seed = job
         init_key, boundary_key = jax.random.split(jax.random.key(seed))
-        params = model.init(init_key, config.hidden_size)
+        params = made_alone(model.init, init_key, config.hidden_size)
         stream = model.training_stream(training[seed], config.truth_steps, free_steps)
         grid = np.asarray(rates, np.float32)
         all_params, losses = trainers[arm](params, grid, stream, boundary_key)

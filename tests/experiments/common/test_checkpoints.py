@@ -81,3 +81,21 @@ def test_nothing_to_read(tmp_path):
         pytest.raises(CheckpointError, match="no checkpoint"),
     ):
         checkpoints.restore_best(make_state().params)
+
+
+def test_the_best_params_may_be_saved_again_while_they_are_read(tmp_path, monkeypatch):
+    """A run that goes on renames 2 and deletes 1 after a reader has listed 1."""
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save_best(make_state(1.0).params, {"epoch": 1})
+        reader = Checkpoints(tmp_path / "c", read_only=True)
+        restore = reader._best.restore
+
+        def after_a_save(number, like):
+            if number == 1:
+                checkpoints.save_best(make_state(2.0).params, {"epoch": 2})
+            return restore(number, like)
+
+        monkeypatch.setattr(reader._best, "restore", after_a_save)
+        params, record = reader.restore_best(make_state().params)
+    assert record == {"epoch": 2}
+    assert_same(params, make_state(2.0).params)

@@ -217,6 +217,7 @@ def test_a_table_says_which_runs_are_not_finite():
     assert mean_and_deviation([1.0, 3.0], "{:.1f}") == "2.0 ± 1.4"
     assert median_and_range([2.0, math.nan, 1.0]) == "2 [1, ∞]"
     assert median_and_range([math.nan]) == "∞"
+    assert median_and_range([12.0, 90.0, math.nan], worst=-math.inf) == "12 [−∞, 90]"
 
 
 def test_a_network_of_nan_has_no_accuracy():

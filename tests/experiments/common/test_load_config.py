@@ -55,6 +55,14 @@ def test_a_file_may_name_the_fields_of_sections_with_dots(tmp_path):
         load_config(defaults(), misspelt)
 
 
+def test_an_override_may_have_another_type_than_the_file_where_the_default_is_none(tmp_path):
+    file = config_file(tmp_path, "    return {'optimizer': {'clip_norm': 1}, 'seed': 2}")
+    assert load_config(defaults(), file, ["optimizer.clip_norm=None"]).optimizer.clip_norm is None
+    assert load_config(defaults(), file, ["optimizer.clip_norm=0.5"]).optimizer.clip_norm == 0.5
+    with pytest.raises(ConfigError, match="seed was given None"):
+        load_config(defaults(), file, ["seed=None"])
+
+
 def test_an_empty_section_takes_any_fields_one_after_the_other():
     overrides = ["optimizer.options.b1=0.8", "optimizer.options.b2=0.9"]
     config = load_config(defaults(), overrides=overrides)

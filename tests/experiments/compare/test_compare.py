@@ -148,3 +148,35 @@ def test_rates_are_chosen_on_seeds_that_are_not_reported(monkeypatch):
     quartiles = [result["score_lower_quartile"], result["score_upper_quartile"]]
     np.testing.assert_allclose(quartiles, [1e-2, 1e-2])  # of the two reported seeds
     assert result["num_seeds"] == 2
+
+
+def test_a_training_that_diverges_at_its_end_has_no_score():
+    config = small_config()
+    [system] = [one for one in systems.systems(config) if one.name == "learning"]
+
+    def stream(seed, num_steps):
+        given = system.stream(seed, num_steps)
+        is_late = np.arange(num_steps) >= 0.8 * num_steps
+        factor = np.where(is_late, np.nan, 1.0).astype(np.float32)[:, None]
+        targets = given.targets, np.broadcast_to(factor, given.xs.shape[:2])
+        return dataclasses.replace(given, targets=targets)
+
+    def loss_fn(params, y, target):
+        return system.loss_fn(params, y, target[0]) * target[1]
+
+    failing = dataclasses.replace(system, stream=stream, loss_fn=loss_fn)
+    result = training.train(config, failing, parse("tbptt(4)"))
+    assert not np.isfinite(result["score_lower_quartile"])
+    assert not np.any(np.isfinite(result["tuning_scores"]))
+
+
+def test_updates_are_those_of_the_chosen_rate(monkeypatch):
+    balancing = systems.influence_balancing("balancing", "", (1e-3, 1e-2))
+
+    def train_whole(estimator, optimizer, rate, params, carry, stream, key, *, edges):
+        return types.SimpleNamespace(params=params, loss=rate * np.ones(2), num_updates=1 / rate)
+
+    marked = dataclasses.replace(balancing, score=lambda params, loss: -loss)
+    monkeypatch.setattr(training, "train_whole", train_whole)
+    result = training.train(small_config(), marked, parse("tbptt(4)"))
+    assert (result["rate"], result["num_updates"]) == (1e-2, 100)

@@ -168,6 +168,8 @@ def test_a_workdir_holds_one_run(finished_run):
         ("shadow.arm=artbp(50, alpha=2.0)", "alpha=2.0"),
         ("shadow.arm=tbptt(50)", "shadow.arm is .tbptt"),
         ("shadow.arm=artbp(50, alpha=4, segment_start='initial')", "Expected segment_start"),
+        ("arm=tbptt_1_rmsprop", "an optimiser of its own"),
+        ("arm=bptt(50)", "needs sequences of as many"),
         ("driver=fast", "driver is 'fast'"),
         ("data.source=ptb", "no file .*ptb.train.txt"),
     ],

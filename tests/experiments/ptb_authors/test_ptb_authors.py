@@ -1,5 +1,6 @@
 """The study of the authors' protocol: one small study as processes, its rows, table and figure."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -77,6 +78,7 @@ def test_a_run_that_has_not_finished_has_curves_only(study, collected, tmp_path)
     assert rows.collect(other, [run]) == []
     copied = tmp_path / "runs" / run.name
     copied.mkdir(parents=True)
+    shutil.copy(study.folder / "runs" / run.name / "config.json", copied)
     whole = (study.folder / "runs" / run.name / "metrics.jsonl").read_text().splitlines()
     cut = next(i for i, line in enumerate(whole) if json.loads(line)["kind"] == "evaluation")
     (copied / "metrics.jsonl").write_text("\n".join(whole[: cut + 1]) + "\n")
@@ -265,6 +267,17 @@ def test_the_authors_curves_say_what_the_paper_says():
         assert valid[:, 2].mean() == pytest.approx(worse_at_3, abs=5e-4)
 
 
+def test_runs_of_another_configuration_are_refused(study, tmp_path):
+    """Also those that are not finished, whose results do not say it."""
+    folder = tmp_path / "study"
+    shutil.copytree(study.folder, folder)
+    [run, *_] = study.runs(finished_rows(study))
+    (folder / "runs" / run.name / "results.json").unlink()
+    other = dataclasses.replace(study, folder=folder, overrides=[*study.overrides, "batch=2"])
+    with pytest.raises(WorkdirError, match="batch: 4 there, 2 given"):
+        rows.collect(other, [run])
+
+
 def test_a_run_goes_on_from_the_best_params_of_another(study, collected, tmp_path, monkeypatch):
     [run, _] = study.runs(finished_rows(study))
     folder = study.folder / "runs" / run.name
@@ -283,9 +296,11 @@ def test_a_run_goes_on_from_the_best_params_of_another(study, collected, tmp_pat
     results = continued.main([str(folder), *arguments])
     best = min(collected[0]["valid_bpc"])
     assert results["in_columns"]["valid_bpc"] == pytest.approx(best, abs=1e-5)
-    own = {"arm": arm, "num_epochs": 1, "continues": Workdir(folder).config_hash()}
     there = Workdir(folder).read_config()
+    own = {"arm": arm, "num_epochs": 1, "continues": Workdir(folder).config_hash()}
+    own["seed"] = there["seed"] + 1  # not the boundaries of the first epoch again
     assert as_json(given["config"]) == there | own
+    assert continued.main([str(folder), *arguments, "--resume"]) == results
     with pytest.raises(WorkdirError, match="holds no run"):
         continued.main([str(tmp_path), *arguments])
 

@@ -129,7 +129,9 @@ def test_every_pass_reproduces_the_rollout(monkeypatch):
 
     monkeypatch.setattr(ppo, "init_heads", large_heads)
     estimator = artbp.GradientEstimator(init, estimate)
-    jax.block_until_ready(training.train(config, estimator, 0.0, jax.random.key(0)))
+    key = jax.random.key(0)
+    params = training.first_params(config, key)
+    jax.block_until_ready(training.train(config, estimator, params, 0.0, key))
     jax.effects_barrier()
     assert len(differences) == 4 * 2 * 2
     assert sum(num_resets for _, num_resets in differences) > 0
@@ -172,7 +174,7 @@ def test_the_rate_is_chosen_on_runs_that_are_not_reported():
     config = load("num_tuning_runs=3", "num_seeds=2", "learning_rates=(1e-3, 3e-3, 1e-2)")
     best, given = iter([3e-3, 3e-3, 1e-2]), []
 
-    def train_runs(rates, keys):
+    def train_runs(params, rates, keys):
         given.append((np.asarray(rates), jax.random.key_data(keys).tolist()))
         found = np.zeros(len(keys))
         for run in range(3) if len(given) == 1 else ():
