@@ -1,8 +1,8 @@
 """artbp: truncated backpropagation through time without the bias, in JAX.
 
-The gradient of a recurrent system along a long sequence, one segment at a time: truncated BPTT,
-and ARTBP (Tallec & Ollivier, arXiv 1705.08209), whose random boundaries and compensated backward
-flow make the truncated gradient unbiased.
+Computes the gradient of a recurrent model along a long sequence, one segment at a time. It has
+truncated BPTT, which is biased, and ARTBP (Tallec & Ollivier, arXiv 1705.08209), which makes the
+truncated gradient unbiased by random boundaries and a compensated backward flow.
 """
 
 from artbp import adapters, cells, contrib, diagnostics, truncation, unrolls

@@ -47,7 +47,10 @@ def is_traced(tree: PyTree) -> bool:
 
 
 def is_known(leaf: Any) -> bool:
-    """Whether `leaf` is an array whose values can be read in this process: none of a trace."""
+    """Whether `leaf` is an array whose values this process can read.
+
+    It cannot read those of a trace, nor arrays that lie partly on devices of other processes.
+    """
     if isinstance(leaf, jax.core.Tracer):
         return False
     return isinstance(leaf, np.ndarray) or (

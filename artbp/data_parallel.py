@@ -21,6 +21,7 @@ from artbp.estimators.base import (
     EstimatorState,
     GradientEstimator,
     Result,
+    check_estimator,
     check_init,
     check_not_differentiated,
     check_state,
@@ -67,18 +68,23 @@ def data_parallel(
 
     Args:
       estimator: any but `uoro` and `adaptive_tbptt`, whose gradients are not the sums of those of
-        the rows; with its normalizer for all rows together.
+        the rows, and `contrib.with_auxiliary_loss`; with its normalizer for all rows together.
       mesh: the devices. The number of rows must be a multiple of the size of `axis`.
       axis: the name of the axis to split the rows over.
 
     Raises:
       ValueError: the mesh has no such axis. From `init`: a number of rows that the axis does not
-        divide; otherwise as the `init` of the estimator. From `estimate`: `uoro` or
-        `adaptive_tbptt`; with several devices, losses of a step that are not `[B]`.
+        divide; otherwise as the `init` of the estimator. From `estimate`: `uoro`,
+        `adaptive_tbptt` or `contrib.with_auxiliary_loss`; with several devices, losses of a step
+        that are not `[B]`.
       TypeError: as the estimator.
     """
+    check_estimator(estimator)
     if axis not in mesh.shape:
-        raise ValueError(f"axis={axis!r} is not an axis of the mesh, which has {mesh.axis_names}.")
+        raise ValueError(
+            f"axis={axis!r}; expected an axis of the mesh, one of {mesh.axis_names}. Pass its "
+            f"name, or make the mesh with jax.make_mesh((8,), ({axis!r},))."
+        )
     size = mesh.shape[axis]
 
     def begin(params: Any, carry: Any, initial: Any, rng_key: jax.Array) -> EstimatorState:
@@ -189,4 +195,7 @@ def _num_rows(carry: Any) -> int:
     for leaf in jax.tree.leaves(carry):
         if jnp.ndim(leaf):
             return jnp.shape(leaf)[0]
-    raise ValueError("The carry has no array with an axis of rows, [B, ...], to split.")
+    raise ValueError(
+        "The carry has no array with an axis of rows; expected leaves [B, ...], to split over the "
+        "devices. Give it rows, or do without data_parallel."
+    )

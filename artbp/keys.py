@@ -5,10 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from artbp._checks import check_key
-from artbp.estimators.base import EstimatorState, check_state
+from artbp.estimators.base import EstimatorState, check_one_run, check_state
 from artbp.stream import Stream
 from artbp.unrolls.checks import check_stream
 
@@ -32,9 +31,10 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
     another, and neither do the streams of `artbp.stream_chunks`. Within a pass, a step that is run
     again has the same key: in the backward pass, in a later estimate, and in a look-back.
 
-    Call it before each estimate, inside the jitted step, always with the same rng_key. It makes the
-    keys of the whole stream each time, which is cheap next to an estimate unless the stream is much
-    longer than a segment; `artbp.stream_chunks` then makes shorter streams. All rows of a batch get
+    Call it before each estimate, inside the jitted update, always with the same rng_key. It makes
+    the keys of the whole stream each time, which is cheap next to an estimate unless the stream is
+    much longer than a segment; `artbp.stream_chunks` then makes shorter streams. All rows of a
+    batch get
     the same key: a cell that draws an array `[B, ...]` from it has its own noise in each row.
 
     `artbp.evaluate` takes a cell without noise, and the stream without keys.
@@ -45,18 +45,14 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
       state: the state that `estimate` is given.
 
     Raises:
-      TypeError: `stream` is no `Stream`.
-      ValueError: a state of several runs, which have several positions. Call it in `jax.vmap`.
+      TypeError: no `Stream`, no key, or no `EstimatorState`.
+      ValueError: several keys; a state of several runs, which have several positions. Call it in
+        `jax.vmap`.
     """
     check_stream(stream)
     check_key(rng_key)
     check_state(state)
-    if np.ndim(state.position):
-        raise ValueError(
-            "The state is that of several runs: its position has shape "
-            f"{np.shape(state.position)}. Call with_keys for each run, in jax.vmap over states and "
-            "keys."
-        )
+    check_one_run(state)
     before = jnp.asarray(state.num_steps) - jnp.asarray(state.position)
     steps = before + jnp.arange(stream.num_steps, dtype=jnp.int32) - jnp.int32(stream.history)
     of_stream = jax.random.fold_in(rng_key, _DOMAIN)

@@ -64,8 +64,15 @@ def learned_carry(
     """
     made = jax.eval_shape(make_carry, params)
     if carry is None:
+        parts = jax.tree.leaves(made, is_leaf=lambda part: part is None)
         if not jax.tree.leaves(made):
             raise ValueError("make_carry(params) returned no array; expected a carry of the cell.")
+        if any(part is None for part in parts):
+            raise ValueError(
+                f"make_carry(params) returned {made}, and no carry was given; expected every part "
+                "of a carry of the cell. Pass learned_carry(..., carry=...), a first carry, which "
+                "holds the parts that make_carry leaves out."
+            )
         carry = jax.tree.map(_tree.zeros, made)
     carry = _tree.as_arrays(carry)
     check_carry_type("make_carry(params) returned", made, carry, "are not learned")

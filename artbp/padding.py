@@ -52,7 +52,7 @@ def without_padding(stream: Any, lengths: Any) -> dict[str, Any]:
     on_host = not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((lengths, fields)))
     xp: Any = np if on_host else jnp
     check_lengths_of_rows(lengths, num_steps)
-    lengths = xp.asarray(lengths)
+    lengths = xp.asarray(lengths).astype(np.int32)  # T may not fit the dtype of the lengths
     exists = xp.arange(num_steps, dtype=lengths.dtype)[:, None] < lengths[None, :]
 
     def by_row(flags: Any, padding: Any) -> Any:

@@ -69,8 +69,10 @@ class Stream:
       num_steps: T, the number of time steps. Needed when `xs` is None, and checked against the
         arrays otherwise.
       ends: False if the sequence goes on in the next stream, as with data from a loader. The carry
-        then goes on too. Such a stream must end where a segment or window of the estimator ends, or
-        `estimate` raises a ValueError. `artbp.stream_chunks` makes streams that fit.
+        then goes on too. Such a stream must end where a segment or window of the estimator ends. If
+        a window does not, `estimate` raises a ValueError. If a random segment does not, its
+        gradient is NaN under the policy `dynamic` (the default on a CPU and in a jitted call); the
+        other policies raise a ValueError. `artbp.stream_chunks` makes streams that fit.
       history: the number of steps at the beginning of the arrays that have been run already, in
         earlier streams. Estimates begin after them. A look-back may read them.
       lengths: for a padded batch, int `[B]`: the true number of steps of each row, from 0 to T. It
@@ -87,8 +89,10 @@ class Stream:
         is padding. None means all steps.
 
     Raises:
-      ValueError: no `num_steps` where `xs` is None; arrays of different lengths; no steps;
-        `lengths` that do not fit the arrays; weights that are negative or not finite.
+      TypeError: `ends` is neither True nor False.
+      ValueError: no `num_steps` where `xs` is None; no steps; a history that is not below
+        `num_steps`; `lengths` that do not fit the arrays; weights that are negative or not finite.
+        `estimate` refuses arrays of different numbers of steps, and a `stop` out of range.
     """
 
     xs: Any
@@ -149,7 +153,7 @@ class Stream:
         if self.ends:
             object.__setattr__(self, "xs", without_unused_rows(self.xs, self.mask))
 
-    def check_lengths(self) -> None:
+    def check_num_steps(self) -> None:
         """Raises ValueError unless every array has `num_steps` as its first axis.
 
         Called by `checks.check_stream`, not on construction: for `jax.vmap`, arrays have one more

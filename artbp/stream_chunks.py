@@ -20,6 +20,7 @@ from artbp.estimators.base import (
     GradientEstimator,
     Plan,
     check_estimator,
+    check_one_run,
     check_state,
     draw_ahead,
 )
@@ -66,8 +67,9 @@ def stream_chunks(
     fit into memory: one that is longer than `num_steps` and has 2²⁰ steps or more is refused,
     unless the sequence ends within it.
 
-    Chunks are read when they are needed. The host holds about one stream and one chunk at a time.
-    The device holds the stream in use and `prefetch` more.
+    The first stream comes when `prefetch` + 1 streams have been read; later chunks are read when
+    they are needed. The host holds about one stream and one chunk at a time. The device holds up to
+    `prefetch` + 2 streams: the one in use, `prefetch` ahead, and the next one while it is copied.
 
     Args:
       chunks: an iterable of consecutive pieces of one sequence, each a `Stream` or a pair
@@ -77,16 +79,19 @@ def stream_chunks(
       estimator: a `ChunkedEstimator`, such as that of `tbptt`, `artbp`, `unbiased_tbptt` or `rtrl`.
       state: the state of the estimator at the beginning of the sequence. Its key and its count of
         estimates decide where segments end.
-      num_steps: new time steps of a stream, without the history. Rounded up to whole windows.
-      prefetch: the number of streams that are put on the device ahead of use.
+      num_steps: new time steps of a stream, without the history: rounded up to whole windows. Where
+        segments are random, the most that are run, and the size of the arrays.
+      prefetch: the number of streams that are put on the device ahead of use, 1 or more.
 
     Yields:
       Streams on JAX's default device. The last one has `ends=True`, the others `ends=False`.
 
     Raises:
+      TypeError: chunks that are no iterable, or one `Stream`; no `GradientEstimator`; no
+        `EstimatorState`.
       ValueError: an estimator that needs the whole sequence; a state in the middle of a sequence,
-        or of several runs; no steps; chunks with different fields; a random segment that is too
-        long.
+        or of several runs; num_steps or prefetch that is no integer ≥ 1; no steps; chunks with
+        different fields; a random segment that is too long.
     """
     check_estimator(estimator)
     check_state(state)
@@ -98,18 +103,13 @@ def stream_chunks(
     if not isinstance(estimator, ChunkedEstimator):
         raise ValueError(NEEDS_WHOLE_SEQUENCE)
     check_positive(num_steps=num_steps, prefetch=prefetch, integer=True)
-    if np.ndim(state.position):
-        raise ValueError(
-            f"The state is that of several runs: its position has shape {np.shape(state.position)}."
-            " Expected the state of one run, such as jax.tree.map(lambda leaf: leaf[0], state). "
-            "Where estimates take a fixed number of steps, its streams serve all runs."
-        )
+    check_one_run(state)
     if int(state.position):
         raise ValueError(
             f"The state stands at step {int(state.position)} of a stream. Begin a sequence with a "
             "state from init, or with that behind the last step of a stream."
         )
-    # A copy, and now: the state may be donated before the first stream is asked for.
+    # Copied now, because the caller may donate the state before the first stream is read.
     first, rng_key = int(state.num_estimates), jnp.copy(state.rng_key)
     streams = _streams(_Reader(chunks), estimator.plan, rng_key, first, num_steps)
     return _prefetched(streams, prefetch)
@@ -213,7 +213,10 @@ def _streams(
     reader: _Reader, plan: Plan, rng_key: jax.Array, first: int, num_steps: int
 ) -> Iterator[Stream]:
     if not reader.fill(1):
-        raise ValueError("The chunks hold no step. Is the loader used up?")
+        raise ValueError(
+            "chunks yields nothing; expected at least one chunk. Pass a new iterator: a generator "
+            "can be read only once."
+        )
     if isinstance(plan.lengths, int):
         yield from _windows(reader, plan.lengths, plan.history, num_steps)
     else:

@@ -287,7 +287,7 @@ LIBRARY_FAULTS = [
         "host-plan-off-by-one-segment",
         "artbp/estimators/segmentwise.py",
         "lengths[int(n) - first]",
-        "lengths[(int(n) + 1 - first) % _PLAN]",
+        "lengths[(int(n) + 1 - first) % _AHEAD]",
         [f"{DRAWS}[pow2]"],
         "The host-driven policies would take other boundaries than `sample_gates` states.",
     ),
@@ -2648,6 +2648,58 @@ EXPERIMENT_FAULTS = [
         "self._file.truncate(size)",
         [f"{COMMON}test_metrics.py::test_rows_beyond_the_cursor_are_cut_on_resume"],
         "A resumed run writes these rows again.",
+    ),
+    Fault(
+        "padding-counts-steps-in-the-dtype-of-the-lengths",
+        "artbp/padding.py",
+        "xp.asarray(lengths).astype(np.int32)",
+        "xp.asarray(lengths)",
+        ["tests/test_padding.py::test_lengths_of_a_narrow_dtype_beside_more_steps_than_it_counts"],
+        "Step 300 is step 44 in uint8, and padding counts.",
+    ),
+    Fault(
+        "first-step-targets-give-the-losses-their-rows",
+        "artbp/unrolls/first_step.py",
+        "may_be_last = any(leaf.shape[-1:] == losses.shape for leaf in jax.tree.leaves(y))",
+        "may_be_last = True",
+        ["tests/unrolls/test_first_step.py::test_arrays_that_do_not"],
+        "The one row of y is broadcast against the rows of the targets.",
+    ),
+    Fault(
+        "resets-of-all-rows-replace-a-raw-key",
+        "artbp/unrolls/checks.py",
+        """        return
+    check_raw_keys(initial_carry)
+    if jnp.ndim(resets) == 1:
+        return
+""",
+        """        return
+    if jnp.ndim(resets) == 1:
+        return
+    check_raw_keys(initial_carry)
+""",
+        ["tests/unrolls/test_unroll.py::test_resets_of_all_rows_refuse_a_raw_key_too"],
+        "The same noise would follow each reset.",
+    ),
+    Fault(
+        "adaptive-length-from-no-measurement",
+        "artbp/estimators/adaptive.py",
+        "return _tree.select(state.weight > 0, new, state)",
+        "return new",
+        [
+            "tests/estimators/test_adaptive.py::test_a_first_measurement_that_is_not_finite_changes_nothing"
+        ],
+        "0/0 makes every bias infinite, and the length jumps to the longest.",
+    ),
+    Fault(
+        "compare-nan-at-the-end-is-scored",
+        "experiments/compare/training.py",
+        "no_losses = jnp.isnan(loss) & all_finite(outcome.params)",
+        "no_losses = jnp.isnan(loss)",
+        [
+            "tests/experiments/compare/test_compare.py::test_a_training_that_diverges_at_its_end_has_no_score"
+        ],
+        "A diverged training would get the mean loss of its first part.",
     ),
     Fault(
         "checkpoint-files-not-hashed",

@@ -128,7 +128,7 @@ with jax.enable_x64(True):
 
 
 ROWS = """
-import dataclasses, jax, jax.numpy as jnp, numpy as np
+import dataclasses, jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import AxisType
 import artbp
 from problems import make_problem, relative_error
@@ -206,6 +206,15 @@ for name in ("pes", "nres", "forward_gradient"):
 assert "uoro represents the sensitivities of all rows" in message(built("uoro"), problem)
 assert "from the gradient of all rows" in message(built("adaptive_tbptt"), problem)
 
+# Target propagation, whose gap is a sum over the rows of all devices.
+from artbp.contrib import target_propagation
+propagation = target_propagation(
+    problem.cell, problem.loss_fn, truncation_length=1, num_segments=3, penalty=2.0,
+    target_optimizer=optax.sgd(0.1), target_steps=2,
+)
+expected = gradients(propagation, problem, 1)
+assert relative_error(gradients(split(propagation), problem, 1), expected) < 1e-12
+
 # A mean over rows would give n times the gradient.
 def mean_loss(params, y, target):
     return jnp.mean(problem.loss_fn(params, y, target))
@@ -214,6 +223,11 @@ estimator = artbp.tbptt(problem.cell, mean_loss, truncation_length=3)
 assert "losses of shape () for one step, but a device has 2" in message(estimator, problem)
 assert "losses of shape () for one step, but a device has 1" in message(estimator, problem, 4)
 assert not message(estimator, problem, 1)
+propagation = target_propagation(
+    problem.cell, mean_loss, truncation_length=1, num_segments=3, penalty=2.0,
+    target_optimizer=optax.sgd(0.1), target_steps=2,
+)
+assert "losses of shape () for one step, but a device has 2" in message(propagation, problem)
 
 # No gradient would reach a carry that is a copy of params.
 copied = problem.params["cell"]["bias"] + jnp.arange(4.0)
@@ -269,8 +283,10 @@ def test_refusals():
     problem = make_problem("rnn", 9, batch=3)
     estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=3)
     mesh = jax.sharding.AbstractMesh((2,), ("rows",))
-    with pytest.raises(ValueError, match="'columns' is not an axis of the mesh"):
+    with pytest.raises(ValueError, match="'columns'; expected an axis of the mesh"):
         artbp.data_parallel(estimator, mesh, "columns")
+    with pytest.raises(TypeError, match="GradientEstimator"):
+        artbp.data_parallel(3, mesh, "rows")
     with pytest.raises(ValueError, match="3 rows, which 2 devices cannot share"):
         artbp.data_parallel(estimator, mesh, "rows").init(
             problem.params, problem.carry, rng_key=jax.random.key(0)

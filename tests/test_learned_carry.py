@@ -108,6 +108,10 @@ def test_make_carry_of_another_type():
     problem, _, _ = learned_problem()
     with pytest.raises(ValueError, match=r"make_carry\(params\) returned .*\(4,\).*expected"):
         artbp.learned_carry(problem.cell, lambda p: p["first"], problem.params, problem.carry)
+    with pytest.raises(ValueError, match=r"no carry was given.*learned_carry\(\.\.\., carry="):
+        artbp.learned_carry(
+            learned_problem()[1], lambda p: (make_carry(p), None), learned_problem()[0].params
+        )
     with pytest.raises(ValueError, match="no array"):
         artbp.learned_carry(problem.cell, lambda p: None, problem.params)
 

@@ -167,3 +167,11 @@ def test_a_batch_without_rows():
     xs, lengths = jnp.zeros((3, 0, 2)), jnp.zeros(0, jnp.int32)
     _, ys = artbp.unroll(cell, jnp.float32(0.5), jnp.zeros((0, 2)), xs, lengths=lengths)
     assert ys.shape == (3, 0, 2)
+
+
+@pytest.mark.parametrize("as_array", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16])
+def test_lengths_of_a_narrow_dtype_beside_more_steps_than_it_counts(dtype, as_array):
+    xs = as_array(np.ones((300, 2, 1), np.float32))
+    stream = artbp.Stream(xs, lengths=as_array(np.array([3, 100], dtype)))
+    np.testing.assert_array_equal(np.sum(stream.mask, axis=0), [3, 100])

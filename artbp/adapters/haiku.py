@@ -28,8 +28,8 @@ def adapt(
 
     Raises:
       ModuleNotFoundError: the package dm-haiku is not installed.
-      ValueError: the core has a haiku state, such as batch statistics; or it draws random numbers
-        and x holds no key.
+      ValueError: the core has a haiku state, such as batch statistics. Where the cell is called: it
+        draws random numbers and x holds no key.
     """
     with needs_package("dm-haiku"):
         import haiku as hk

@@ -40,8 +40,8 @@ def adapt(
       are `state.carry[1]`.
 
     Raises:
-      ValueError: the module has no carry, draws random numbers without a key, or updates a variable
-        such as a batch statistic.
+      ValueError: the module has no carry, or no collection `mutable`. Where the cell is called: the
+        module draws random numbers without a key, or updates a variable such as a batch statistic.
     """
     params_key, carry_key = jax.random.split(rng_key)
     inputs, _ = split_key(x)
@@ -55,8 +55,8 @@ def adapt(
     mutable = (mutable,) if isinstance(mutable, str) else tuple(mutable)
     if not set(mutable) <= set(variables):
         raise ValueError(
-            f"mutable={mutable!r}, but module.init makes the collections {sorted(variables)} "
-            "besides params."
+            f"mutable={mutable!r}; expected collections that module.init makes besides params: "
+            f"{sorted(variables)}. Pass some of these, or leave mutable out."
         )
     constants = {name: tree for name, tree in variables.items() if name not in mutable}
     if mutable:

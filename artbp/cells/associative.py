@@ -56,6 +56,11 @@ def associative_unroll(
         return unroll(cell, params, carry, xs)
     [(layer, own)] = cell.layers(params)
     zeros = jax.tree.map(jnp.zeros_like, carry)
+    if zeros[0].dtype.itemsize < 4:
+        raise TypeError(
+            f"carry has dtype {zeros[0].dtype}; expected float32 or float64. Cast it and the "
+            "params, or use artbp.unroll."
+        )
     decay = layer.decay(layer.step_arguments(own, zeros, xs[0])[0])
     if lax.complex(*zeros).dtype != decay.dtype:
         raise TypeError(

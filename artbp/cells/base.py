@@ -30,7 +30,8 @@ class ReferenceCell:
       apply: `apply(params, carry, x) -> (carry, y)`; x is `[B, input_size]` floats, or `[B]`
         integers in [0, input_size), which pick rows of the input weights as one-hot vectors
         would (other integers pick none, such as -1 for no symbol); y is `[B, hidden_size]`, the
-        hidden state after the step.
+        hidden state after the step, unless the cell says otherwise (`lru`: `[B, output_size]`,
+        `elementwise_lstm`: its gated state, `sab`: `[B, 2 hidden_size]`).
       init: `init(rng_key, input_size, hidden_size, ...) -> params`.
       initial_carry: `initial_carry(params, batch_size) -> carry`, zeros.
       make_recurrence: `make_recurrence(params, to_params) -> Recurrence`, the cell's hand-written

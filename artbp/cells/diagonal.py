@@ -92,10 +92,10 @@ def diagonal_cell(
 
 
 def diagonal_stack(cells: Sequence[DiagonalCell]) -> DiagonalStack:
-    """Layers, the lowest first: each takes the outputs of the one below as its inputs.
+    """Stacks diagonal cells, the lowest first: each takes the outputs of the one below as inputs.
 
     params and carry are tuples with an entry for each layer. `init(rng_key, input_size,
-    hidden_size)` gives all layers the same number of units.
+    hidden_size)` gives all layers the same number of units. Other options go to every layer.
     """
     cells = tuple(cells)
 
@@ -108,7 +108,8 @@ def diagonal_stack(cells: Sequence[DiagonalCell]) -> DiagonalStack:
 
     def init(rng_key: jax.Array, input_size: int, hidden_size: int, **options: Any) -> Any:
         keys = jax.random.split(rng_key, len(cells))
-        sizes = [input_size, *[hidden_size] * (len(cells) - 1)]
+        output_size = options.get("output_size") or hidden_size
+        sizes = [input_size, *[output_size] * (len(cells) - 1)]
         pairs = zip(cells, keys, sizes, strict=True)
         return tuple(cell.init(key, size, hidden_size, **options) for cell, key, size in pairs)
 

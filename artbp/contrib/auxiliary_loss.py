@@ -100,18 +100,16 @@ def with_auxiliary_loss(
     gradients of every estimator.
 
     Work: for an anchor, a forward and a backward pass through `truncation_length` steps of the cell
-    and `window_length` steps of the decoder. The cell runs to the first of these steps from the
-    carry at the last start of an estimate before it, or from the first such step of the anchor
-    before: at most the steps of an estimate and `truncation_length` (for `artbp.bptt`, a forward
-    pass up to the last anchor). Nothing else runs twice, and the
-    decoder runs at anchors only.
+    and `window_length` steps of the decoder. Besides, the cell runs again from the start of an
+    estimate, or from the anchor before, to the first of these steps: at most the steps of an
+    estimate and `truncation_length`. For `artbp.bptt` this is one more forward pass.
 
     `info.extra` has `auxiliary_loss`, the sum of the auxiliary losses of the estimate without
     `weight`, and `num_auxiliary_losses`, their number. The main losses are as without the wrapper.
 
     Args:
-      estimator: any, of this cell. It must not start segments with the first carry
-        (`segment_start="initial"`).
+      estimator: any, of this cell. Danger: it must not start segments with the first carry
+        (`segment_start="initial"`), which is not checked.
       cell: that of the estimator.
       decoder: `decoder(pair, carry, x) -> (carry, y)`; its carry has the form of the cell's. It is
         given both params, so it may share weights with the cell.
@@ -120,7 +118,7 @@ def with_auxiliary_loss(
       window_length: l ≥ 1, the number of inputs that the decoder predicts.
       truncation_length: steps of the cell through which the gradient flows, 1 or more.
       anchor_every: steps, 1 or more.
-      weight: of the auxiliary losses.
+      weight: of the auxiliary losses, above 0.
       normalizer: a constant that divides their gradient.
 
     Returns:
@@ -157,7 +155,11 @@ def with_auxiliary_loss(
         check_stream(stream)
         check_chunk(stream, None)
         if isinstance(stream, RowsOfDevice):
-            raise ValueError("with_auxiliary_loss does not work in artbp.data_parallel.")
+            raise ValueError(
+                "with_auxiliary_loss got rows that are split over devices (artbp.data_parallel); "
+                "expected all rows on one device. Use one device, or leave the auxiliary losses "
+                "out."
+            )
         main, _ = _split(params)
         of_estimator = state._replace(inner_state=state.inner_state.of_estimator)
         grads, new_state, info = estimator.estimate(main, of_estimator, stream)

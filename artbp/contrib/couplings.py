@@ -92,7 +92,8 @@ def sample_row_gates(
 def check_coupling(coupling: str) -> None:
     """Raises ValueError unless `coupling` is the name of one."""
     if coupling not in get_args(Coupling):
-        raise ValueError(f"coupling={coupling!r}; expected one of {', '.join(get_args(Coupling))}.")
+        known = ", ".join(map(repr, get_args(Coupling)))
+        raise ValueError(f"coupling={coupling!r}; expected one of {known}.")
 
 
 def antithetic_uniforms(u: jax.Array, swap: jax.Array) -> jax.Array:

@@ -32,7 +32,7 @@ from artbp.unrolls.functions import Functions
 from artbp.unrolls.readout import LossFn, nothing_counted
 
 # Lengths drawn ahead for a run: drawing a few costs as much as drawing many.
-_PLAN = 32
+_AHEAD = 32
 
 # Iterations for which carries are kept, in units of the block size. A segment may have half as many
 # blocks, that is 4 · block_size² steps, before a part of it is run a third time.
@@ -126,7 +126,13 @@ def independent_runs(
     functions = Functions(cell, loss_fn, law.compensation if compensate else None)
 
     def init(carry: Any, rng_keys: jax.Array, initial_carry: Any = None) -> EstimatorState:
-        num_runs = rng_keys.shape[0]
+        keys = jnp.shape(rng_keys) if _tree.is_key(rng_keys) else jnp.shape(rng_keys)[:-1]
+        if len(keys) != 1 or not keys[0]:
+            raise ValueError(
+                f"rng_keys has shape {jnp.shape(rng_keys)}; expected one key for each run, [R], as "
+                "from jax.random.split(rng_key, R)."
+            )
+        num_runs = keys[0]
         carry = _tree.as_arrays(carry)
         initial_carry = complete_initial_carry(carry, initial_carry)
         carries = carry, _tree.where_given(initial_carry, carry), initial_carry
@@ -181,9 +187,9 @@ def independent_runs(
                 return law.length_of(*given, num_steps)
 
             first = jnp.asarray(state.num_estimates)
-            segments = jnp.arange(_PLAN, dtype=jnp.int32)[:, None] + first[None, :]
+            segments = jnp.arange(_AHEAD, dtype=jnp.int32)[:, None] + first[None, :]
             # One axis: XLA's loops over two are slower.
-            keys = jnp.concatenate([state.rng_key] * _PLAN)
+            keys = jnp.concatenate([state.rng_key] * _AHEAD)
             drawn_for = keys, jnp.ravel(segments)
             if draws_alike_under_vmap(keys):
                 lengths = jax.vmap(length_of)(drawn_for)
@@ -221,7 +227,7 @@ def independent_runs(
                 carry=_tree.select(finished, next_carry, state.carry),
             )
             active = running(params, aux)
-            at_end_of_plan = active & (state.num_estimates - plan[0] >= _PLAN)
+            at_end_of_plan = active & (state.num_estimates - plan[0] >= _AHEAD)
             plan = lax.cond(jnp.any(at_end_of_plan), draw, lambda state: plan, state)
             segment = _tree.select(finished, begin_next(params, state, plan), segment)
             return params, aux, state, active, plan, segment, ring

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from artbp import _tree
+from artbp import _devices, _tree
 from artbp._checks import check_integer, check_positive
 from artbp.estimators.base import EstimatorState, GradientEstimator, Plan
 from artbp.estimators.stepwise import Advance, Steps, stepwise
@@ -121,7 +121,8 @@ def target_propagation(
         else:
             fit = fit_targets(fit)
         grads, gaps = jax.grad(objective, has_aux=True)(params, fit.targets, fit.multipliers)
-        extra = {"gap": optax.tree.norm(_tree.widened(gaps), squared=True)}
+        gap = optax.tree.norm(_tree.widened(gaps), squared=True)
+        extra = {"gap": _devices.total(gap, steps.axes)}
         return Advance(grads, carry, (), loss_sum, counted, extra)
 
     length = num_segments * truncation_length

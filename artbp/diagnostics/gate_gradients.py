@@ -95,7 +95,7 @@ def tbptt_gates(lengths: Any, num_steps: int, offsets: Any = 0) -> np.ndarray:
     return gates.astype(jnp.result_type(float))
 
 
-def check_lengths(lengths: Sequence[int], window_length: int) -> None:
+def check_truncation_lengths(lengths: Sequence[int], window_length: int) -> None:
     """Raises ValueError unless every K is an integer below the window length."""
     check_integer(1, window_length=window_length)
     wrong = [k for k in lengths if not (is_integer(k) and 1 <= k < window_length)]

@@ -10,7 +10,11 @@ import numpy as np
 
 from artbp import _tree
 from artbp._checks import check_function, check_key, check_positive
-from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
+from artbp.diagnostics.gate_gradients import (
+    check_truncation_lengths,
+    gradients_of_gates,
+    tbptt_gates,
+)
 from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.lag_gradients import flows_through_carry, unroll_window
 from artbp.diagnostics.look_back_profile import summed_remainders
@@ -98,7 +102,7 @@ def gradient_report(
             raise TypeError(f"{name} is {given!r}; expected a sequence: put it into a list.")
     for law in laws:
         check_law(law)
-    check_lengths(truncation_lengths, window_length)
+    check_truncation_lengths(truncation_lengths, window_length)
     check_confidence(confidence)
     check_stream(stream)
     num_steps = int(stream.num_new)

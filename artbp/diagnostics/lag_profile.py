@@ -45,7 +45,8 @@ class LagProfile(NamedTuple):
       time_constant: −1/ln β in time steps; ∞ where nothing decays.
       growth_rate: the leading Lyapunov exponent: mean log growth of a perturbation per step.
       dynamics: "exploding" if growth_rate · R > 1, "vanishing" if it is < −1, else "long memory":
-        over R steps, a perturbation changes by less than a factor e.
+        over R steps, a perturbation changes by less than a factor e. Danger: where one step
+        overflows float32, the result is "vanishing"; measure such a system in float64.
     """
 
     lags: np.ndarray
@@ -120,7 +121,8 @@ def lag_profile(
     check_positive(integer=True, **given, fitted_from=fitted_from)
     if num_lags < fitted_from + 2:
         raise ValueError(
-            f"{num_lags=}, {fitted_from=}; a slope needs three lags: num_lags ≥ fitted_from + 2."
+            f"{num_lags=}, {fitted_from=}; the fit of the slope takes three lags or more: expected "
+            "num_lags ≥ fitted_from + 2."
         )
     check_stream(stream)
     stream = steps_to_run(stream)

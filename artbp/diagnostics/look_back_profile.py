@@ -25,7 +25,7 @@ class LookBackProfile(NamedTuple):
       remainders: ‖R_1‖², …, ‖R_J‖², means over the sampled windows. R_j is the part of a window's
         gradient that goes through the windows j and more back, J at most.
       gradient: ‖R_0‖², the mean squared norm of a window's gradient.
-      standard_errors: of `remainders`, from their spread over the windows.
+      standard_errors: of `remainders`, from their spread over the windows; NaN for one window.
       truncation_length, num_samples: K, and how many windows were sampled.
     """
 

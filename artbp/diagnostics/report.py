@@ -302,8 +302,16 @@ def law_name(law: TruncationLaw) -> str:
     if not dataclasses.is_dataclass(law):
         return name
     values = [getattr(law, field.name) for field in dataclasses.fields(law)]
-    words = [f"{v:g}" if isinstance(v, (int, float)) else f"{np.size(v)} ages" for v in values]
-    return f"{name}({', '.join(words)})"
+    return f"{name}({', '.join(_law_word(law, value) for value in values if value is not None)})"
+
+
+def _law_word(law: TruncationLaw, value: object) -> str:
+    """An argument of a law; of arrays the number of entries."""
+    if isinstance(value, TruncationLaw):
+        return law_name(value)
+    if isinstance(value, (int, float)):
+        return f"{value:g}"
+    return f"{np.size(np.asarray(value))} {'ages' if isinstance(law, Tabulated) else 'lengths'}"
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:

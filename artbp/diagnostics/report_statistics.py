@@ -18,9 +18,9 @@ from artbp.diagnostics.report import (
 from artbp.diagnostics.variance import TruncationVariance
 from artbp.estimators.unbiased_tbptt import default_stored_windows
 from artbp.truncation.base import TruncationLaw
-from artbp.truncation.geometric import geometric
+from artbp.truncation.geometric import Geometric, geometric
 from artbp.truncation.look_back import look_back_variance, look_back_work, optimal_look_back
-from artbp.truncation.polynomial import polynomial
+from artbp.truncation.polynomial import Polynomial, polynomial
 
 # The laws of look-backs that are reported, beside the optimal one at the work of the last.
 LOOK_BACK_LAWS = (geometric(4 / 3), geometric(2), polynomial(1.5, 4))
@@ -232,8 +232,15 @@ def _sizes(
 
 def _moments(law: TruncationLaw, num_ages: int = 2**20) -> tuple[float, float]:
     """Computes (E[L], E[L²]/E[L]); the second is infinite where its sum does not converge."""
+    if isinstance(law, Geometric):
+        return law.mean_length, 2 * law.mean_length - 1
+    if isinstance(law, Polynomial):
+        spread = (law.alpha - 2) / (law.alpha - 3) if law.alpha > 3 else float("inf")
+        return law.mean_length, 1 + 2 * (law.mean_length - 1) * spread
     ages = np.arange(num_ages)
     survival = law.survival(ages)
+    if survival[-1] > 0 and np.all(np.asarray(law.hazard(ages[-1:])) == 0):
+        return float("inf"), float("inf")  # segments that never end
     mean = float(survival.sum())
     second = np.cumsum((2 * ages + 1) * survival)
     converges = second[-1] - second[num_ages // 2] < 0.01 * second[-1]

@@ -11,7 +11,11 @@ from jax import lax
 
 from artbp import _tree
 from artbp._checks import check_integer, check_positive
-from artbp.diagnostics.gate_gradients import check_lengths, gradients_of_gates, tbptt_gates
+from artbp.diagnostics.gate_gradients import (
+    check_truncation_lengths,
+    gradients_of_gates,
+    tbptt_gates,
+)
 from artbp.diagnostics.real_coordinates import inner_product
 from artbp.estimators.base import EstimatorState
 from artbp.estimators.stepwise import Steps
@@ -75,7 +79,7 @@ def shadow(
     if num_rows is not None:
         check_positive(integer=True, num_rows=num_rows)
     check_integer(0, history_length=history_length)
-    check_lengths(truncation_lengths, window_length)
+    check_truncation_lengths(truncation_lengths, window_length)
     if law is not None:
         check_law(law)
 

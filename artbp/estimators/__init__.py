@@ -1,4 +1,4 @@
-"""Gradient estimators: one file each, one entry each in the registry, all of one type."""
+"""Gradient estimators, all of one type, one file each; `REGISTRY` lists those for any cell."""
 
 from artbp.estimators.adaptive import adaptive_tbptt
 from artbp.estimators.artbp import artbp

@@ -76,7 +76,7 @@ def adaptive_tbptt(
       first_length: K until the first measurement.
       shortest, longest: limits of K. Memory: max(2 · longest, R + 1) carries.
       fitted_from: τ, the first lag of the geometric fit.
-      measured_lags: R > τ, the lags of a measurement. On a stream of R steps or fewer, no
+      measured_lags: R ≥ τ + 2, the lags of a measurement. On a stream of R steps or fewer, no
         measurement is made, and K stays `first_length`.
       measure_every: estimates between measurements; a measurement takes R + 1 backward steps.
 
@@ -92,12 +92,13 @@ def adaptive_tbptt(
     check_positive(tolerance=tolerance)
     if not shortest <= first_length <= longest:
         raise ValueError(
-            f"first_length={first_length} is not between shortest={shortest} and longest={longest}."
+            f"first_length={first_length}; expected shortest={shortest} ≤ first_length ≤ "
+            f"longest={longest}. Change one of them."
         )
     if measured_lags < fitted_from + 2:
         raise ValueError(
-            f"measured_lags={measured_lags}, fitted_from={fitted_from}: a slope needs three lags; "
-            "expected measured_lags ≥ fitted_from + 2."
+            f"measured_lags={measured_lags}, fitted_from={fitted_from}: the fit of the slope "
+            "takes three lags or more; expected measured_lags ≥ fitted_from + 2."
         )
     ring_size = max(2 * longest, measured_lags + 1)
 
@@ -185,7 +186,8 @@ def adaptive_tbptt(
         good = (relative < tolerance) & (lengths >= shortest)
         index = jnp.where(jnp.any(good), jnp.argmax(good), longest - 1)
         chosen = {"truncation_length": lengths[index], "relative_bias": relative[index]}
-        return state._replace(decay_rate=decay_rate, **chosen)
+        new = state._replace(decay_rate=decay_rate, **chosen)
+        return _tree.select(state.weight > 0, new, state)  # no measurement has been finite yet
 
     def update_every(state: AdaptiveState) -> jax.Array:
         return state.truncation_length

@@ -76,14 +76,20 @@ def artbp(
 
     Returns:
       A `GradientEstimator`. Under `dynamic` its state holds the buffers of a block, so donate the
-      state to your jitted step. Danger: use a state only with the stream that it was run on, since
-      it holds a position, and with params of the dtypes that `init` was given.
+      state to your jitted update. Danger: use a state only with the stream that it was run on,
+      since it holds a position, and with params of the dtypes that `init` was given.
 
     Raises:
-      ValueError: a bad option; from `init`: params that are not finite; from `estimate`: arrays
-        that disagree, a cell that changes its carry's type, losses of the wrong shape.
-      TypeError: law is not a `TruncationLaw`; from `init` and `estimate`: params that are not
-        floats.
+      TypeError: `law` is no `TruncationLaw`; `compensate` is no bool. From `init`: cell or loss_fn
+        is no function; params that are not floats; a carry that holds no arrays; no key. From
+        `estimate`: no `EstimatorState` or no `Stream`; resets that are not bool; a mask that is
+        neither bool nor float; a cell that returns no pair; losses that are not floats; `jax.grad`
+        through `estimate`.
+      ValueError: a bad option. From `init`: params that are not finite; several keys; an
+        `initial_carry` of another type than the carry; a carry that is a vector of the params in
+        each row. From `estimate`: arrays that disagree; a cell that changes its carry's type;
+        losses of the wrong shape; a state beyond the stream, of several runs, or of another
+        `block_size`; a host-driven policy under tracing.
 
     Source: Tallec & Ollivier, "Unbiasing Truncated Backpropagation Through Time", arXiv 1705.08209.
     """

@@ -41,7 +41,8 @@ def awd_lstm_bptt(
 
         base   = base_length, or with probability `half_probability` base_length / 2
         length = max(shortest, ⌊N(base, deviation²)⌋)
-        g      = the gradient of the *mean* loss of the segment, cut at both ends
+        g      = the gradient of the *mean* loss of the segment (loss_sum / num_losses),
+                 cut at both ends
         rate   = learning rate of the optimiser × length / base_length
 
     The optimiser implements the last line: `artbp.scale_by_learning_rate_factor` applies the factor

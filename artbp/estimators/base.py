@@ -23,16 +23,16 @@ class EstimatorState(NamedTuple):
         `estimate` is given, `estimate` raises a ValueError. In a jitted call, which cannot raise,
         gradient and loss are NaN.
       num_estimates: int32, how many estimates have been made since `init`.
-      num_steps: int32, how many time steps have been run since `init`, over all passes. It counts
-        for `artbp.scale_by_time_step_schedule`.
+      num_steps: int32, how many time steps have been run since `init`, over all passes.
+        `artbp.scale_by_time_step_schedule` takes it.
       carry: the carry that enters the next step.
       first_carry: the carry at the beginning of every pass, as it was given to `init`; None in
         place of lasting leaves (see `GradientEstimator`).
       initial_carry: the carry after a reset; None in place of lasting leaves.
       rng_key: the key of all random draws. Segment i is drawn with `fold_in(rng_key, i)`, so
         boundaries never depend on data or parameters.
-      scratch: buffers of the kernel, never read before they are written. A jitted step to which the
-        state is donated reuses them in place. A checkpoint may leave them out.
+      scratch: buffers of the kernel, never read before they are written. A jitted update to which
+        the state is donated reuses them in place. A checkpoint may leave them out.
       inner_state: what else this estimator needs, such as RTRL's sensitivities or the carries of a
         window; () where there is nothing. It belongs in a checkpoint, unlike scratch.
     """
@@ -56,11 +56,13 @@ class EstimatorInfo(NamedTuple):
       num_losses: int32, how many losses were summed: steps times rows, without those that are
         masked or have weight 0. loss_sum / num_losses is the mean loss. With a mask of weights it
         is the mean of weight times loss.
-      length: int32, the segment's length in time steps.
-      max_compensation: the largest factor 1/(1 − c) on the backward flow; 1 without truncation.
-      max_weight: the product of the factors, 1/S(length − 1): the weight of the loss of the last
-        step in the gradient through the first step.
-      end_of_stream: bool, whether this was the last segment of the stream. The next one begins the
+      length: int32, the number of time steps of this estimate: of a segment, of a window, or
+        `update_every`.
+      max_compensation: the largest factor 1/(1 − c) on the backward flow; 1 where nothing is
+        compensated (BPTT, TBPTT, `compensate=False`).
+      max_weight: the product of the factors: the weight of the loss of the last step in the
+        gradient through the first step. For ARTBP it is 1/S(length − 1).
+      end_of_stream: bool, whether this estimate ended the stream. The next one begins the
         stream again, with the carry that `init` was given. If `Stream.ends` is False, it begins the
         next stream instead, and the carry goes on.
       extra: further scalars of this estimator, by name; see its docstring. And the sums of what
@@ -115,18 +117,20 @@ class GradientEstimator(NamedTuple):
 
     Attributes:
       init: `init(params, carry, *, rng_key, initial_carry=None) -> state`. Every pass of a stream
-        begins with `carry`. `initial_carry` is the carry after a reset; None means zeros (key
-        leaves keep the value that they have in `carry`), as in `artbp.unroll`. So one pass is
+        begins with `carry`. `initial_carry` is the carry after a reset; None means zeros (typed
+        keys keep the value that they have in `carry`; a raw key is refused where a reset would
+        replace it), as in `artbp.unroll`. So one pass is
         `artbp.unroll(cell, params, carry, xs, resets=resets, initial_carry=initial_carry)`. None in
         place of a leaf or of a subtree makes its leaves lasting: resets and the end of a pass leave
         them as they are, as for `initial_carry=(zeros, None)` and the carry `(hidden, key)`. (Put a
         carry that is a single lasting leaf into a tuple: None alone means zeros.)
       estimate: `estimate(params, state, stream) -> (grads, state, info)`, one segment. With frozen
         params, the gradients of one pass of the stream sum to the estimate of the gradient of
-        the whole sequence. There is a gradient by `params` only, and `jax.grad` cannot go through
-        `estimate`: call an encoder of the inputs in the cell. There are no ys: `loss_fn` may return
-        values beside the losses, whose sums are in `info.extra`. The carry after the segment is
-        `state.carry`; after the last segment of a stream with `ends=True` it is the first carry.
+        the whole sequence. There is a gradient with respect to `params` only, and `jax.grad` cannot
+        go through `estimate`: call an encoder of the inputs in the cell. There are no ys: `loss_fn`
+        may return values beside the losses, whose sums are in `info.extra`. The carry after the
+        segment is `state.carry`; after the last segment of a stream with `ends=True` it is the
+        first carry.
     """
 
     init: Callable[..., EstimatorState]
@@ -246,6 +250,16 @@ def check_state(state: Any) -> None:
         raise TypeError(
             f"state is of type {type(state).__name__}; expected the EstimatorState that "
             "estimator.init or the last estimate returned. Call estimate(params, state, stream)."
+        )
+
+
+def check_one_run(state: EstimatorState) -> None:
+    """Raises ValueError if the state is that of several runs, whose positions are an array."""
+    if np.ndim(state.position):
+        raise ValueError(
+            f"The state is that of several runs: its position has shape {np.shape(state.position)};"
+            " expected the state of one run. Call this in jax.vmap over the states, or pass that of"
+            " one run: jax.tree.map(lambda leaf: leaf[0], state)."
         )
 
 

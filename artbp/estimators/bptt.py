@@ -26,7 +26,8 @@ def bptt(
     Under the `dynamic` policy its memory does not grow with the stream (see `block_size` in
     `artbp.artbp`), at the price of a second forward pass.
 
-    Arguments, state and info are as for `artbp.artbp`, without the law.
+    The arguments are those of `artbp.artbp` without `law`, `compensate` and `segment_start`. State,
+    info and errors are the same.
     """
 
     def next_length(rng_key: jax.Array, n: jax.Array, at_start: jax.Array, limit: int) -> jax.Array:

@@ -78,7 +78,8 @@ def forward_gradient(
             return jnp.tensordot(v.astype(dtype), c.astype(dtype), c.ndim)
 
         products = jax.tree.map(product, directions.state, cotangent)
-        slopes = sum(jax.tree.leaves(products), start=jnp.zeros(num_directions))  # [M]
+        zeros = jnp.zeros(num_directions)
+        slopes = sum((p.astype(zeros.dtype) for p in jax.tree.leaves(products)), start=zeros)  # [M]
 
         def mean(u: jax.Array) -> jax.Array:
             dtype = _tree.at_least_float32(u.dtype)

@@ -84,8 +84,9 @@ def gpes(
     unrolls, rest = divmod(int(draw_every), int(truncation_length))
     if rest:
         raise ValueError(
-            f"draw_every={draw_every} is not a multiple of truncation_length={truncation_length}. "
-            "An unroll has one perturbation; choose a multiple."
+            f"draw_every={draw_every}; expected a multiple of truncation_length="
+            f"{truncation_length}, because an unroll has one perturbation. Pass "
+            f"{truncation_length * max(1, unrolls)}."
         )
     return evolution_strategy(
         cell,

@@ -36,7 +36,7 @@ class StepDerivatives(NamedTuple):
     entering: Any  # the whole carry that the cell is given, after a reset
     x: Any
     is_replaced: Callable[[], Any]  # whether a reset replaced it: bool `[B]` for each leaf of it
-    all_replaced: jax.Array  # whether a reset replaced it in all rows; False unless asked for
+    all_replaced: jax.Array  # in all rows? False unless `needs_all_replaced`
 
 
 class Sensitivity(NamedTuple):

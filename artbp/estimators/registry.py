@@ -1,4 +1,4 @@
-"""One row per estimator: the shared tests and the comparisons run over these."""
+"""One row per estimator and mode: the shared tests and the comparisons run over these."""
 
 import functools
 from collections.abc import Callable
@@ -33,14 +33,15 @@ class EstimatorSpec(NamedTuple):
     params.)
 
     Attributes:
-      build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with updates every
-        `mean_length` steps on average. Options are `normalizer` and, where `segmentwise`, `policy`
+      build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with an
+        update every `mean_length` steps on average (`bptt`: once a pass; `adaptive_tbptt`: at
+        first). Options are `normalizer` and, where `segmentwise`, `policy`
         and `block_size`.
       bias: why its expectation over keys, with frozen params, differs from the BPTT gradient.
         "smoothing" vanishes with the size of the perturbations.
       random: whether keys matter.
-      segmentwise: it runs backward through the segment kernels; the others are one program that
-        takes a fixed number of steps.
+      segmentwise: it runs backward through the segment kernels; the others are one compiled
+        program per estimate.
       black_box: cell and loss need no derivative.
       sums: the gradients of a pass sum to an estimate of that of the sequence. Where False, each
         is the mean over its segment.

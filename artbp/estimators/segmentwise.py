@@ -22,6 +22,7 @@ from artbp.estimators.base import (
     Result,
     check_chunk,
     check_not_differentiated,
+    check_one_run,
     check_position,
     check_state,
     clip_position,
@@ -40,9 +41,8 @@ from artbp.unrolls.first_step import warn_of_unused_params
 from artbp.unrolls.functions import Functions, SegmentResult
 from artbp.unrolls.policies import Policy, check_policy, resolve_policy
 
-# Lengths that the host-driven policies draw in one call, so that they wait for the device once per
-# this many segments.
-_PLAN = 256
+# Lengths are drawn ahead on the CPU, this many in one call, so most estimates draw none.
+_AHEAD = 256
 
 SegmentStart = Literal["carried", "initial"]
 
@@ -127,13 +127,13 @@ def segmentwise(
 
     @jax.jit
     def draw(rng_key: jax.Array, first: Any, at_start: Any, limit: Any) -> jax.Array:
-        return draw_ahead(lambda n: next_length(rng_key, n, at_start, limit), first, _PLAN)
+        return draw_ahead(lambda n: next_length(rng_key, n, at_start, limit), first, _AHEAD)
 
     @functools.lru_cache(maxsize=4)
     def lengths_ahead(
         key_bytes: bytes, key_like: Any, first: int, at_start: bool, limit: int
     ) -> np.ndarray:
-        """The lengths of segments first, …, first + _PLAN − 1, drawn ahead of need."""
+        """The lengths of segments first, …, first + _AHEAD − 1, drawn ahead of need."""
         shape, dtype, impl = key_like
         data = np.frombuffer(key_bytes, dtype).reshape(shape)
         with jax.default_device(_host_device()):
@@ -148,7 +148,7 @@ def segmentwise(
         num_steps = int(stream.num_new)
         num_run = np.int32(state.num_steps)
         state = state._replace(position=position, num_estimates=n, num_steps=num_run)
-        first = int(n) - int(n) % _PLAN
+        first = int(n) - int(n) % _AHEAD
         key = _key_bytes(state.rng_key)
         limit = num_steps if stream.ends else num_steps + 1
         lengths = lengths_ahead(*key, first, bool(position == 0), limit)
@@ -170,6 +170,7 @@ def segmentwise(
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
         check_state(state)
+        check_one_run(state)
         check_not_differentiated(params, state, stream)
         params = _tree.as_arrays(params)
         check_stream(stream)
@@ -228,7 +229,7 @@ def _normalize(
 
 
 def _host_device() -> jax.Device:
-    """The CPU, where lengths are drawn without waiting for an accelerator's queue, if it is on."""
+    """The CPU if JAX has one, so that draws wait for no accelerator; else the first device."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:  # JAX_PLATFORMS names accelerators only

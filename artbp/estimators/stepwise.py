@@ -1,4 +1,4 @@
-"""Shared driver for estimators that advance a fixed number of steps per update.
+"""Shared driver for estimators that advance a number of steps known before the update.
 
 Each (the online ones, evolution strategies, TBPTT(k1, k2), adaptive and unbiased TBPTT) provides
 `advance`, which takes the next steps. This module handles the position, the end of the stream,
@@ -22,6 +22,7 @@ from artbp.estimators.base import (
     Result,
     check_chunk,
     check_not_differentiated,
+    check_one_run,
     check_position,
     check_state,
     clip_position,
@@ -161,7 +162,7 @@ def stepwise(
     critic: Callable[[Any, Any], Any] | None = None,
     undivided: str | None = None,
 ) -> GradientEstimator:
-    """Builds an estimator that takes the same number of steps at each call.
+    """Builds an estimator that takes the next `update_every` steps at each call.
 
     Args:
       update_every: steps per estimate, or a function from the inner state to that number. Fewer
@@ -198,6 +199,7 @@ def stepwise(
         params = _devices.on_each(params, axes)
         x, target = _tree.index((stream.xs, stream.targets), 0)
         check_step(cell, loss_fn, params, state.carry, x, target)
+        nothing_counted(cell, loss_fn, params, state.carry, stream)  # one loss per row?
         warn_of_unused_params(cell, loss_fn, params, state.carry, x, target, critic)
         count = update_every(state.inner_state) if callable(update_every) else update_every
         num_new = jnp.asarray(stream.num_new, jnp.int32)
@@ -241,6 +243,7 @@ def stepwise(
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
         check_state(state)
+        check_one_run(state)
         check_not_differentiated(params, state, stream)
         check_stream(stream)
         check_chunk(stream, plan)

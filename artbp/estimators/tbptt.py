@@ -45,7 +45,8 @@ def tbptt(
         gradient of the losses of the whole stream.
 
     Raises:
-      ValueError: truncation_length is not an integer ≥ 1.
+      TypeError: `draw_offset` is no bool; otherwise as `artbp.artbp`.
+      ValueError: `truncation_length` is no integer ≥ 1; otherwise as `artbp.artbp`.
 
     Source: Williams & Peng (1990); TBPTT(k1, k2) with k1 = k2 = K.
     """

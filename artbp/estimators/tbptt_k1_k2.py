@@ -87,7 +87,8 @@ def tbptt_k1_k2(
     check_positive(k1=k1, k2=k2, integer=True)
     for name, given, known in (("mode", mode, Mode), ("losses", losses, Losses)):
         if given not in get_args(known):
-            raise ValueError(f"{name}={given!r}; expected one of {', '.join(get_args(known))}.")
+            words = ", ".join(map(repr, get_args(known)))
+            raise ValueError(f"{name}={given!r}; expected one of {words}.")
     num_versions = (k2 - 2) // k1 + 2  # estimates that the steps of a window can belong to
 
     def begin(params: Any, carry: Any) -> Window:

@@ -32,7 +32,8 @@ def truncated_es(
         less, but if it is too small, rounding dominates the difference of two losses.
 
     Raises:
-      ValueError: truncation_length or num_pairs is not an integer ≥ 1, or scale is not above 0.
+      ValueError: truncation_length or num_pairs is not an integer ≥ 1, or scale is not above 0;
+        from `estimate`, keys in the carry that are not threefry's.
       TypeError: from `estimate`, params that are complex or narrower than float32.
 
     Source: the estimator called "ES" in Vicol, Metz & Sohl-Dickstein, arXiv 2112.13835.

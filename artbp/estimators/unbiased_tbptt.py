@@ -124,10 +124,11 @@ def unbiased_tbptt(
       stored_windows: in mode "stored", the number of older windows whose residuals are stored.
         Default: the smallest number that a look-back exceeds with probability at most 1/64, but
         not above 16. In mode "reforward" it has no effect.
-      stored_carries: the number of older windows of which the carry that entered them is stored,
-        rounded up to an even number. Twice as many carries are stored: those of the last windows,
-        and others further back. Default: the smallest number that a look-back exceeds with
-        probability at most 1e-12, but between 2 and 256.
+      stored_carries: the number of older windows of which the carry that entered them is stored:
+        at least `stored_windows` in mode "stored", and rounded up to an even number. Twice as many
+        carries are stored: those of the last windows, and others further back. Default: the
+        smallest number that a look-back exceeds with probability at most 1e-12, but between 2 and
+        256.
       critic: `critic(params, carry) -> like carry`, the predicted derivative of the later losses,
         summed as `loss_fn` and mask say, by each entry of the carry, as `jax.grad` defines it (for
         integers and keys, which have none, any value of the same shape). It should read params of
@@ -147,7 +148,8 @@ def unbiased_tbptt(
     check_law(law)
     length = check_length(truncation_length, "truncation_length")
     if mode not in get_args(Mode):
-        raise ValueError(f"mode={mode!r}; expected one of {', '.join(get_args(Mode))}.")
+        known = ", ".join(map(repr, get_args(Mode)))
+        raise ValueError(f"mode={mode!r}; expected one of {known}.")
     if stored_windows is None:
         stored_windows = default_stored_windows(law)
     if stored_carries is None:
@@ -226,7 +228,10 @@ def _learn(
     weight = jnp.where(is_edge, 1.0, 0.0)
 
     def squares(predicted: Any) -> jax.Array:
-        errors = jax.tree.map(lambda p, t: jnp.sum(jnp.abs(p - t) ** 2), predicted, target)
+        wide = jnp.result_type(float)
+        errors = jax.tree.map(
+            lambda p, t: jnp.sum(jnp.abs(p - t) ** 2, dtype=wide), predicted, target
+        )
         return sum(jax.tree.leaves(errors), start=jnp.zeros(())) * weight
 
     def loss(params: Any) -> jax.Array:

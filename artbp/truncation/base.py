@@ -27,9 +27,9 @@ class TruncationLaw(abc.ABC):
     A law of your own implements `hazard` alone. Its lengths are then drawn age by age, exactly and
     with one draw a step. A law with a closed form for its lengths is an `InvertibleLaw`.
 
-    The three functions take ages k ≥ 1. Given NumPy arrays or integers they compute in float64 on
-    the host; `hazard` and `compensation` also take JAX arrays and then compute in JAX's default
-    float dtype. Subclasses are frozen: a law is a value.
+    `hazard` and `compensation` take ages k ≥ 1, `survival` takes k ≥ 0. Given NumPy arrays or
+    integers they compute in float64 on the host; `hazard` and `compensation` also take JAX arrays
+    and then compute in JAX's default float dtype. Subclasses are frozen: a law is a value.
     """
 
     @abc.abstractmethod
@@ -144,7 +144,7 @@ class InvertibleLaw(TruncationLaw):
     def length_at(self, u: jax.Array) -> jax.Array:
         """The length of upper-tail probability u, uniform on (0, 1]: length > k ⟺ u ≤ S(k).
 
-        Falls as u grows. Takes float32 of any shape; returns int32 ≥ 1, shaped like u.
+        It does not increase with u. Takes float32 of any shape; returns int32 ≥ 1, shaped like u.
         """
 
     def sample_length(self, rng_key: jax.Array, limit: Any = None) -> jax.Array:

@@ -40,6 +40,10 @@ def look_back_variance(law: TruncationLaw, profile: Any) -> float:
 
     Returns:
       The variance V. It is infinite if no look-back of the law reaches a window with ‖R_j‖² > 0.
+
+    Raises:
+      TypeError: `law` is no `TruncationLaw`.
+      ValueError: a profile that is empty, negative or not finite.
     """
     check_law(law)
     profile = _check(profile)

@@ -40,6 +40,7 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
     lengths = None if lengths is None else _as_lengths(lengths, num_steps)
     if resets is not None:
         initial_carry = complete_initial_carry(carry, initial_carry)
+        check_raw_keys(initial_carry)
     check_rows(carry, xs, gates, resets, lengths, initial_carry)
     if num_steps:
         check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))

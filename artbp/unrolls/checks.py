@@ -113,14 +113,14 @@ def check_stream(stream: Any) -> None:
 
     Raises:
       TypeError: as `check_arrays`; resets that are not bool; a mask that is neither bool nor float.
-      ValueError: as `Stream.check_lengths`.
+      ValueError: as `Stream.check_num_steps`.
     """
     check_arrays(stream)
     check_flags("Stream.resets", stream.resets)
     mask = stream.mask
     if mask is not None and not jnp.issubdtype(mask.dtype, jnp.floating):
         check_flags("Stream.mask", mask, " or float, the weights of the losses")
-    stream.check_lengths()
+    stream.check_num_steps()
 
 
 def check_arrays(stream: Any) -> None:
@@ -166,10 +166,12 @@ def check_resets(initial_carry: Any, resets: Any) -> None:
     Args:
       initial_carry: as `arguments.complete_initial_carry` returns it.
     """
-    if resets is None or jnp.ndim(resets) == 1:
+    if resets is None:
+        return
+    check_raw_keys(initial_carry)
+    if jnp.ndim(resets) == 1:
         return
     shape = jnp.shape(resets)
-    check_raw_keys(initial_carry)
     for path, leaf in jax.tree_util.tree_leaves_with_path(initial_carry):
         if len(shape) != 2 or jnp.shape(leaf)[:1] != shape[1:]:
             raise ValueError(

@@ -10,8 +10,9 @@ Policy = Literal["dynamic", "pow2", "exact"]
 - `"dynamic"` compiles one program for every length. jit, vmap and scan work around it. In a segment
   of more than block_size steps, the forward pass of every block but the last is run twice.
 - `"pow2"` runs a chain of power-of-two scans, driven from the host. There are at most
-  2·(⌊log2 longest⌋ + 1) programs. The forward pass of every scan but the last, which is the
-  longest, is run twice: at most half of the steps, up to two scans of the longest kind.
+  2·(⌊log2 longest⌋ + 1) programs. The forward pass of every scan but the last, the longest, is
+  run twice: at most half of the steps in segments of up to 2 · block_size steps, and more in longer
+  ones (block_size rounded down to a power of two).
 - `"exact"` compiles one program per length, driven from the host. No step is run twice up to
   block_size steps. A longer segment is a chain of blocks and a rest.
 """

@@ -375,3 +375,11 @@ def test_errors_say_what_to_do():
     integers = jax.tree.map(lambda p: p.astype(jnp.int32), params)
     with pytest.raises(TypeError, match="float parameters"):
         good.run(integers, aux, good.init(problem.carry, keys), problem.stream)
+
+
+@pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(0)], ids=["typed", "raw"])
+def test_one_key_is_not_a_run_each(key):
+    problem = make_problem("rnn", 9)
+    trainer = contrib.independent_runs(problem.cell, problem.loss_fn, LAW, update, running)
+    with pytest.raises(ValueError, match="expected one key for each run"):
+        trainer.init(problem.carry, key)

@@ -81,6 +81,7 @@ def test_the_words():
     assert "at a memory of 29 steps" in words
     assert law_name(truncation.tabulated([0.5, 0.25])) == "tabulated(2 ages)"
     assert law_name(truncation.never()) == "never()"
+    assert law_name(truncation.replay([3, 4, 5])) == "replay(3 lengths)"
 
 
 def test_what_dominates():

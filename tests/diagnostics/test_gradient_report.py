@@ -1,5 +1,7 @@
 """The gradient report equals plain loops over windows, and known answers in simple cases."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from artbp.diagnostics import (
     TruncationVariance,
     describe,
     gradient_report,
+    report_statistics,
     report_table,
     truncation_covariance,
 )
@@ -428,3 +431,18 @@ def test_too_few_windows(problem, float64):
             laws=(),
             rng_key=jax.random.key(0),
         )
+
+
+@pytest.mark.parametrize(
+    ("law", "mean", "memory"),
+    [
+        (truncation.polynomial(16, 3.2), 16, 181),  # Σ L² converges, but very slowly
+        (truncation.polynomial(16, 4), 16, 61),
+        (truncation.geometric(5e5), 5e5, 1e6 - 1),
+        (truncation.fixed(7), 7, 7),
+        (truncation.never(), math.inf, math.inf),
+        (truncation.tabulated([0.5, 0.5]), 2, 3),
+    ],
+)
+def test_mean_length_and_memory_of_a_law(law, mean, memory):
+    np.testing.assert_allclose(report_statistics._moments(law), (mean, memory), rtol=1e-12)

@@ -194,7 +194,7 @@ def test_it_runs_under_debug_nans():
     ("options", "word"),
     [
         ({"tolerance": 0.0}, "tolerance=0.0"),
-        ({"first_length": 1}, "first_length=1 is not between"),
+        ({"first_length": 1}, "first_length=1; expected shortest=2"),
         ({"fitted_from": 8, "measured_lags": 9}, "measured_lags=9"),
         ({"longest": 2.5}, "longest=2.5"),
     ],
@@ -203,3 +203,22 @@ def test_bad_options(options, word):
     problem = make_problem()
     with pytest.raises(ValueError, match=word):
         artbp.adaptive_tbptt(problem.cell, problem.loss_fn, **options)
+
+
+def test_a_first_measurement_that_is_not_finite_changes_nothing():
+    problem = leaky_problem(0.5)
+    is_bad = jnp.arange(400) == 15
+    stream = artbp.Stream(None, jnp.where(is_bad, jnp.inf, 0.0), num_steps=400)
+    estimator = artbp.adaptive_tbptt(
+        problem.cell,
+        lambda params, y, target: y * (1 + target),
+        **{"first_length": 4, "fitted_from": 2, "measured_lags": 6, "longest": 32},
+        measure_every=4,
+    )
+    state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+    found = []
+    for _ in range(10):
+        _, state, info = estimator.estimate(problem.params, state, stream)
+        found.append(int(info.length))
+    assert found[:8] == [4] * 8
+    assert found[8] < 32

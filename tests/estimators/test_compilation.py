@@ -364,3 +364,18 @@ def test_a_class_with_a_recurrence_that_closes_over_what_is_mapped_is_refused():
 
     with pytest.raises(ValueError, match=r"closes over a traced array.* in params, or.* the carry"):
         jax.vmap(gradient)(jnp.array([0.5, 1.5]))
+
+
+@pytest.mark.parametrize("policy", [None, "exact"])
+def test_the_state_of_several_runs_is_named(policy):
+    problem = make_problem("rnn", 6)
+    estimators = [
+        artbp.bptt(problem.cell, problem.loss_fn, policy=policy),
+        artbp.tbptt_k1_k2(problem.cell, problem.loss_fn, k1=2, k2=4),
+    ]
+    keys = jax.random.split(jax.random.key(0), 3)
+    for estimator in estimators:
+        init = lambda key, init=estimator.init: init(problem.params, problem.carry, rng_key=key)  # noqa: E731
+        states = jax.vmap(init)(keys)
+        with pytest.raises(ValueError, match=r"several runs.*jax\.vmap"):
+            estimator.estimate(problem.params, states, problem.stream)

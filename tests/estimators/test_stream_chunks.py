@@ -411,7 +411,7 @@ def test_bad_input():
     problem = make(20)
     estimator = ESTIMATORS["tbptt"](problem)
     state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
-    with pytest.raises(ValueError, match="no step"):
+    with pytest.raises(ValueError, match="chunks yields nothing"):
         list(artbp.stream_chunks([], estimator, state, num_steps=10))
     with pytest.raises(ValueError, match="num_steps=0"):
         artbp.stream_chunks([], estimator, state, num_steps=0)

@@ -83,6 +83,14 @@ FIT = {
 REFUSED = {
     "inputs of one row": ({"xs": PROBLEM.stream.xs[:, :1]}, "xs has the shapes"),
     "targets of one row": ({"loss_fn": with_scale, "targets": {**SHARED, "of_row": ONE_ROW}}, ""),
+    "more targets than the one row": (
+        {
+            "carry": PROBLEM.carry[:1],
+            "xs": PROBLEM.stream.xs[:, :1],
+            "targets": PROBLEM.stream.targets,
+        },
+        r"3 losses a step, but y has \[1\] rows.*as many rows as y",
+    ),
     "a mean over the rows": (
         {"cell": with_carry_as_y(lambda carry: carry), "loss_fn": lambda p, y, t: jnp.mean(y, 0)},
         r"4 losses a step, but y has \[3\] rows",

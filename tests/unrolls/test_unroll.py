@@ -389,3 +389,24 @@ def test_explicit_sharding():
         """,
         XLA_FLAGS=f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2",
     )
+
+
+def test_resets_of_all_rows_refuse_a_raw_key_too():
+    """It would become (0, 0), and the same noise would follow each reset, whatever the seed."""
+
+    def cell(params, carry, x):
+        hidden, key = carry
+        return (hidden + params, jax.random.split(key)[0]), x
+
+    xs, resets = jnp.ones((4, 2)), jnp.arange(4) == 2
+    carry = jnp.zeros(2), jax.random.PRNGKey(5)
+    with pytest.raises(ValueError, match="raw key"):
+        artbp.unroll(cell, jnp.ones(()), carry, xs, resets=resets)
+    estimator = artbp.bptt(cell, lambda params, y, target: y)
+    state = estimator.init(jnp.ones(()), carry, rng_key=jax.random.key(0))
+    with pytest.raises(ValueError, match="raw key"):
+        estimator.estimate(jnp.ones(()), state, artbp.Stream(xs, resets=resets))
+    lasting = estimator.init(
+        jnp.ones(()), carry, rng_key=jax.random.key(0), initial_carry=(jnp.zeros(2), None)
+    )
+    estimator.estimate(jnp.ones(()), lasting, artbp.Stream(xs, resets=resets))

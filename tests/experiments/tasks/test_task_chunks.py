@@ -119,7 +119,7 @@ def test_arrays_have_the_stated_shapes_dtypes_and_ranges(name):
     for chunk in itertools.islice(task.chunks(1, 4, 30), 3):
         stream = chunk.stream
         assert isinstance(stream, artbp.Stream) and stream.num_steps == 30
-        stream.check_lengths()
+        stream.check_num_steps()
         assert all(type(getattr(stream, field)) is np.ndarray for field in FIELDS)
         assert stream.resets.dtype == stream.mask.dtype == bool
         assert stream.resets.shape == stream.mask.shape == (30, 4)
