@@ -34,8 +34,8 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
     Call it before each estimate, inside the jitted update, always with the same rng_key. It makes
     the keys of the whole stream each time, which is cheap next to an estimate unless the stream is
     much longer than a segment; `artbp.stream_chunks` then makes shorter streams. All rows of a
-    batch get
-    the same key: a cell that draws an array `[B, ...]` from it has its own noise in each row.
+    batch get the same key: a cell that draws an array `[B, ...]` from it has its own noise in each
+    row.
 
     `artbp.evaluate` takes a cell without noise, and the stream without keys.
 

@@ -103,7 +103,9 @@ def stream_chunks(
     if not isinstance(estimator, ChunkedEstimator):
         raise ValueError(NEEDS_WHOLE_SEQUENCE)
     check_positive(num_steps=num_steps, prefetch=prefetch, integer=True)
-    check_one_run(state)
+    check_one_run(
+        state, "Where estimates take a fixed number of steps, its streams serve all runs."
+    )
     if int(state.position):
         raise ValueError(
             f"The state stands at step {int(state.position)} of a stream. Begin a sequence with a "

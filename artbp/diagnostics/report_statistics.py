@@ -21,6 +21,7 @@ from artbp.truncation.base import TruncationLaw
 from artbp.truncation.geometric import Geometric, geometric
 from artbp.truncation.look_back import look_back_variance, look_back_work, optimal_look_back
 from artbp.truncation.polynomial import Polynomial, polynomial
+from artbp.truncation.replay import Replay
 
 # The laws of look-backs that are reported, beside the optimal one at the work of the last.
 LOOK_BACK_LAWS = (geometric(4 / 3), geometric(2), polynomial(1.5, 4))
@@ -237,6 +238,9 @@ def _moments(law: TruncationLaw, num_ages: int = 2**20) -> tuple[float, float]:
     if isinstance(law, Polynomial):
         spread = (law.alpha - 2) / (law.alpha - 3) if law.alpha > 3 else float("inf")
         return law.mean_length, 1 + 2 * (law.mean_length - 1) * spread
+    if isinstance(law, Replay):
+        lengths = np.asarray(law.lengths, np.float64)
+        return float(lengths.mean()), float(np.square(lengths).mean() / lengths.mean())
     ages = np.arange(num_ages)
     survival = law.survival(ages)
     if survival[-1] > 0 and np.all(np.asarray(law.hazard(ages[-1:])) == 0):

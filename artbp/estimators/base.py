@@ -118,8 +118,8 @@ class GradientEstimator(NamedTuple):
     Attributes:
       init: `init(params, carry, *, rng_key, initial_carry=None) -> state`. Every pass of a stream
         begins with `carry`. `initial_carry` is the carry after a reset; None means zeros (typed
-        keys keep the value that they have in `carry`; a raw key is refused where a reset would
-        replace it), as in `artbp.unroll`. So one pass is
+        keys keep the value that they have in `carry`; one raw key is refused where a reset
+        would replace it), as in `artbp.unroll`. So one pass is
         `artbp.unroll(cell, params, carry, xs, resets=resets, initial_carry=initial_carry)`. None in
         place of a leaf or of a subtree makes its leaves lasting: resets and the end of a pass leave
         them as they are, as for `initial_carry=(zeros, None)` and the carry `(hidden, key)`. (Put a
@@ -253,13 +253,13 @@ def check_state(state: Any) -> None:
         )
 
 
-def check_one_run(state: EstimatorState) -> None:
+def check_one_run(state: EstimatorState, remedy: str = "Call this in jax.vmap over them.") -> None:
     """Raises ValueError if the state is that of several runs, whose positions are an array."""
     if np.ndim(state.position):
         raise ValueError(
             f"The state is that of several runs: its position has shape {np.shape(state.position)};"
-            " expected the state of one run. Call this in jax.vmap over the states, or pass that of"
-            " one run: jax.tree.map(lambda leaf: leaf[0], state)."
+            " expected that of one run, such as jax.tree.map(lambda leaf: leaf[0], state). "
+            f"{remedy}"
         )
 
 

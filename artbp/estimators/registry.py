@@ -33,10 +33,9 @@ class EstimatorSpec(NamedTuple):
     params.)
 
     Attributes:
-      build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with an
-        update every `mean_length` steps on average (`bptt`: once a pass; `adaptive_tbptt`: at
-        first). Options are `normalizer` and, where `segmentwise`, `policy`
-        and `block_size`.
+      build: `build(cell, loss_fn, mean_length, **options) -> GradientEstimator`, with an update
+        every `mean_length` steps on average (`bptt`: once a pass; `adaptive_tbptt`: at first).
+        Options are `normalizer` and, where `segmentwise`, `policy` and `block_size`.
       bias: why its expectation over keys, with frozen params, differs from the BPTT gradient.
         "smoothing" vanishes with the size of the perturbations.
       random: whether keys matter.

@@ -39,7 +39,13 @@ from artbp.unrolls.checks import (
     check_stream,
 )
 from artbp.unrolls.first_step import check_step, warn_of_unused_params
-from artbp.unrolls.readout import Counted, LossFn, loss_and_count, nothing_counted
+from artbp.unrolls.readout import (
+    Counted,
+    LossFn,
+    check_losses_by_row,
+    loss_and_count,
+    nothing_counted,
+)
 
 BY_ROW = (
     "bptt, tbptt, tbptt_k1_k2, artbp, random_truncation, awd_lstm_bptt, unbiased_tbptt, rtrl, "
@@ -198,8 +204,8 @@ def stepwise(
             )
         params = _devices.on_each(params, axes)
         x, target = _tree.index((stream.xs, stream.targets), 0)
-        check_step(cell, loss_fn, params, state.carry, x, target)
-        nothing_counted(cell, loss_fn, params, state.carry, stream)  # one loss per row?
+        y = check_step(cell, loss_fn, params, state.carry, x, target)
+        check_losses_by_row(loss_fn, params, y, target, stream)
         warn_of_unused_params(cell, loss_fn, params, state.carry, x, target, critic)
         count = update_every(state.inner_state) if callable(update_every) else update_every
         num_new = jnp.asarray(stream.num_new, jnp.int32)

@@ -153,10 +153,11 @@ def check_raw_keys(carry: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
         if _tree.is_raw_key(leaf):
             raise ValueError(
-                f"carry{jax.tree_util.keystr(path)} is uint32 of shape {leaf.shape}, that of a raw "
-                "key, and the words of a key are not rows; expected a typed key. Use "
-                "jax.random.key, jax.random.split for a key in each row, or int32 for a number in "
-                "each row. Or let resets leave it as it is, by None in its place in initial_carry."
+                f"carry{jax.tree_util.keystr(path)} is uint32 of shape {leaf.shape}, as a raw key "
+                "is. Its words are no rows, and after each reset the same noise would follow; "
+                "expected a typed key. Use jax.random.key, jax.random.split for a key in each row, "
+                "or int32 for a number in each row. Or let resets leave it as it is, by None in "
+                "its place in initial_carry."
             )
 
 

@@ -41,10 +41,10 @@ def check_step(cell: Cell, loss_fn: LossFn, params: Any, carry: Any, x: Any, tar
     carry_has_rows = bool(floats) and all(leaf.shape[:1] == losses.shape for leaf in floats)
     y_has_rows = not rows_of_y or num_rows in rows_of_y
     of_step = carry, x, target
-    # With rows on the last axis, y has them there. Else the losses got their rows by a broadcast.
-    may_be_last = any(leaf.shape[-1:] == losses.shape for leaf in jax.tree.leaves(y))
-    rows_are_last = may_be_last and _rows_are_last(num_rows, losses_of, of_step)
-    if not (y_has_rows or carry_has_rows or rows_are_last):
+    has_rows = y_has_rows or carry_has_rows
+    # If y has no axis of so many rows, the losses got theirs by a broadcast.
+    may_be_last = any(num_rows in leaf.shape for leaf in jax.tree.leaves(y))
+    if not has_rows and not (may_be_last and _rows_are_last(num_rows, losses_of, of_step)):
         raise ValueError(
             f"loss_fn returned {num_rows} losses a step, but y has {sorted(rows_of_y)} rows; "
             "expected one loss for each row, [B]. Give targets as many rows as y; sum or average "

@@ -164,15 +164,17 @@ def split_extra(returned: Any) -> tuple[Any, dict[str, Any]]:
     return losses, extra
 
 
-def nothing_counted(
-    cell: Callable[..., Any], loss_fn: LossFn, params: Any, carry: Any, stream: Stream
-) -> Counted:
-    """Zeros to add the counted sums of steps to. Cell and loss are traced, not run."""
-    x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
-    y = jax.eval_shape(cell, params, carry, x)[1]
+def check_losses_by_row(loss_fn: LossFn, params: Any, y: Any, target: Any, stream: Stream) -> None:
+    """Raises ValueError unless a device that has a part of the rows has one loss for each of them.
+
+    Args:
+      y, target: those of one step, arrays or their shapes.
+    """
+    if not isinstance(stream, RowsOfDevice):
+        return
     losses = split_extra(jax.eval_shape(loss_fn, params, y, target))[0]
     rows = getattr(losses, "shape", ())
-    if isinstance(stream, RowsOfDevice) and rows != (stream.num_rows,):
+    if rows != (stream.num_rows,):
         raise ValueError(
             f"loss_fn returned losses of shape {rows} for one step, but a device has "
             f"{stream.num_rows} of the rows; expected one loss for each row, [B]. A mean over "
@@ -180,6 +182,15 @@ def nothing_counted(
             "devices are summed. Return one loss per row, and divide by the number of all rows "
             "in normalizer."
         )
+
+
+def nothing_counted(
+    cell: Callable[..., Any], loss_fn: LossFn, params: Any, carry: Any, stream: Stream
+) -> Counted:
+    """Zeros to add the counted sums of steps to. Cell and loss are traced, not run."""
+    x, target = jax.eval_shape(lambda: _tree.index((stream.xs, stream.targets), 0))
+    y = jax.eval_shape(cell, params, carry, x)[1]
+    check_losses_by_row(loss_fn, params, y, target, stream)
 
     def one_step(params: Any, y: Any, target: Any) -> Counted:
         y, target = _tree.repeat((y, target), 1)

@@ -112,8 +112,9 @@ class Series:
             except DamagedCheckpointError as error:
                 damaged[number] = str(error)
                 continue
-            for other in damaged.keys() & set(self.numbers()):
-                reason = damaged[other]
+            for other, reason in damaged.items():
+                if not (self.path / str(other)).exists():
+                    continue
                 warn(f"{self.path / str(other)} is not used: {reason}. {number} is used instead.")
                 if not self._read_only:
                     self._move_aside(other)

@@ -120,7 +120,13 @@ def arms(own: Mapping[str, Callable] | None = None, finite_variance: bool = Fals
                 warnings.simplefilter("ignore", UserWarning)
             parsed = tuple(parse(text, own) for text in _each(name, value))
         each_once(name, parsed)
-        each_once(f"{name} (labels of tables)", tuple(arm.label for arm in parsed))
+        by_label: dict[str, Any] = {}
+        for arm in parsed:
+            if (other := by_label.setdefault(arm.label, arm)) is not arm:
+                raise ConfigError(
+                    f"{name} holds {other.text} and {arm.text}, which tables would both call "
+                    f"{arm.label!r}. Run them one at a time."
+                )
         for arm in parsed:
             alpha = getattr(arm.law, "alpha", None)
             if finite_variance and alpha is not None and not alpha > 3:

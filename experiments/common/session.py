@@ -42,6 +42,7 @@ from experiments.common.metrics import (
     check_rows,
     losses,
     progress_bar,
+    without_nonfinite,
 )
 from experiments.common.workdir import Workdir
 
@@ -284,7 +285,7 @@ class Session:
         row = self.write("evaluation", progress.epochs, values)
         if values.get("is_best"):
             params = processes.whole(self.state.params)
-            processes.from_first(lambda: self.checkpoints.save_best(params, row))
+            processes.from_first(lambda: self.checkpoints.save_best(params, without_nonfinite(row)))
         progress.evaluated_epochs = progress.epochs
         progress.epoch_loss_sum, progress.epoch_num_losses = 0.0, 0
 

@@ -5,6 +5,7 @@ from typing import Any
 import optax
 
 from experiments.common.arms import check_as_named, matched_horizon, parse
+from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, each_once, one_of, positive, share
 from experiments.compare.systems import NAMES
 
@@ -63,6 +64,10 @@ FIELDS = {
 def check(config: Any) -> None:
     """Raises ConfigError for an optimiser or a sequence that the systems do not have."""
     for arm in map(parse, config.arms):
-        if arm.optimizer is not optax.adam and tuple(config.systems) == ("learning",):
-            continue  # the one system that is trained by Adam
-        check_as_named("arms", arm)
+        if arm.optimizer is optax.adam:
+            check_as_named("arms", arm)
+        elif tuple(config.systems) != ("learning",):
+            raise ConfigError(
+                f"arms holds {arm.text}: one system alone has an optimiser for which RMSprop can "
+                "stand. Expected systems=('learning',)."
+            )

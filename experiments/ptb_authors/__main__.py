@@ -120,7 +120,7 @@ def _description(study: Study) -> str:
     return (
         f"{text}, {spaces} the spaces at line ends; {config.model.cell} with "
         f"{config.model.hidden_size} units, batch {config.batch}, {config.num_epochs} epochs, "
-        f"{config.optimizer.name}."
+        f"optimiser {config.optimizer.name}."
     )
 
 

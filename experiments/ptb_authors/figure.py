@@ -89,12 +89,14 @@ def _differences(axes: Any, rows: Sequence[Row]) -> None:
     ends = [(mean[-1], "ARTBP, the authors", {"color": _GREY})]
     for arm, (words, pen) in _ARMS.items():
         base = f"tbptt-{arm.rpartition('-')[2]}"
+        if arm == base:
+            continue
         ours, theirs = of_arm(rows, arm), of_arm(rows, base)
-        curves = [
-            np.array([a - b for a, b in zip(*both, strict=False)])
+        pairs = [
+            zip(ours[seed]["valid_bpc"], theirs[seed]["valid_bpc"], strict=False)
             for seed in sorted(ours.keys() & theirs)
-            if (both := (ours[seed]["valid_bpc"], theirs[seed]["valid_bpc"])) and arm != base
         ]
+        curves = [[a - b for a, b in pair] for pair in pairs]
         for curve in curves:
             axes.plot(1 + np.arange(len(curve)), curve, linewidth=0.8, alpha=0.4, **pen)
         if curves:

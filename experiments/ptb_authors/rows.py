@@ -16,7 +16,7 @@ from experiments.common.workdir import (
     Workdir,
     as_json,
     differing_fields,
-    refuse_other_run,
+    read_workdir,
     write_atomically,
 )
 from experiments.ptb.config import default_config
@@ -66,7 +66,7 @@ def collect(study: Study, runs: Sequence[Run], *, score_unfinished: bool = False
         if not epochs:
             continue
         config = study.config(run)
-        refuse_other_run(Workdir(folder), as_json(config))
+        _refuse_other_training(str(folder), training_of(read_workdir(folder)[1]), config)
         row = run._asdict() | {"units": config.model.hidden_size, "training": training_of(config)}
         row |= {name: [epoch[name] for epoch in epochs] for name in ("train_bits", "valid_bpc")}
         row |= {"results": None, "scores": None}
@@ -142,7 +142,7 @@ def _refuse_other_training(path: str, training: dict[str, Any], config: Any) -> 
     differing = [f"{name} ({a!r} there, {b!r} here)" for name, a, b in fields]
     if differing:
         raise ConfigError(
-            f"--rows: {path} has a run of another training than this study's. These fields differ: "
+            f"{path} has a run of another training than this study's. These fields differ: "
             f"{', '.join(differing)}. Expected the same training: the numbers are compared."
         )
 

@@ -19,7 +19,7 @@ COLUMNS: list[Column] = [
     ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
     ("return", lambda row: mean_and_deviation(row["returns"], "{:.2f}")),
     ("return of each seed", lambda row: ", ".join(f"{one:.2f}" for one in row["returns"])),
-    ("right turns", lambda row: f"{mean_and_deviation(100 * np.array(row['right']), '{:.0f}')} %"),
+    ("right turns, %", lambda row: mean_and_deviation(100 * np.array(row["right"]), "{:.0f}")),
 ]
 
 

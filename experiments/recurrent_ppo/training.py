@@ -46,6 +46,8 @@ class Curves(NamedTuple):
         reward: summed over steps and rows.
         num_ends: the episodes that ended.
         num_right: those of them with the right turn.
+
+    reward and num_right are NaN from where the params are.
     """
 
     reward: Any

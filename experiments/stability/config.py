@@ -66,7 +66,7 @@ def check(config: Any) -> None:
             expected = f"a divisor of sequence_length = {length}, to cut all sequences alike"
         if expected:
             raise ConfigError(f"{arm.text} was given: expected {expected}.")
-        check_as_named("arms", arm, length)
+        check_as_named("arms, trained or clipped_arm", arm, length)
     for arm in map(parse, config.arms):
         if arm.name not in ("bptt", "tbptt", "artbp"):
             raise ConfigError(f"arms holds {arm.text}: expected bptt, tbptt or artbp.")

@@ -440,6 +440,8 @@ def test_too_few_windows(problem, float64):
         (truncation.polynomial(16, 4), 16, 61),
         (truncation.geometric(5e5), 5e5, 1e6 - 1),
         (truncation.fixed(7), 7, 7),
+        (truncation.replay([16, 16]), 16, 16),
+        (truncation.replay([1, 3]), 2, 2.5),
         (truncation.never(), math.inf, math.inf),
         (truncation.tabulated([0.5, 0.5]), 2, 3),
     ],

@@ -312,5 +312,7 @@ def test_keys_whose_noise_would_not_cancel_are_refused():
 
 def test_gpes_draws_where_an_unroll_begins():
     problem = make_problem()
-    with pytest.raises(ValueError, match="draw_every=5; expected a multiple of truncation_length=2"):
+    with pytest.raises(
+        ValueError, match="draw_every=5; expected a multiple of truncation_length=2"
+    ):
         artbp.gpes(problem.cell, problem.loss_fn, truncation_length=2, draw_every=5)

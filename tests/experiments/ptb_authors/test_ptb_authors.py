@@ -274,7 +274,7 @@ def test_runs_of_another_configuration_are_refused(study, tmp_path):
     [run, *_] = study.runs(finished_rows(study))
     (folder / "runs" / run.name / "results.json").unlink()
     other = dataclasses.replace(study, folder=folder, overrides=[*study.overrides, "batch=2"])
-    with pytest.raises(WorkdirError, match="batch: 4 there, 2 given"):
+    with pytest.raises(ConfigError, match=r"batch \(4 there, 2 here\)"):
         rows.collect(other, [run])
 
 
