@@ -200,8 +200,9 @@ def test_the_rows_of_the_repository_can_be_read():
         rows.read([path], config)
     path = str(results / "units1000" / "rows.jsonl")
     found = rows.read([path], with_fields(config, "model.products=bfloat16"))
-    assert [row["arm"] for row in found] == ["tbptt-zero", "artbp-zero"]
-    assert all(len(row["scores"]["valid"]["since_zero"]) == 17 for row in found)
+    finished = [row for row in found if row["results"]]
+    assert {row["arm"] for row in finished} >= {"tbptt-zero", "artbp-zero"}
+    assert all(len(row["scores"]["valid"]["since_zero"]) == 17 for row in finished)
 
 
 def test_measurements_are_refused():
