@@ -40,7 +40,6 @@ def check_arguments(cell: Cell, given: Arguments) -> tuple[Arguments, int]:
     lengths = None if lengths is None else _as_lengths(lengths, num_steps)
     if resets is not None:
         initial_carry = complete_initial_carry(carry, initial_carry)
-        check_raw_keys(initial_carry)
     check_rows(carry, xs, gates, resets, lengths, initial_carry)
     if num_steps:
         check_cell(cell, params, carry, jax.eval_shape(lambda: _tree.index(xs, 0)))
@@ -191,6 +190,9 @@ def check_rows(
             rows[name] = array.shape[1]
     if lengths is not None:
         rows["lengths"] = lengths.shape[0]
+        check_raw_keys(carry)
+    if resets is not None:
+        check_raw_keys(initial_carry)
     if not rows:
         return
     acted_on = []
@@ -200,8 +202,6 @@ def check_rows(
         acted_on.append(initial_carry)
     if "gates" in rows:
         acted_on.append(_tree.partition(carry)[0])
-    for tree in acted_on:
-        check_raw_keys(tree)
     for path, leaf in itertools.chain(*map(jax.tree_util.tree_leaves_with_path, acted_on)):
         if leaf.ndim == 0:
             raise ValueError(

@@ -7,28 +7,24 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.attentive_backtracking.config import ARMS
+from experiments.attentive_backtracking.training import recalled
 from experiments.common.figures import grid, label_ends, new_figure, plain_ticks
-from experiments.common.report import Column, Row, median_and_range, select
+from experiments.common.report import Column, Row, select
 from experiments.common.tuning import rate_text, rates_text
 from experiments.tasks.copy_memory import NUM_SYMBOLS
 
 CHANCE = 100 / NUM_SYMBOLS
 
 
-def _recalled(shares: Sequence[float]) -> str:
-    """In per cent. A run that diverged has the lowest."""
-    return median_and_range(shares, worst=-np.inf)
-
-
 def _last(row: Row) -> str:
-    return _recalled([100 * shares[-1] for shares in row["shares"]])
+    return recalled([100 * shares[-1] for shares in row["shares"]])
 
 
 COLUMNS: list[Column] = [
     ("symbols", "{num_recalled}"),
     ("gradient", "{label}"),
     ("learning rate", lambda row: rate_text(row["learning_rate"], row["rate_at_edge"])),
-    ("recalled after training, %", lambda row: _recalled(row["accuracy"])),
+    ("recalled after training, %", lambda row: recalled(row["accuracy"])),
     ("recalled in the last part of the training, %", _last),
 ]
 

@@ -131,6 +131,11 @@ def run_arm(arm: Arm, config: Any, num_recalled: int, starts: Sequence[Any]) -> 
     }
 
 
+def recalled(shares: Sequence[float]) -> str:
+    """Formats median, smallest and largest, in per cent. A run that diverged has the lowest."""
+    return median_and_range(shares, worst=-np.inf)
+
+
 def run(config: Any, say: Say) -> list[Row]:
     """Returns a row for each number of symbols and each arm."""
     jobs = [(number, name) for number in config.num_recalled for name in config.arms]
@@ -149,8 +154,7 @@ def run(config: Any, say: Say) -> list[Row]:
         return {"arm": name} | run_arm(ARMS[name], config, number, starts[job])
 
     def words(job: tuple[int, str], row: Row) -> str:
-        recalled = median_and_range(row["accuracy"], worst=-np.inf)
-        return f"{job[0]} symbols, {row['label']}: {recalled} %"
+        return f"{job[0]} symbols, {row['label']}: {recalled(row['accuracy'])} %"
 
     def expense(job: tuple[int, str]) -> tuple[bool, int]:
         return ARMS[job[1]].has_memory, job[0]
