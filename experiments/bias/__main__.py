@@ -3,14 +3,13 @@
 python -m experiments.bias [--config FILE] [--set field=value] [--workdir DIR]
 """
 
-import os
 from typing import Any
 
 import jax
 
 from artbp import diagnostics
 from experiments.bias import report
-from experiments.bias.config import FIELDS, NAMES, check
+from experiments.bias.config import FIELDS, NAMES, check, reads_penn_treebank
 from experiments.bias.measure import measure
 from experiments.bias.systems import SYSTEMS
 from experiments.common.report import Report, table
@@ -33,7 +32,7 @@ def run(config: Any, say: Say) -> Report:
         rows += found
         panels.append((system.label, gradient_report))
     text = table(rows, report.COLUMNS, report.notes(config, rows, sentences))
-    environment = f"{DATA_DIR_VARIABLE}=FOLDER " if DATA_DIR_VARIABLE in os.environ else ""
+    environment = f"{DATA_DIR_VARIABLE}=FOLDER " if reads_penn_treebank(config) else ""
     return Report(text, rows, {"bias": report.make_figure(panels)}, environment=environment)
 
 

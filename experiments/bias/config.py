@@ -1,14 +1,14 @@
 """The fields of the experiment."""
 
-import os
 from typing import Any
 
 from experiments.bias.systems import SYSTEMS
-from experiments.common.arms import check_plain_segments, parse
+from experiments.common.arm_checks import check_plain_segments
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, between, each_once, one_of, positive
 from experiments.common.fields import seed as check_seed
-from experiments.ptb.data import DATA_DIR_VARIABLE, penn_treebank
+from experiments.ptb.data import named_folder, penn_treebank
 
 NAMES = tuple(SYSTEMS)
 LAWS = ("law='geometric'", "alpha=4", "alpha=6")
@@ -53,6 +53,10 @@ def check(config: Any) -> None:
     if not set(tested) <= set(noisy) or len({arm.length for arm in tested}) != 1:
         given = f"tested_arms was given {config.tested_arms}"
         raise ConfigError(f"{given}: expected some of noisy_arms, of one mean length.")
-    folder = os.environ.get(DATA_DIR_VARIABLE)
-    if folder and "characters" in config.systems:
-        penn_treebank(folder)  # raises DataError for missing files before anything is measured
+    if reads_penn_treebank(config):
+        penn_treebank()  # raises DataError for missing files before anything is measured
+
+
+def reads_penn_treebank(config: Any) -> bool:
+    """Whether the run is one that needs the folder ARTBP_DATA_DIR."""
+    return "characters" in config.systems and named_folder(None) is not None

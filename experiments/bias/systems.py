@@ -1,7 +1,6 @@
 """The systems: cell, loss, params away from their optimum, and a stream of data."""
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,8 +13,8 @@ import artbp
 from experiments.common.arms import parse
 from experiments.common.whole_run import train_whole
 from experiments.influence_balancing import system as influence
-from experiments.ptb.data import DATA_DIR_VARIABLE, batch_rows, penn_treebank
-from experiments.ptb.generated import generated_corpus
+from experiments.ptb.data import batch_rows
+from experiments.ptb.found_text import find_text
 from experiments.ptb.model import character_model
 
 _SETTLING = 512  # steps before the stream, in which the carry becomes stationary
@@ -114,9 +113,8 @@ def characters(config: Any, rng_key: jax.Array) -> System:
     """
     train_steps, rows = config.character_steps, config.character_rows
     last = train_steps + config.window_length * config.num_windows
-    folder = os.environ.get(DATA_DIR_VARIABLE)
     needed = rows * (last + 1)
-    corpus = penn_treebank(folder) if folder else generated_corpus(config.seed, needed // 20 + 2)
+    corpus, is_generated = find_text(config.seed, needed)
     xs, targets, _ = batch_rows(corpus.train[:needed], rows)
     model = character_model("lstm", len(corpus.vocabulary), config.character_hidden_size)
     init_key, run_key = jax.random.split(rng_key)
@@ -135,7 +133,7 @@ def characters(config: Any, rng_key: jax.Array) -> System:
         return run.params, settled
 
     params, carry = train(params, carry, seen)
-    text = "Penn Treebank" if folder else "generated text"
+    text = "generated text" if is_generated else "Penn Treebank"
     label = f"trained character LSTM, {config.character_hidden_size} units\n{text}"
     stream = artbp.Stream(xs[train_steps:last], targets[train_steps:last])
     return System(label, model.cell, model.loss_fn, params, carry, stream, is_small=False)

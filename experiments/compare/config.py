@@ -4,7 +4,8 @@ from typing import Any
 
 import optax
 
-from experiments.common.arms import check_as_named, matched_horizon, parse
+from experiments.common.arm_checks import check_as_named
+from experiments.common.arms import matched_horizon, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, each_once, one_of, positive, share
 from experiments.compare.systems import NAMES

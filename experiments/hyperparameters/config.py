@@ -3,7 +3,8 @@
 from typing import Any
 
 from experiments.common import fields
-from experiments.common.arms import check_as_named, check_plain_segments, parse
+from experiments.common.arm_checks import check_as_named, check_plain_segments
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, each_once, one_of, positive, rising, seed
 from experiments.hyperparameters.problems import PROBLEMS

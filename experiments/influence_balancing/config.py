@@ -3,7 +3,8 @@
 from typing import Any
 
 from experiments.common import fields
-from experiments.common.arms import check_plain_segments, parse
+from experiments.common.arm_checks import check_plain_segments
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, one_of, positive
 from experiments.influence_balancing.predictions import optimum

@@ -9,24 +9,24 @@ from experiments.common.report import Report, table
 from experiments.common.study import Say, Study
 from experiments.k1k2 import report
 from experiments.k1k2.config import FIELDS, arms, check
-from experiments.k1k2.training import GENERATED, read_texts, seconds_per_update, train_all
+from experiments.k1k2.training import read_texts, seconds_per_update, train_all
 from experiments.ptb.data import DATA_DIR_VARIABLE
 
 
 def run(config: Any, say: Say) -> Report:
     """Trains and times every arm."""
     texts, wanted = read_texts(config), arms(config)
-    generated = texts.name == GENERATED
-    if generated:
-        print(f"No {DATA_DIR_VARIABLE} and no data_dir: this run is on {GENERATED}.")
-    say(f"{texts.name}: {len(wanted)} arms.")
+    found = texts.found
+    if found.is_generated:
+        print(f"No {DATA_DIR_VARIABLE} and no data_dir: this run is on {found.name}.")
+    say(f"{found.name}: {len(wanted)} arms.")
     trained = train_all(config, texts, wanted, say)
     say("Measuring seconds per update.")
     seconds = seconds_per_update(config, texts, wanted)
-    rows = report.make_rows(config, texts.name, trained, seconds)
+    rows = report.make_rows(config, found.name, trained, seconds)
     text = table(rows, report.columns(config), report.notes(config, rows))
-    environment = "" if generated else f"{DATA_DIR_VARIABLE}=FOLDER "
-    return Report(text, rows, {"k1k2": report.make_figure(config, rows)}, environment=environment)
+    figure = report.make_figure(config, rows)
+    return Report(text, rows, {"k1k2": figure}, environment=found.environment)
 
 
 STUDY = Study("k1k2", FIELDS, run, check, splits_runs=True)

@@ -3,7 +3,6 @@
 Some runs choose the learning rate of an arm, the others are reported.
 """
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,12 +21,9 @@ from experiments.common.pool import in_threads
 from experiments.common.study import Say
 from experiments.common.tuning import Choice, choose_rate
 from experiments.common.whole_run import train_whole
-from experiments.ptb.data import DATA_DIR_VARIABLE, batch_rows, penn_treebank
-from experiments.ptb.generated import generated_corpus
+from experiments.ptb.data import batch_rows
+from experiments.ptb.found_text import FoundText, find_text
 from experiments.ptb.model import CharacterModel, bits, character_model
-
-GENERATED = "generated text"
-_SHORTEST_LINE = 20  # characters; the generated text is at least as long as needed
 
 
 class Texts(NamedTuple):
@@ -36,10 +32,14 @@ class Texts(NamedTuple):
     No two runs share a symbol. `held_out` has held_out_steps from the validation split.
     """
 
-    name: str
-    num_symbols: int
+    found: FoundText
     runs: list[tuple[np.ndarray, np.ndarray]]
     held_out: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def num_symbols(self) -> int:
+        """How many different symbols the text has."""
+        return len(self.found.corpus.vocabulary)
 
 
 class Runs(NamedTuple):
@@ -70,16 +70,13 @@ def read_texts(config: Any) -> Texts:
     that does not hold it.
     """
     num_runs = config.num_tuning_runs + config.num_seeds
-    folder = config.data_dir or os.environ.get(DATA_DIR_VARIABLE)
-    if folder:
-        corpus = penn_treebank(folder)
-    else:
-        steps = max(num_runs * config.num_steps, 10 * config.held_out_steps) + 2
-        corpus = generated_corpus(config.seed, 2 + config.batch * steps // _SHORTEST_LINE)
+    # Generated text has a tenth as much held-out text as training text.
+    steps = max(num_runs * config.num_steps, 10 * config.held_out_steps) + 2
+    found = find_text(config.seed, config.batch * steps, config.data_dir)
 
     def rows(split: str, num_steps: int, fewer: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the first `num_steps` steps of a split that is read in `batch` rows."""
-        symbols = getattr(corpus, split)
+        symbols = getattr(found.corpus, split)
         xs, targets, _ = batch_rows(symbols, config.batch)
         if len(xs) < num_steps:
             raise ConfigError(
@@ -92,8 +89,7 @@ def read_texts(config: Any) -> Texts:
     pair = rows("train", num_runs * config.num_steps, "num_steps or num_seeds")
     runs = list(zip(*(np.split(part, num_runs) for part in pair), strict=True))
     held_out = rows("valid", config.held_out_steps, "held_out_steps")
-    name = "Penn Treebank characters" if folder else GENERATED
-    return Texts(name, len(corpus.vocabulary), runs, held_out)
+    return Texts(found, runs, held_out)
 
 
 def last_quarter(curves: np.ndarray) -> np.ndarray:

@@ -8,9 +8,8 @@ from typing import Any
 from experiments.common.report import Report, select, table
 from experiments.common.study import Say, Study
 from experiments.look_back import report, variances
-from experiments.look_back.config import FIELDS, GENERATED, check, read_text
+from experiments.look_back.config import FIELDS, check, read_text
 from experiments.look_back.staleness import Training
-from experiments.ptb.data import DATA_DIR_VARIABLE
 
 
 def run(config: Any, say: Say) -> Report:
@@ -19,7 +18,7 @@ def run(config: Any, say: Say) -> Report:
     training, rows = Training(config, text), []
     models = {0: training.first_params}
     for i, rate in enumerate(config.learning_rates):
-        say(f"Training on {text.name} at learning rate {rate:g}.")
+        say(f"Training on {text.found.name} at learning rate {rate:g}.")
         found, params = training.run(rate)
         rows += found
         if i == 0:
@@ -28,9 +27,8 @@ def run(config: Any, say: Say) -> Report:
         say(f"Measuring variances after {updates} updates.")
         rows += variances.measure(config, text, updates, params)
     words = table(select(rows, part="staleness"), report.COLUMNS, report.notes(config, text, rows))
-    environment = "" if text.name == GENERATED else f"{DATA_DIR_VARIABLE}=FOLDER "
     figure = report.make_figure(config, text, rows)
-    return Report(words, rows, {"look_back": figure}, environment=environment)
+    return Report(words, rows, {"look_back": figure}, environment=text.found.environment)
 
 
 STUDY = Study("look_back", FIELDS, run, check)

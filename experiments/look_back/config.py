@@ -1,6 +1,5 @@
 """Declares the fields of the experiment, and reads the text."""
 
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,13 +7,11 @@ import numpy as np
 from artbp.truncation import TruncationLaw, geometric
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, between, positive, rising, seed, whole
-from experiments.ptb.data import DATA_DIR_VARIABLE, batch_rows, penn_treebank
-from experiments.ptb.generated import generated_corpus
+from experiments.ptb.data import batch_rows
+from experiments.ptb.found_text import FoundText, find_text
 from experiments.ptb.model import CharacterModel, character_model
 
-GENERATED = "generated text"
-# As many windows as Penn Treebank has at the default sizes; characters of the shortest line.
-_GENERATED_WINDOWS, _SHORTEST_LINE = 1568, 20
+_GENERATED_WINDOWS = 1568  # as many as Penn Treebank has at the default sizes
 
 FIELDS = {
     "seed": Field(0, "of all keys", seed),
@@ -35,7 +32,7 @@ FIELDS = {
 class Text(NamedTuple):
     """int32 `[T, B]` each, and the model that reads it."""
 
-    name: str
+    found: FoundText
     xs: np.ndarray
     targets: np.ndarray
     model: CharacterModel
@@ -43,16 +40,12 @@ class Text(NamedTuple):
 
 def read_text(config: Any) -> Text:
     """Reads Penn Treebank where ARTBP_DATA_DIR names its folder, else makes text."""
-    if folder := os.environ.get(DATA_DIR_VARIABLE):
-        name, corpus = "Penn Treebank characters", penn_treebank(folder)
-        symbols = corpus.train
-    else:
-        number = config.batch * _GENERATED_WINDOWS * config.truncation_length + 1
-        name, corpus = GENERATED, generated_corpus(config.seed, 2 + number // _SHORTEST_LINE)
-        symbols = corpus.train[:number]
+    number = config.batch * _GENERATED_WINDOWS * config.truncation_length + 1
+    found = find_text(config.seed, number)
+    symbols = found.corpus.train[: number if found.is_generated else None]
     xs, targets, _ = batch_rows(symbols, config.batch)
-    model = character_model("lstm", len(corpus.vocabulary), config.hidden_size)
-    return Text(name, xs, targets, model)
+    model = character_model("lstm", len(found.corpus.vocabulary), config.hidden_size)
+    return Text(found, xs, targets, model)
 
 
 def rows_beyond(law: TruncationLaw, batch: int, num_edges: int) -> np.ndarray:

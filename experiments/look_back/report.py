@@ -66,7 +66,7 @@ def notes(config: Any, text: Text, rows: Sequence[Row]) -> str:
         for i in range(0, len(laws), len(LAWS))
     ]
     return f"""\
-{text.name}, LSTM with {config.hidden_size} units, {config.batch} rows, windows of \
+{text.found.name}, LSTM with {config.hidden_size} units, {config.batch} rows, windows of \
 {config.truncation_length} steps, Adam, one seed. Trained by unbiased TBPTT with c = \
 {config.hazard:g}. Measured on the live state in {config.num_windows} windows, one every \
 {config.every} updates, from the given number of updates on. Errors are in % of √(E ‖g‖²), the \
@@ -106,8 +106,8 @@ def make_figure(config: Any, text: Text, rows: Sequence[Row]) -> Figure:
     figure, (errors, laws) = new_figure(
         (12.6, 5.2),
         "Unbiased TBPTT: the error of older parameters, and laws at equal work",
-        f"{text.name}, LSTM with {config.hidden_size} units, batch {config.batch}, windows of "
-        f"{config.truncation_length} steps, trained with c = {config.hazard:g}.\n"
+        f"{text.found.name}, LSTM with {config.hidden_size} units, batch {config.batch}, "
+        f"windows of {config.truncation_length} steps, trained with c = {config.hazard:g}.\n"
         "Left: ● error of one window, ▽ upper end of the 95 % interval of the mean error.",
         [(0.06, 0.135, 0.36, 0.65), (0.63, 0.135, 0.24, 0.65)],
     )

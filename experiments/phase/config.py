@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common.arms import check_plain_segments, matched_horizon, parse
+from experiments.common.arm_checks import check_plain_segments
+from experiments.common.arms import matched_horizon, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, positive, seed
 from experiments.phase.budget import KINDS

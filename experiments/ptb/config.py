@@ -7,7 +7,8 @@ import ml_collections
 
 import artbp
 from artbp.diagnostics import shadow
-from experiments.common.arms import check_as_named, check_plain_segments, parse
+from experiments.common.arm_checks import check_as_named, check_plain_segments
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
 from experiments.common.session import Measure
 from experiments.ptb.model import CharacterModel

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from experiments.common.arms import Arm, check_as_named, check_plain_segments, parse
+from experiments.common.arm_checks import check_as_named, check_plain_segments
+from experiments.common.arms import Arm, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, each_once, positive, rising, seed
 

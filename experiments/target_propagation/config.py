@@ -8,7 +8,8 @@ import optax
 import artbp
 from artbp.contrib.target_propagation import target_propagation as make_target_propagation
 from experiments.common import fields
-from experiments.common.arms import Arm, bptt, check_as_named, named, parse
+from experiments.common.arm_checks import check_as_named
+from experiments.common.arms import Arm, bptt, named, parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, at_least, positive, whole
 from experiments.common.figures import COLOURS

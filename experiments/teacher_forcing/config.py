@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from experiments.common.arms import check_as_named, parse
+from experiments.common.arm_checks import check_as_named
+from experiments.common.arms import parse
 from experiments.common.errors import ConfigError
 from experiments.common.fields import Field, arms, at_least, each_once, positive, seed, whole
 

@@ -29,6 +29,7 @@ from experiments.k1k2.training import (
     seconds_per_update,
 )
 from experiments.ptb.data import Corpus, DataError, Vocabulary
+from experiments.ptb.found_text import FoundText
 
 CONFIG = Path(__file__).parents[3] / "configs" / "k1k2" / "default.py"
 TINY = (
@@ -137,10 +138,14 @@ def test_texts_of_runs_do_not_overlap():
     assert texts.held_out[0].shape == (20, 2)
 
 
-def test_held_out_text_is_of_the_validation_split(monkeypatch):
+def made_up_text():
+    """A text whose symbols say which split they are of."""
     splits = {name: np.full(1000, i, np.int32) for i, name in enumerate(("train", "valid", "test"))}
-    corpus = Corpus(Vocabulary("abc"), **splits)
-    monkeypatch.setattr(training, "generated_corpus", lambda seed, num_lines: corpus)
+    return FoundText(Corpus(Vocabulary("abc"), **splits), is_generated=True)
+
+
+def test_held_out_text_is_of_the_validation_split(monkeypatch):
+    monkeypatch.setattr(training, "find_text", lambda *given: made_up_text())
     texts = read_texts(load())
     assert all((part == 0).all() for run in texts.runs for part in run)
     assert all((part == 1).all() for part in texts.held_out)
@@ -169,7 +174,7 @@ def test_learning_rates_are_chosen_by_the_end_of_runs_that_are_not_reported(monk
     slices = [(np.full((48, 2), i), np.full((48, 2), i)) for i in range(5)]
     first_params = np.array([1.0, 2.0, 10.0, 20.0, 30.0])
     arm = tbptt_k1_k2(1, 3)
-    texts = Texts("", 5, slices, slices[0])
+    texts = Texts(made_up_text(), slices, slices[0])
     runs = training.train_arm(load("num_seeds=3"), texts, arm, first_params)
     np.testing.assert_allclose(runs.choice.scores, [1.4, 1.2], rtol=1e-6)
     assert runs.choice.rate == 3e-2
@@ -210,7 +215,7 @@ def test_a_run_that_diverged_is_not_finite_in_every_column():
 
 def test_the_default_fits_into_the_generated_text():
     texts = read_texts(load_config(STUDY.default_config(), CONFIG))
-    assert texts.name == "generated text"
+    assert texts.found.is_generated
     assert (
         len(texts.runs) == STUDY.default_config().num_tuning_runs + STUDY.default_config().num_seeds
     )

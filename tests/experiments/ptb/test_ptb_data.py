@@ -10,6 +10,7 @@ import pytest
 
 from experiments.ptb import data
 from experiments.ptb.data import DataError, Vocabulary
+from experiments.ptb.found_text import find_text
 from experiments.ptb.generated import bits_per_character, generated_corpus, generated_text
 
 
@@ -184,6 +185,26 @@ def test_generated_text_is_reproducible_and_has_one_alphabet():
     assert len(np.unique(corpus.test)) == len(corpus.vocabulary)
     with pytest.raises(DataError, match="num_lines = 1"):
         generated_text(0, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("num_symbols", [1, 500, 20_000])
+def test_without_a_folder_text_is_generated_that_is_long_enough(seed, num_symbols, monkeypatch):
+    monkeypatch.delenv("ARTBP_DATA_DIR", raising=False)
+    found = find_text(seed, num_symbols)
+    assert len(found.corpus.train) >= num_symbols
+    assert (found.is_generated, found.name, found.environment) == (True, "generated text", "")
+
+
+@pytest.mark.parametrize("named", ["argument", "environment"])
+def test_a_folder_that_is_named_is_read(named, known_text, tmp_path, monkeypatch):
+    monkeypatch.setenv("ARTBP_DATA_DIR", str(tmp_path if named == "argument" else known_text))
+    found = find_text(0, 1, known_text if named == "argument" else None)
+    assert not found.is_generated and found.environment == "ARTBP_DATA_DIR=FOLDER "
+    np.testing.assert_array_equal(found.corpus.train, data.penn_treebank(known_text).train)
+    monkeypatch.setenv("ARTBP_DATA_DIR", str(tmp_path))
+    with pytest.raises(DataError, match=r"ptb\.train\.txt"):  # no text takes its place
+        find_text(0, 1)
 
 
 def test_the_entropy_of_the_generated_text():
