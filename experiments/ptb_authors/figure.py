@@ -14,11 +14,11 @@ from experiments.ptb_authors.report import of_arm
 from experiments.ptb_authors.rows import authors_curves
 from experiments.ptb_authors.since_zero import EDGES, SEGMENT
 
-_BLUE, _, _SKY, _VERMILLION, _ORANGE, _PINK, _, _GREY = COLOURS
-# Colour by estimator; solid from the zero state, dashed with a carried one.
+_BLUE, _GREEN, _, _VERMILLION, _ORANGE, _PINK, _, _GREY = COLOURS
+# Solid from the zero state, dashed with a carried one.
 _ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "tbptt-zero": ("TBPTT 50, from zero", {"color": _VERMILLION, "linestyle": "-"}),
-    "tbptt-offset-zero": ("offset drawn, from zero", {"color": _SKY, "linestyle": "-"}),
+    "tbptt-offset-zero": ("TBPTT 50, drawn offset", {"color": _GREEN, "linestyle": "-"}),
     "artbp-zero": ("ARTBP 50, from zero", {"color": _BLUE, "linestyle": "-"}),
     "uncompensated-zero": ("not compensated, from zero", {"color": _ORANGE, "linestyle": "-"}),
     "tbptt-carried": ("TBPTT 50, carried", {"color": _VERMILLION, "linestyle": "--"}),
