@@ -58,5 +58,5 @@ def check(config: Any) -> None:
 
 
 def reads_penn_treebank(config: Any) -> bool:
-    """Whether the run is one that needs the folder ARTBP_DATA_DIR."""
+    """Whether the run reads Penn Treebank, from the folder that ARTBP_DATA_DIR names."""
     return "characters" in config.systems and named_folder(None) is not None

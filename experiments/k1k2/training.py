@@ -27,7 +27,7 @@ from experiments.ptb.model import CharacterModel, bits, character_model
 
 
 class Texts(NamedTuple):
-    """Symbols for all runs: (xs, targets), int32 [num_steps, batch] each.
+    """Symbols of the text `found` for all runs: (xs, targets), int32 [num_steps, batch] each.
 
     No two runs share a symbol. `held_out` has held_out_steps from the validation split.
     """

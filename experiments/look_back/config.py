@@ -30,7 +30,7 @@ FIELDS = {
 
 
 class Text(NamedTuple):
-    """int32 `[T, B]` each, and the model that reads it."""
+    """Where the text is from, its symbols, int32 `[T, B]` each, and the model that reads it."""
 
     found: FoundText
     xs: np.ndarray

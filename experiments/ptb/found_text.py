@@ -22,7 +22,7 @@ class FoundText(NamedTuple):
 
     @property
     def environment(self) -> str:
-        """What a command needs before it to find the same text again."""
+        """What a command needs before it to read Penn Treebank where no `data_dir` is given."""
         return "" if self.is_generated else f"{DATA_DIR_VARIABLE}=FOLDER "
 
 

@@ -32,19 +32,22 @@ def draw(rows: Sequence[Row], description: str) -> Figure:
     """Four panels of the runs in one setting, see `report.settings`."""
     if any(row["scores"] and not row["results"] for row in rows):
         description += " Lower panels: of a run that is not finished, its best params so far."
+    found = {arm: list(of_arm(rows, arm).values()) for arm in _ARMS}
+    found = {arm: runs for arm, runs in found.items() if runs}
+    description += "\nSolid lines: segments from the zero state."
+    if any(_ARMS[arm][1]["linestyle"] == "--" for arm in found):
+        description += " Dashed: with a carried state."
     figure, axes = figures.new_figure(
         (14, 9.4),
         "Penn Treebank characters as the authors of ARTBP trained",
         description,
         [
-            (0.055, 0.54, 0.25, 0.36),
-            (0.57, 0.54, 0.25, 0.36),
+            (0.055, 0.53, 0.25, 0.345),
+            (0.57, 0.53, 0.25, 0.345),
             (0.055, 0.07, 0.25, 0.36),
             (0.57, 0.07, 0.25, 0.36),
         ],
     )
-    found = {arm: list(of_arm(rows, arm).values()) for arm in _ARMS}
-    found = {arm: runs for arm, runs in found.items() if runs}
     _curves(axes[0], found)
     _differences(axes[1], rows)
     scored = {a: [row for row in runs if row["scores"]] for a, runs in found.items()}
@@ -105,7 +108,7 @@ def _differences(axes: Any, rows: Sequence[Row]) -> None:
             ends.append((mean[-1], words, pen))
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.set(xlabel="epoch", ylabel="bits per character", xlim=(1, 20), ylim=(-0.05, 0.05))
-    axes.set_title("Validation text, minus TBPTT 50 with the same start")
+    axes.set_title("Validation text, minus TBPTT 50, same start and seed")
     figures.plain_ticks(axes.xaxis, (1, 5, 10, 15, 20))
     figures.grid(axes)
     figures.label_ends(axes, ends)

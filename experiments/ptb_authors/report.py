@@ -51,10 +51,10 @@ def crossing(ours: Sequence[float], theirs: Sequence[float]) -> int | None:
     return epoch
 
 
-# A heading, and how the number is taken from a row: valid from its results, the others from its
-# scores.
+# A heading, and how the number is taken from a row.
 NUMBERS: dict[str, Callable[[Row], float]] = {
     "valid": lambda row: row["results"]["valid_bpc"],
+    "test": lambda row: row["results"]["test_bpc"],
     "reset every 50": lambda row: row["scores"]["valid"]["reset"],
     "training text": lambda row: row["scores"]["train"]["carried"],
 }
@@ -76,9 +76,10 @@ def markdown(rows: Sequence[Row], description: str, failed: Sequence[str] = ()) 
     means = {method: found["valid"].mean(axis=0) for method, found in curves.items()}
     parts.append(
         "Bits per character, the first arm minus the second, mean over seeds ± half-width of the "
-        "95 % Student-t interval where there are two or more. An arm's better rate is the one with"
+        "95 % Student-t interval where there are two or more. The width of an interval of two "
+        "seeds is largely chance: compare valid with test. An arm's better rate is the one with"
         " the lower mean of valid over these same seeds, so its intervals are somewhat too narrow."
-        " valid: the whole validation text at batch 1, params of the best epoch. reset every 50: "
+        " valid and test: the whole texts at batch 1, params of the best epoch. reset every 50: "
         "the same params, with the state set to zero every 50 symbols. training text: its first "
         "400,000 symbols in 64 columns, state carried. crossing epoch: from which on the first "
         "arm's validation bits are the lower ones, for each seed; – if they end above. In the "
@@ -137,10 +138,11 @@ _COLUMNS: list[Column] = [
     ("seed", "{seed}"),
     ("epochs", lambda row: str(len(row["valid_bpc"]))),
     ("train, last epoch", _last("train_bits")),
+    ("best epoch", lambda row: str(1 + row["valid_bpc"].index(min(row["valid_bpc"])))),
     ("in columns", lambda row: f"{min(row['valid_bpc']):.4f}"),
     ("valid", _number(NUMBERS["valid"])),
     ("our counting", _number(lambda r: NUMBERS["valid"](r) * r["scores"]["valid"]["counting"])),
-    ("test", _number(lambda row: row["results"]["test_bpc"])),
+    ("test", _number(NUMBERS["test"])),
     ("reset every 50", _number(NUMBERS["reset every 50"], needs="scores")),
     ("train, carried", _number(NUMBERS["training text"], needs="scores")),
     *((f"train, reset at {o}, {o + SEGMENT}, …", _at_offset(i)) for i, o in enumerate(OFFSETS)),
