@@ -4,6 +4,7 @@ A traced value is not known, so its value is not checked. Nothing here adds an o
 compiled program.
 """
 
+import functools
 import operator
 from typing import Any
 
@@ -51,6 +52,11 @@ def check_above(least: float, reason: str = "", **named: Any) -> None:
             _refuse(name, value, f"a finite number above {least:g}", reason)
 
 
+def as_divisor(value: Any) -> Any:
+    """A known integer as a float: JAX has no integers from 2³¹ on unless float64 is enabled."""
+    return value if isinstance(value, jax.Array) or not is_integer(value) else float(value)
+
+
 def check_flag(**named: Any) -> None:
     """Raises TypeError unless every value is True or False."""
     for name, value in named.items():
@@ -67,6 +73,15 @@ def check_function(**named: Any) -> None:
                 "loss_fn": "loss_fn(params, y, target) -> losses",
             }.get(name, "it")
             raise TypeError(f"{name} is {value!r}; expected a function. Define {remedy}.")
+
+
+def hashable(function: Any) -> Any:
+    """The function itself, or wrapped where it has no hash, to be a static argument of `jit`."""
+    try:
+        hash(function)
+    except TypeError:
+        return functools.partial(function)
+    return function
 
 
 def check_key(rng_key: Any, name: str = "rng_key") -> None:

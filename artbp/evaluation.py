@@ -1,5 +1,6 @@
 """The losses of a whole sequence, forward only, in the memory of one chunk."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ from artbp.unrolls.arguments import as_carry, complete_initial_carry
 from artbp.unrolls.autodiff_recurrence import hand_written
 from artbp.unrolls.checks import Cell, check_resets, check_stream
 from artbp.unrolls.first_step import check_step
-from artbp.unrolls.readout import LossFn, loss_and_count, masked, nothing_counted
+from artbp.unrolls.readout import LossFn, loss_and_count, masked, nothing_counted, split_extra
 
 
 class Evaluation(NamedTuple):
@@ -79,7 +80,8 @@ def evaluate(
       chunk_size: steps whose ys are in memory at a time. The result depends on it by rounding only.
 
     Raises:
-      TypeError, ValueError: as `estimate` of `artbp.artbp`; a chunk_size that is no integer ≥ 1.
+      TypeError, ValueError: as `estimate` of `artbp.artbp`; a chunk_size that is no integer ≥ 1;
+        2³¹ losses or more.
     """
     check_positive(chunk_size=chunk_size, integer=True)
     check_function(cell=cell, loss_fn=loss_fn)
@@ -87,7 +89,15 @@ def evaluate(
     params, carry = _tree.as_arrays(params), as_carry(carry)
     initial_carry = complete_initial_carry(carry, initial_carry)
     check_resets(initial_carry, stream.resets)
-    check_step(cell, loss_fn, params, carry, *_tree.index((stream.xs, stream.targets), 0))
+    x, target = _tree.index((stream.xs, stream.targets), 0)
+    y = check_step(cell, loss_fn, params, carry, x, target)
+    losses, _ = split_extra(jax.eval_shape(loss_fn, params, y, target))
+    num_losses = (stream.num_steps - stream.history) * math.prod(getattr(losses, "shape", ()))
+    if num_losses >= 2**31:
+        raise ValueError(
+            f"The stream has up to {num_losses:,} losses; expected fewer than 2³¹, because they "
+            "are counted in int32. Evaluate it in parts: hand the returned carry to the next call."
+        )
     recurrence = hand_written(cell, params)
     fields = stream.xs, stream.targets, stream.resets, stream.mask
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from artbp import _tree
 from artbp._checks import check_key
 from artbp.estimators.base import EstimatorState, check_one_run, check_state
 from artbp.stream import Stream
@@ -41,7 +42,8 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
 
     Args:
       stream: as for `estimate`.
-      rng_key: a key, typed or not. It may be the one that `init` was given.
+      rng_key: a key, typed or not; the keys of the steps are typed. It may be the one that `init`
+        was given.
       state: the state that `estimate` is given.
 
     Raises:
@@ -55,6 +57,8 @@ def with_keys(stream: Stream, rng_key: jax.Array, state: EstimatorState) -> Stre
     check_one_run(state)
     before = jnp.asarray(state.num_steps) - jnp.asarray(state.position)
     steps = before + jnp.arange(stream.num_steps, dtype=jnp.int32) - jnp.int32(stream.history)
+    if not _tree.is_key(rng_key):
+        rng_key = jax.random.wrap_key_data(rng_key)  # the adapters know typed keys by their type
     of_stream = jax.random.fold_in(rng_key, _DOMAIN)
     keys: Any = jax.vmap(jax.random.fold_in, (None, 0))(of_stream, steps.astype(jnp.uint32))
     return dataclasses.replace(stream, xs=(stream.xs, keys))

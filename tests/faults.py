@@ -67,6 +67,7 @@ COMING_FROM = "tests/test_coming_from.py::"
 LASTING = "tests/estimators/test_lasting_leaves.py::"
 WEIGHTS = "tests/estimators/test_weights_and_positions.py::"
 COMPLEX = "tests/estimators/test_complex_numbers.py::"
+NARROW = "tests/estimators/test_narrow_floats.py::"
 BAD_INPUT = "tests/estimators/test_bad_input.py::"
 COMMON = "tests/experiments/common/"
 SWEEP = "tests/experiments/sweep/test_sweep.py::"
@@ -311,8 +312,8 @@ LIBRARY_FAULTS = [
     Fault(
         "carry-not-restarted-at-the-end",
         "artbp/estimators/segmentwise.py",
-        "return grads, _tree.replace(begins, first_carry, carry)",
-        "return grads, carry",
+        "return _tree.astype(grads, params), _tree.replace(begins, first_carry, carry)",
+        "return _tree.astype(grads, params), carry",
         [f"{REPLAY}[linear-dynamic-3]"],
         "A new pass begins with the carry that `init` was given.",
     ),
@@ -471,7 +472,7 @@ LIBRARY_FAULTS = [
     Fault(
         "normalizer-ignored",
         "artbp/estimators/segmentwise.py",
-        "lambda grad: (grad / normalizer).astype(grad.dtype), grads)",
+        "lambda grad: grad / normalizer, grads)",
         "lambda grad: grad, grads)",
         [f"{STREAMING}test_normalizer_is_a_constant_on_the_gradient"],
         "The learning rate of a configuration depends on the normaliser.",
@@ -1336,8 +1337,8 @@ LIBRARY_FAULTS = [
     Fault(
         "uoro-unbalanced",
         "artbp/estimators/uoro.py",
-        "lambda x, g: (x / rho_0 + g / rho_1)",
-        "lambda x, g: (x / rho_0 + g / rho_0)",
+        "lambda x, g: x / rho_0 + g / rho_1,",
+        "lambda x, g: x / rho_0 + g / rho_0,",
         [f"{ONLINE}test_uoro_is_unbiased_over_all_signs"],
         "ρ1 must cancel in the product of the two factors.",
     ),
@@ -2352,6 +2353,75 @@ LIBRARY_FAULTS = [
         "        num_stored = carry.num_steps[:1] // store_every\n",
         [f"{SAB}test_resets_of_a_row_begin_a_new_sequence"],
         "After a reset, a row reads the states of its sequence before.",
+    ),
+    Fault(
+        "narrow-sums-shared-by-the-steps",
+        "artbp/unrolls/narrow.py",
+        'return "one by one" if scatters else "copies"',
+        'return "one by one" if scatters else "shared"',
+        [f"{NARROW}test_sums_over_steps_are_not_bfloat16"],
+        "The gradient of a bias is summed over steps and rows in bfloat16.",
+    ),
+    Fault(
+        "narrow-embeddings-differentiated-together",
+        "artbp/unrolls/narrow.py",
+        'return "one by one" if scatters else "copies"',
+        'return "copies"',
+        [f"{NARROW}test_what_is_read_by_row_is_not_summed_in_bfloat16"],
+        "The gradient of an embedding is summed over steps and rows in bfloat16.",
+    ),
+    Fault(
+        "sum-rounded-before-the-division",
+        "artbp/unrolls/chunk.py",
+        "        grads=_tree.accumulate(state.readout_sums, through_cell),\n",
+        "        grads=_tree.astype(\n"
+        "            _tree.accumulate(state.readout_sums, through_cell), segment.params\n"
+        "        ),\n",
+        [f"{NARROW}test_a_sum_that_float16_does_not_hold_is_divided_first"],
+        "A sum that float16 does not hold is infinite, although its mean is not.",
+    ),
+    Fault(
+        "float16-cells-keep-their-hand-written-pass",
+        "artbp/cells/base.py",
+        "if any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(own)):",
+        "if False:",
+        [f"{NARROW}test_a_sum_that_float16_does_not_hold_is_divided_first"],
+        "That pass rounds the sum over steps to float16.",
+    ),
+    Fault(
+        "polynomial-tail-by-the-power",
+        "artbp/truncation/polynomial.py",
+        "power = jnp.expm1(jnp.log(table[-1] / u) * np.float32(1 / (self.alpha - 1)))",
+        "power = (table[-1] / u) ** np.float32(1 / (self.alpha - 1)) - 1",
+        [
+            "tests/truncation/test_laws.py::"
+            "test_a_polynomial_law_that_is_nearly_geometric_has_its_lengths"
+        ],
+        "For a large α the power is 1 up to rounding, and lengths are too short.",
+    ),
+    Fault(
+        "uoro-norms-in-float16",
+        "artbp/estimators/uoro.py",
+        "wide = map(_tree.widened, (tangent, signs, sensitivity.params, gradient))",
+        "wide = tangent, signs, sensitivity.params, gradient",
+        [f"{NARROW}test_uoro_in_float16_is_finite"],
+        "Epsilon is rounded to 0, and the first gradient is 0.",
+    ),
+    Fault(
+        "layer-cuts-behind-its-last-step",
+        "artbp/adapters/base.py",
+        "is_boundary = (steps % truncation_length == 0) & (steps < num_steps)",
+        "is_boundary = steps % truncation_length == 0",
+        ["tests/adapters/test_layers.py::test_the_carry_of_a_truncated_layer_has_a_gradient"],
+        "A loss on the carry that the layer returns has no gradient.",
+    ),
+    Fault(
+        "stacked-nnx-layers-share-a-mask",
+        "artbp/adapters/nnx.py",
+        "stream.key[...] = jax.random.split(own, shape) if shape else own",
+        "stream.key[...] = own",
+        ["tests/adapters/test_adapters.py::test_layers_that_nnx_stacks_have_masks_of_their_own"],
+        "All layers of a stack draw the same dropout mask.",
     ),
 ]
 

@@ -150,3 +150,15 @@ def test_the_memory_does_not_grow_with_the_sequence():
 def test_a_bad_chunk_size():
     with pytest.raises(ValueError, match="chunk_size=0"):
         of(make_problem(), chunk_size=0)
+
+
+def test_more_losses_than_int32_counts_are_refused():
+    """Only traced: the run would take hours."""
+
+    def sums():
+        stream = artbp.Stream(None, num_steps=2**16)
+        arguments = jnp.ones(()), jnp.zeros(2**15), stream
+        return artbp.evaluate(lambda p, c, x: (c, c), lambda p, y, target: p * y, *arguments)
+
+    with pytest.raises(ValueError, match="has up to 2,147,483,648 losses; expected fewer"):
+        jax.eval_shape(sums)

@@ -117,7 +117,9 @@ def unroll_layer(
         if gates is not None:
             raise ValueError("Got gates and truncation_length; expected one of them, or neither.")
         num_steps = jax.tree.leaves(xs)[0].shape[0]
-        is_boundary = jnp.arange(1, num_steps + 1) % truncation_length == 0
+        # Behind the last step there is nothing to cut: the carry that is returned has its gradient.
+        steps = jnp.arange(1, num_steps + 1)
+        is_boundary = (steps % truncation_length == 0) & (steps < num_steps)
         gates = jnp.where(is_boundary, 0.0, 1.0)
     carry = initial_carry if carry is None else carry
     return unroll(cell, params, carry, xs, gates=gates, resets=resets, initial_carry=initial_carry)

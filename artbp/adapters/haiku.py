@@ -28,8 +28,8 @@ def adapt(
 
     Raises:
       ModuleNotFoundError: the package dm-haiku is not installed.
-      ValueError: the core has a haiku state, such as batch statistics. Where the cell is called: it
-        draws random numbers and x holds no key.
+      ValueError: the core makes no first carry and none is given; it has a haiku state, such as
+        batch statistics. Where the cell is called: it draws random numbers and x holds no key.
     """
     with needs_package("dm-haiku"):
         import haiku as hk
@@ -37,7 +37,13 @@ def adapt(
     inputs, _ = split_key(x)
     if carry is None:
         rows = jax.tree.leaves(inputs)[0].shape[0]
-        carry = hk.transform(lambda: make_core().initial_state(rows)).apply({}, None)
+        try:
+            carry = hk.transform(lambda: make_core().initial_state(rows)).apply({}, None)
+        except (AttributeError, ValueError) as error:
+            raise ValueError(
+                "The core makes no first carry: it has no method initial_state, or one with "
+                f"parameters ({error}). Pass adapt a first carry=….",
+            ) from error
     transformed = hk.transform_with_state(lambda x, carry: make_core()(x, carry))
     params, state = transformed.init(rng_key, inputs, carry)
     if state:

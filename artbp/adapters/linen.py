@@ -40,9 +40,12 @@ def adapt(
       are `state.carry[1]`.
 
     Raises:
+      TypeError: `mutable` is neither a name nor several.
       ValueError: the module has no carry, or no collection `mutable`. Where the cell is called: the
         module draws random numbers without a key, or updates a variable such as a batch statistic.
     """
+    if not isinstance(mutable, Sequence):  # a filter of flax, such as True
+        raise TypeError(f"mutable={mutable!r}; expected names of collections, as ('batch_stats',).")
     params_key, carry_key = jax.random.split(rng_key)
     inputs, _ = split_key(x)
     if carry is None:
@@ -80,8 +83,9 @@ class RNN(nn.Module):
     Attributes:
       cell: a module `cell(carry, x) -> (carry, y)`. With dropout, xs is a pair (inputs, keys); see
         `artbp.adapters`.
-      truncation_length: if given, no gradient flows back across every `truncation_length`-th step,
-        as in TBPTT. In place of gates.
+      truncation_length: if given, no gradient flows back across every `truncation_length`-th step
+        of a call, as in TBPTT. In place of gates. The carry that a call returns has its gradient;
+        to cut between two calls of one gradient, hand over `jax.lax.stop_gradient(carry)`.
     """
 
     cell: nn.Module

@@ -1,5 +1,6 @@
 """Modules of flax nnx as cells, and an RNN layer with gates for nnx models."""
 
+import operator
 from typing import Any
 
 import jax
@@ -77,8 +78,9 @@ class RNN(nnx.Module):
     Args:
       cell: a module `cell(carry, x) -> (carry, y)`. With dropout, xs is a pair (inputs, keys); see
         `artbp.adapters`.
-      truncation_length: if given, no gradient flows back across every `truncation_length`-th step,
-        as in TBPTT. In place of gates.
+      truncation_length: if given, no gradient flows back across every `truncation_length`-th step
+        of a call, as in TBPTT. In place of gates. The carry that a call returns has its gradient;
+        to cut between two calls of one gradient, hand over `jax.lax.stop_gradient(carry)`.
     """
 
     def __init__(self, cell: Any, *, truncation_length: int | None = None):
@@ -119,20 +121,24 @@ def _draw_from(module: nnx.Module, key: jax.Array) -> None:
     """Sets the key of each random stream of the module to the key folded with its number."""
     streams = [node for _, node in nnx.iter_graph(module) if isinstance(node, nnx.RngStream)]
     for i, stream in enumerate(streams):
-        stream.key[...] = jax.random.fold_in(key, i)
+        own = jax.random.fold_in(key, i)
+        shape = stream.key[...].shape  # of a stack of modules (nnx.vmap), several keys
+        stream.key[...] = jax.random.split(own, shape) if shape else own
         stream.count[...] = jnp.zeros_like(stream.count[...])
 
 
-def _values(module: nnx.Module, which: Any) -> list[tuple[Any, Any, Any]]:
-    """(path, type, value) of the variables that a filter chooses."""
+def _values(module: nnx.Module, which: Any) -> dict[Any, tuple[Any, list[Any]]]:
+    """{path: (type, leaves of the value)} of the variables that a filter chooses."""
     flat = nnx.to_flat_state(nnx.state(module, which))
-    return [(path, type(variable), variable[...]) for path, variable in flat]
+    return {path: (type(of), jax.tree.leaves(of)) for path, of in flat}
 
 
 def _check_unchanged(before: Any, after: Any, *, has_key: bool) -> None:
-    """Raises ValueError if a variable has another array now; a random stream may, with a key."""
-    for (path, kind, old), (_, _, new) in zip(before, after, strict=True):
-        if new is old:
+    """Raises ValueError if a variable has another value now; a random stream may, with a key."""
+    for path in before | after:
+        kind, new = after.get(path, before.get(path))
+        old = before[path][1] if path in before and path in after else None
+        if old is not None and len(new) == len(old) and all(map(operator.is_, new, old)):
             continue
         if not issubclass(kind, nnx.RngState):
             raise ValueError(changes_variables(f"{kind.__name__} {'.'.join(map(str, path))}"))

@@ -65,10 +65,12 @@ class ReferenceCell:
         return dataclasses.replace(self, select=select)
 
     def recurrence(self, params: Any) -> Recurrence | None:
-        """The hand-written recurrence at these parameters; None if the cell has none."""
+        """The hand-written recurrence at these parameters; None if there is none for them."""
         if self.make_recurrence is None:
             return None
         own, to_params = jax.vjp(self._own, params)
+        if any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(own)):
+            return None  # it rounds sums over steps, which can be larger than float16 holds
         return self.make_recurrence(own, lambda gradient: to_params(gradient)[0])
 
     def hoist(self, params: Any) -> tuple[Callable[[list[Any]], "ReferenceCell"], list[Any]]:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from artbp import _tree
 from artbp.cells.base import input_product, product
 from artbp.cells.diagonal import diagonal_cell
 
@@ -48,7 +49,8 @@ def _init(
     """λ uniform on the ring `smallest` ≤ |λ| ≤ `largest`, with phases in [0, max_phase]."""
     output_size = hidden_size if output_size is None else output_size
     keys = jax.random.split(rng_key, 6)
-    u, v = (jax.random.uniform(key, (hidden_size,), dtype, 1e-6, 1.0) for key in keys[:2])
+    wide = _tree.at_least_float32(dtype)  # in a narrow dtype, moduli close to 1 are rounded to 1
+    u, v = (jax.random.uniform(key, (hidden_size,), wide, 1e-6, 1.0) for key in keys[:2])
     squared_modulus = u * (largest**2 - smallest**2) + smallest**2
 
     def normal(key: jax.Array, rows: int, columns: int, variance: float) -> jax.Array:
@@ -57,9 +59,9 @@ def _init(
     return {
         "input": normal(keys[2], input_size, 2 * hidden_size, 1 / (2 * input_size)),
         "units": {
-            "log_nu": jnp.log(-0.5 * jnp.log(squared_modulus)),
-            "log_theta": jnp.log(max_phase * v),
-            "log_gamma": 0.5 * jnp.log(1 - squared_modulus),
+            "log_nu": jnp.log(-0.5 * jnp.log(squared_modulus)).astype(dtype),
+            "log_theta": jnp.log(max_phase * v).astype(dtype),
+            "log_gamma": (0.5 * jnp.log(1 - squared_modulus)).astype(dtype),
         },
         "output": {
             "real": normal(keys[3], hidden_size, output_size, 1 / hidden_size),

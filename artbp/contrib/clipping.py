@@ -194,8 +194,9 @@ def clipping_reports(
 def _add(sums: tuple[Any, jax.Array], gradient: Any, clipped: Any, length: jax.Array) -> Any:
     """Adds the clipped gradient of a segment to the sum and its numbers to the tally of its bin."""
     total, tally = sums
-    lost = optax.global_norm(jax.tree.map(jnp.subtract, gradient, clipped))
-    row = [1, lost != 0, length, optax.global_norm(gradient), lost]
+    lost = optax.tree.norm(jax.tree.map(jnp.subtract, gradient, clipped))
+    is_clipped = jnp.where(jnp.isnan(lost), lost, (lost > 0).astype(lost.dtype))
+    row = [1, is_clipped, length, optax.tree.norm(gradient), lost]
     row = jnp.stack([jnp.asarray(x, float) for x in row])
     return _tree.accumulate(total, clipped), tally.at[31 - lax.clz(length)].add(row)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_flag, check_positive
+from artbp._checks import as_divisor, check_flag, check_positive
 from artbp._draws import draws_alike_under_vmap, vmap_changes_draws
 from artbp.contrib.block_schedule import RunsSegment, advance, begin
 from artbp.contrib.runs_block import RunsBlock
@@ -122,6 +122,7 @@ def independent_runs(
     check_law(law)
     check_flag(compensate=compensate)
     check_positive(normalizer=normalizer)
+    normalizer = as_divisor(normalizer)
     check_positive(block_size=block_size, integer=True)
     functions = Functions(cell, loss_fn, law.compensation if compensate else None)
 
@@ -206,7 +207,7 @@ def independent_runs(
             return begin(params, state.carry, length, block_size)
 
         def normalize(grad: jax.Array, x: jax.Array) -> jax.Array:
-            return (grad.astype(x.dtype) / normalizer).astype(x.dtype)
+            return (grad / normalizer).astype(x.dtype)
 
         def iteration(loop: tuple[Any, ...]) -> tuple[Any, ...]:
             params, aux, state, active, plan, segment, ring = loop

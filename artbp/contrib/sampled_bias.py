@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from artbp._checks import check_positive
+from artbp._checks import check_function, check_positive, hashable
 from artbp.diagnostics.gate_gradients import gradients_of_gates
 from artbp.diagnostics.interval import check_confidence
 from artbp.diagnostics.real_coordinates import inner_product
@@ -105,6 +105,8 @@ def sampled_bias(
         check_positive(half_width=half_width)
     check_stream(stream)
     stream = steps_to_run(stream)
+    check_function(cell=cell, loss_fn=loss_fn)
+    cell, loss_fn = hashable(cell), hashable(loss_fn)
     data, options = (params, carry, stream), {"initial_carry": initial_carry}
     found = _gradients(cell, loss_fn, *data, jnp.ones((1, stream.num_steps)), **options)
     gradient = jax.tree.map(lambda leaf: leaf[0], found)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _tree
-from artbp._checks import check_function, check_key, check_positive
+from artbp._checks import check_function, check_key, check_positive, hashable
 from artbp.diagnostics.gate_gradients import (
     check_truncation_lengths,
     gradients_of_gates,
@@ -113,6 +113,7 @@ def gradient_report(
             f"{_FEWEST_WINDOWS}. Give a longer stream, or a window_length of "
             f"{num_steps // _FEWEST_WINDOWS} at most."
         )
+    cell, loss_fn = hashable(cell), hashable(loss_fn)
     params, carry = _tree.as_arrays((params, carry))
     initial_carry = complete_initial_carry(carry, initial_carry)
     lengths = np.array(truncation_lengths, np.int32)

@@ -20,7 +20,7 @@ import optax
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_function
+from artbp._checks import check_function, hashable
 from artbp._draws import vmap_changes_draws
 from artbp.diagnostics.real_coordinates import ravel_real
 from artbp.estimators.carry_ring import run_backward
@@ -94,6 +94,7 @@ def unroll_window(
             "per_row=True needs losses of shape [B] and float leaves of the carry [B, ...]; the "
             f"leaves are {[leaf.shape for leaf in leaves]}. Omit per_row if rows share boundaries."
         )
+    cell, loss_fn = hashable(cell), hashable(loss_fn)
     found = _forward_backward(cell, loss_fn, params, carry, initial_carry, stream)
     rows = int(shape[0]) if has_rows else None
     return UnrolledWindow(cell, loss_fn, params, initial_carry, stream, *found, num_rows=rows)
@@ -221,7 +222,7 @@ def lag_gradients(
         cotangents, found = loop
         step, floats = step_at(window, u - 1 - m)
         _, vjp = jax.vjp(step, window.params, floats)
-        grads, cotangents = jax.vmap(vjp)(cotangents)
+        grads, cotangents = jax.vmap(vjp, axis_size=num_rows)(cotangents)
         flat = jax.vmap(lambda tree: ravel_real(tree)[0])(grads)
         return cotangents, found.at[m].set(flat)
 
@@ -305,4 +306,6 @@ def row_products(cotangent: Any, tangent: Any, num_rows: int) -> jax.Array:
         return jnp.reshape(product, (num_rows, -1))
 
     leaves = jax.tree.leaves(jax.tree.map(products, cotangent, tangent))
+    if not leaves:  # a carry without floats
+        return jnp.zeros(num_rows, dtype)
     return jnp.sum(jnp.concatenate(leaves, axis=1), axis=1)

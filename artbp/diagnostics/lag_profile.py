@@ -132,6 +132,11 @@ def lag_profile(
             "num_steps ≥ 2 · num_lags, so that every profile is complete."
         )
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry, per_row)
+    if not jax.tree.leaves(window.cotangents):
+        raise ValueError(
+            "The carry has no floats, so no gradient flows back through time and there is no "
+            "profile of it. Expected a carry with float leaves."
+        )
     loss_key, gram_key, probe_key, growth_key = jax.random.split(rng_key, 4)
     loss_steps = _draw(loss_key, num_lags, stream.num_steps, num_samples)
     gram_steps = _draw(gram_key, num_lags, stream.num_steps - num_lags + 1, num_samples)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from artbp import _tree
-from artbp._checks import check_function, check_positive
+from artbp._checks import check_function, check_positive, hashable
 from artbp.diagnostics.lag_gradients import UnrolledWindow, prefix_norms, unroll_window
 from artbp.stream import Stream, new_steps
 from artbp.unrolls.arguments import complete_initial_carry
@@ -85,6 +85,7 @@ def look_back_profile(
             f"The stream has {full} windows of {truncation_length} steps; expected at least "
             f"num_windows + 1 = {num_windows + 1}."
         )
+    cell, loss_fn = hashable(cell), hashable(loss_fn)
     params, carry = _tree.as_arrays((params, carry))
     initial_carry = complete_initial_carry(carry, initial_carry)
     last = np.unique(np.linspace(num_windows, full - 1, num_samples).round().astype(int))

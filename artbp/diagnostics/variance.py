@@ -204,12 +204,15 @@ def variance_along(
       A float, or a list of them if `laws` is a sequence.
 
     Raises:
-      TypeError, ValueError: as `truncation_covariance`.
+      TypeError, ValueError: as `truncation_covariance`; a direction that is not like params.
     """
     check_stream(stream)
     stream = steps_to_run(stream)
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
+    given, expected = (jax.tree.map(jnp.shape, tree) for tree in (direction, window.params))
+    if given != expected:
+        raise ValueError(f"direction has shapes {given}; expected those of params, {expected}.")
     direction = jax.tree.map(jnp.conj, direction)  # `lag_projections` takes no conjugate
     totals = [0.0] * len(all_weights)
     for u in np.arange(1, stream.num_steps, dtype=np.int32):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from artbp import _devices, _tree
-from artbp._checks import check_function, check_positive
+from artbp._checks import as_divisor, check_function, check_positive
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
@@ -74,6 +74,7 @@ def segmentwise(
             "given."
         )
     check_positive(normalizer=normalizer)
+    normalizer = as_divisor(normalizer)
     check_positive(block_size=block_size, integer=True)
 
     def init(
@@ -119,7 +120,7 @@ def segmentwise(
             loss_sum=_tree.nan_where(is_beyond, loss_sum),
             counted=counted,
         )
-        return finish(result, state, stream.ends, num_steps, length)
+        return finish(params, result, state, stream.ends, num_steps, length)
 
     @functools.cache
     def host_kernel(policy: Policy) -> Callable[..., SegmentResult]:
@@ -165,7 +166,7 @@ def segmentwise(
         start = stream.history + int(position)
         result = kernel(params, *carries, state.scratch, stream, start, length)
         of_stream = stream.ends, np.int32(num_steps)
-        return finish(result, state, *of_stream, np.int32(length))
+        return finish(params, result, state, *of_stream, np.int32(length))
 
     def estimate(params: Any, state: EstimatorState, stream: Stream) -> Result:
         check_params(params)
@@ -188,6 +189,7 @@ def segmentwise(
 def _finish(
     normalizer: float,
     starts_anew: bool,
+    params: Any,
     result: SegmentResult,
     state: EstimatorState,
     ends: bool,
@@ -198,7 +200,8 @@ def _finish(
     position = (state.position + length) % num_steps
     at_end = jnp.asarray(position == 0)
     begins = (at_end & ends) | starts_anew
-    grads, carry = _normalize(normalizer, result.grads, result.carry, state.first_carry, begins)
+    carries = result.carry, state.first_carry
+    grads, carry = _normalize(normalizer, result.grads, params, *carries, begins)
     new_state = state._replace(
         position=position,
         num_estimates=state.num_estimates + np.int32(1),
@@ -221,11 +224,12 @@ def _finish(
 # On the host-driven path this is one program instead of one for each leaf.
 @jax.jit
 def _normalize(
-    normalizer: Any, grads: Any, carry: Any, first_carry: Any, begins: jax.Array
+    normalizer: Any, grads: Any, params: Any, carry: Any, first_carry: Any, begins: jax.Array
 ) -> tuple[Any, Any]:
-    """(the gradients divided by `normalizer`, the carry that enters the next segment)."""
-    grads = jax.tree.map(lambda grad: (grad / normalizer).astype(grad.dtype), grads)
-    return grads, _tree.replace(begins, first_carry, carry)
+    """(the gradients divided by `normalizer`, like params; the carry that enters next)."""
+    # The sum itself may be too large for a narrow dtype.
+    grads = jax.tree.map(lambda grad: grad / normalizer, grads)
+    return _tree.astype(grads, params), _tree.replace(begins, first_carry, carry)
 
 
 def _host_device() -> jax.Device:

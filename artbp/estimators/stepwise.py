@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from artbp import _devices, _tree
-from artbp._checks import check_function, check_positive
+from artbp._checks import as_divisor, check_function, check_positive
 from artbp.estimators.base import (
     EstimatorInfo,
     EstimatorState,
@@ -184,6 +184,7 @@ def stepwise(
         the rows add up to that of all rows.
     """
     check_positive(normalizer=normalizer)
+    normalizer = as_divisor(normalizer)
 
     def init(
         params: Any, carry: Any, *, rng_key: jax.Array, initial_carry: Any = None
@@ -217,9 +218,9 @@ def stepwise(
         key = jax.random.fold_in(state.rng_key, state.num_estimates)
         result = advance(steps, params, state, end, key)
         end_of_stream = end == last
-        grads = jax.tree.map(lambda g, x: (g / normalizer).astype(x.dtype), result.grads, params)
-        sums = grads, result.loss_sum, result.counted
+        sums = result.grads, result.loss_sum, result.counted
         grads, loss_sum, counted = _devices.total(sums, axes)
+        grads = _tree.astype(jax.tree.map(lambda grad: grad / normalizer, grads), params)
         grads = _tree.nan_where(is_beyond, grads)
         carry, inner_state = result.carry, result.inner_state
         if stream.ends:

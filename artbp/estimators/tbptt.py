@@ -58,8 +58,8 @@ def tbptt(
         whole = jnp.asarray(period, jnp.int32)
         if not draw_offset:
             return whole
-        drawn = jax.random.randint(jax.random.fold_in(rng_key, n), (), 1, period + 1, jnp.int32)
-        return jnp.where(at_start, drawn, whole)
+        steps_before = jax.random.randint(jax.random.fold_in(rng_key, n), (), 0, period, jnp.int32)
+        return jnp.where(at_start, 1 + steps_before, whole)
 
     functions, plan = Functions(cell, loss_fn), None if draw_offset else Plan(period)
     return segmentwise(functions, next_length, normalizer, policy, block_size, plan, segment_start)

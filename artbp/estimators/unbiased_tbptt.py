@@ -137,7 +137,8 @@ def unbiased_tbptt(
 
     Raises:
       TypeError: `law` is no truncation law.
-      ValueError: an unknown mode; numbers that are not integers ≥ 1; from `estimate`, a critic that
+      ValueError: an unknown mode; numbers that are not integers ≥ 1; a traced hazard without
+        stored_windows and stored_carries; from `estimate`, a critic that
         returns other shapes than those of the carry.
 
     Source: ours. It applies the gate of ARTBP (arXiv 1705.08209) at the edges of TBPTT's windows.
@@ -249,6 +250,12 @@ def default_stored_windows(law: TruncationLaw) -> int:
 
 def _rarely_exceeded(law: TruncationLaw, chance: float, most: int) -> int:
     """The smallest number of older windows, up to `most`, that is exceeded with this chance."""
-    survival = law.survival(np.arange(1, most + 1))  # P(A > j), where A includes the new window
+    try:
+        survival = law.survival(np.arange(1, most + 1))  # P(A > j), where A includes the new window
+    except jax.errors.TracerArrayConversionError as error:
+        raise ValueError(
+            "The hazard of the law is traced, so the numbers of windows to store are not known. "
+            "Expected both stored_windows and stored_carries, such as 4 and 64."
+        ) from error
     rare = np.flatnonzero(survival <= chance)
     return max(1, int(rare[0])) if rare.size else most

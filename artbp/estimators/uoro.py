@@ -99,13 +99,16 @@ def uoro(
         def ratio(above: Any, below: Any) -> jax.Array:
             return jnp.sqrt((optax.tree.norm(above) + epsilon) / (optax.tree.norm(below) + epsilon))
 
+        # In float16 the norms may overflow, and epsilon be rounded to 0.
+        wide = map(_tree.widened, (tangent, signs, sensitivity.params, gradient))
+        tangent, signs, params, gradient = wide
         # These balance the norms of the two factors, which keeps the variance small.
-        params = sensitivity.params
         rho_0, rho_1 = ratio(params, tangent), ratio(gradient, signs)
-        return RankOne(
-            jax.tree.map(lambda x, s: (rho_0 * x + rho_1 * s).astype(x.dtype), tangent, signs),
-            jax.tree.map(lambda x, g: (x / rho_0 + g / rho_1).astype(x.dtype), params, gradient),
+        new = RankOne(
+            jax.tree.map(lambda x, s: rho_0 * x + rho_1 * s, tangent, signs),
+            jax.tree.map(lambda x, g: x / rho_0 + g / rho_1, params, gradient),
         )
+        return _tree.astype(new, sensitivity)
 
     undivided = "uoro represents the sensitivities of all rows by one random product"
     sensitivity = Sensitivity(zero, gradient, update)

@@ -20,8 +20,10 @@ class Fixed(InvertibleLaw):
         object.__setattr__(self, "length", check_length(self.length, "length"))
 
     def hazard(self, k: Any) -> Any:
-        k = as_ages(k)
-        return (k >= self.length).astype(k.dtype)
+        ages = as_ages(k)
+        # JAX ages are compared as integers: float32 does not hold all of them beyond 2²⁴.
+        is_end = (k if isinstance(k, jax.Array) else ages) >= self.length
+        return is_end.astype(ages.dtype)
 
     def length_at(self, u: jax.Array) -> jax.Array:
         return jnp.full_like(u, self.length, dtype=jnp.int32)

@@ -55,8 +55,9 @@ class Polynomial(InvertibleLaw):
         # S(k) = Γ(z + k − p)/Γ(z + k) · const with z = (α − 2)·L0 + 1 and p = α − 1, which is
         # w^−p (1 + O(w^−2)) · const at w = z + k − (p + 1)/2.
         shift = self._scale + 1 - self.alpha / 2
-        ratio = (table[-1] / u) ** np.float32(1 / (self.alpha - 1))
-        in_tail = jnp.floor(np.float32(_TABLE + shift) * ratio - np.float32(shift))
+        # The power minus 1: in float32 the power itself is rounded to 1 where α is large.
+        power = jnp.expm1(jnp.log(table[-1] / u) * np.float32(1 / (self.alpha - 1)))
+        in_tail = _TABLE + jnp.floor(np.float32(_TABLE + shift) * power)
         return jnp.where(u > table[-1], from_table, 1 + as_length(in_tail))
 
 

@@ -20,6 +20,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from artbp import _tree
 from artbp._draws import vmap_changes_draws
 from artbp.unrolls.checks import Cell
+from artbp.unrolls.narrow import Summation, for_steps, summation
 from artbp.unrolls.recurrence import Chunk, Recurrence
 
 
@@ -63,6 +64,9 @@ class AutodiffRecurrence:
         self._y_treedef, self._pullback_treedef = map(jax.tree.structure, shapes)
         self._linearize = jaxpr_as_fun(closed)
         self._batches = not vmap_changes_draws(closed)
+        self._summation: Summation = "one by one"
+        if self._batches:
+            self._summation = summation(cell, params, carry, x)
         # What the pullbacks of all steps share, such as the weights, is taken out of them here.
         self._varies = _outputs_that_vary(closed)[self._num_ys :]
         residuals = self._linearize(*jax.tree.leaves((carry, x)))[self._num_ys :]
@@ -106,8 +110,7 @@ class AutodiffRecurrence:
         carries, _ = local
 
         def steps(params: Any) -> Any:
-            cell = functools.partial(self._cell, params)
-            new_carries, ys = self._for_steps(cell, carries, xs)
+            new_carries, ys = for_steps(self._summation, self._cell, params, carries, xs)
             return _tree.partition(new_carries)[0], _tree.partition(ys)[0]
 
         (grads,) = jax.vjp(steps, self._params)[1](deltas)

@@ -139,9 +139,8 @@ def segment_result(
 ) -> SegmentResult:
     """The result, when the backward pass has come to the segment's first step."""
     through_cell = segment.recurrence.gradient(state.cell_sums)
-    total = _tree.accumulate(state.readout_sums, through_cell)
     return SegmentResult(
-        grads=_tree.astype(total, segment.params),
+        grads=_tree.accumulate(state.readout_sums, through_cell),
         loss_sum=state.loss_sum,
         counted=state.counted,
         carry=carry,

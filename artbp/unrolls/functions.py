@@ -31,7 +31,7 @@ class SegmentResult(NamedTuple):
     """What a segment kernel returns.
 
     Attributes:
-      grads: gradient of the summed losses, like params.
+      grads: gradient of the summed losses, like params, float32 or wider.
       loss_sum: summed losses, float scalar.
       counted: how many losses were summed (steps times rows, without the masked ones), and the sums
         of what the loss function returns beside them.

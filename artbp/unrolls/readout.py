@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.stream import RowsOfDevice, Stream
+from artbp.unrolls.narrow import for_steps, summation
 from artbp.unrolls.uncounted import replace_uncounted
 
 # Of one step: losses, or the pair (losses, extra) with a dictionary of values like the losses.
@@ -114,7 +115,9 @@ def loss_and_count(
     valid = valid.astype(bool)
     if is_masked:
         params, ys, targets = replace_uncounted(loss_fn, params, ys, targets, valid)
-    losses, extra = split_extra(jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, ys, targets))
+    example = jax.eval_shape(lambda: _tree.index((ys, targets), 0))
+    how = summation(loss_fn, params, *example) if len(valid) > 1 else "shared"
+    losses, extra = split_extra(for_steps(how, loss_fn, params, ys, targets))
     if not hasattr(losses, "ndim") or losses.ndim not in (1, 2):
         shapes = jax.tree.map(lambda leaf: leaf.shape[1:], losses)
         raise ValueError(

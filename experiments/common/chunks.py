@@ -160,7 +160,7 @@ def _make_update(optimizer: optax.GradientTransformation, max_loss: float) -> Ca
         loss = info.loss_sum / jnp.maximum(info.num_losses, 1)
         updates, new_opt_state = optimizer_update(grads, opt_state, params, value=loss)
         new_params = optax.apply_updates(params, updates)
-        gradient_norm = optax.global_norm(grads)
+        gradient_norm = optax.tree.norm(grads)
         # The params too: a finite gradient times a large rate may overflow, and a checkpoint must
         # never hold that.
         finite = all_finite((info.loss_sum, gradient_norm, new_params))

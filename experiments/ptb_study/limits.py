@@ -121,7 +121,7 @@ def segment_sizes(
     @jax.jit
     def size(gradient: Any) -> Any:
         largest = jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(gradient)]).max()
-        return optax.global_norm(gradient), largest
+        return optax.tree.norm(gradient), largest
 
     def append(sizes: list, gradient: Any, info: Any) -> list:
         return [*sizes, size(gradient)]

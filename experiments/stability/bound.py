@@ -40,7 +40,7 @@ def run(config: Any) -> list[Row]:
             gradient, state, _ = estimator.estimate(params, state, stream)
             clipped = system.clip(gradient, bounds)
             new = jax.tree.map(lambda leaf, grad: leaf - rate * grad, params, clipped)
-            return (new, state), (params, new, optax.global_norm(gradient))
+            return (new, state), (params, new, optax.tree.norm(gradient))
 
         carry = system.core.initial_carry(params["cell"], config.num_rows)
         start = params, estimator.init(params, carry, rng_key=boundary_key)
@@ -69,10 +69,10 @@ def measure(before: Any, after: Any, fixed: Any, num_points: int) -> dict[str, A
             # Written so that both ends are met exactly.
             params = jax.tree.map(lambda a, b: (1 - fraction) * a + fraction * b, before, after)
             loss, gradient = jax.value_and_grad(system.mean_loss)(params, fixed)
-            return loss, optax.global_norm(gradient)
+            return loss, optax.tree.norm(gradient)
 
         losses, norms = jax.vmap(at)(jnp.linspace(0.0, 1.0, num_points))
-        length = optax.global_norm(jax.tree.map(jnp.subtract, after, before))
+        length = optax.tree.norm(jax.tree.map(jnp.subtract, after, before))
         found = {"change": jnp.abs(losses[-1] - losses[0]), "lipschitz": norms.max()}
         return found | {"length": length, "loss": losses[0]}
 

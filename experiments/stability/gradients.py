@@ -40,7 +40,7 @@ def norms(config: Any) -> list[Row]:
             init_key, gates, xs, targets = draw
             params = system.init(init_key, config.hidden_size, radius)
             gradient = jax.grad(system.mean_loss)(params, artbp.Stream(xs, targets), gates)
-            return optax.global_norm(gradient)
+            return optax.tree.norm(gradient)
 
         return jax.lax.map(norm, (init_keys, all_gates, xs, targets), batch_size=32)
 

@@ -73,7 +73,7 @@ def clip(gradient: Any, bounds: Clip) -> Any:
     """
     norm, value = bounds
     gradient = jax.tree.map(lambda leaf: jnp.clip(leaf, -value, value), gradient)
-    factor = jnp.minimum(1.0, norm / jnp.maximum(optax.global_norm(gradient), 1e-300))
+    factor = jnp.minimum(1.0, norm / jnp.maximum(optax.tree.norm(gradient), 1e-300))
     return jax.tree.map(lambda leaf: factor * leaf, gradient)
 
 

@@ -332,3 +332,102 @@ def test_a_missing_library_is_named_as_the_package_index_has_it(library, monkeyp
 def test_there_is_no_adapter_for_another_library():
     with pytest.raises(AttributeError, match="no attribute 'keras'"):
         _ = artbp.adapters.keras
+
+
+def test_layers_that_nnx_stacks_have_masks_of_their_own():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Stacked(nnx.Module):
+        def __init__(self, rngs):
+            @nnx.split_rngs(splits=4)
+            @nnx.vmap
+            def make(rngs):
+                return nnx.Dropout(0.5, rngs=rngs)
+
+            self.cell, self.dropouts = nnx.GRUCell(3, 3, rngs=rngs), make(rngs)
+
+        def __call__(self, carry, x):
+            y = nnx.vmap(lambda layer, x: layer(x), in_axes=(0, None))(self.dropouts, x)
+            return self.cell(carry, x)[0], y
+
+    x = jnp.ones((ROWS, 3))
+    model = artbp.adapters.nnx.adapt(Stacked(nnx.Rngs(0)), jnp.zeros((ROWS, 3)))
+    _, y = model.cell(model.params, model.carry, (x, jax.random.key(3)))
+    assert len(np.unique(y.reshape(4, -1), axis=0)) == 4
+
+
+@pytest.mark.parametrize("value", [0.5, None, {"a": jnp.ones(2)}, (jnp.ones(2), 1)])
+def test_an_nnx_variable_may_hold_anything(value):
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Holder(nnx.Module):
+        def __init__(self):
+            self.cell = nnx.GRUCell(3, 3, rngs=nnx.Rngs(0))
+            self.variable, self.changes = nnx.Variable(value), False
+
+        def __call__(self, carry, x):
+            if self.changes:
+                self.variable.set_value(jax.tree.map(lambda leaf: leaf + 1, value))
+            return self.cell(carry, x)
+
+    module, x = Holder(), jnp.zeros((ROWS, 3))
+    model = artbp.adapters.nnx.adapt(module, x)
+    chex.assert_trees_all_equal(model.cell(model.params, x, x), module(x, x))
+    module.changes = True
+    model = artbp.adapters.nnx.adapt(module, x)
+    if value is not None:  # no value of it has changed
+        with pytest.raises(ValueError, match="changes Variable variable"):
+            model.cell(model.params, x, x)
+
+
+def test_a_module_that_adds_a_variable_is_refused():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Sowing(nnx.Module):
+        def __init__(self):
+            self.cell = nnx.GRUCell(3, 3, rngs=nnx.Rngs(0))
+
+        def __call__(self, carry, x):
+            self.seen = nnx.Intermediate(x)
+            return self.cell(carry, x)
+
+    x = jnp.zeros((ROWS, 3))
+    model = artbp.adapters.nnx.adapt(Sowing(), x)
+    with pytest.raises(ValueError, match="changes Intermediate seen"):
+        model.cell(model.params, x, x)
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_raw_keys_become_typed_ones_for_the_module(library):
+    model, (symbols, _), _ = adapted_problems.model(library)
+    estimator = artbp.tbptt(
+        model.cell, lambda params, y, target: jnp.sum(y, -1), truncation_length=3
+    )
+    found = []
+    for key in (jax.random.PRNGKey(1), jax.random.key(1)):
+        state = estimator.init(model.params, model.carry, rng_key=key)
+        stream = artbp.with_keys(artbp.Stream(symbols), key, state)
+        found.append(estimator.estimate(model.params, state, stream)[0])
+    chex.assert_trees_all_equal(*found)
+
+
+@pytest.mark.parametrize("mutable", [True, None])
+def test_filters_of_flax_are_no_names_of_collections(mutable):
+    nn = pytest.importorskip("flax.linen")
+    options = {"rng_key": jax.random.key(0), "mutable": mutable}
+    with pytest.raises(TypeError, match="expected names of collections"):
+        artbp.adapters.linen.adapt(nn.GRUCell(3), jnp.zeros((ROWS, 2)), **options)
+
+
+@pytest.mark.parametrize("kind", ["no state", "learned state"])
+def test_a_haiku_core_without_a_carry_asks_for_one(kind):
+    hk = pytest.importorskip("haiku")
+
+    class LearnedState(hk.GRU):
+        def initial_state(self, batch_size):
+            first = hk.get_parameter("first", [3], init=jnp.zeros)
+            return jnp.broadcast_to(first, (batch_size, 3))
+
+    make = {"no state": hk.Linear, "learned state": LearnedState}[kind]
+    with pytest.raises(ValueError, match="Pass adapt a first carry"):
+        artbp.adapters.haiku.adapt(lambda: make(3), jnp.zeros((ROWS, 3)), rng_key=jax.random.key(0))

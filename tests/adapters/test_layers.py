@@ -105,13 +105,13 @@ def test_gates_and_resets_are_those_of_unroll(make, float64):
 
 
 @layers
-def test_truncation_length_is_a_gate_of_zero_at_each_kth_step(make, float64):
+def test_truncation_length_is_a_gate_of_zero_between_each_two_windows(make, float64):
     params, run, _, cell = make(truncation_length=2)
     xs, gates, _ = inputs()
 
     def unrolled(params, xs):
         carry = jnp.zeros((ROWS, HIDDEN))
-        boundaries = jnp.array([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+        boundaries = jnp.array([1.0, 0.0, 1.0, 0.0, 1.0, 1.0])
         return artbp.unroll(cell, params, carry, xs, gates=boundaries)
 
     expected = gradient(unrolled, params, xs)
@@ -147,3 +147,13 @@ def test_dropout_in_a_linen_layer_takes_its_keys_from_xs():
     )
     chex.assert_trees_all_equal(first, same)
     assert float(jnp.abs(first - other).max()) > 1e-3
+
+
+@layers
+def test_the_carry_of_a_truncated_layer_has_a_gradient(make):
+    """The carry of a GRU is its last output, also where a window ends with the sequence."""
+    params, run, _, _ = make(truncation_length=3)
+    xs, _, _ = inputs()
+    of_carry = jax.grad(lambda params: jnp.sum(run(params, xs)[0] ** 2))(params)
+    of_output = jax.grad(lambda params: jnp.sum(run(params, xs)[1][-1] ** 2))(params)
+    assert relative_error(of_carry, of_output) < 1e-6

@@ -130,3 +130,13 @@ def test_the_backward_product_at_sizes_that_take_it_differently(hidden_size, dty
     for name, leaf in gradient(artbp.fused_unroll, params, carry).items():
         distance = jnp.linalg.norm(leaf.astype("float64") - expected[name])
         assert distance <= error * jnp.linalg.norm(expected[name]), name
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("largest", [0.999, 1.0])
+def test_lru_has_finite_params_in_narrow_dtypes(dtype, largest):
+    """Moduli close to 1 are rounded to 1 there, and log(1 − 1) is not finite."""
+    options = {"smallest": 0.99, "largest": largest, "dtype": dtype}
+    params = cells.lru.init(jax.random.key(0), 4, 256, **options)
+    for leaf in jax.tree.leaves(params):
+        assert leaf.dtype == dtype and jnp.isfinite(leaf).all()

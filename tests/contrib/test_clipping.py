@@ -163,3 +163,12 @@ def test_bad_clipping_arguments():
         report(problem, estimator, keys[0], max_norm=1.0)
     with pytest.raises(ValueError, match="reference"):
         report(problem, estimator, keys, max_norm=1.0, reference={"a": jnp.ones(3)})
+
+
+def test_gradients_that_are_nan_are_not_counted_as_clipped():
+    problem = make_problem("rnn", 8)
+    stream = artbp.Stream(problem.stream.xs.at[3].set(jnp.nan), problem.stream.targets)
+    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=4)
+    keys = jax.random.split(jax.random.key(0), 2)
+    found = report(problem._replace(stream=stream), estimator, keys, max_norm=1.0)
+    assert np.isnan(found.share_bound) and np.isnan(found.norm_lost)

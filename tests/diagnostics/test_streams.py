@@ -108,3 +108,54 @@ def test_a_traced_stop_is_refused(problem):
     stream = part_of_a_sequence(problem.stream)
     with pytest.raises(ValueError, match=r"Stream\.stop is traced"):
         jax.jit(lambda stream: run(DIAGNOSTICS["gates"], problem, stream))(stream)
+
+
+class Unhashable:
+    """A function without a hash, as a dataclass with `__call__` is by default."""
+
+    __hash__ = None
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
+
+
+@pytest.mark.parametrize("name", list(DIAGNOSTICS))
+def test_functions_without_a_hash(name, problem):
+    expected = run(DIAGNOSTICS[name], problem, problem.stream)
+    functions = {"cell": Unhashable(problem.cell), "loss_fn": Unhashable(problem.loss_fn)}
+    found = run(DIAGNOSTICS[name], problem._replace(**functions), problem.stream)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def gradient_report(cell, loss_fn, *data):
+    return artbp.diagnostics.gradient_report(
+        cell, loss_fn, *data, window_length=3, truncation_lengths=[1], laws=[LAW], rng_key=KEY
+    )
+
+
+def test_the_gradient_report_of_functions_without_a_hash(problem):
+    stream = problem.stream
+    fields = stream.xs, stream.targets, stream.resets, stream.mask
+    stream = artbp.Stream(*(jnp.concatenate([leaf] * 4) for leaf in fields))
+    expected = run(gradient_report, problem, stream)
+    functions = {"cell": Unhashable(problem.cell), "loss_fn": Unhashable(problem.loss_fn)}
+    for one, other in zip(
+        run(gradient_report, problem._replace(**functions), stream), expected, strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_carry_without_floats_sends_nothing_back(problem):
+    def cell(theta, carry, x):
+        return carry + 1, theta * x
+
+    problem = problem._replace(cell=cell, carry=jnp.zeros((2,), jnp.int32))
+    for name in ("trace", "variance along", "covariance"):
+        found = run(DIAGNOSTICS[name], problem, problem.stream)
+        assert np.max(np.abs(found[0])) == 0
+    with pytest.raises(ValueError, match="The carry has no floats"):
+        run(DIAGNOSTICS["lags"], problem, problem.stream)

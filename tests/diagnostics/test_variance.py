@@ -307,3 +307,18 @@ def test_bad_numbers_of_samples():
     ):
         with pytest.raises(ValueError, match=message):
             truncation_variance(*arguments, rng_key=jax.random.key(0), **options)
+
+
+@pytest.mark.parametrize("change", ["fewer leaves", "other names", "other shapes"])
+def test_a_direction_has_to_be_like_params(change):
+    problem = make_problem("rnn", 4)
+    direction = dict(problem.params)
+    name = next(iter(direction))
+    leaf = direction.pop(name)
+    if change == "other names":
+        direction["other"] = leaf
+    elif change == "other shapes":
+        direction[name] = jax.tree.map(lambda array: array[None], leaf)
+    parts = problem.params, problem.carry, problem.stream
+    with pytest.raises(ValueError, match="direction has shapes"):
+        variance_along(problem.cell, problem.loss_fn, LAW, *parts, direction)

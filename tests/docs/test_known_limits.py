@@ -78,6 +78,20 @@ def test_the_count_of_all_steps_wraps():
     assert int(state.num_steps) == -(2**31) + 3
 
 
+def test_a_global_that_changes_later_keeps_its_first_value():
+    outside = {"factor": 1.0}
+
+    def cell(params, carry, x):
+        return carry, outside["factor"] * params * x
+
+    estimator = artbp.tbptt(cell, lambda params, y, target: y, truncation_length=2)
+    params, carry, found = jnp.asarray(1.0), jnp.zeros(2), []
+    for outside["factor"] in (1.0, 5.0):
+        state = estimator.init(params, carry, rng_key=jax.random.key(0))
+        found.append(estimator.estimate(params, state, artbp.Stream(jnp.ones((2, 2))))[0])
+    assert found == [4, 4]
+
+
 def test_a_loss_that_compares_rows_meets_copies_behind_a_mask():
     """Row 2 does not count. In its place the loss gets row 0, whose value changes the mean."""
 

@@ -157,3 +157,16 @@ def test_the_learning_rate_factor_scales_an_update():
 def test_bad_options(options, word):
     with pytest.raises(ValueError, match=word):
         awd(make_problem(), **options)
+
+
+def test_an_offset_may_be_as_long_as_int32_holds():
+    estimator = artbp.tbptt(
+        lambda params, carry, x: (carry, params * carry),
+        lambda params, y, target: y,
+        truncation_length=2**31 - 1,
+        draw_offset=True,
+    )
+    params, carry = jnp.ones(()), jnp.ones(3)
+    state = estimator.init(params, carry, rng_key=jax.random.key(0))
+    grads, _, info = estimator.estimate(params, state, artbp.Stream(None, num_steps=5))
+    assert info.length == 5 and grads == 15

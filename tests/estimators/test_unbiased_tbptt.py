@@ -299,3 +299,27 @@ def test_options_that_are_refused(options, message):
         artbp.unbiased_tbptt(None, None, LAW, **{"truncation_length": 5, **options})
     with pytest.raises(TypeError, match="truncation law"):
         artbp.unbiased_tbptt(None, None, 5, truncation_length=5)
+
+
+def test_a_traced_hazard_needs_the_numbers_of_windows():
+    problem = make_problem("rnn", 6)
+
+    class Traced(truncation.TruncationLaw):
+        def __init__(self, hazard):
+            self._hazard = hazard
+
+        def hazard(self, k):
+            return self._hazard + 0.0 * as_ages(k)
+
+    def lengths(hazard, **options):
+        estimator = artbp.unbiased_tbptt(
+            problem.cell, problem.loss_fn, Traced(hazard), truncation_length=2, **options
+        )
+        state = estimator.init(problem.params, problem.carry, rng_key=jax.random.key(0))
+        return estimator.estimate(problem.params, state, problem.stream)[2].length
+
+    hazards = jnp.array([0.1, 0.5])
+    with pytest.raises(ValueError, match="both stored_windows and stored_carries"):
+        jax.vmap(lengths)(hazards)
+    found = jax.vmap(lambda h: lengths(h, stored_windows=2, stored_carries=4))(hazards)
+    np.testing.assert_array_equal(found, 2)

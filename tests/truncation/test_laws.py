@@ -313,3 +313,22 @@ def test_a_tabulated_tail_stays_within_its_integers():
 def test_bad_tables(hazards):
     with pytest.raises(ValueError, match="hazard"):
         truncation.tabulated(hazards)
+
+
+@pytest.mark.parametrize("mean_length, alpha", [(5000, 1e5), (5000, 1e7), (5000, 1e9), (2000, 1e7)])
+def test_a_polynomial_law_that_is_nearly_geometric_has_its_lengths(mean_length, alpha):
+    """In float32 the power of the uniform is 1 up to rounding; its difference from 1 counts."""
+    u = (np.arange(200_000) + 0.5) / 200_000
+    law = truncation.polynomial(mean_length, alpha)
+    lengths = np.asarray(law.length_at(jnp.asarray(u, jnp.float32)), float)
+    assert lengths.mean() == pytest.approx(mean_length, rel=1e-3)
+    assert np.mean(lengths > mean_length) == pytest.approx(np.exp(-1), rel=1e-2)
+    assert len(np.unique(lengths[lengths > 4096])) > 5_000
+
+
+def test_fixed_compares_ages_as_integers():
+    """float32 does not hold 2²⁴ + 1."""
+    law = truncation.fixed(2**24 + 1)
+    ages = np.array([2**24, 2**24 + 1])
+    np.testing.assert_array_equal(law.compensation(ages), [1, 0])
+    np.testing.assert_array_equal(law.compensation(jnp.asarray(ages)), [1, 0])
