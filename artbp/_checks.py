@@ -76,7 +76,7 @@ def check_function(**named: Any) -> None:
 
 
 def hashable(function: Any) -> Any:
-    """The function itself, or wrapped where it has no hash, to be a static argument of `jit`."""
+    """The function itself; wrapped anew, so compiled anew, where it has no hash for `jit`."""
     try:
         hash(function)
     except TypeError:

@@ -121,7 +121,8 @@ def evaluate(
         carry, ys = lax.scan(step, sums.carry, (inputs, resets, exists))
         valid = exists if mask is None else masked(mask, exists)
         is_masked = mask is not None  # for a caller who differentiates the sums
-        loss, counted = loss_and_count(loss_fn, params, ys, targets, valid, is_masked=is_masked)
+        options = {"is_masked": is_masked, "is_differentiated": False}
+        loss, counted = loss_and_count(loss_fn, params, ys, targets, valid, **options)
         new = Evaluation(loss, counted.num_losses, (), counted.extra)
         return _tree.accumulate(sums._replace(carry=()), new)._replace(carry=carry)
 

@@ -2357,15 +2357,15 @@ LIBRARY_FAULTS = [
     Fault(
         "narrow-sums-shared-by-the-steps",
         "artbp/unrolls/narrow.py",
-        'return "one by one" if scatters else "copies"',
-        'return "one by one" if scatters else "shared"',
+        'return "one by one" if reads else "copies"',
+        'return "one by one" if reads else "shared"',
         [f"{NARROW}test_sums_over_steps_are_not_bfloat16"],
         "The gradient of a bias is summed over steps and rows in bfloat16.",
     ),
     Fault(
         "narrow-embeddings-differentiated-together",
         "artbp/unrolls/narrow.py",
-        'return "one by one" if scatters else "copies"',
+        'return "one by one" if reads else "copies"',
         'return "copies"',
         [f"{NARROW}test_what_is_read_by_row_is_not_summed_in_bfloat16"],
         "The gradient of an embedding is summed over steps and rows in bfloat16.",

@@ -52,6 +52,7 @@ def _init(
     wide = _tree.at_least_float32(dtype)  # in a narrow dtype, moduli close to 1 are rounded to 1
     u, v = (jax.random.uniform(key, (hidden_size,), wide, 1e-6, 1.0) for key in keys[:2])
     squared_modulus = u * (largest**2 - smallest**2) + smallest**2
+    squared_modulus = jnp.minimum(squared_modulus, 1 - jnp.finfo(wide).epsneg)  # rounded to 1
 
     def normal(key: jax.Array, rows: int, columns: int, variance: float) -> jax.Array:
         return jax.random.normal(key, (rows, columns), dtype) * jnp.sqrt(variance).astype(dtype)

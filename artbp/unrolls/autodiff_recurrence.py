@@ -3,7 +3,7 @@
 The forward pass keeps the carries that enter the steps, nothing else. The backward pass linearises
 all steps of a chunk together, by `vmap`, in large products; its loop over steps then only applies
 the transposed linear map of each. The gradient of the parameters is one batched VJP per chunk, so
-weight gradients are not added up step by step.
+weight gradients are not added up step by step (but see `narrow`).
 
 Work, in matrix products: 1 forward, 1 to linearise, 1 backward, 1 for the weights; the second and
 the fourth are large ones. Memory: one carry a step.
@@ -20,7 +20,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from artbp import _tree
 from artbp._draws import vmap_changes_draws
 from artbp.unrolls.checks import Cell
-from artbp.unrolls.narrow import Summation, for_steps, summation
+from artbp.unrolls.narrow import Summation, for_steps, has_narrow_floats, summation
 from artbp.unrolls.recurrence import Chunk, Recurrence
 
 
@@ -64,8 +64,8 @@ class AutodiffRecurrence:
         self._y_treedef, self._pullback_treedef = map(jax.tree.structure, shapes)
         self._linearize = jaxpr_as_fun(closed)
         self._batches = not vmap_changes_draws(closed)
-        self._summation: Summation = "one by one"
-        if self._batches:
+        self._summation: Summation = "shared" if self._batches else "one by one"
+        if self._batches and has_narrow_floats(closed):
             self._summation = summation(cell, params, carry, x)
         # What the pullbacks of all steps share, such as the weights, is taken out of them here.
         self._varies = _outputs_that_vary(closed)[self._num_ys :]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from artbp import _tree
 from artbp.stream import RowsOfDevice, Stream
-from artbp.unrolls.narrow import for_steps, summation
+from artbp.unrolls.narrow import Summation, for_steps, summation
 from artbp.unrolls.uncounted import replace_uncounted
 
 # Of one step: losses, or the pair (losses, extra) with a dictionary of values like the losses.
@@ -84,6 +84,7 @@ def loss_and_count(
     valid: jax.Array,
     *,
     is_masked: bool,
+    is_differentiated: bool = True,
 ) -> tuple[jax.Array, Counted]:
     """Sums `loss_fn` over the valid steps and rows of a run of steps.
 
@@ -91,7 +92,8 @@ def loss_and_count(
 
     A float `valid` holds weights. The losses are masked, not the ys, because the loss of a zeroed y
     need not be zero (the cross-entropy of equal logits is ln V). All steps go through `loss_fn`
-    together, so a readout is one large matrix product instead of one small product per step.
+    together, so a readout is one large matrix product instead of one small product per step (but
+    see `narrow`).
 
     Args:
       loss_fn: losses of one step, `[B]`, or a scalar where there is no batch; or the pair of these
@@ -102,6 +104,7 @@ def loss_and_count(
       is_masked: whether ys and targets that are not valid may hold anything, NaN too. They then
         have no influence on the gradient, see `replace_uncounted`. False where they are copies of
         valid ones.
+      is_differentiated: whether the gradient by params is to be summed in float32, see `narrow`.
 
     Returns:
       (loss, float scalar; what is summed with it).
@@ -115,8 +118,10 @@ def loss_and_count(
     valid = valid.astype(bool)
     if is_masked:
         params, ys, targets = replace_uncounted(loss_fn, params, ys, targets, valid)
-    example = jax.eval_shape(lambda: _tree.index((ys, targets), 0))
-    how = summation(loss_fn, params, *example) if len(valid) > 1 else "shared"
+    how: Summation = "shared"
+    if is_differentiated and len(valid) > 1:
+        of_step = jax.eval_shape(lambda: _tree.index((ys, targets), 0))
+        how = summation(loss_fn, params, *of_step)
     losses, extra = split_extra(for_steps(how, loss_fn, params, ys, targets))
     if not hasattr(losses, "ndim") or losses.ndim not in (1, 2):
         shapes = jax.tree.map(lambda leaf: leaf.shape[1:], losses)

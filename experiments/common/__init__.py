@@ -12,10 +12,10 @@ Name estimators by arms, never by words of your own: `config.arms = ("artbp(16, 
 Choose rates by `tuning.choose_rate`, on runs that are not reported. Write no files: return a
 `Report`.
 
-An experiment of minutes: study (the frame), fields (its configuration), arms (estimators), tuning
-(the choice of a rate), whole_run (a training in one program), pool (jobs in threads or processes),
-devices (runs split over devices), report (table and rows), figures (style, colours, labels beside
-curves).
+An experiment of minutes: study (the frame), fields (its configuration), arms (estimators),
+arm_checks (arms that it cannot run as named), tuning (the choice of a rate), whole_run (a training
+in one program), pool (jobs in threads or processes), devices (runs split over devices), report
+(table and rows), figures (style, colours, labels beside curves).
 
 A training of hours, with checkpoints: loop (start with its docstring), loop_options, session,
 chunks, checkpoints, checkpoint_series, array_trees, divergence (numbers that are not finite),

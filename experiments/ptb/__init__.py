@@ -6,6 +6,7 @@ python -m experiments.ptb_authors --config configs/ptb/authors.py --workdir DIR 
 python -m experiments.sample --workdir DIR                                    text from a run
 
 data, generated     the text, its symbols, and rows for training
+found_text          one of them, for other experiments: Penn Treebank where a folder is named
 authors_cell        the cell of the ARTBP paper's authors
 model               one recurrent layer, a readout, cross-entropy; bits per character of a text
 config              every field of a configuration; the estimator and the measurements it names

@@ -320,5 +320,5 @@ def test_a_direction_has_to_be_like_params(change):
     elif change == "other shapes":
         direction[name] = jax.tree.map(lambda array: array[None], leaf)
     parts = problem.params, problem.carry, problem.stream
-    with pytest.raises(ValueError, match="direction has shapes"):
+    with pytest.raises(ValueError, match="expected those of params"):
         variance_along(problem.cell, problem.loss_fn, LAW, *parts, direction)

@@ -5,11 +5,13 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from problems import relative_error
 
 import artbp
 from artbp import cells, truncation
+from artbp.unrolls.narrow import summation
 
 ROWS, UNITS = 32, 4
 SUMMED = {
@@ -188,3 +190,117 @@ def test_uoro_in_float16_is_finite():
     for _ in range(8):
         grads, state, _ = estimator.estimate(params, state, artbp.Stream(xs, xs))
         assert jnp.isfinite(grads).all()
+
+
+TABLE = jax.ShapeDtypeStruct((400, UNITS), jnp.bfloat16)
+WIDE_TABLE = jax.ShapeDtypeStruct((400, UNITS), jnp.float32)
+CARRY = jax.ShapeDtypeStruct((ROWS, UNITS), jnp.bfloat16)
+ONE_CARRY = jax.ShapeDtypeStruct((UNITS,), jnp.bfloat16)
+SYMBOLS = jax.ShapeDtypeStruct((ROWS,), jnp.int32)
+READOUT = {
+    "weights": jax.ShapeDtypeStruct((UNITS, 400), jnp.bfloat16),
+    "bias": jax.ShapeDtypeStruct((400,), jnp.bfloat16),
+}
+
+
+def reading(table, carry, symbols):
+    return carry + table[symbols], carry
+
+
+def cast_whole(table, carry, symbols):
+    return carry + table.astype(carry.dtype)[symbols], carry
+
+
+def cast_rows(table, carry, symbols):
+    return carry + table[symbols].astype(carry.dtype), carry
+
+
+def in_a_loop(table, carry, symbols):
+    return jax.lax.scan(lambda h, _: (h + table[symbols], None), carry, None, length=2)[0], carry
+
+
+def row_by_row(table, carry, symbols):
+    return jax.vmap(lambda h, x: h + table[x])(carry, symbols), carry
+
+
+@jax.custom_vjp
+def read(table, symbols):
+    return table[symbols]
+
+
+def read_back(residuals, cotangent):
+    table, symbols = residuals
+    return jnp.zeros_like(table).at[symbols].add(cotangent), None
+
+
+read.defvjp(lambda table, symbols: (table[symbols], (table, symbols)), read_back)
+
+
+def layers(weights, carry, x):
+    return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), carry, weights)[0], carry
+
+
+def cross_entropy(params, y, target):
+    logits = y @ params["weights"] + params["bias"][None]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, target)
+
+
+def of_one_vector(params, carry, x):
+    weights = params[: UNITS**2].reshape(UNITS, UNITS)
+    return jnp.tanh(carry @ weights + params[UNITS**2 : UNITS**2 + UNITS][None]), carry
+
+
+VECTOR = jax.ShapeDtypeStruct((10_000,), jnp.bfloat16)
+WEIGHTS = jax.ShapeDtypeStruct((30, UNITS, UNITS), jnp.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "function, arguments, expected",
+    [
+        (reading, (TABLE, CARRY, SYMBOLS), "one by one"),
+        (cast_whole, (WIDE_TABLE, CARRY, SYMBOLS), "one by one"),
+        (cast_rows, (WIDE_TABLE, CARRY, SYMBOLS), "copies"),
+        (jax.jit(reading), (TABLE, CARRY, SYMBOLS), "one by one"),
+        (jax.checkpoint(reading), (TABLE, CARRY, SYMBOLS), "one by one"),
+        (in_a_loop, (TABLE, CARRY, SYMBOLS), "one by one"),
+        (row_by_row, (TABLE, CARRY, SYMBOLS), "one by one"),
+        (lambda p, c, x: (c + read(p, x), c), (TABLE, CARRY, SYMBOLS), "one by one"),
+        (reading, (TABLE, ONE_CARRY, jax.ShapeDtypeStruct((), jnp.int32)), "one by one"),
+        (reading, (jax.ShapeDtypeStruct((9, 4), jnp.bfloat16), CARRY, SYMBOLS), "copies"),
+        (cross_entropy, (READOUT, CARRY, SYMBOLS), "copies"),
+        (layers, (WEIGHTS, CARRY, CARRY), "copies"),
+        (of_one_vector, (VECTOR, CARRY, CARRY), "one by one"),
+    ],
+)
+def test_how_gradients_are_summed(function, arguments, expected):
+    assert summation(function, *arguments) == expected
+    wide = jax.tree.map(
+        lambda one: one if one.dtype == jnp.int32 else one.update(dtype=jnp.float32), arguments
+    )
+    assert summation(function, *wide) == "shared"
+
+
+def test_a_table_is_found_where_rows_are_split_over_devices():
+    """There, programs print the types of their arrays in other ways."""
+    mesh = jax.make_mesh((1,), ("rows",), (jax.sharding.AxisType.Auto,))
+    found = []
+
+    def on_a_device(table, carry, symbols):
+        found.append(summation(reading, table, carry, symbols))
+        return carry
+
+    specs = {"in_specs": (jax.P(), jax.P("rows"), jax.P("rows")), "out_specs": jax.P("rows")}
+    jax.eval_shape(jax.shard_map(on_a_device, mesh=mesh, **specs), TABLE, CARRY, SYMBOLS)
+    assert found[0] == "one by one"
+
+
+def test_evaluation_needs_no_derivative_in_bfloat16():
+    def loss_fn(params, y, target):
+        def halve(total):
+            return total / 2
+
+        return jax.lax.while_loop(lambda total: jnp.max(total) > 1, halve, jnp.sum(y, axis=-1))
+
+    params, carry, stream = problem(16, jnp.bfloat16, jnp.bfloat16)
+    found = artbp.evaluate(cell, loss_fn, params, carry, stream)
+    assert found.num_losses == 16 * ROWS and jnp.isfinite(found.loss_sum)
