@@ -9,6 +9,8 @@ A run with checkpoints also has --checkpoint_every_seconds.
 
 import contextlib
 import dataclasses
+import hashlib
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -128,11 +130,22 @@ def _needs_a_config(experiment: str, needs: str) -> str:
 def enable_compilation_cache() -> None:
     """Turns JAX's persistent compilation cache on, in the user's cache folder.
 
-    A folder that the user has set (JAX_COMPILATION_CACHE_DIR) is left as it is.
+    Each kind of processor has a folder of its own: a program for another one may end the process,
+    and machines may share a home. A folder that the user has set (JAX_COMPILATION_CACHE_DIR) is
+    left as it is.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        path = Path(pooch.os_cache("artbp")) / "compiled"
+        path = Path(pooch.os_cache("artbp")) / "compiled" / _kind_of_processor()
         jax.config.update("jax_compilation_cache_dir", str(path))
+
+
+def _kind_of_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """A name that processors with the same instructions share."""
+    name = f"{platform.machine()} {platform.processor()}"
+    with contextlib.suppress(OSError):  # it exists on Linux
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        name += "".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 import errno
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import ml_collections
@@ -139,6 +142,36 @@ def test_tensorboard_is_refused_before_anything_is_written(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_processors_with_other_instructions_share_no_compiled_programs(tmp_path):
+    kinds = []
+    for given in ("fpu avx2 avx512f", "fpu avx2", None):
+        cpuinfo = tmp_path / f"cpuinfo {given}"
+        if given is not None:
+            text = f"processor : 0\nflags\t: {given}\nprocessor : 1\nflags\t: {given}\n"
+            cpuinfo.write_text(text, encoding="utf-8")
+        kinds.append(cli._kind_of_processor(cpuinfo))
+    assert len(set(kinds)) == 3
+    assert cli._kind_of_processor() == cli._kind_of_processor()
+
+
+@pytest.mark.parametrize("given", [None, "0"])
+def test_experiments_hide_the_log_of_xla_on_a_cpu(given):
+    """XLA logs an error for each program that it takes from the cache, on some processors."""
+    program = (
+        "import os, sys; sys.argv[0] = '-m'; import experiments; "
+        "print(experiments.runs_on_cpu_only(), os.environ.get('TF_CPP_MIN_LOG_LEVEL'))"
+    )
+    environment = {k: value for k, value in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {} if given is None else {"TF_CPP_MIN_LOG_LEVEL": given}
+    command = [sys.executable, "-c", program]
+    options = {"env": environment, "cwd": Path(cli.__file__).parents[2], "text": True}
+    on_cpu, level = subprocess.run(
+        command, check=True, capture_output=True, **options
+    ).stdout.split()
+    expected = "3" if on_cpu == "True" else "None"
+    assert level == (given or expected)
+
+
 def test_compilation_cache(monkeypatch, tmp_path):
     before = jax.config.jax_compilation_cache_dir
     try:
@@ -147,6 +180,8 @@ def test_compilation_cache(monkeypatch, tmp_path):
         cli.enable_compilation_cache()
         chosen = jax.config.jax_compilation_cache_dir
         assert "artbp" in chosen
+        cli.enable_compilation_cache()  # the same in the next process
+        assert jax.config.jax_compilation_cache_dir == chosen
         jax.config.update("jax_compilation_cache_dir", "elsewhere")
         cli.enable_compilation_cache()
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
