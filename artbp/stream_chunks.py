@@ -53,13 +53,13 @@ def stream_chunks(
                 params = ...
                 end_of_stream = info.end_of_stream
 
-    The estimates are the same, bit for bit, as with the whole sequence in one `Stream`. Each stream
-    ends where a segment or window ends. This is known in advance, because segments and windows
-    never depend on data. A stream begins with the older steps that a look-back may read
-    (`Stream.history`). Two exceptions. If a look-back of `unbiased_tbptt` needs steps before these,
-    the gradient is NaN; see its `stored_carries`. And where a row counts at no step of a chunk, its
-    inputs that are not finite are replaced by 0 (`Stream.mask`); in one `Stream`, only in rows that
-    count nowhere.
+    The estimates are the same as with the whole sequence in one `Stream`. (XLA may round in another
+    way where the last window is shorter.) Each stream ends where a segment or window ends. This is
+    known in advance, because segments and windows never depend on data. A stream begins with the
+    older steps that a look-back may read (`Stream.history`). Two exceptions. If a look-back of
+    `unbiased_tbptt` needs steps before these, the gradient is NaN; see its `stored_carries`. And
+    where a row counts at no step of a chunk, its inputs that are not finite are replaced by 0
+    (`Stream.mask`); in one `Stream`, only in rows that count nowhere.
 
     All streams but the last have the same shapes. So the estimator is compiled twice: for these,
     and for the last one, which has `ends=True` and may be shorter. A random segment that is longer
