@@ -75,6 +75,19 @@ def check_function(**named: Any) -> None:
             raise TypeError(f"{name} is {value!r}; expected a function. Define {remedy}.")
 
 
+def check_like_params(name: str, tree: Any, params: Any) -> None:
+    """Raises ValueError unless a tree has the structure and the shapes of params."""
+    given, expected = (
+        (jax.tree.structure(one), [jnp.shape(leaf) for leaf in jax.tree.leaves(one)])
+        for one in (tree, params)
+    )
+    if given != expected:
+        raise ValueError(
+            f"{name} has the structure {given[0]} and the shapes {given[1]}; expected those of "
+            f"params, {expected[0]} and {expected[1]}."
+        )
+
+
 def hashable(function: Any) -> Any:
     """The function itself; wrapped anew, so compiled anew, where it has no hash for `jit`."""
     try:

@@ -14,6 +14,7 @@ import optax
 from jax import lax
 
 from artbp import _tree
+from artbp._checks import check_like_params
 from artbp.diagnostics.interval import jackknife_error
 from artbp.estimators.base import EstimatorInfo, GradientEstimator, check_estimator
 from artbp.estimators.real_parts import to_parts
@@ -157,9 +158,7 @@ def clipping_reports(
             "from jax.random.split(rng_key, 100)."
         )
     if reference is not None:
-        given, expected = (jax.tree.map(jnp.shape, tree) for tree in (reference, params))
-        if given != expected:
-            raise ValueError(f"reference has shapes {given}; expected those of params, {expected}.")
+        check_like_params("reference", reference, params)
         reference = _flat(reference, 1)[0]
 
     def fold(folded: Any, gradient: Any, info: EstimatorInfo) -> Any:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from artbp._checks import check_integer, check_key
+from artbp._checks import check_integer, check_key, check_like_params
 from artbp.diagnostics.interval import check_confidence, student_t_quantile
 from artbp.diagnostics.lag_gradients import (
     lag_gradients,
@@ -210,15 +210,7 @@ def variance_along(
     stream = steps_to_run(stream)
     all_weights = _all_weights(laws, stream)
     window = unroll_window(cell, loss_fn, params, carry, stream, initial_carry)
-    given, expected = (
-        (jax.tree.structure(tree), [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)])
-        for tree in (direction, window.params)
-    )
-    if given != expected:
-        raise ValueError(
-            f"direction has the structure {given[0]} and the shapes {given[1]}; expected those of "
-            f"params, {expected[0]} and {expected[1]}."
-        )
+    check_like_params("direction", direction, window.params)
     direction = jax.tree.map(jnp.conj, direction)  # `lag_projections` takes no conjugate
     totals = [0.0] * len(all_weights)
     for u in np.arange(1, stream.num_steps, dtype=np.int32):

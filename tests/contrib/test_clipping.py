@@ -172,3 +172,13 @@ def test_gradients_that_are_nan_are_not_counted_as_clipped():
     keys = jax.random.split(jax.random.key(0), 2)
     found = report(problem._replace(stream=stream), estimator, keys, max_norm=1.0)
     assert np.isnan(found.share_bound) and np.isnan(found.norm_lost)
+
+
+def test_a_reference_has_to_be_like_params():
+    problem = make_problem("rnn", 8)
+    estimator = artbp.tbptt(problem.cell, problem.loss_fn, truncation_length=4)
+    reference = dict(problem.params)
+    reference["other"] = reference.pop(next(iter(reference)))
+    keys = jax.random.split(jax.random.key(0), 2)
+    with pytest.raises(ValueError, match="reference has the structure"):
+        report(problem, estimator, keys, max_norm=1.0, reference=reference)
